@@ -1,7 +1,7 @@
 """The names of the combination methods and the options each one takes, as plain data.
 
-Composition text is parsed where torch is not wanted, and the merge mathematics needs the same words: both read them here.
-This file computes nothing; `adapters/methods.py` holds the mathematics, and a test keeps the two in agreement.
+Composition text is parsed where torch is not wanted, and the merge mathematics needs the same words: both
+read them here. This file computes nothing: `adapters/methods.py` does, and a test keeps the two agreed.
 """
 
 from dataclasses import dataclass
