@@ -1,0 +1,152 @@
+"""Reads adapter_config.json into the few facts that decide what an adapter computes.
+
+Strict on purpose: `r` = 8.5 or "8", a key given twice or an alpha that overflows is refused here, by field
+and value, because an engine that guesses loads it and answers nonsense. Reads no weights.
+"""
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from adapters.config_features import refuse_unsupported
+from adapters.errors import AdapterRejected
+from adapters.module_patterns import BadPattern, ModulePatterns
+from adapters.regular_file import open_regular
+from adapters.strict_json import NotStrictJson, parse_object
+
+FILE_NAME = "adapter_config.json"
+MAX_BYTES = 1 << 20
+MAX_DEPTH = 16
+MAX_RANK = 1 << 16
+"""A rank above this is a typing error and not a large adapter."""
+MAX_ALPHA = 1e6
+"""Alphas in use are at most a few thousand; near 1e38 scaling * B is infinite and poisons the KV cache."""
+
+
+@dataclass(frozen=True)
+class AdapterConfig:
+    """What adapter_config.json says of the deltas, checked: ranks >= 1, alphas finite and >= 0."""
+
+    r: int
+    lora_alpha: float
+    use_rslora: bool
+    rank_pattern: dict[str, int]
+    alpha_pattern: dict[str, float]
+    base_model_name_or_path: str | None
+    raw: dict[str, Any]
+    """The whole file as parsed, for fields nothing is computed from."""
+    _ranks: ModulePatterns = field(init=False, repr=False, compare=False)
+    _alphas: ModulePatterns = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_ranks", _patterns("rank_pattern", self.rank_pattern))
+        object.__setattr__(self, "_alphas", _patterns("alpha_pattern", self.alpha_pattern))
+
+    def rank_of(self, module: str) -> int:
+        """Rank of `module` ("model.layers.0.self_attn.q_proj"), by PEFT's rule for `rank_pattern`."""
+        return self.rank_pattern.get(_key_for("rank_pattern", self._ranks, module), self.r)
+
+    def scaling_of(self, module: str) -> float:
+        """Factor of B @ A at `module`: alpha / rank, or alpha / sqrt(rank) for rsLoRA (arXiv 2312.03732)."""
+        alpha = self.alpha_pattern.get(_key_for("alpha_pattern", self._alphas, module), self.lora_alpha)
+        rank = self.rank_of(module)
+        return alpha / math.sqrt(rank) if self.use_rslora else alpha / rank
+
+
+def read_config(directory: Path, max_bytes: int = MAX_BYTES) -> AdapterConfig:
+    """The checked `directory`/adapter_config.json.
+
+    Raises AdapterRejected: missing_config, not_a_regular_file, bad_adapter_config, bad_rank, bad_alpha,
+    unsupported_feature.
+    """
+    with open_regular(directory / FILE_NAME, missing="missing_config") as file:
+        data = file.read(max_bytes + 1)
+    if len(data) > max_bytes:
+        raise _bad(None, f"it is larger than {max_bytes} bytes")
+    try:
+        raw = parse_object(data, MAX_DEPTH)
+    except NotStrictJson as error:
+        raise _bad(None, str(error)) from error
+    return parse_config(raw)
+
+
+def parse_config(raw: dict[str, Any]) -> AdapterConfig:
+    """The same, of a config already parsed. Raises as `read_config` does."""
+    _check_types(raw)
+    refuse_unsupported(raw)
+    return AdapterConfig(
+        r=_rank("r", raw.get("r")),
+        lora_alpha=_alpha("lora_alpha", raw.get("lora_alpha")),
+        use_rslora=bool(raw.get("use_rslora")),
+        rank_pattern={
+            k: _rank(f"rank_pattern[{k!r:.80}]", v) for k, v in (raw.get("rank_pattern") or {}).items()
+        },
+        alpha_pattern={
+            k: _alpha(f"alpha_pattern[{k!r:.80}]", v) for k, v in (raw.get("alpha_pattern") or {}).items()
+        },
+        base_model_name_or_path=raw.get("base_model_name_or_path"),
+        raw=raw,
+    )
+
+
+def _check_types(raw: dict[str, Any]) -> None:
+    types: dict[str, tuple[type, ...]] = {
+        "peft_type": (str,),
+        "bias": (str,),
+        "use_rslora": (bool, type(None)),
+        "use_dora": (bool, type(None)),
+        "fan_in_fan_out": (bool, type(None)),
+        "init_lora_weights": (bool, str, type(None)),
+        "rank_pattern": (dict, type(None)),
+        "alpha_pattern": (dict, type(None)),
+        "base_model_name_or_path": (str, type(None)),
+        "target_modules": (str, list),
+    }
+    for name, allowed in types.items():
+        if name in raw and not isinstance(raw[name], allowed):
+            words = " or ".join("null" if kind is type(None) else kind.__name__ for kind in allowed)
+            raise _bad(name, f"{name} must be {words}, not {raw[name]!r:.80}")
+    for name in ("peft_type", "target_modules"):
+        if name not in raw:
+            raise _bad(name, f"{name} is missing; PEFT always writes it")
+    targets = raw["target_modules"]
+    if isinstance(targets, list) and not all(isinstance(target, str) for target in targets):
+        raise _bad("target_modules", f"target_modules must hold only strings, not {targets!r:.80}")
+
+
+def _rank(name: str, value: object) -> int:
+    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MAX_RANK:
+        return value
+    message = f"{FILE_NAME}: {name} must be a whole number from 1 to {MAX_RANK}, not {_shown(value)}."
+    raise AdapterRejected("bad_rank", message, name)
+
+
+def _alpha(name: str, value: object) -> float:
+    # NaN fails both comparisons; an int too large for a float is compared exactly.
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= MAX_ALPHA:
+        return float(value)
+    message = f"{FILE_NAME}: {name} must be a number from 0 to {MAX_ALPHA:g}, not {_shown(value)}."
+    raise AdapterRejected("bad_alpha", message, name)
+
+
+def _shown(value: object) -> str:
+    return "missing" if value is None else f"{value!r:.40}"
+
+
+def _patterns(name: str, pattern: dict[str, Any]) -> ModulePatterns:
+    try:
+        return ModulePatterns(pattern)
+    except BadPattern as error:
+        raise _bad(name, f"{name}: {error}") from error
+
+
+def _key_for(name: str, patterns: ModulePatterns, module: str) -> str:
+    try:
+        return patterns.key_for(module) or module
+    except BadPattern as error:
+        raise _bad(name, f"{name}: {error}") from error
+
+
+def _bad(name: str | None, reason: str) -> AdapterRejected:
+    return AdapterRejected("bad_adapter_config", f"{FILE_NAME}: {reason}.", name)

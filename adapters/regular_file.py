@@ -1,0 +1,42 @@
+"""Opens a regular file and nothing else: a FIFO, device, socket, folder or symlink is refused at once.
+
+The descriptor is checked after it is opened: what was checked is what is read, whatever the name does.
+"""
+
+import errno
+import os
+import stat
+from pathlib import Path
+from typing import BinaryIO
+
+from adapters.errors import AdapterRejected
+
+# O_NONBLOCK: opening a FIFO that nobody writes to must not wait.
+_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+# What open(2) says of a symlink, and of a socket or a device without a driver.
+_IRREGULAR = frozenset({errno.ELOOP, errno.ENXIO, errno.ENODEV})
+
+
+def open_regular(path: Path, missing: str) -> BinaryIO:
+    """Open `path` for reading bytes.
+
+    Raises AdapterRejected `not_a_regular_file`, or one with the code `missing` where there is no such file;
+    any other OSError (permissions, a failing disk) is left to the caller.
+    """
+    try:
+        descriptor = os.open(path, _FLAGS)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise AdapterRejected(missing, f"The adapter has no file {path.name}; add it.", path.name) from error
+    except OSError as error:
+        if error.errno in _IRREGULAR:
+            raise _irregular(path) from error
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise _irregular(path)
+    return os.fdopen(descriptor, "rb")
+
+
+def _irregular(path: Path) -> AdapterRejected:
+    message = f"{path.name} must be a regular file, not a link, directory, pipe, socket or device."
+    return AdapterRejected("not_a_regular_file", message, path.name)
