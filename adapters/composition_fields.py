@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from adapters.composition import Composition, Member, check_weight
 from adapters.composition_grammar import parse_reference
-from adapters.composition_options import OPTION_NAMES, check_method, read_options
+from adapters.composition_options import OPTION_NAMES, check_method, read_options, unknown_field
 from adapters.errors import InvalidRequest
 from adapters.method_options import STACK
 
@@ -99,6 +99,4 @@ def _object(value: object, param: str) -> dict[str, object]:
 def _only(item: dict[str, object], allowed: Iterable[str], param: str) -> None:
     for key in item:
         if key not in allowed:
-            raise InvalidRequest(
-                "unknown_field", f"There is no field {key[:64]!r} here.", f"{param}.{key[:64]}"
-            )
+            raise unknown_field(key, f"{param}.")

@@ -51,6 +51,7 @@ def test_a_weight_left_out_is_one_and_a_method_left_out_is_stack() -> None:
         ([{"name": "a"}], {"method": "ties"}, "missing_density", "composition.density"),
         ([{"name": "a"}], {"rank": 4}, "invalid_rank", "composition.rank"),
         ([{"name": "a"}], {"ranks": 4}, "unknown_field", "composition.ranks"),
+        ([{"name": "a"}], {"\ud800": 4}, "unknown_field", "composition.\\ud800"),
     ],
 )
 def test_bad_fields_are_refused_by_name(adapters: object, composition: object, code: str, param: str) -> None:
