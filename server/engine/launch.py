@@ -1,0 +1,156 @@
+"""Start vLLM and its OpenAI app inside our process, and the few things the server asks of them.
+
+vLLM's options stay vLLM's: what `serve` does not know itself is handed to vLLM's own argument parser. Only
+defaults differ, and only where a LoRA server or a CPU wants another one.
+"""
+
+import logging
+import os
+from argparse import Namespace
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+from starlette.types import ASGIApp
+from vllm.entrypoints.launchers.api_server.app_state import init_app_state
+from vllm.entrypoints.launchers.api_server.entry import build_async_engine_client
+from vllm.entrypoints.launchers.app import build_app
+from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
+from vllm.lora.request import LoRARequest
+from vllm.platforms import current_platform
+from vllm.utils.argparse_utils import FlexibleArgumentParser
+from vllm.v1.engine.exceptions import EngineDeadError
+from vllm.v1.metrics.prometheus import get_prometheus_registry
+
+from server.engine.spec import Component, encode_spec
+
+logger = logging.getLogger(__name__)
+
+WORKER_EXTENSION = "server.engine.worker.CompositionWorkerExtension"
+
+
+class AdapterNotPrepared(Exception):
+    """The engine refused to build an adapter; it goes on serving the others."""
+
+
+class PluginMissing(RuntimeError):
+    """A vLLM process runs without our overrides, so its answers could be another adapter's."""
+
+
+@dataclass(frozen=True)
+class Engine:
+    """The running engine. It knows LoRA ids and specs; what is resident is `Residency`'s to know."""
+
+    client: Any
+    app: ASGIApp
+    models: Any
+    base: str
+    model_dir: Path
+    max_model_len: int
+    max_lora_rank: int
+    max_loras: int
+    max_cpu_loras: int
+    dtype: torch.dtype
+
+    async def add_lora(self, name: str, lora_int_id: int, components: Sequence[Component]) -> None:
+        """Build `name` in the workers and let vLLM's app serve it. Raises AdapterNotPrepared; nothing changed then."""
+        lora_request = LoRARequest(name, lora_int_id, encode_spec(components))
+        try:
+            added = await self.client.add_lora(lora_request)
+        except EngineDeadError:
+            raise
+        except Exception as error:  # noqa: BLE001  vLLM re-raises what a worker raised as a bare Exception
+            raise AdapterNotPrepared(str(error)) from error
+        if not added:
+            raise AdapterNotPrepared(f"the engine did not keep {name}")
+        self.models.lora_requests[name] = lora_request
+
+    async def remove_lora(self, name: str, lora_int_id: int) -> None:
+        """Take `name` from vLLM's app and out of the workers' memory. It must have no request in flight."""
+        self.models.lora_requests.pop(name, None)
+        await self.client.remove_lora(lora_int_id)
+
+    async def is_healthy(self) -> bool:
+        """Whether vLLM holds its engine for alive."""
+        try:
+            await self.client.check_health()
+        except EngineDeadError:
+            return False
+        return True
+
+    @property
+    def metrics_registry(self) -> Any:
+        """The Prometheus registry vLLM's own metrics are in."""
+        return get_prometheus_registry()
+
+
+def parse_vllm_args(arguments: Sequence[str]) -> Namespace:
+    """vLLM's own parser with our defaults. Exits with vLLM's message for an unknown or ill-typed option."""
+    parser = make_arg_parser(FlexibleArgumentParser(prog="lora-compose serve"))
+    parser.set_defaults(
+        enable_lora=True,
+        max_loras=8,
+        max_lora_rank=64,
+        max_cpu_loras=64,
+        worker_extension_cls=WORKER_EXTENSION,
+        disable_fastapi_docs=True,
+        shutdown_timeout=5,
+    )
+    if current_platform.is_cpu():
+        # Measured on CPUs without AVX512-BF16: float32 is twice as fast as bfloat16, and exact.
+        parser.set_defaults(enforce_eager=True, dtype="float32")
+    args = parser.parse_args(list(arguments))
+    validate_parsed_serve_args(args)
+    return args
+
+
+def set_environment(model: str) -> None:
+    """Defaults vLLM and the Hub client read from the environment; what is set already stays."""
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    if Path(model).is_dir():
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+@asynccontextmanager
+async def launch(args: Namespace) -> AsyncIterator[Engine]:
+    """The engine, running for as long as the context is open. Raises PluginMissing where it would answer wrongly."""
+    async with build_async_engine_client(args) as client:
+        await _check_plugin(client)
+        tasks = await client.get_supported_tasks()
+        app = build_app(args, tasks, client.model_config)
+        await init_app_state(client, app.state, args, tasks)
+        config = client.vllm_config
+        async with app.router.lifespan_context(app):
+            yield Engine(
+                client=client,
+                app=app,
+                models=app.state.openai_serving_models,
+                base=app.state.openai_serving_models.base_model_paths[0].name,
+                model_dir=_directory_of(args),
+                max_model_len=config.model_config.max_model_len,
+                max_lora_rank=config.lora_config.max_lora_rank,
+                max_loras=config.lora_config.max_loras,
+                max_cpu_loras=config.lora_config.max_cpu_loras,
+                dtype=config.lora_config.lora_dtype,
+            )
+
+
+async def _check_plugin(client: Any) -> None:
+    for backend in await client.collective_rpc("lora_backend"):
+        grouped = backend["grouped"] or not current_platform.is_cpu()
+        if not (backend["composes"] and grouped):
+            raise PluginMissing(
+                f"vLLM's worker runs without lora-compose's plugin ({backend}); is the package installed in this "
+                "environment, and does VLLM_PLUGINS (if set) name lora_compose?"
+            )
+
+
+def _directory_of(args: Namespace) -> Path:
+    """Where the model's files are: the directory given, or the Hub cache's snapshot that vLLM has just read."""
+    if Path(args.model).is_dir():
+        return Path(args.model).resolve()
+    return Path(snapshot_download(args.model, revision=args.revision, local_files_only=True))

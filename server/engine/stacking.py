@@ -1,0 +1,38 @@
+"""A spec's components as one exact, still factored adapter.
+
+`Σ wᵢ·sᵢ·BᵢAᵢ = [w₁s₁B₁ | w₂s₂B₂ | …] · [A₁; A₂; …]`: concatenating ranks loses nothing. Scaling and weight are
+folded into B in float32 and rounded once to the serving dtype, so vLLM applies the result at scale 1.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from adapters.lora import Lora
+from adapters.peft_format import open_adapter
+from server.engine.spec import Component
+
+
+def stack_factors(
+    loras: Sequence[Lora], weights: Sequence[float], dtype: torch.dtype
+) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """Per module `(A, B)` with A `(Σr, d_in)` and B `(d_out, Σr)`; a module one adapter lacks is a zero there."""
+    factors: dict[str, tuple[list[torch.Tensor], list[torch.Tensor]]] = {}
+    for lora, weight in zip(loras, weights, strict=True):
+        for name, module in lora.modules.items():
+            rows, columns = factors.setdefault(name, ([], []))
+            rows.append(module.lora_A.float())
+            columns.append(module.lora_B.float() * (weight * module.scaling))
+    return {
+        name: (torch.cat(rows).to(dtype), torch.cat(columns, dim=1).to(dtype))
+        for name, (rows, columns) in factors.items()
+    }
+
+
+def load_stack(
+    components: Sequence[Component], dtype: torch.dtype
+) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """Read the components from the store and stack them."""
+    loras = [open_adapter(Path(component.directory)) for component in components]
+    return stack_factors(loras, [component.weight for component in components], dtype)

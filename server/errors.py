@@ -1,0 +1,113 @@
+"""The error contract: every refusal is OpenAI's JSON shape with a stable `code`.
+
+One table maps an exception's class to its status. Permanent faults say `x-should-retry: false`, since the
+OpenAI client retries 409 and 5xx otherwise; passing ones say when to come back.
+"""
+
+import logging
+from http import HTTPStatus
+from typing import Any
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+
+from adapters import errors
+from server.engine.launch import AdapterNotPrepared
+
+logger = logging.getLogger(__name__)
+
+STATUS: dict[type[errors.LoraComposeError], int] = {
+    errors.InvalidRequest: 400,
+    errors.Forbidden: 403,
+    errors.NotFound: 404,
+    errors.Conflict: 409,
+    errors.AdapterRejected: 422,
+    errors.Unservable: 422,
+    errors.StorageUnavailable: 503,
+}
+TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    429: "rate_limit_error",
+    500: "server_error",
+    503: "overloaded_error",
+}
+# For refusals that come with a status only: Starlette's own and vLLM's.
+CODES = {
+    400: "invalid_request",
+    401: "invalid_api_key",
+    403: "forbidden",
+    404: "not_found",
+    405: "method_not_allowed",
+    413: "request_too_large",
+    415: "unsupported_media_type",
+    422: "unprocessable",
+    429: "rate_limited",
+    500: "internal_error",
+    501: "not_implemented",
+    503: "overloaded",
+    504: "timeout",
+}
+RETRY_AFTER_SECONDS = "1"
+
+
+def error_type(status: int) -> str:
+    """OpenAI's `type` for a status."""
+    return TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
+
+
+def error_body(
+    status: int, message: str, code: str | None = None, param: str | None = None
+) -> dict[str, Any]:
+    """`{"error": {message, type, param, code}}`."""
+    code = code or CODES.get(status, "error")
+    return {"error": {"message": message, "type": error_type(status), "param": param, "code": code}}
+
+
+def error_headers(status: int) -> dict[str, str]:
+    """Whether and when a client should try again."""
+    if status in (429, 503):
+        return {"retry-after": RETRY_AFTER_SECONDS}
+    return {"x-should-retry": "false"}
+
+
+def error_response(
+    status: int, message: str, code: str | None = None, param: str | None = None
+) -> JSONResponse:
+    """The whole refusal."""
+    return JSONResponse(error_body(status, message, code, param), status, error_headers(status))
+
+
+def refusal(_: Request, error: Exception) -> JSONResponse:
+    """A domain error, as its class says."""
+    assert isinstance(error, errors.LoraComposeError)
+    return error_response(STATUS[type(error)], error.message, error.code, error.param)
+
+
+def not_prepared(_: Request, error: Exception) -> JSONResponse:
+    """The engine could not build an adapter that admission let through: ours to look into."""
+    logger.error("adapter not prepared: %s", error)
+    return error_response(503, "The engine could not prepare this composition.", "composition_unavailable")
+
+
+def http_error(_: Request, error: Exception) -> JSONResponse:
+    """Starlette's 404, 405 and the like."""
+    assert isinstance(error, HTTPException)
+    detail = error.detail or HTTPStatus(error.status_code).phrase
+    response = error_response(error.status_code, detail)
+    response.headers.update(error.headers or {})
+    return response
+
+
+def unexpected(_: Request, error: Exception) -> JSONResponse:
+    """A bug of ours. Its text stays in the log."""
+    return error_response(500, "The server failed to answer. Its log has the reason.")
+
+
+EXCEPTION_HANDLERS: dict[Any, Any] = {
+    errors.LoraComposeError: refusal,
+    AdapterNotPrepared: not_prepared,
+    HTTPException: http_error,
+    Exception: unexpected,
+}

@@ -1,0 +1,112 @@
+"""Merges, built outside the engine in a process of their own, once, into the registry's store.
+
+A merge is cached by what it is made of (the bytes of its members, weights, method, options), never by names.
+"""
+
+import asyncio
+import hashlib
+import logging
+import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import TracebackType
+from typing import Any
+
+from starlette.concurrency import run_in_threadpool
+
+from adapters import merge
+from adapters.registry import Registry
+from server.engine.spec import Component
+from server.metrics import Metrics
+from server.residency import Servable
+from server.resolver import Pinned
+
+logger = logging.getLogger(__name__)
+
+
+class Merges:
+    """Turns a pinned composition into directories the engine can read. Open it as a context."""
+
+    def __init__(self, registry: Registry, base: str, metrics: Metrics) -> None:
+        self._registry = registry
+        self._base = base
+        self._metrics = metrics
+        self._building: dict[str, asyncio.Task[Path]] = {}
+        # spawn: a fork of a process with vLLM's threads in it may deadlock.
+        self._pool = ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn"), initializer=_be_nice)
+
+    def __enter__(self) -> "Merges":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    async def servable(self, pinned: Pinned) -> Servable:
+        """A stack as it is; a merge built first, or found built."""
+        if pinned.composition.is_stack:
+            parts = tuple(Component(str(version.directory), m.weight) for m, version in pinned.versions)
+            return Servable(pinned.name, parts, pinned.digests)
+        directory = await self._directory(pinned)
+        return Servable(pinned.name, (Component(str(directory), 1.0),), pinned.digests)
+
+    async def _directory(self, pinned: Pinned) -> Path:
+        key = merge_key(pinned)
+        task = self._building.get(key)
+        if task is None:
+            task = self._building[key] = asyncio.create_task(self._find_or_build(key, pinned))
+            task.add_done_callback(lambda _: self._building.pop(key, None))
+        return await asyncio.shield(task)
+
+    async def _find_or_build(self, key: str, pinned: Pinned) -> Path:
+        found = await run_in_threadpool(self._registry.derived, key)
+        return found if found is not None else await self._build(key, pinned)
+
+    async def _build(self, key: str, pinned: Pinned) -> Path:
+        started = time.perf_counter()
+        ingredients = [merge.Ingredient(version.directory, m.weight) for m, version in pinned.versions]
+        with TemporaryDirectory(dir=self._registry.staging_dir) as output:
+            loop = asyncio.get_running_loop()
+            report = await loop.run_in_executor(
+                self._pool,
+                _merge,
+                (
+                    pinned.composition.method,
+                    ingredients,
+                    pinned.composition.options,
+                    Path(output),
+                    self._base,
+                ),
+            )
+            path = await run_in_threadpool(
+                self._registry.add_derived, key, Path(output), report, sorted(pinned.digests)
+            )
+        seconds = time.perf_counter() - started
+        self._metrics.merge_seconds.observe(seconds)
+        logger.info("merged %s in %.2f s", pinned.name, seconds)
+        return path
+
+
+def merge_key(pinned: Pinned) -> str:
+    """sha256 over the members' bytes and weights, the method and its options."""
+    members = sorted((version.digest, member.weight) for member, version in pinned.versions)
+    text = repr((members, pinned.composition.method, pinned.composition.options))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _be_nice() -> None:
+    """A merge must not take the cores that decode."""
+    import os
+
+    import torch
+
+    os.nice(10)
+    torch.set_num_threads(1)
+
+
+def _merge(arguments: tuple[Any, ...]) -> dict[str, Any]:
+    method, ingredients, options, output, base = arguments
+    return merge.build(method, ingredients, options, output, base).to_dict()

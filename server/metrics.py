@@ -1,0 +1,52 @@
+"""Our Prometheus metrics, beside vLLM's own. Label values come from fixed sets, so series stay bounded."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+
+
+class Metrics:
+    """One set of metrics for one server; nothing is registered globally."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "lora_compose_requests",
+            "Generating requests, by how they are answered (base, single, stack, merge) and by HTTP status class",
+            ["kind", "status"],
+            registry=self.registry,
+        )
+        self.in_flight = Gauge(
+            "lora_compose_in_flight_requests", "Generating requests being answered", registry=self.registry
+        )
+        self.registered = Gauge(
+            "lora_compose_registered_adapters", "Adapters in the registry", registry=self.registry
+        )
+        self.registrations = Counter(
+            "lora_compose_registrations",
+            "Registrations, by outcome (created, unchanged, refused)",
+            ["outcome"],
+            registry=self.registry,
+        )
+        self.resident = Gauge(
+            "lora_compose_resident_compositions", "Compositions in the engine", registry=self.registry
+        )
+        self.evictions = Counter(
+            "lora_compose_evictions", "Compositions removed from the engine", registry=self.registry
+        )
+        self.prepare_seconds = Histogram(
+            "lora_compose_prepare_duration_seconds",
+            "Building a composition in the engine's host memory",
+            buckets=SECONDS,
+            registry=self.registry,
+        )
+        self.merge_seconds = Histogram(
+            "lora_compose_merge_duration_seconds",
+            "Merging adapters into one, outside the engine",
+            buckets=SECONDS,
+            registry=self.registry,
+        )
+
+    def text(self, *others: CollectorRegistry) -> bytes:
+        """The exposition of ours and of other registries."""
+        return b"".join(generate_latest(registry) for registry in (self.registry, *others))

@@ -1,0 +1,48 @@
+"""Reads a JSON request body once, bounded."""
+
+import json
+from typing import Any
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+
+from adapters.errors import InvalidRequest
+
+MAX_JSON_BYTES = 32 * 1024 * 1024
+
+
+async def read_bytes(request: Request, limit: int = MAX_JSON_BYTES) -> bytes:
+    """The body. Raises HTTPException 413 past `limit`, before the rest is read."""
+    declared = request.headers.get("content-length", "0")
+    if not declared.isdigit() or int(declared) > limit:
+        raise HTTPException(413, f"The request body is larger than {limit} bytes.")
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > limit:
+            raise HTTPException(413, f"The request body is larger than {limit} bytes.")
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+async def read_object(request: Request) -> dict[str, Any]:
+    """The body as a JSON object. Raises 415 for another content type, 413, or InvalidRequest("invalid_json")."""
+    content_type = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+    if (
+        content_type != "application/json"
+        or request.headers.get("content-encoding", "identity") != "identity"
+    ):
+        raise HTTPException(415, "Send the body as application/json, without a content encoding.")
+    return parse_object(await read_bytes(request))
+
+
+def parse_object(body: bytes) -> dict[str, Any]:
+    """`body` as a JSON object, or InvalidRequest("invalid_json")."""
+    try:
+        parsed = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequest("invalid_json", "The request body is not valid JSON.") from error
+    if not isinstance(parsed, dict):
+        raise InvalidRequest("invalid_json", "The request body must be a JSON object.")
+    return parsed

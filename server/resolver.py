@@ -1,0 +1,97 @@
+"""From what a request asks to what can be served: names to immutable versions, and whether they fit.
+
+The registry is the truth; what was looked up is remembered until the registry changes, since every request
+asks. Refusals happen here, before anything is built and before a byte is streamed.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from adapters.composition import Composition, Member
+from adapters.errors import InvalidRequest, Unservable
+from adapters.method_options import STACK
+from adapters.registry import Registry
+from adapters.store import Version
+
+# ‖w·ΔW‖ beyond this overflows activations, and a NaN in the shared KV cache would reach other requests.
+MAX_DELTA_NORM = 1e6
+
+
+@dataclass(frozen=True)
+class Pinned:
+    """A composition whose members are versions: it can never come to mean anything else."""
+
+    composition: Composition
+    versions: tuple[tuple[Member, Version], ...]
+    rank: int
+    """The rank it takes in the engine."""
+
+    @property
+    def name(self) -> str:
+        """The canonical name: vLLM's `lora_name`, and so part of its KV cache's key."""
+        return self.composition.canonical
+
+    @property
+    def digests(self) -> frozenset[str]:
+        return frozenset(version.digest for _, version in self.versions)
+
+
+class Resolver:
+    """Pins compositions against one registry, for an engine that takes ranks up to `max_lora_rank`."""
+
+    def __init__(self, registry: Registry, max_lora_rank: int) -> None:
+        self._registry = registry
+        self._max_lora_rank = max_lora_rank
+        self._pinned: dict[Composition, Pinned] = {}
+        self._saved: dict[str, Composition] | None = None
+
+    def registry_changed(self) -> None:
+        """Forget what was looked up. Whoever changes the registry calls this."""
+        self._pinned.clear()
+        self._saved = None
+
+    def saved(self, name: str) -> Composition | None:
+        """The saved composition of that name, if there is one."""
+        if self._saved is None:
+            self._saved = dict(self._registry.compositions())
+        return self._saved.get(name)
+
+    def pin(self, composition: Composition) -> Pinned:
+        """Raises NotFound("model_not_found"), Unservable("rank_too_large"), InvalidRequest("invalid_weight")."""
+        pinned = self._pinned.get(composition)
+        if pinned is None:
+            if len(self._pinned) >= 4096:
+                self._pinned.clear()
+            pinned = self._pinned[composition] = self._pin(composition)
+        return pinned
+
+    def _pin(self, composition: Composition) -> Pinned:
+        found = {member: self._registry.resolve(member.name, member.ref) for member in composition.members}
+        pinned = composition.with_refs({member: version.number for member, version in found.items()})
+        by_id = {version.id: version for version in found.values()}
+        versions = tuple((member, by_id[member.id]) for member in pinned.members)
+        _check_norms(found)
+        rank = engine_rank(pinned, [version for _, version in versions])
+        if rank > self._max_lora_rank:
+            raise Unservable("rank_too_large", self._too_large(pinned, rank), "model")
+        return Pinned(pinned, versions, rank)
+
+    def _too_large(self, composition: Composition, rank: int) -> str:
+        hint = f'Ask for a merge at a lower rank instead, such as "composition": {{"method": "svd", "rank": {self._max_lora_rank}}}.'
+        return f"{composition.canonical} needs rank {rank}; this server's max_lora_rank is {self._max_lora_rank}. {hint}"
+
+
+def _check_norms(found: Mapping[Member, Version]) -> None:
+    for member, version in found.items():
+        if abs(member.weight) * version.peak > MAX_DELTA_NORM:
+            raise InvalidRequest(
+                "invalid_weight", f"{member.id} at weight {member.weight:g} overflows the model.", "adapters"
+            )
+
+
+def engine_rank(composition: Composition, versions: list[Version]) -> int:
+    """The rank a composition takes in the engine: Σr of an exact one, the asked or largest r of a merge."""
+    if composition.options.rank is not None:
+        return composition.options.rank
+    ranks = [version.rank for version in versions]
+    return sum(ranks) if composition.method in (STACK, "linear") else max(ranks)
