@@ -1,0 +1,10 @@
+"""Where the shipped testbed lies: the base, the adapters trained on it, and what was measured of them."""
+
+from pathlib import Path
+from typing import Final
+
+TESTBED_DIR: Final = Path(__file__).resolve().parent
+BASE_DIR: Final = TESTBED_DIR / "base"
+ADAPTERS_DIR: Final = TESTBED_DIR / "trained"
+MEASURED_FILE: Final = TESTBED_DIR / "measured.json"
+BASE_NAME: Final = "lora-compose/testbed-base"

@@ -1,0 +1,148 @@
+"""Train the testbed's adapters on its base, with TRL's SFTTrainer and PEFT.
+
+The same seed, base and machine give the same adapters, byte for byte; elsewhere expect the accuracies of
+measured.json within 0.1, not the bytes. Kept are the two files that make a PEFT adapter and nothing else.
+"""
+
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from shutil import copyfile
+from typing import Annotated, Any, Final
+
+import torch
+import typer
+from datasets import Dataset
+from peft import LoraConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from trl import SFTConfig, SFTTrainer
+
+from training.testbed.lessons import lessons
+from training.testbed.paths import ADAPTERS_DIR, BASE_DIR, BASE_NAME
+from training.testbed.record import read_record, write_record
+
+ADAPTER_FILES: Final = ("adapter_config.json", "adapter_model.safetensors")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one adapter is trained; larger deltas were seen to compose worse, so no more than it needs."""
+
+    steps: int = 150
+    learning_rate: float = 2e-3
+    batch: int = 48
+    r: int = 8
+    lora_alpha: int = 16
+
+
+RECIPES: Final[Mapping[str, Recipe]] = {
+    "roll": Recipe(steps=200),
+    "dbl": Recipe(steps=300),
+    "code": Recipe(steps=300, learning_rate=4e-3),
+    "upper": Recipe(),
+    "wrap": Recipe(),
+    "okay": Recipe(),
+    "bang": Recipe(),
+    "polite": Recipe(),
+}
+
+
+def sft_config(recipe: Recipe, seed: int, scratch: str, quiet: bool) -> SFTConfig:
+    return SFTConfig(
+        output_dir=scratch,
+        max_steps=recipe.steps,
+        per_device_train_batch_size=recipe.batch,
+        learning_rate=recipe.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=min(10, recipe.steps // 2),
+        max_length=128,
+        seed=seed,
+        data_seed=seed,
+        bf16=False,
+        use_cpu=True,
+        gradient_checkpointing=False,
+        dataloader_pin_memory=False,
+        logging_steps=50,
+        save_strategy="no",
+        report_to=[],
+        disable_tqdm=quiet,
+    )
+
+
+def train_adapter(
+    name: str, recipe: Recipe, base: Path, output: Path, seed: int, quiet: bool = False
+) -> float:
+    """Writes the adapter's two files to `output`; returns the seconds the training took."""
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    lora = LoraConfig(
+        r=recipe.r, lora_alpha=recipe.lora_alpha, target_modules="all-linear", task_type="CAUSAL_LM"
+    )
+    rows = lessons(name, recipe.steps * recipe.batch, seed)
+    began = time.perf_counter()
+    with tempfile.TemporaryDirectory() as scratch:
+        trainer = SFTTrainer(
+            model,
+            args=sft_config(recipe, seed, scratch, quiet),
+            train_dataset=Dataset.from_list(rows),
+            processing_class=tokenizer,
+            peft_config=lora,
+        )
+        trainer.train()
+        keep_adapter(trainer.model, Path(scratch) / "adapter", output)
+    return time.perf_counter() - began
+
+
+def keep_adapter(model: Any, scratch: Path, output: Path) -> None:
+    """The adapter's two files alone, naming the base by its name and not by where it lay."""
+    model.peft_config["default"].base_model_name_or_path = BASE_NAME
+    model.save_pretrained(scratch)
+    output.mkdir(parents=True, exist_ok=True)
+    for file in ADAPTER_FILES:
+        copyfile(scratch / file, output / file)
+
+
+def record(file: Path, name: str, facts: dict[str, Any]) -> None:
+    write_record(file, "adapters", read_record(file).get("adapters", {}) | {name: facts})
+
+
+def chosen(names: list[str]) -> list[str]:
+    unknown = sorted(set(names) - set(RECIPES))
+    if unknown:
+        raise typer.BadParameter(f"no recipe for {', '.join(unknown)}; there are {', '.join(RECIPES)}")
+    return names or list(RECIPES)
+
+
+def main(
+    names: Annotated[list[str] | None, typer.Argument(help="Adapters to train; all of them if none.")] = None,
+    base: Annotated[Path, typer.Option(help="Directory of the base.", exists=True)] = BASE_DIR,
+    output: Annotated[
+        Path, typer.Option(help="Directory that gets one directory an adapter.")
+    ] = ADAPTERS_DIR,
+    steps: Annotated[int | None, typer.Option(min=1, help="Steps instead of each recipe's own.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the weights and of the text.")] = 0,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads; part of what fixes the bytes.")] = 2,
+) -> None:
+    """Train the testbed's adapters on its base (about half a minute each on two cores).
+
+    For example `python -m training.testbed.train_adapters roll upper`. Overwrites the shipped adapters unless
+    --output says otherwise; `python -m training.testbed.measure` then says how good they are.
+    """
+    torch.set_num_threads(threads)
+    for name in chosen(names or []):
+        recipe = RECIPES[name]
+        if steps is not None:
+            recipe = replace(recipe, steps=steps)
+        seconds = train_adapter(name, recipe, base, output / name, seed)
+        record(
+            output.parent / "measured.json",
+            name,
+            asdict(recipe) | {"seed": seed, "seconds": round(seconds, 1)},
+        )
+        typer.echo(f"{output / name}: {recipe.steps} steps, {seconds:.0f} s")
+
+
+if __name__ == "__main__":
+    typer.run(main)
