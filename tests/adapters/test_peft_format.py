@@ -1,0 +1,247 @@
+"""PEFT directories: read by PEFT's rules, written so that PEFT agrees, refused when not a plain LoRA."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from peft import PeftModel
+from peft.utils.other import get_pattern_key
+from safetensors.torch import load_file, save_file
+
+from adapters.errors import AdapterRejected
+from adapters.lora import Lora, LoraModule
+from adapters.peft_format import open_adapter, rank_of, scaling_of, write_adapter
+from tests.adapters.tiny_llama import dense_logits, peft_deltas, peft_logits, save_adapter, tiny_llama
+from tests.adapters.written_adapters import SHAPES, write_peft
+
+KINDS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "rslora": {"use_rslora": True, "r": 9},
+    "rank_pattern": {"rank_pattern": {"q_proj": 2, r"layers\.1\..*v_proj": 7}},
+    "alpha_pattern": {"alpha_pattern": {"^model.layers.0.mlp.down_proj": 3, "v_proj": 1}},
+    "both": {"use_rslora": True, "rank_pattern": {"1.self_attn.q_proj": 5}, "alpha_pattern": {"q_proj": 30}},
+}
+
+
+def lora(ranks: dict[str, int], scaling: float = 1.0) -> Lora:
+    draw = torch.Generator().manual_seed(0)
+    modules = {}
+    for name, rank in ranks.items():
+        A, B = torch.randn(rank, 5, generator=draw), torch.randn(4, rank, generator=draw)
+        modules[name] = LoraModule(A, B, scaling)
+    return Lora(modules)
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
+
+
+@pytest.mark.parametrize("config", KINDS.values(), ids=KINDS)
+def test_an_opened_adapter_has_the_deltas_that_peft_gives_it(tmp_path: Path, config: dict[str, Any]) -> None:
+    directory = save_adapter(tmp_path / "a", seed=1, **config)
+    theirs = peft_deltas(PeftModel.from_pretrained(tiny_llama(), str(directory)), "default")
+    ours = open_adapter(directory)
+    assert ours.modules.keys() == theirs.keys()
+    for name, module in ours.modules.items():
+        torch.testing.assert_close(module.delta(), theirs[name])
+
+
+@pytest.mark.parametrize("config", KINDS.values(), ids=KINDS)
+def test_a_written_adapter_is_loaded_by_peft_with_the_logits_of_its_deltas(
+    tmp_path: Path, config: dict[str, Any]
+) -> None:
+    directory = save_adapter(tmp_path / "a", seed=1, **config)
+    model = PeftModel.from_pretrained(tiny_llama(), str(directory))
+    write_adapter(open_adapter(directory), tmp_path / "again", "some/base")
+    expected = dense_logits(peft_deltas(model, "default"))
+    torch.testing.assert_close(peft_logits(tmp_path / "again"), expected, rtol=1e-4, atol=1e-5)
+    assert (expected - dense_logits({})).abs().max() > 0.1
+
+
+def test_an_adapter_of_lower_dtype_is_read_as_it_is_and_written_in_float32(tmp_path: Path) -> None:
+    directory = write_peft(tmp_path / "a", seed=1).directory
+    weights = directory / "adapter_model.safetensors"
+    save_file({key: tensor.bfloat16() for key, tensor in load_file(weights).items()}, weights)
+    opened = open_adapter(directory)
+    write_adapter(opened, tmp_path / "b", "base")
+    assert {module.lora_A.dtype for module in opened.modules.values()} == {torch.bfloat16}
+    assert {tensor.dtype for tensor in load_file(tmp_path / "b" / weights.name).values()} == {torch.float32}
+    for name, module in open_adapter(tmp_path / "b").modules.items():
+        torch.testing.assert_close(module.delta(), opened.modules[name].delta())
+
+
+@pytest.mark.parametrize("config", KINDS.values(), ids=KINDS)
+def test_save_load_save_is_byte_equal(tmp_path: Path, config: dict[str, Any]) -> None:
+    write_adapter(open_adapter(save_adapter(tmp_path / "a", seed=1, **config)), tmp_path / "b", "base")
+    write_adapter(open_adapter(tmp_path / "b"), tmp_path / "c", "base")
+    assert contents(tmp_path / "b") == contents(tmp_path / "c")
+
+
+def test_the_order_of_modules_does_not_change_a_byte(tmp_path: Path) -> None:
+    one = lora({"model.a_proj": 2, "model.b_proj": 3, "other.b_proj": 4}, scaling=0.3)
+    write_adapter(one, tmp_path / "b", "base")
+    write_adapter(Lora(dict(reversed(one.modules.items()))), tmp_path / "c", "base")
+    assert contents(tmp_path / "b") == contents(tmp_path / "c")
+
+
+@pytest.mark.parametrize(
+    "ranks",
+    [
+        {"x.0.q_proj": 2, "x.1.q_proj": 2, "x.0.v_proj": 4},
+        {"x.0.q_proj": 2, "x.1.q_proj": 4, "x.10.q_proj": 3, "10.q_proj": 1},
+        {"a.b": 1, "a_b": 2, "x.a_b": 3, "x.a.b": 4},
+    ],
+)
+def test_mixed_ranks_are_told_apart_by_peft(tmp_path: Path, ranks: dict[str, int]) -> None:
+    write_adapter(lora(ranks), tmp_path / "a", "base")
+    config = json.loads((tmp_path / "a" / "adapter_config.json").read_text())
+    for name, rank in ranks.items():
+        key = get_pattern_key(list(config["rank_pattern"]), name)
+        assert config["rank_pattern"].get(key, config["r"]) == rank
+        assert config["alpha_pattern"].get(key, config["lora_alpha"]) == rank
+
+
+def test_pattern_keys_stay_few_where_a_suffix_says_it_all(tmp_path: Path) -> None:
+    ranks = {
+        f"x.{layer}.{kind}": rank for layer in range(99) for kind, rank in (("q_proj", 2), ("v_proj", 4))
+    }
+    write_adapter(lora(ranks), tmp_path / "a", "base")
+    assert json.loads((tmp_path / "a" / "adapter_config.json").read_text())["rank_pattern"] == {"q_proj": 2}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"peft_type": "LOHA"},
+        {"bias": "all"},
+        {"modules_to_save": ["lm_head"]},
+        {"use_dora": True},
+        {"lora_bias": True},
+        {"target_parameters": ["mlp.experts"]},
+        {"layer_replication": [[0, 2]]},
+        *(
+            {"init_lora_weights": init}
+            for init in ("pissa", "pissa_niter_4", "olora", "corda", "loftq", "lora_ga")
+        ),
+    ],
+    ids=str,
+)
+def test_what_is_more_than_a_plain_lora_is_refused_by_its_field(
+    tmp_path: Path, config: dict[str, Any]
+) -> None:
+    written = write_peft(tmp_path / "a", seed=1, **config)
+    with pytest.raises(AdapterRejected) as refusal:
+        open_adapter(written.directory)
+    assert (refusal.value.code, refusal.value.param) == ("unsupported_feature", *config)
+
+
+@pytest.mark.parametrize("init", [True, False, "gaussian", "eva", "orthogonal", "mica"])
+def test_an_init_that_leaves_the_base_alone_is_plain(tmp_path: Path, init: bool | str) -> None:
+    written = write_peft(tmp_path / "a", seed=1, init_lora_weights=init, modules_to_save=[], bias="none")
+    for name, module in open_adapter(written.directory).modules.items():
+        np.testing.assert_allclose(module.delta(), written.deltas[name], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("config", "code"),
+    [
+        ({"r": 0}, "bad_rank"),
+        ({"r": "3"}, "bad_rank"),
+        ({"r": 3.0}, "bad_rank"),
+        ({"r": True}, "bad_rank"),
+        ({"rank_pattern": {"q_proj": -1}}, "bad_rank"),
+        ({"r": 4}, "rank_mismatch"),
+        ({"rank_pattern": {"q_proj": 2}}, "rank_mismatch"),
+        ({"lora_alpha": "5"}, "bad_alpha"),
+        ({"lora_alpha": float("nan")}, "bad_alpha"),
+        ({"lora_alpha": float("inf")}, "bad_alpha"),
+        ({"lora_alpha": 10**400}, "bad_alpha"),
+        ({"lora_alpha": -1}, "bad_alpha"),
+        ({"lora_alpha": True}, "bad_alpha"),
+        ({"rank_pattern": [1]}, "bad_adapter_config"),
+        ({"rank_pattern": {"q_proj(": 3}}, "bad_adapter_config"),
+        ({"rank_pattern": {"(.*)*x": 3}}, "bad_adapter_config"),
+        ({"alpha_pattern": {".*.*.*.*x": 3}}, "bad_adapter_config"),
+    ],
+    ids=str,
+)
+def test_a_config_that_does_not_hold_is_refused(tmp_path: Path, config: dict[str, Any], code: str) -> None:
+    written = write_peft(tmp_path / "a", seed=1)
+    path = written.directory / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | config))
+    with pytest.raises(AdapterRejected) as refusal:
+        open_adapter(written.directory)
+    assert refusal.value.code == code
+
+
+NAME = next(iter(SHAPES))
+A, B = f"base_model.model.{NAME}.lora_A.weight", f"base_model.model.{NAME}.lora_B.weight"
+
+
+@pytest.mark.parametrize(
+    ("tensors", "code"),
+    [
+        ({}, "corrupt_weights"),
+        ({A: torch.ones(3, 10)}, "corrupt_weights"),
+        ({A: torch.ones(3, 10), B: torch.ones(12)}, "corrupt_weights"),
+        ({A: torch.ones(3, 10), B: torch.ones(12, 3, dtype=torch.int8)}, "corrupt_weights"),
+        ({A: torch.ones(3, 10), B: torch.ones(12, 2)}, "rank_mismatch"),
+        ({"hello": torch.ones(3, 10)}, "unknown_module"),
+        ({"base_model.model.x.lora_embedding_A": torch.ones(3, 10)}, "unknown_module"),
+        ({"base_model.model.x.lora_magnitude_vector": torch.ones(3)}, "unknown_module"),
+    ],
+)
+def test_weights_that_are_not_pairs_of_factors_are_refused(
+    tmp_path: Path, tensors: dict[str, torch.Tensor], code: str
+) -> None:
+    written = write_peft(tmp_path / "a", seed=1)
+    save_file(tensors, written.directory / "adapter_model.safetensors")
+    with pytest.raises(AdapterRejected) as refusal:
+        open_adapter(written.directory)
+    assert refusal.value.code == code
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "code"),
+    [
+        ("adapter_config.json", None, "missing_config"),
+        ("adapter_config.json", b"[]", "bad_adapter_config"),
+        ("adapter_config.json", b"\xff", "bad_adapter_config"),
+        ("adapter_config.json", b"[" * 100_000, "bad_adapter_config"),
+        ("adapter_model.safetensors", None, "missing_weights"),
+        ("adapter_model.safetensors", b"", "corrupt_weights"),
+        ("adapter_model.safetensors", b"\xff" * 64, "corrupt_weights"),
+    ],
+)
+def test_a_broken_or_missing_file_is_refused(
+    tmp_path: Path, file: str, content: bytes | None, code: str
+) -> None:
+    path = write_peft(tmp_path / "a", seed=1).directory / file
+    path.unlink() if content is None else path.write_bytes(content)
+    with pytest.raises(AdapterRejected) as refusal:
+        open_adapter(path.parent)
+    assert refusal.value.code == code
+
+
+def test_the_first_matching_key_wins_as_in_peft() -> None:
+    config = {
+        "r": 8,
+        "rank_pattern": {"q_proj": 2, "0.q_proj": 4},
+        "lora_alpha": 6,
+        "alpha_pattern": {"0.q_proj": 1},
+    }
+    assert rank_of(config, "x.0.q_proj") == 2
+    assert scaling_of(config, "x.0.q_proj") == 1 / 2
+    assert scaling_of(config, "x.1.q_proj") == 6 / 2
+    assert scaling_of(config, "x.0.xq_proj") == 6 / 8
+
+
+def test_a_missing_rank_or_alpha_has_the_default_of_peft() -> None:
+    assert (rank_of({}, "x"), scaling_of({"r": 4}, "x"), scaling_of({"lora_alpha": 4}, "x")) == (8, 2.0, 0.5)
+
+
+def test_an_alpha_of_zero_is_an_adapter_without_effect() -> None:
+    assert scaling_of({"r": 4, "lora_alpha": 0}, "x") == 0.0
