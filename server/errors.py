@@ -100,7 +100,7 @@ def http_error(_: Request, error: Exception) -> JSONResponse:
     return response
 
 
-def unexpected(_: Request, error: Exception) -> JSONResponse:
+def unexpected(_: Request, __: Exception) -> JSONResponse:
     """A bug of ours. Its text stays in the log."""
     return error_response(500, "The server failed to answer. Its log has the reason.")
 

@@ -7,12 +7,12 @@ however it returns: finished, failed or the client gone.
 import json
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from typing import Any
 
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from adapters.errors import LoraComposeError
 from server.asked import asked_composition, without_extensions
 from server.merges import Merges
 from server.metrics import Metrics
@@ -24,50 +24,36 @@ from server.vllm_errors import translate_errors
 COMPOSITION_HEADER = b"x-lora-composition"
 
 
+@dataclass(frozen=True)
 class Generation:
-    """An ASGI endpoint in front of the same path of vLLM's app.
+    """An ASGI endpoint in front of the same path of vLLM's app."""
 
-    `needs_weights` is False where only names matter (`/tokenize`): then nothing is made resident.
-    """
-
-    def __init__(self, vllm: ASGIApp, base: str, parts: "GenerationParts", *, needs_weights: bool) -> None:
-        self._vllm = vllm
-        self._base = base
-        self._parts = parts
-        self._needs_weights = needs_weights
+    vllm: ASGIApp
+    base: str
+    resolver: Resolver
+    merges: Merges
+    residency: Residency
+    metrics: Metrics
+    needs_weights: bool = True
+    """False where only names matter (`/tokenize`): then nothing is made resident, and vLLM sees the base."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = await read_object(Request(scope, receive))
-        resolver = self._parts.resolver
-        asked = asked_composition(body, self._base, resolver.saved)
-        pinned = None if asked is None else resolver.pin(asked)
-        name = self._base if pinned is None else pinned.name
-        metrics = self._parts.metrics
-        watched = _Watched(translate_errors(send), name)
-        with metrics.in_flight.track_inprogress():
+        asked = asked_composition(body, self.base, self.resolver.saved)
+        pinned = None if asked is None else self.resolver.pin(asked)
+        name = self.base if pinned is None else pinned.name
+        watched = _Watched(send, name)
+        with self.metrics.in_flight.track_inprogress():
             async with AsyncExitStack() as stack:
-                if pinned is not None and self._needs_weights:
-                    servable = await self._parts.merges.servable(pinned)
-                    await stack.enter_async_context(self._parts.residency.hold(servable))
-                model = name if self._needs_weights else self._base
-                await self._forward(scope, receive, watched, without_extensions(body, model))
-        metrics.requests.labels(_kind(pinned), f"{watched.status // 100}xx").inc()
-
-    async def _forward(self, scope: Scope, receive: Receive, send: Send, body: dict[str, Any]) -> None:
-        content = json.dumps(body).encode()
-        headers = [h for h in scope["headers"] if h[0] not in (b"content-length", b"transfer-encoding")]
-        headers.append((b"content-length", str(len(content)).encode()))
-        await self._vllm({**scope, "headers": headers}, _replay(content, receive), send)
-
-
-class GenerationParts:
-    """What the generating routes share."""
-
-    def __init__(self, resolver: Resolver, merges: Merges, residency: Residency, metrics: Metrics) -> None:
-        self.resolver = resolver
-        self.merges = merges
-        self.residency = residency
-        self.metrics = metrics
+                if pinned is not None and self.needs_weights:
+                    servable = await self.merges.servable(pinned)
+                    await stack.enter_async_context(self.residency.hold(servable))
+                model = name if self.needs_weights else self.base
+                content = json.dumps(without_extensions(body, model)).encode()
+                await self.vllm(
+                    _with_length(scope, len(content)), _replay(content, receive), translate_errors(watched)
+                )
+        self.metrics.requests.labels(_kind(pinned), f"{watched.status // 100}xx").inc()
 
 
 class _Watched:
@@ -93,8 +79,13 @@ def _kind(pinned: Pinned | None) -> str:
     return "single" if len(pinned.versions) == 1 else "stack"
 
 
+def _with_length(scope: Scope, length: int) -> dict[str, Any]:
+    headers = [h for h in scope["headers"] if h[0] not in (b"content-length", b"transfer-encoding")]
+    return {**scope, "headers": [*headers, (b"content-length", str(length).encode())]}
+
+
 def _replay(content: bytes, receive: Receive) -> Callable[[], Awaitable[Message]]:
-    """`receive` for an app that is to read `content`; afterwards the client's own messages, its disconnect."""
+    """`receive` for an app that is to read `content`; afterwards the client's own messages."""
     sent = False
 
     async def replay() -> Message:
@@ -105,6 +96,3 @@ def _replay(content: bytes, receive: Receive) -> Callable[[], Awaitable[Message]
         return await receive()
 
     return replay
-
-
-__all__ = ["COMPOSITION_HEADER", "Generation", "GenerationParts", "LoraComposeError"]

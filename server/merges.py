@@ -6,6 +6,7 @@ A merge is cached by what it is made of (the bytes of its members, weights, meth
 import asyncio
 import hashlib
 import logging
+import os
 import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -14,10 +15,11 @@ from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any
 
+import torch
+from adapters.registry import Registry
 from starlette.concurrency import run_in_threadpool
 
 from adapters import merge
-from adapters.registry import Registry
 from server.engine.spec import Component
 from server.metrics import Metrics
 from server.residency import Servable
@@ -49,9 +51,16 @@ class Merges:
         """A stack as it is; a merge built first, or found built."""
         if pinned.composition.is_stack:
             parts = tuple(Component(str(version.directory), m.weight) for m, version in pinned.versions)
-            return Servable(pinned.name, parts, pinned.digests)
+            return Servable(pinned.name, parts, pinned.ids, pinned.digests)
         directory = await self._directory(pinned)
-        return Servable(pinned.name, (Component(str(directory), 1.0),), pinned.digests)
+        return Servable(pinned.name, (Component(str(directory), 1.0),), pinned.ids, pinned.digests)
+
+    async def report(self, pinned: Pinned) -> dict[str, Any] | None:
+        """What a merge loses against the exact stack (see `adapters.report`); None for a stack."""
+        if pinned.composition.is_stack:
+            return None
+        await self._directory(pinned)
+        return await run_in_threadpool(self._registry.derived_report, merge_key(pinned))
 
     async def _directory(self, pinned: Pinned) -> Path:
         key = merge_key(pinned)
@@ -99,10 +108,6 @@ def merge_key(pinned: Pinned) -> str:
 
 def _be_nice() -> None:
     """A merge must not take the cores that decode."""
-    import os
-
-    import torch
-
     os.nice(10)
     torch.set_num_threads(1)
 

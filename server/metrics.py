@@ -12,7 +12,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         self.requests = Counter(
             "lora_compose_requests",
-            "Generating requests, by how they are answered (base, single, stack, merge) and by HTTP status class",
+            "Generating requests, by kind (base, single, stack, merge) and by HTTP status class",
             ["kind", "status"],
             registry=self.registry,
         )

@@ -27,7 +27,7 @@ async def read_bytes(request: Request, limit: int = MAX_JSON_BYTES) -> bytes:
 
 
 async def read_object(request: Request) -> dict[str, Any]:
-    """The body as a JSON object. Raises 415 for another content type, 413, or InvalidRequest("invalid_json")."""
+    """The body as a JSON object. Raises HTTPException 413, 415, InvalidRequest("invalid_json")."""
     content_type = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     if (
         content_type != "application/json"

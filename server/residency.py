@@ -10,7 +10,7 @@ import itertools
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -21,18 +21,24 @@ from server.metrics import Metrics
 logger = logging.getLogger(__name__)
 
 
+Sweep = Callable[[frozenset[str]], Awaitable[None]]
+"""Deletes the files of removed adapters, except those whose digests it is given."""
+
+
 @dataclass(frozen=True)
 class Servable:
     """A composition ready for the engine: its canonical name, and the store directories it is made of."""
 
     name: str
     components: tuple[Component, ...]
+    versions: frozenset[str]
+    """`name@number` of every adapter it depends on, also those that went into a merge."""
     digests: frozenset[str]
-    """Of every adapter version it depends on, also those that went into a merge."""
+    """The bytes of those versions."""
 
 
 class LoraEngine(Protocol):
-    """What residency needs of the engine. Both calls mutate it; `add_lora` raises and then changes nothing."""
+    """What residency needs of the engine. Both calls mutate it; an `add_lora` that raises changed nothing."""
 
     async def add_lora(self, name: str, lora_int_id: int, components: Sequence[Component]) -> None: ...
 
@@ -55,10 +61,11 @@ class Resident:
 class Residency:
     """Owner of the engine's set of adapters. At most `capacity` compositions are resident at a time."""
 
-    def __init__(self, engine: LoraEngine, capacity: int, metrics: Metrics) -> None:
+    def __init__(self, engine: LoraEngine, capacity: int, metrics: Metrics, sweep: Sweep) -> None:
         self._engine = engine
         self._capacity = capacity
         self._metrics = metrics
+        self._sweep = sweep
         self._ids = itertools.count(1)
         self._residents: OrderedDict[str, Resident] = OrderedDict()
         self._changed = asyncio.Condition()
@@ -118,13 +125,17 @@ class Residency:
 
     async def _left(self, resident: Resident) -> None:
         async with self._changed:
-            failed = resident.prepared.done() and _failed(resident.prepared)
             if not resident.users:
-                if failed:
-                    self._drop(resident)
-                elif resident.withdrawn:
-                    await self._evict(resident)
+                await self._leave_alone(resident)
             self._changed.notify_all()
+
+    async def _leave_alone(self, resident: Resident) -> None:
+        """What becomes of a resident without users: kept, unless it failed or was withdrawn."""
+        if resident.prepared.done() and _failed(resident.prepared):
+            self._drop(resident)
+        elif resident.withdrawn:
+            await self._evict(resident)
+            await self._sweep(self._held_digests())
 
     async def _evict(self, resident: Resident) -> None:
         self._drop(resident)
@@ -137,18 +148,18 @@ class Residency:
             del self._residents[resident.servable.name]
         self._metrics.resident.set(len(self._residents))
 
-    async def withdraw(self, digests: frozenset[str]) -> None:
-        """Nothing made of these bytes is used again. Requests in flight finish; idle residents go now."""
+    async def withdraw(self, versions: frozenset[str]) -> None:
+        """These versions are removed: requests in flight finish, idle residents go now, files when unused."""
         async with self._changed:
-            for resident in list(self._residents.values()):
-                if resident.servable.digests & digests:
-                    resident.withdrawn = True
-                    if not resident.users:
-                        await self._evict(resident)
+            gone = [r for r in self._residents.values() if r.servable.versions & versions]
+            for resident in gone:
+                resident.withdrawn = True
+            for resident in [r for r in gone if not r.users]:
+                await self._evict(resident)
+            await self._sweep(self._held_digests())
             self._changed.notify_all()
 
-    def held_digests(self) -> frozenset[str]:
-        """The bytes that must stay on disk: somebody is using them."""
+    def _held_digests(self) -> frozenset[str]:
         return frozenset().union(*(resident.servable.digests for resident in self._residents.values()))
 
     def names(self) -> list[str]:

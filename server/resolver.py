@@ -7,11 +7,12 @@ asks. Refusals happen here, before anything is built and before a byte is stream
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from adapters.registry import Registry
+from adapters.store import Version
+
 from adapters.composition import Composition, Member
 from adapters.errors import InvalidRequest, Unservable
 from adapters.method_options import STACK
-from adapters.registry import Registry
-from adapters.store import Version
 
 # ‖w·ΔW‖ beyond this overflows activations, and a NaN in the shared KV cache would reach other requests.
 MAX_DELTA_NORM = 1e6
@@ -30,6 +31,10 @@ class Pinned:
     def name(self) -> str:
         """The canonical name: vLLM's `lora_name`, and so part of its KV cache's key."""
         return self.composition.canonical
+
+    @property
+    def ids(self) -> frozenset[str]:
+        return frozenset(version.id for _, version in self.versions)
 
     @property
     def digests(self) -> frozenset[str]:
@@ -57,7 +62,7 @@ class Resolver:
         return self._saved.get(name)
 
     def pin(self, composition: Composition) -> Pinned:
-        """Raises NotFound("model_not_found"), Unservable("rank_too_large"), InvalidRequest("invalid_weight")."""
+        """Raises NotFound("model_not_found"), Unservable("rank_too_large") or InvalidRequest."""
         pinned = self._pinned.get(composition)
         if pinned is None:
             if len(self._pinned) >= 4096:
@@ -77,8 +82,11 @@ class Resolver:
         return Pinned(pinned, versions, rank)
 
     def _too_large(self, composition: Composition, rank: int) -> str:
-        hint = f'Ask for a merge at a lower rank instead, such as "composition": {{"method": "svd", "rank": {self._max_lora_rank}}}.'
-        return f"{composition.canonical} needs rank {rank}; this server's max_lora_rank is {self._max_lora_rank}. {hint}"
+        limit = self._max_lora_rank
+        return (
+            f"{composition.canonical} needs rank {rank}; this server's max_lora_rank is {limit}. Merge at a "
+            f'lower rank instead: "composition": {{"method": "svd", "rank": {limit}}}.'
+        )
 
 
 def _check_norms(found: Mapping[Member, Version]) -> None:

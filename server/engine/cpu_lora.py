@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch.nn import functional
+from typing_extensions import override
 from vllm.lora.layers import LoRAMapping
 from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 
@@ -25,7 +26,7 @@ BLOCK_DIAGONAL_ROWS = 64
 class Pack:
     """One slot's factors for one layer, all slices together.
 
-    `lora_a` is `(R, d_in)`, `lora_b_t` is `(R, Σ d_out)` and block-diagonal; R is the sum of the slices' ranks.
+    `lora_a` is `(R, d_in)`, `lora_b_t` is `(R, Σ d_out)` and block-diagonal, R the sum of the slices' ranks;
     `blocks` holds `(r0, r1, o0, o1)` of each slice that has factors.
     """
 
@@ -63,7 +64,7 @@ def pack_slot(layer: "BaseLinearLayerWithLoRA", slot: int, ranks: list[int]) -> 
 
 @dataclass(frozen=True)
 class Group:
-    """The rows of a batch that one slot's adapter answers: a slice where they are adjacent, else their indices."""
+    """The rows of a batch that one slot's adapter answers: a slice where adjacent, else their indices."""
 
     slot: int
     rows: slice | torch.Tensor
@@ -100,6 +101,7 @@ class GroupedPunicaWrapper(PunicaWrapperCPU):
         else:
             packs[slot] = pack
 
+    @override
     def update_metadata(
         self,
         mapping: LoRAMapping,
@@ -112,6 +114,7 @@ class GroupedPunicaWrapper(PunicaWrapperCPU):
         slots = [slot_of[lora_id] if lora_id > 0 else -1 for lora_id in mapping.index_mapping]
         self._groups = group_rows(np.asarray(slots, dtype=np.int64))
 
+    @override
     def add_lora_linear(
         self,
         y: torch.Tensor,

@@ -57,13 +57,16 @@ class Engine:
     dtype: torch.dtype
 
     async def add_lora(self, name: str, lora_int_id: int, components: Sequence[Component]) -> None:
-        """Build `name` in the workers and let vLLM's app serve it. Raises AdapterNotPrepared; nothing changed then."""
+        """Build `name` in the workers and let vLLM's app serve it.
+
+        Raises AdapterNotPrepared, and then nothing has changed.
+        """
         lora_request = LoRARequest(name, lora_int_id, encode_spec(components))
         try:
             added = await self.client.add_lora(lora_request)
         except EngineDeadError:
             raise
-        except Exception as error:  # noqa: BLE001  vLLM re-raises what a worker raised as a bare Exception
+        except Exception as error:
             raise AdapterNotPrepared(str(error)) from error
         if not added:
             raise AdapterNotPrepared(f"the engine did not keep {name}")
@@ -117,7 +120,10 @@ def set_environment(model: str) -> None:
 
 @asynccontextmanager
 async def launch(args: Namespace) -> AsyncIterator[Engine]:
-    """The engine, running for as long as the context is open. Raises PluginMissing where it would answer wrongly."""
+    """The engine, running for as long as the context is open.
+
+    Raises PluginMissing where it would answer wrongly.
+    """
     async with build_async_engine_client(args) as client:
         await _check_plugin(client)
         tasks = await client.get_supported_tasks()
@@ -144,13 +150,13 @@ async def _check_plugin(client: Any) -> None:
         grouped = backend["grouped"] or not current_platform.is_cpu()
         if not (backend["composes"] and grouped):
             raise PluginMissing(
-                f"vLLM's worker runs without lora-compose's plugin ({backend}); is the package installed in this "
-                "environment, and does VLLM_PLUGINS (if set) name lora_compose?"
+                f"vLLM's worker runs without lora-compose's plugin ({backend}); is the package installed in "
+                "this environment, and does VLLM_PLUGINS (if set) name lora_compose?"
             )
 
 
 def _directory_of(args: Namespace) -> Path:
-    """Where the model's files are: the directory given, or the Hub cache's snapshot that vLLM has just read."""
+    """Where the model's files are: the directory given, or the Hub cache's snapshot that vLLM just read."""
     if Path(args.model).is_dir():
         return Path(args.model).resolve()
     return Path(snapshot_download(args.model, revision=args.revision, local_files_only=True))

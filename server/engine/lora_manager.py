@@ -22,8 +22,8 @@ class CompositionLoRAModelManager(LRUCacheLoRAModelManager):
     """Slots, and for the CPU kernels each slot's factors at their true rank."""
 
     def _create_lora_modules(self) -> None:
-        # Admission refuses adapters of embeddings and lm_head. Left unwrapped, they cost nothing per step, and
-        # upstream's CPU ops for them (which misread base rows) are out of the way.
+        # Admission refuses adapters of embeddings and lm_head. Left unwrapped they cost nothing per step,
+        # and upstream's CPU ops for them (which misread base rows) are out of the way.
         embeddings = set(self.model.embedding_modules)
         self.supported_lora_modules = [m for m in self.supported_lora_modules if m not in embeddings]
         super()._create_lora_modules()
@@ -95,7 +95,7 @@ class CompositionWorkerLoRAManager(LRUCacheWorkerLoRAManager):
             raise ValueError(f"vLLM applies no LoRA to {unmatched[0]} ({len(unmatched)} such modules)")
 
     def add_adapter(self, lora_request: LoRARequest) -> bool:
-        """Prepare: read, concatenate, keep in host memory. Raises what reading raises; then nothing changed."""
+        """Prepare: read, concatenate, keep in host memory. Raises what reading raises, changing nothing."""
         if lora_request.lora_int_id in self.list_adapters():
             return bool(self._adapter_manager.get_adapter(lora_request.lora_int_id))
         lora = self._load_adapter(lora_request)
@@ -104,7 +104,7 @@ class CompositionWorkerLoRAManager(LRUCacheWorkerLoRAManager):
         return bool(self._adapter_manager.add_adapter(lora))
 
     def _apply_adapters(self, lora_requests: set[LoRARequest]) -> None:
-        """Give every adapter of the coming batch a slot, touching held ones first so that none loses its own."""
+        """Give every adapter of the coming batch a slot, held ones first so that none loses its own."""
         manager = self._adapter_manager
         if len(lora_requests) > manager.lora_slots:
             raise RuntimeError(f"{len(lora_requests)} adapters in a batch, {manager.lora_slots} slots")

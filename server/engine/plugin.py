@@ -50,4 +50,4 @@ def install() -> None:
     manager = getattr(importlib.import_module(module_name), class_name)
     setattr(importlib.import_module(WORKER_MANAGER.module), WORKER_MANAGER.attribute, manager)
     if current_platform.is_cpu():
-        type(current_platform).get_punica_wrapper = classmethod(lambda cls: CPU_WRAPPER.replacement)
+        type(current_platform).get_punica_wrapper = classmethod(lambda _: CPU_WRAPPER.replacement)

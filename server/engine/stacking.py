@@ -1,7 +1,7 @@
 """A spec's components as one exact, still factored adapter.
 
-`Σ wᵢ·sᵢ·BᵢAᵢ = [w₁s₁B₁ | w₂s₂B₂ | …] · [A₁; A₂; …]`: concatenating ranks loses nothing. Scaling and weight are
-folded into B in float32 and rounded once to the serving dtype, so vLLM applies the result at scale 1.
+`Σ wᵢ·sᵢ·BᵢAᵢ = [w₁s₁B₁ | w₂s₂B₂ | …] · [A₁; A₂; …]`: concatenating ranks loses nothing. Scaling and weight
+are folded into B in float32 and rounded once to the serving dtype, so vLLM applies the result at scale 1.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from server.engine.spec import Component
 def stack_factors(
     loras: Sequence[Lora], weights: Sequence[float], dtype: torch.dtype
 ) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-    """Per module `(A, B)` with A `(Σr, d_in)` and B `(d_out, Σr)`; a module one adapter lacks is a zero there."""
+    """Per module `(A, B)` with A `(Σr, d_in)` and B `(d_out, Σr)`; a module one adapter lacks is zero."""
     factors: dict[str, tuple[list[torch.Tensor], list[torch.Tensor]]] = {}
     for lora, weight in zip(loras, weights, strict=True):
         for name, module in lora.modules.items():

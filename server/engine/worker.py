@@ -1,4 +1,4 @@
-"""What runs inside vLLM's workers at our call: vLLM mixes this class into its own (`worker_extension_cls`)."""
+"""What runs in vLLM's workers at our call: vLLM mixes this class into its own (`worker_extension_cls`)."""
 
 from typing import Any
 

@@ -1,0 +1,86 @@
+"""The HTTP surface, all of it: what is not listed here does not exist.
+
+The app is data: routes, middleware and a lifespan that yields the parts the routes work with.
+"""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import TypedDict
+
+from adapters.registry import Registry
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.routing import BaseRoute, Route
+
+from server import adapters_api, compositions_api, lora_adapter_api, models_api, probes
+from server.auth import AuthMiddleware
+from server.engine.launch import Engine
+from server.errors import EXCEPTION_HANDLERS
+from server.generation import Generation
+from server.merges import Merges
+from server.metrics import Metrics
+from server.registration import Registration
+from server.removal import Removal
+from server.request_id import RequestIdMiddleware
+from server.residency import Residency
+from server.resolver import Resolver
+
+GENERATING = ("/v1/chat/completions", "/v1/completions", "/v1/responses")
+NAMING = ("/tokenize", "/detokenize")
+
+
+class Parts(TypedDict):
+    """What a request finds in `request.state`."""
+
+    engine: Engine
+    registry: Registry
+    resolver: Resolver
+    merges: Merges
+    residency: Residency
+    registration: Registration
+    removal: Removal
+    metrics: Metrics
+
+
+def create_app(parts: Parts, api_keys: tuple[str, ...]) -> Starlette:
+    """The app in front of a running engine."""
+    app = Starlette(
+        routes=[*generating_routes(parts), *_routes()],
+        middleware=[
+            Middleware(RequestIdMiddleware),
+            *([Middleware(AuthMiddleware, api_keys)] if api_keys else []),
+        ],
+        exception_handlers=EXCEPTION_HANDLERS,
+        lifespan=_lifespan(parts),
+    )
+    app.router.redirect_slashes = False
+    return app
+
+
+def generating_routes(parts: Parts) -> list[BaseRoute]:
+    """vLLM's routes, each behind the composition."""
+    shared = (parts["engine"].app, parts["engine"].base, parts["resolver"], parts["merges"])
+    with_weights = Generation(*shared, parts["residency"], parts["metrics"])
+    by_name = Generation(*shared, parts["residency"], parts["metrics"], needs_weights=False)
+    return [
+        *(Route(path, with_weights, methods=["POST"]) for path in GENERATING),
+        *(Route(path, by_name, methods=["POST"]) for path in NAMING),
+    ]
+
+
+def _routes() -> list[BaseRoute]:
+    return [
+        *models_api.ROUTES,
+        *adapters_api.ROUTES,
+        *compositions_api.ROUTES,
+        *lora_adapter_api.ROUTES,
+        *probes.ROUTES,
+    ]
+
+
+def _lifespan(parts: Parts) -> Callable[[Starlette], AbstractAsyncContextManager[Parts]]:
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[Parts]:
+        yield parts
+
+    return lifespan

@@ -1,0 +1,96 @@
+"""`/v1/compositions`: save a composition under a name, or only ask what it would be (`?dry_run=true`)."""
+
+from typing import Any
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from adapters.composition import Composition
+from adapters.errors import Conflict, InvalidRequest, NotFound
+from adapters.names import check_name
+from server.asked import EXTENSIONS, asked_composition
+from server.request_body import read_object
+from server.resolver import Pinned
+
+FIELDS = {"name", "model", *EXTENSIONS}
+
+
+def composition_object(name: str | None, composition: Composition, pinned: Pinned) -> dict[str, Any]:
+    """A composition as JSON: as it was written, and what it stands for now."""
+    return {
+        "object": "composition",
+        "name": name,
+        "model": composition.canonical,
+        "resolved": pinned.name,
+        "method": composition.method,
+        "rank": pinned.rank,
+    }
+
+
+async def save(request: Request) -> JSONResponse:
+    """`POST /v1/compositions` with a name and a composition in any form a request may use."""
+    body = await read_object(request)
+    for field in body.keys() - FIELDS:
+        raise InvalidRequest("unknown_field", f"There is no field {field!r:.80} here.", field[:80])
+    state = request.state
+    composition = asked_composition(body, state.engine.base, state.resolver.saved)
+    if composition is None:
+        raise InvalidRequest(
+            "invalid_composition", "Name at least one adapter, in model or adapters.", "model"
+        )
+    pinned = state.resolver.pin(composition)
+    if request.query_params.get("dry_run", "false") == "true":
+        return JSONResponse(await _predicted(request, composition, pinned))
+    name = check_name(body.get("name"))
+    if name == state.engine.base:
+        raise Conflict("name_reserved", f"{name!r} is the base model's name.", "name")
+    await run_in_threadpool(state.registry.save_composition, name, composition)
+    state.resolver.registry_changed()
+    return JSONResponse(composition_object(name, composition, pinned), 201)
+
+
+async def _predicted(request: Request, composition: Composition, pinned: Pinned) -> dict[str, Any]:
+    """Rank, bytes and error. A merge is built to know them, and kept: asking for it later costs nothing."""
+    report = await request.state.merges.report(pinned)
+    size = sum(version.bytes for _, version in pinned.versions) if report is None else report["bytes"]
+    error = 0.0 if report is None else report["relative_error"]
+    described = composition_object(None, composition, pinned)
+    return {**described, "bytes": size, "error": error, "report": report}
+
+
+def list_compositions(request: Request) -> JSONResponse:
+    """`GET /v1/compositions`"""
+    saved = sorted(dict(request.state.registry.compositions()).items())
+    data = [
+        composition_object(name, composition, request.state.resolver.pin(composition))
+        for name, composition in saved
+    ]
+    return JSONResponse({"object": "list", "data": data})
+
+
+def show(request: Request) -> JSONResponse:
+    """`GET /v1/compositions/{name}`"""
+    name = request.path_params["name"]
+    composition = request.state.resolver.saved(name)
+    if composition is None:
+        raise NotFound("composition_not_found", f"There is no composition {name!r:.200}.", "name")
+    return JSONResponse(composition_object(name, composition, request.state.resolver.pin(composition)))
+
+
+async def delete(request: Request) -> Response:
+    """`DELETE /v1/compositions/{name}`: the name goes, its adapters stay."""
+    await run_in_threadpool(
+        request.state.registry.delete_composition, check_name(request.path_params["name"])
+    )
+    request.state.resolver.registry_changed()
+    return Response(status_code=204)
+
+
+ROUTES = [
+    Route("/v1/compositions", save, methods=["POST"]),
+    Route("/v1/compositions", list_compositions, methods=["GET"]),
+    Route("/v1/compositions/{name}", show, methods=["GET"]),
+    Route("/v1/compositions/{name}", delete, methods=["DELETE"]),
+]

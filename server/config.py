@@ -1,0 +1,47 @@
+"""What `lora-compose serve` can be told beyond vLLM's own options."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from platformdirs import user_data_path
+
+EMBEDDED_BASE = Path(__file__).resolve().parent.parent / "training" / "testbed" / "base"
+EMBEDDED_NAME = "testbed"
+
+
+@dataclass(frozen=True)
+class ServerConfig:
+    """Raises ValueError, naming the flag and its value, for what cannot work."""
+
+    model: str = str(EMBEDDED_BASE)
+    """A Hugging Face causal LM: directory or hub id. By default the small base that ships with us."""
+    host: str = "127.0.0.1"
+    """Address to listen on."""
+    port: int = 8000
+    """Port to listen on."""
+    data_dir: Path = field(default_factory=lambda: user_data_path("lora-compose"))
+    """Home of the registry: adapters, aliases and saved compositions survive restarts there."""
+    adapter_roots: tuple[Path, ...] = ()
+    """Directories whose adapters may be registered by path."""
+    allow_hf: bool = False
+    """Let clients register adapters from the Hugging Face Hub."""
+    strict: bool = False
+    """Refuse adapters that say they were made for another base, instead of warning."""
+    api_keys: tuple[str, ...] = ()
+    """If any is given, every request needs one as a bearer token."""
+    max_adapter_bytes: int = 4 * 1024**3
+    """Largest adapter file accepted."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.port < 65536:
+            raise ValueError(f"--port ({self.port}) must be between 1 and 65535")
+        for root in self.adapter_roots:
+            if not root.is_dir():
+                raise ValueError(f"--adapter-root ({root}) must be a directory")
+        if "" in self.api_keys:
+            raise ValueError("--api-key must not be empty")
+
+    @property
+    def is_embedded(self) -> bool:
+        """Whether the base is the one that ships with the project."""
+        return Path(self.model).is_dir() and Path(self.model).resolve() == EMBEDDED_BASE

@@ -1,0 +1,36 @@
+"""vLLM's own load and unload routes, so that controllers written for it work here unchanged."""
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+
+from adapters.composition_grammar import parse_reference
+from adapters.errors import InvalidRequest
+from adapters.names import check_name
+from server.registration import Offer
+from server.request_body import read_object
+
+
+async def load(request: Request) -> PlainTextResponse:
+    """`POST /v1/load_lora_adapter` with `{lora_name, lora_path}`; the path as in `POST /v1/adapters`."""
+    body = await read_object(request)
+    name, path = check_name(body.get("lora_name"), "lora_name"), body.get("lora_path")
+    if not isinstance(path, str):
+        raise InvalidRequest("invalid_source", "lora_path must be a directory.", "lora_path")
+    version, _ = await run_in_threadpool(request.state.registration.from_path, Offer(name), path)
+    return PlainTextResponse(f"Success: LoRA adapter '{version.name}' added successfully.")
+
+
+async def unload(request: Request) -> PlainTextResponse:
+    """`POST /v1/unload_lora_adapter` with `{lora_name}`: every version of it, or one as `name@2`."""
+    body = await read_object(request)
+    name, ref = parse_reference(body.get("lora_name"), "lora_name")
+    await request.state.removal.remove(name, ref, cascade=False)
+    return PlainTextResponse(f"Success: LoRA adapter '{name}' removed successfully.")
+
+
+ROUTES = [
+    Route("/v1/load_lora_adapter", load, methods=["POST"]),
+    Route("/v1/unload_lora_adapter", unload, methods=["POST"]),
+]

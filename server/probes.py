@@ -1,0 +1,39 @@
+"""Liveness, readiness and metrics: whether to send traffic here, and what became of it."""
+
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from server.errors import error_response
+
+
+async def livez(_: Request) -> JSONResponse:
+    """The process answers."""
+    return JSONResponse({"status": "alive"})
+
+
+async def readyz(request: Request) -> JSONResponse:
+    """The engine lives and the registry is open: send traffic."""
+    if await request.state.engine.is_healthy():
+        return JSONResponse({"status": "ready"})
+    return error_response(503, "The engine is not running.", "engine_dead")
+
+
+async def health(request: Request) -> Response:
+    """vLLM's own: an empty 200, or 503."""
+    return Response(status_code=200 if await request.state.engine.is_healthy() else 503)
+
+
+async def metrics(request: Request) -> Response:
+    """Prometheus exposition: ours, then vLLM's."""
+    text = request.state.metrics.text(request.state.engine.metrics_registry)
+    return Response(text, media_type=CONTENT_TYPE_LATEST)
+
+
+ROUTES = [
+    Route("/livez", livez),
+    Route("/readyz", readyz),
+    Route("/health", health),
+    Route("/metrics", metrics),
+]

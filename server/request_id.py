@@ -1,0 +1,32 @@
+"""Every reply says which request it answers: `x-request-id`, the client's own or a new one."""
+
+import re
+from uuid import uuid4
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+HEADER = b"x-request-id"
+_SAFE = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
+
+
+class RequestIdMiddleware:
+    """Echoes a well-formed id; replaces any other, so that no header or log line can be forged with it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = next((value for name, value in scope["headers"] if name == HEADER), b"")
+        request_id = given if _SAFE.fullmatch(given) else uuid4().hex.encode()
+        others = [header for header in scope["headers"] if header[0] != HEADER]
+
+        async def send_with_id(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                kept = [header for header in message["headers"] if header[0].lower() != HEADER]
+                message["headers"] = [*kept, (HEADER, request_id)]
+            await send(message)
+
+        await self._app({**scope, "headers": [*others, (HEADER, request_id)]}, receive, send_with_id)

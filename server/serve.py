@@ -1,0 +1,134 @@
+"""`lora-compose serve`: registry, engine and HTTP, brought up in that order and taken down in reverse.
+
+What can be refused without the engine (a data directory in use, a bad option) is refused before it starts.
+"""
+
+import logging
+import signal
+from argparse import Namespace
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from types import FrameType
+from typing import NoReturn
+
+import uvicorn
+import uvloop
+from adapters.registry import Registry
+from starlette.concurrency import run_in_threadpool
+from typing_extensions import override
+
+from adapters.admission import Limits
+from adapters.base_shapes import BaseShapes
+from server.app import Parts, create_app
+from server.config import EMBEDDED_NAME, ServerConfig
+from server.engine.launch import Engine, launch, parse_vllm_args, set_environment
+from server.merges import Merges
+from server.metrics import Metrics
+from server.registration import Registration
+from server.removal import Removal
+from server.residency import Residency
+from server.resolver import Resolver
+
+logger = logging.getLogger(__name__)
+
+DRAIN_SECONDS = 30
+
+
+def run(config: ServerConfig, vllm_args: Sequence[str]) -> None:
+    """Serve until SIGTERM or SIGINT. Raises LoraComposeError where the data directory cannot be had."""
+    signal.signal(signal.SIGTERM, _end_start_up)
+    set_environment(config.model)
+    args = vllm_namespace(config, vllm_args)
+    with Registry(config.data_dir) as registry:
+        uvloop.run(_serve(config, args, registry))
+
+
+def _end_start_up(*_: object) -> NoReturn:
+    """SIGTERM before uvicorn listens: unwind, so that vLLM's processes end with ours."""
+    raise SystemExit(0)
+
+
+def vllm_namespace(config: ServerConfig, vllm_args: Sequence[str]) -> Namespace:
+    """vLLM's options: the user's, with the model and the embedded base's name put in."""
+    arguments = ["--model", config.model, *vllm_args]
+    if config.is_embedded and not any(a.startswith("--served-model-name") for a in vllm_args):
+        arguments += ["--served-model-name", EMBEDDED_NAME]
+    return parse_vllm_args(arguments)
+
+
+async def _serve(config: ServerConfig, args: Namespace, registry: Registry) -> None:
+    async with launch(args) as engine, assemble(config, engine, registry) as parts:
+        app = create_app(parts, config.api_keys)
+        server = Server(
+            uvicorn.Config(
+                app,
+                host=config.host,
+                port=config.port,
+                access_log=False,
+                log_level="warning",
+                timeout_graceful_shutdown=DRAIN_SECONDS,
+            )
+        )
+        # vLLM's error handler stops the server it finds here when its engine has died.
+        engine.app.state.server = server
+        logger.info("serving %s on http://%s:%d", engine.base, config.host, config.port)
+        await server.serve()
+
+
+@asynccontextmanager
+async def assemble(config: ServerConfig, engine: Engine, registry: Registry) -> AsyncIterator[Parts]:
+    """The parts around a running engine and an open registry."""
+    metrics = Metrics()
+    resolver = Resolver(registry, engine.max_lora_rank)
+
+    async def sweep(held: frozenset[str]) -> None:
+        await run_in_threadpool(registry.sweep, held)
+
+    def changed() -> None:
+        resolver.registry_changed()
+        metrics.registered.set(len(registry.names()))
+
+    residency = Residency(engine, engine.max_cpu_loras, metrics, sweep)
+    changed()
+    with Merges(registry, engine.base, metrics) as merges:
+        yield Parts(
+            engine=engine,
+            registry=registry,
+            resolver=resolver,
+            merges=merges,
+            residency=residency,
+            registration=Registration(
+                registry=registry,
+                base=BaseShapes.of(engine.model_dir, engine.base),
+                limits=Limits(
+                    engine.max_lora_rank, engine.dtype, config.max_adapter_bytes, strict=config.strict
+                ),
+                adapter_roots=config.adapter_roots,
+                allow_hf=config.allow_hf,
+                metrics=metrics,
+                changed=changed,
+            ),
+            removal=Removal(registry, resolver, residency, metrics),
+            metrics=metrics,
+        )
+
+
+class Server(uvicorn.Server):
+    """uvicorn, ending with exit code 0 when it is asked to end."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """The first signal drains, the second ends now. uvicorn would raise the signal again afterwards."""
+        previous = {
+            number: signal.signal(number, self.handle_exit) for number in (signal.SIGTERM, signal.SIGINT)
+        }
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+    @override
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self.force_exit = self.should_exit
+        self.should_exit = True
