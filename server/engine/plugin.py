@@ -30,7 +30,7 @@ WORKER_MANAGER = Override(
     attribute="LRUCacheWorkerLoRAManager",
     replacement="server.engine.lora_manager:CompositionWorkerLoRAManager",
     source="vllm.lora.worker_manager:LRUCacheWorkerLoRAManager",
-    sha256="",
+    sha256="b46dd3eaaff82ef13b74933c23db9b39fd6144eb585d000043c460425133b932",
     reason="no hook lets a worker build an adapter from anything but one directory",
 )
 CPU_WRAPPER = Override(
@@ -38,7 +38,7 @@ CPU_WRAPPER = Override(
     attribute="CpuPlatform.get_punica_wrapper",
     replacement="server.engine.cpu_lora.GroupedPunicaWrapper",
     source="vllm.lora.punica_wrapper.punica_cpu:PunicaWrapperCPU",
-    sha256="",
+    sha256="acc9bc9cf24eb2dbbcd0e4e2d3e01b007e3fafba3cf16fc2eba0571070afc30a",
     reason="upstream's CPU ops give base rows the last slot's adapter, and copy a matrix per token",
 )
 OVERRIDES = (WORKER_MANAGER, CPU_WRAPPER)

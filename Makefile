@@ -1,0 +1,55 @@
+# The commands people and CI use. `make help` lists them.
+.DEFAULT_GOAL := help
+VENV := .venv
+PYTHON ?= python3.11
+# cpu or gpu: which build of vLLM, and so which lock.
+DEVICE ?= cpu
+BIN := $(VENV)/bin
+LOCK := requirements/$(DEVICE).lock
+# The lock is complete, so nothing is resolved; torch+cpu comes from wherever pip is told to look.
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.PHONY: help setup demo serve test lint types format testbed bench clean
+
+help: ## list the commands
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+setup: $(VENV)/.ready ## .venv with everything in it, and the lora-compose command (DEVICE=gpu for CUDA)
+
+$(VENV)/.ready: $(LOCK) pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || python3 -m venv $(VENV)
+	$(BIN)/python -c 'import sys; assert sys.version_info[:2] == (3, 11), f"Python 3.11 is needed, this is {sys.version}"'
+	$(PIP) install --quiet --no-deps --requirement $(LOCK)
+	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: setup ## the main job, start to end: serve, register, stack, merge, compare, stop
+	$(BIN)/python -m training.testbed.demo
+
+serve: setup ## leave a server running on the embedded base and print what to try
+	$(BIN)/python -m training.testbed.demo --serve
+
+test: setup lint types ## the whole suite
+	$(BIN)/python -m pytest
+
+lint: setup ## formatting and lint
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: setup ## mypy
+	$(BIN)/mypy
+
+format: setup ## put formatting right
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+testbed: setup ## train the embedded base and its adapters again (about 15 minutes on two cores)
+	$(BIN)/python -m training.testbed.pretrain
+	$(BIN)/python -m training.testbed.train_adapters
+	$(BIN)/python -m training.testbed.measure
+
+bench: setup ## throughput of adapters, stacks and prefill against the base, as ratios in one run
+	$(BIN)/python -m benchmarks.throughput
+
+clean: ## remove .venv and caches
+	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
