@@ -1,6 +1,7 @@
 """The laws of a merge, each against float64 sums of deltas that numpy made."""
 
 import pickle
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -195,6 +196,17 @@ def test_dare_drops_the_same_entries_whatever_stands_beside(kitchen: Kitchen) ->
     together = kitchen.merge("dare_linear", (kitchen.a, 1.0), (kitchen.c, 1.0), **full)
     alone = [kitchen.merge("dare_linear", (one, 1.0), **full) for one in (kitchen.a, kitchen.c)]
     assert close(together, weighted_sum((alone[0], 1.0), (alone[1], 1.0)), 1e-5)
+
+
+def test_dare_drops_other_entries_in_each_member_and_each_module(kitchen: Kitchen) -> None:
+    masks = [
+        np.abs(result[f"model.layers.{layer}.self_attn.q_proj"]) > 1e-4
+        for one in (kitchen.a, kitchen.c)
+        for result in [kitchen.merge("dare_linear", (one, 1.0), rank=10)]
+        for layer in (0, 1)
+    ]
+    for one, two in combinations(masks, 2):
+        assert 0.3 < np.mean(one == two) < 0.7
 
 
 def test_dare_linear_at_full_rank_is_the_stack_on_average(kitchen: Kitchen) -> None:
