@@ -1,0 +1,107 @@
+"""The rows of versions, within one session: finding one by name and reference, adding one."""
+
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from adapters.errors import NotFound
+from adapters.names import is_version
+from adapters.store import Content, Store, Version
+from adapters.tables import AdapterRow, AliasRow, VersionRow
+
+
+class Admitted(Protocol):
+    """What admission found out about an adapter, JSON-able; `admission.Admission` is one."""
+
+    @property
+    def rank(self) -> int: ...
+    @property
+    def parameters(self) -> int: ...
+    @property
+    def peak(self) -> float: ...
+    @property
+    def coverage(self) -> dict[str, Any]: ...
+    @property
+    def warnings(self) -> Sequence[str]: ...
+
+
+def live(session: Session, name: str) -> list[VersionRow]:
+    """The versions of `name`, oldest first; NotFound("model_not_found") where there is none."""
+    rows = list(session.scalars(select(VersionRow).filter_by(name=name).order_by(VersionRow.number)))
+    if not rows:
+        raise NotFound("model_not_found", f"There is no adapter {name!r}.", "model")
+    return rows
+
+
+def find(session: Session, name: str, ref: str | None) -> VersionRow:
+    """The version that a number, an alias, or None (the newest) names; NotFound("model_not_found")."""
+    rows = live(session, name)
+    if ref is None:
+        return rows[-1]
+    if is_version(ref):
+        number: int | None = int(ref)
+    else:
+        alias = session.get(AliasRow, (name, ref))
+        number = alias.number if alias else None
+    for row in rows:
+        if row.number == number:
+            return row
+    raise NotFound("model_not_found", f"The adapter {name!r} has no version or alias {ref!r}.", "model")
+
+
+def find_content(session: Session, name: str, digest: str) -> VersionRow | None:
+    """The newest version of `name` with these bytes."""
+    rows = select(VersionRow).filter_by(name=name, digest=digest).order_by(VersionRow.number.desc())
+    return session.scalars(rows).first()
+
+
+def insert_version(session: Session, name: str, content: Content) -> VersionRow:
+    """A row under the next number, still without the facts of `describe`.
+
+    The number of a removed version is not free: the engine may have cached by it."""
+    adapter = session.get(AdapterRow, name)
+    if adapter is None:
+        adapter = AdapterRow(name=name, last_number=0)
+        session.add(adapter)
+        session.flush()
+    adapter.last_number += 1
+    row = VersionRow(
+        name=name,
+        number=adapter.last_number,
+        digest=content.digest,
+        config_bytes=content.config_bytes,
+        weights_bytes=content.weights_bytes,
+        created_at=time.time(),
+        lineage={},
+    )
+    session.add(row)
+    return row
+
+
+def describe(row: VersionRow, facts: Admitted, source: str, lineage: Mapping[str, Any]) -> None:
+    """Write down what the latest admission says; lineage told earlier stays unless the new says otherwise."""
+    row.rank, row.parameters, row.peak = facts.rank, facts.parameters, facts.peak
+    row.coverage, row.warnings = facts.coverage, list(facts.warnings)
+    row.source = source
+    row.lineage = {**row.lineage, **lineage}
+
+
+def as_version(row: VersionRow, store: Store) -> Version:
+    return Version(
+        name=row.name,
+        number=row.number,
+        content=row.content,
+        directory=store.path(row.digest),
+        rank=row.rank,
+        parameters=row.parameters,
+        peak=row.peak,
+        coverage=row.coverage,
+        warnings=tuple(row.warnings),
+        source=row.source,
+        lineage=row.lineage,
+        created_at=datetime.fromtimestamp(row.created_at, UTC),
+    )
