@@ -1,0 +1,80 @@
+"""The shapes of a base model's linear layers, and a fingerprint of its files, without loading its weights.
+
+The model is built on torch's meta device from its config.json alone: a quantized checkpoint gives the shapes
+of the layers it stands for, and an 8B model takes a moment and no memory. No code from the checkpoint is run.
+"""
+
+import hashlib
+import re
+import struct
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+_SAMPLE_BYTES = 1 << 20
+_MAX_HEADER_BYTES = 100_000_000
+_LAYER = re.compile(r"(.*?\.[0-9]+)\.")
+
+
+@dataclass(frozen=True)
+class BaseShapes:
+    """What an adapter has to fit: `linears` maps "model.layers.0.self_attn.q_proj" to (d_out, d_in)."""
+
+    linears: dict[str, tuple[int, int]]
+    fingerprint: str
+    """sha256 of the checkpoint's config, headers and the first MiB of data in each file."""
+    name: str
+    embeddings: frozenset[str] = frozenset()
+    """Names of the input and output embeddings (model.embed_tokens, lm_head): known, never adapted."""
+
+    @classmethod
+    def of(cls, model_dir: Path, name: str) -> "BaseShapes":
+        """Read from a Hugging Face causal LM directory. Raises OSError or ValueError where it is not one."""
+        model = _skeleton(model_dir)
+        ends = [model.get_input_embeddings(), model.get_output_embeddings()]
+        embeddings = frozenset(
+            path for path, module in model.named_modules() if any(module is e for e in ends)
+        )
+        linears = {
+            path: (module.out_features, module.in_features)
+            for path, module in model.named_modules()
+            if isinstance(module, torch.nn.Linear) and path not in embeddings
+        }
+        return cls(linears, fingerprint(model_dir), name, embeddings)
+
+    @cached_property
+    def layers(self) -> tuple[str, ...]:
+        """The repeated blocks, in order: "model.layers.0", "model.layers.1", ..."""
+        found = (layer_of(module) for module in self.linears)
+        return tuple(dict.fromkeys(layer for layer in found if layer is not None))
+
+
+def layer_of(module: str) -> str | None:
+    """The block a module is in, "model.layers.0" for "model.layers.0.mlp.up_proj"; None outside any block."""
+    match = _LAYER.match(module)
+    return match[1] if match else None
+
+
+def fingerprint(model_dir: Path) -> str:
+    """Hex sha256 over config.json and, per safetensors file, its name, size, header and first MiB of data."""
+    digest = hashlib.sha256((model_dir / "config.json").read_bytes())
+    for path in sorted(model_dir.glob("*.safetensors")):
+        with path.open("rb") as file:
+            prefix = file.read(8)
+            (length,) = struct.unpack("<Q", prefix.ljust(8, b"\0"))
+            sample = file.read(min(length, _MAX_HEADER_BYTES) + _SAMPLE_BYTES)
+        digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
+        digest.update(prefix + sample)
+    return digest.hexdigest()
+
+
+def _skeleton(model_dir: Path) -> Any:
+    # transformers takes seconds to import, and whoever only wants this file's types need not wait for it.
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.from_pretrained(model_dir, local_files_only=True, trust_remote_code=False)
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
