@@ -1,0 +1,168 @@
+"""`lora-compose adapters`: register, list, inspect, remove and alias adapters of a running server."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Annotated, BinaryIO
+
+import typer
+from rich.console import Console
+
+from adapters.cli_options import DEFAULT_URL, ApiKey, AsJson, Url, echo_json
+from adapters.client import Client, Json
+from adapters.composition_grammar import parse_reference
+from adapters.errors import AdapterRejected
+from adapters.names import check_alias, check_name
+
+FILES = {"adapter_config.json": "missing_config", "adapter_model.safetensors": "missing_weights"}
+
+app = typer.Typer(
+    name="adapters",
+    help="Register, list, inspect, remove and alias adapters of a running server.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+)
+
+Reference = Annotated[str, typer.Argument(help="`name`, `name@2` or `name@alias`.", metavar="NAME[@VERSION]")]
+
+
+@app.command()
+def add(
+    name: Annotated[str, typer.Argument(help="What requests will call it.")],
+    directory: Annotated[
+        Path | None, typer.Argument(help="A PEFT directory on this machine, to upload.", show_default=False)
+    ] = None,
+    path: Annotated[
+        str | None,
+        typer.Option(help="A directory on the server, inside one of its --adapter-root.", metavar="DIR"),
+    ] = None,
+    hf: Annotated[
+        str | None,
+        typer.Option(help="A Hugging Face repository, where the server allows it.", metavar="ORG/REPO@REV"),
+    ] = None,
+    alias: Annotated[str | None, typer.Option(help="An alias to point at this version.")] = None,
+    url: Url = DEFAULT_URL,
+    api_key: ApiKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """Register an adapter: upload a directory, or name one the server can reach.
+
+    The same bytes again are the same version; other bytes are the next version of NAME.
+
+    - `lora-compose adapters add sql ./out/sql-lora --alias prod`
+    - `lora-compose adapters add sql --path /srv/adapters/sql`
+    """
+    if sum(source is not None for source in (directory, path, hf)) != 1:
+        raise typer.BadParameter("give one of DIRECTORY, --path and --hf")
+    fields = {"name": check_name(name), "path": path, "hf": hf, "alias": alias and check_alias(alias)}
+    given = {field: value for field, value in fields.items() if value is not None}
+    with Client(url, api_key) as client:
+        if directory is None:
+            adapter = client.register(given)
+        else:
+            with _opened(directory) as files:
+                adapter = client.upload(given, files)
+    _show(adapter, as_json)
+
+
+@app.command("list")
+def list_adapters(url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJson = False) -> None:
+    """List every version of every adapter, the newest of a name first."""
+    from adapters.adapter_tables import adapter_list
+
+    with Client(url, api_key) as client:
+        adapters = client.adapters()
+    if as_json:
+        echo_json(adapters)
+    elif adapters:
+        Console().print(adapter_list(adapters))
+    else:
+        typer.echo("No adapter is registered. Register one: lora-compose adapters add NAME DIRECTORY")
+
+
+@app.command()
+def show(
+    reference: Reference, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJson = False
+) -> None:
+    """Show what is known about one version: its files, what it covers, warnings."""
+    _check(reference)
+    with Client(url, api_key) as client:
+        _show(client.adapter(reference), as_json)
+
+
+@app.command()
+def remove(
+    reference: Reference,
+    cascade: Annotated[
+        bool, typer.Option("--cascade", help="Also remove the saved compositions that need it.")
+    ] = False,
+    url: Url = DEFAULT_URL,
+    api_key: ApiKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """Remove one version, or with a bare NAME all of them. Answers under way are finished first."""
+    _check(reference)
+    with Client(url, api_key) as client:
+        client.remove(reference, cascade)
+    _report_removed(reference, as_json)
+
+
+@app.command()
+def alias(
+    reference: Reference,
+    alias: Annotated[str, typer.Argument(help="The alias, such as `prod`.")],
+    delete: Annotated[bool, typer.Option("--delete", help="Forget the alias instead.")] = False,
+    url: Url = DEFAULT_URL,
+    api_key: ApiKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """Let `NAME@ALIAS` mean a version. To roll back, move it back.
+
+    - `lora-compose adapters alias sql@2 prod`
+    """
+    name, _ = _check(reference)
+    with Client(url, api_key) as client:
+        if not delete:
+            version = client.adapter(reference)["version"]
+            _show(client.set_alias(name, check_alias(alias), version), as_json)
+            return
+        client.remove_alias(name, check_alias(alias))
+    _report_removed(f"{name}@{alias}", as_json)
+
+
+def _check(reference: str) -> tuple[str, str | None]:
+    """(name, ref), refused here before it becomes part of a URL."""
+    return parse_reference(reference, "name")
+
+
+def _report_removed(reference: str, as_json: bool) -> None:
+    if as_json:
+        echo_json({"removed": reference})
+    else:
+        typer.echo(f"Removed {reference}.")
+
+
+def _show(adapter: Json, as_json: bool) -> None:
+    from adapters.adapter_tables import adapter_facts
+
+    if as_json:
+        echo_json(adapter)
+    else:
+        Console().print(adapter_facts(adapter))
+
+
+@contextmanager
+def _opened(directory: Path) -> Iterator[dict[str, BinaryIO]]:
+    """The two files of a PEFT directory, with a bar on stderr that moves as they are read."""
+    from rich.progress import DownloadColumn, Progress, TransferSpeedColumn
+
+    for name, code in FILES.items():
+        if not (directory / name).is_file():
+            raise AdapterRejected(code, f"{directory} has no file {name}", "directory")
+    columns = (*Progress.get_default_columns(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress, ExitStack() as stack:
+        yield {
+            name: stack.enter_context(progress.open(directory / name, "rb", description=name))
+            for name in FILES
+        }

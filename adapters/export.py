@@ -1,0 +1,103 @@
+"""Build a composition outside any server and write it as one ordinary PEFT directory.
+
+Its members come from a data directory's registry, which a server may be using meanwhile, or from plain PEFT
+directories. A reader of the output never sees half an adapter.
+"""
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from adapters.composition import Composition, Member
+from adapters.errors import Conflict, InvalidRequest
+
+if TYPE_CHECKING:
+    from adapters.report import MergeReport
+
+
+@dataclass(frozen=True)
+class Found:
+    """A member, which version it resolved to (its name, for a plain directory), and where its files are."""
+
+    member: Member
+    id: str
+    directory: Path
+
+
+def find_members(composition: Composition, directories: Mapping[str, Path], data_dir: Path) -> list[Found]:
+    """Each member in `directories`, by name, or else in the registry in `data_dir`.
+
+    Raises NotFound for what is in neither, InvalidRequest for a version of a plain directory."""
+    found = []
+    with ExitStack() as stack:
+        registry = None
+        for member in composition.members:
+            directory = directories.get(member.name)
+            if directory is not None:
+                found.append(_plain(member, directory))
+                continue
+            if registry is None:
+                from adapters.registry import Registry
+
+                registry = stack.enter_context(Registry.open_readonly(data_dir))
+            version = registry.resolve(member.name, member.ref)
+            found.append(Found(member, version.id, version.directory))
+    return found
+
+
+def _plain(member: Member, directory: Path) -> Found:
+    if member.ref is not None:
+        raise InvalidRequest(
+            "invalid_composition", f"{directory} is a plain directory: it has no @{member.ref}"
+        )
+    return Found(member, member.name, directory)
+
+
+def export(
+    composition: Composition,
+    found: Sequence[Found],
+    output: Path,
+    overwrite: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> "MergeReport":
+    """Merge `found` into the directory `output`; `progress(done, total)` counts modules.
+
+    Raises Conflict("output_exists") where `output` holds anything and `overwrite` is not set. Overwriting
+    replaces the two files of an adapter and nothing else."""
+    from adapters import merge
+
+    check_output(output, overwrite)
+    ingredients = [merge.Ingredient(each.directory, each.member.weight) for each in found]
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as temporary:
+        built = Path(temporary, "built")
+        built.mkdir()
+        report = merge.build(
+            composition.method, ingredients, composition.options, built, _base_of(found), progress
+        )
+        output.mkdir(exist_ok=True)
+        if any(output.iterdir()):
+            for file in built.iterdir():
+                file.replace(output / file.name)
+        else:
+            built.rename(output)
+    return report
+
+
+def check_output(output: Path, overwrite: bool) -> None:
+    """Refuse an output that would hide what is there, before any work is done."""
+    if output.exists() and not output.is_dir():
+        raise Conflict("output_exists", f"{output} is a file")
+    if output.is_dir() and any(output.iterdir()) and not overwrite:
+        raise Conflict("output_exists", f"{output} is not empty; --force replaces the adapter in it")
+
+
+def _base_of(found: Sequence[Found]) -> str:
+    """The base the first member names; that the members' shapes agree is checked when they are merged."""
+    from adapters.adapter_config import read_config
+
+    names = (read_config(each.directory).base_model_name_or_path for each in found)
+    return next((name for name in names if name), "")
