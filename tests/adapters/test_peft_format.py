@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from peft import PeftModel
@@ -13,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from adapters.errors import AdapterRejected
 from adapters.lora import Lora, LoraModule
-from adapters.peft_format import open_adapter, rank_of, scaling_of, write_adapter
+from adapters.peft_format import open_adapter, write_adapter
 from tests.adapters.tiny_llama import dense_logits, peft_deltas, peft_logits, save_adapter, tiny_llama
 from tests.adapters.written_adapters import SHAPES, write_peft
 
@@ -92,6 +91,8 @@ def test_the_order_of_modules_does_not_change_a_byte(tmp_path: Path) -> None:
     [
         {"x.0.q_proj": 2, "x.1.q_proj": 2, "x.0.v_proj": 4},
         {"x.0.q_proj": 2, "x.1.q_proj": 4, "x.10.q_proj": 3, "10.q_proj": 1},
+        {"x.0.q_proj": 2, "y.x.0.q_proj": 4},
+        {"x.0.weird+name": 2, "x.1.weird+name": 4, "x.1.weirdname": 3},
         {"a.b": 1, "a_b": 2, "x.a_b": 3, "x.a.b": 4},
     ],
 )
@@ -112,69 +113,35 @@ def test_pattern_keys_stay_few_where_a_suffix_says_it_all(tmp_path: Path) -> Non
     assert json.loads((tmp_path / "a" / "adapter_config.json").read_text())["rank_pattern"] == {"q_proj": 2}
 
 
+def test_a_thousand_keys_are_read_back_as_they_were_written(tmp_path: Path) -> None:
+    ranks = {
+        f"model.layers.{layer}.{kind}": 1 + layer % 5 for layer in range(300) for kind in ("q", "k", "v", "o")
+    }
+    write_adapter(lora(ranks), tmp_path / "a", "base")
+    assert {name: module.rank for name, module in open_adapter(tmp_path / "a").modules.items()} == ranks
+
+
 @pytest.mark.parametrize(
-    "config",
+    ("config", "code", "param"),
     [
-        {"peft_type": "LOHA"},
-        {"bias": "all"},
-        {"modules_to_save": ["lm_head"]},
-        {"use_dora": True},
-        {"lora_bias": True},
-        {"target_parameters": ["mlp.experts"]},
-        {"layer_replication": [[0, 2]]},
-        *(
-            {"init_lora_weights": init}
-            for init in ("pissa", "pissa_niter_4", "olora", "corda", "loftq", "lora_ga")
-        ),
+        ({"use_dora": True}, "unsupported_feature", "use_dora"),
+        ({"init_lora_weights": "pissa"}, "unsupported_feature", "init_lora_weights"),
+        ({"lora_alpha": "5"}, "bad_alpha", "lora_alpha"),
+        ({"r": 0}, "bad_rank", "r"),
+        ({"r": 4}, "rank_mismatch", "r"),
+        ({"rank_pattern": {"q_proj": 2}}, "rank_mismatch", "r"),
     ],
     ids=str,
 )
-def test_what_is_more_than_a_plain_lora_is_refused_by_its_field(
-    tmp_path: Path, config: dict[str, Any]
+def test_a_config_that_does_not_hold_is_refused(
+    tmp_path: Path, config: dict[str, Any], code: str, param: str
 ) -> None:
-    written = write_peft(tmp_path / "a", seed=1, **config)
-    with pytest.raises(AdapterRejected) as refusal:
-        open_adapter(written.directory)
-    assert (refusal.value.code, refusal.value.param) == ("unsupported_feature", *config)
-
-
-@pytest.mark.parametrize("init", [True, False, "gaussian", "eva", "orthogonal", "mica"])
-def test_an_init_that_leaves_the_base_alone_is_plain(tmp_path: Path, init: bool | str) -> None:
-    written = write_peft(tmp_path / "a", seed=1, init_lora_weights=init, modules_to_save=[], bias="none")
-    for name, module in open_adapter(written.directory).modules.items():
-        np.testing.assert_allclose(module.delta(), written.deltas[name], rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("config", "code"),
-    [
-        ({"r": 0}, "bad_rank"),
-        ({"r": "3"}, "bad_rank"),
-        ({"r": 3.0}, "bad_rank"),
-        ({"r": True}, "bad_rank"),
-        ({"rank_pattern": {"q_proj": -1}}, "bad_rank"),
-        ({"r": 4}, "rank_mismatch"),
-        ({"rank_pattern": {"q_proj": 2}}, "rank_mismatch"),
-        ({"lora_alpha": "5"}, "bad_alpha"),
-        ({"lora_alpha": float("nan")}, "bad_alpha"),
-        ({"lora_alpha": float("inf")}, "bad_alpha"),
-        ({"lora_alpha": 10**400}, "bad_alpha"),
-        ({"lora_alpha": -1}, "bad_alpha"),
-        ({"lora_alpha": True}, "bad_alpha"),
-        ({"rank_pattern": [1]}, "bad_adapter_config"),
-        ({"rank_pattern": {"q_proj(": 3}}, "bad_adapter_config"),
-        ({"rank_pattern": {"(.*)*x": 3}}, "bad_adapter_config"),
-        ({"alpha_pattern": {".*.*.*.*x": 3}}, "bad_adapter_config"),
-    ],
-    ids=str,
-)
-def test_a_config_that_does_not_hold_is_refused(tmp_path: Path, config: dict[str, Any], code: str) -> None:
     written = write_peft(tmp_path / "a", seed=1)
     path = written.directory / "adapter_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | config))
     with pytest.raises(AdapterRejected) as refusal:
         open_adapter(written.directory)
-    assert refusal.value.code == code
+    assert (refusal.value.code, refusal.value.param) == (code, param)
 
 
 NAME = next(iter(SHAPES))
@@ -209,8 +176,6 @@ def test_weights_that_are_not_pairs_of_factors_are_refused(
     [
         ("adapter_config.json", None, "missing_config"),
         ("adapter_config.json", b"[]", "bad_adapter_config"),
-        ("adapter_config.json", b"\xff", "bad_adapter_config"),
-        ("adapter_config.json", b"[" * 100_000, "bad_adapter_config"),
         ("adapter_model.safetensors", None, "missing_weights"),
         ("adapter_model.safetensors", b"", "corrupt_weights"),
         ("adapter_model.safetensors", b"\xff" * 64, "corrupt_weights"),
@@ -224,24 +189,3 @@ def test_a_broken_or_missing_file_is_refused(
     with pytest.raises(AdapterRejected) as refusal:
         open_adapter(path.parent)
     assert refusal.value.code == code
-
-
-def test_the_first_matching_key_wins_as_in_peft() -> None:
-    config = {
-        "r": 8,
-        "rank_pattern": {"q_proj": 2, "0.q_proj": 4},
-        "lora_alpha": 6,
-        "alpha_pattern": {"0.q_proj": 1},
-    }
-    assert rank_of(config, "x.0.q_proj") == 2
-    assert scaling_of(config, "x.0.q_proj") == 1 / 2
-    assert scaling_of(config, "x.1.q_proj") == 6 / 2
-    assert scaling_of(config, "x.0.xq_proj") == 6 / 8
-
-
-def test_a_missing_rank_or_alpha_has_the_default_of_peft() -> None:
-    assert (rank_of({}, "x"), scaling_of({"r": 4}, "x"), scaling_of({"lora_alpha": 4}, "x")) == (8, 2.0, 0.5)
-
-
-def test_an_alpha_of_zero_is_an_adapter_without_effect() -> None:
-    assert scaling_of({"r": 4, "lora_alpha": 0}, "x") == 0.0
