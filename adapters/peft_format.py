@@ -1,8 +1,8 @@
 """PEFT adapter directories to `Lora` and back.
 
 Reading takes each module's rank and scaling from `adapter_config.py`, which refuses what is not a plain LoRA.
-Writing folds the scaling into lora_B, so that lora_alpha equals r everywhere, and gives the same bytes for the
-same adapter. Nothing is checked against a base here: that is `admission.py`.
+Writing folds the scaling into lora_B, so that lora_alpha equals r everywhere, and gives the same bytes for
+the same adapter. Nothing is checked against a base here: that is `admission.py`.
 """
 
 import json
