@@ -63,7 +63,7 @@ def admit(directory: Path, base: BaseShapes, limits: Limits) -> Admission:
     config = read_config(directory, limits.max_config_bytes)
     _check_rank(config, limits)
     warnings = [*_base_warnings(config, base, limits), *_field_warnings(config, limits)]
-    _refuse_pickle(directory)
+    refuse_pickle(directory)
     with open_regular(directory / WEIGHTS, missing="missing_weights") as file:
         header = read_header(file, limits.max_bytes)
     pairs = pair_tensors(header, config, base)
@@ -118,7 +118,8 @@ def _field_warnings(config: AdapterConfig, limits: Limits) -> list[str]:
     return [f"unknown_fields: adapter_config.json has {text}; they are ignored"]
 
 
-def _refuse_pickle(directory: Path) -> None:
+def refuse_pickle(directory: Path) -> None:
+    """Raises AdapterRejected("pickle_refused") for a directory whose weights are only a pickle."""
     if os.path.lexists(directory / WEIGHTS):
         return
     for name in _PICKLES:

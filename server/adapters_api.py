@@ -2,8 +2,6 @@
 
 from typing import Any
 
-from adapters.registry import Registry
-from adapters.store import Version
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -12,9 +10,11 @@ from starlette.routing import Route
 from adapters.composition_grammar import parse_reference
 from adapters.errors import InvalidRequest
 from adapters.names import check_alias, check_name
+from adapters.registry import Registry
+from adapters.store import CONFIG_FILE, WEIGHTS_FILE, Version
 from server.registration import Offer
 from server.request_body import read_object
-from server.upload import read_upload, write_files
+from server.upload import read_upload, uploaded_file
 
 JSON_FIELDS = {"name", "path", "hf", "alias", "digest"}
 
@@ -53,9 +53,8 @@ async def register(request: Request) -> JSONResponse:
 async def _register_upload(request: Request) -> tuple[Version, bool]:
     registration = request.state.registration
     async with read_upload(request, registration.limits.max_bytes) as (offer, form):
-        with request.state.registry.staging() as staged:
-            await write_files(form, staged)
-            return await run_in_threadpool(registration.from_staged, offer, staged, "upload")
+        files = [uploaded_file(form, name) for name in (CONFIG_FILE, WEIGHTS_FILE)]
+        return await run_in_threadpool(registration.from_files, offer, *files)
 
 
 async def _register_reference(body: dict[str, Any], request: Request) -> tuple[Version, bool]:

@@ -8,7 +8,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from adapters.composition import Composition
-from adapters.errors import Conflict, InvalidRequest, NotFound
+from adapters.errors import InvalidRequest, NotFound
 from adapters.names import check_name
 from server.asked import EXTENSIONS, asked_composition
 from server.request_body import read_object
@@ -44,8 +44,6 @@ async def save(request: Request) -> JSONResponse:
     if request.query_params.get("dry_run", "false") == "true":
         return JSONResponse(await _predicted(request, composition, pinned))
     name = check_name(body.get("name"))
-    if name == state.engine.base:
-        raise Conflict("name_reserved", f"{name!r} is the base model's name.", "name")
     await run_in_threadpool(state.registry.save_composition, name, composition)
     state.resolver.registry_changed()
     return JSONResponse(composition_object(name, composition, pinned), 201)
@@ -62,7 +60,7 @@ async def _predicted(request: Request, composition: Composition, pinned: Pinned)
 
 def list_compositions(request: Request) -> JSONResponse:
     """`GET /v1/compositions`"""
-    saved = sorted(dict(request.state.registry.compositions()).items())
+    saved = sorted(request.state.registry.compositions().items())
     data = [
         composition_object(name, composition, request.state.resolver.pin(composition))
         for name, composition in saved

@@ -6,7 +6,7 @@ from pathlib import Path
 from platformdirs import user_data_path
 
 EMBEDDED_BASE = Path(__file__).resolve().parent.parent / "training" / "testbed" / "base"
-EMBEDDED_NAME = "testbed"
+EMBEDDED_NAME = "testbed-base"
 
 
 @dataclass(frozen=True)

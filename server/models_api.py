@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from adapters.registry import Registry
-from adapters.store import Version
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from adapters.composition import Composition
+from adapters.registry import Registry
+from adapters.store import Version
 from server.asked import model_not_found
 from server.engine.launch import Engine
 
@@ -36,11 +36,10 @@ def composition_card(name: str, composition: Composition, base: str) -> dict[str
 
 def cards(engine: Engine, registry: Registry) -> list[dict[str, Any]]:
     """The base first, then adapters (their newest version) and saved compositions, each by name."""
-    newest = [registry.resolve(name) for name in sorted(registry.names())]
-    saved = sorted(dict(registry.compositions()).items())
+    saved = sorted(registry.compositions().items())
     return [
         base_card(engine),
-        *(adapter_card(version, engine.base) for version in newest),
+        *(adapter_card(version, engine.base) for version in registry.newest()),
         *(composition_card(name, composition, engine.base) for name, composition in saved),
     ]
 

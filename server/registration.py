@@ -4,26 +4,21 @@ Everything here runs in a worker thread, since it reads and hashes files. The co
 original: what changes after the check is not what was checked.
 """
 
-import logging
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
-from adapters.admission import Limits, admit
-from adapters.registry import Registry
-from adapters.store import Version
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
+from adapters.admission import Limits, admit, refuse_pickle
 from adapters.base_shapes import BaseShapes
-from adapters.errors import AdapterRejected, Conflict, Forbidden, InvalidRequest, NotFound
+from adapters.errors import AdapterRejected, Forbidden, InvalidRequest, NotFound
 from adapters.names import check_alias, check_name
-from adapters.peft_format import CONFIG_NAME, WEIGHTS_NAME
+from adapters.registry import Registry
+from adapters.store import CONFIG_FILE, WEIGHTS_FILE, Version, content_of
 from server.metrics import Metrics
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -66,53 +61,49 @@ class Registration:
         repo, _, revision = reference.partition("@")
         try:
             directory = snapshot_download(
-                repo, revision=revision or None, allow_patterns=[CONFIG_NAME, WEIGHTS_NAME]
+                repo, revision=revision or None, allow_patterns=[CONFIG_FILE, WEIGHTS_FILE]
             )
         except (HfHubHTTPError, LocalEntryNotFoundError, ValueError) as error:
             raise NotFound("adapter_not_found", f"The Hub has no {reference!r:.200}.", "hf") from error
         return self._take(offer, Path(directory), f"hf:{reference}", follow_links=True)
 
-    def from_staged(self, offer: Offer, staged: Path, source: str) -> tuple[Version, bool]:
-        """Files that already lie in the registry's staging area, such as an upload."""
-        self._check_name_is_free(offer)
-        try:
-            version, created = self._admit_and_register(offer, staged, source)
-        except AdapterRejected:
-            self.metrics.registrations.labels("refused").inc()
-            raise
+    def from_files(self, offer: Offer, config: BinaryIO, weights: BinaryIO) -> tuple[Version, bool]:
+        """Two open files, such as an upload's."""
+        with self.registry.stage(config, weights, self.limits.max_bytes) as staged:
+            return self._from_staged(offer, staged, "upload")
+
+    def _take(
+        self, offer: Offer, directory: Path, source: str, follow_links: bool = False
+    ) -> tuple[Version, bool]:
+        refuse_pickle(directory)
+        files = [directory / CONFIG_FILE, directory / WEIGHTS_FILE]
+        if follow_links:  # the Hub's cache is made of links
+            files = [file.resolve() for file in files]
+        with self.registry.stage(files[0], files[1], self.limits.max_bytes) as staged:
+            return self._from_staged(offer, staged, source)
+
+    def _from_staged(self, offer: Offer, staged: Path, source: str) -> tuple[Version, bool]:
+        if offer.digest is not None and content_of(staged).digest != offer.digest:
+            raise InvalidRequest("digest_mismatch", "The files have another digest than was given.", "digest")
+        version, created = self._admit_and_register(offer, staged, source)
         self.metrics.registrations.labels("created" if created else "unchanged").inc()
         self.changed()
         return version, created
 
     def _admit_and_register(self, offer: Offer, staged: Path, source: str) -> tuple[Version, bool]:
-        admission = admit(staged, self.base, self.limits)
-        lineage: dict[str, Any] = {"base_model_name_or_path": admission.base_model_name_or_path}
-        version, created = self.registry.register(
-            offer.name,
-            staged,
-            admission,
-            source,
-            self.base.fingerprint,
-            lineage,
-            expected_digest=offer.digest,
-        )
+        try:
+            admission = admit(staged, self.base, self.limits)
+        except AdapterRejected:
+            self.metrics.registrations.labels("refused").inc()
+            raise
+        lineage = {
+            "base_model_name_or_path": admission.base_model_name_or_path,
+            "base_fingerprint": self.base.fingerprint,
+        }
+        version, created = self.registry.register(offer.name, staged, admission, source, lineage)
         if offer.alias is not None:
             self.registry.set_alias(offer.name, offer.alias, str(version.number))
-        logger.info("registered %s rank %d from %s (new: %s)", version.id, version.rank, source, created)
         return version, created
-
-    def _check_name_is_free(self, offer: Offer) -> None:
-        if offer.name == self.base.name:
-            raise Conflict("name_reserved", f"{offer.name!r} is the base model's name.", "name")
-
-    def _take(
-        self, offer: Offer, directory: Path, source: str, follow_links: bool = False
-    ) -> tuple[Version, bool]:
-        self._check_name_is_free(offer)
-        where = directory.resolve() if follow_links else directory
-        staging: AbstractContextManager[Path] = self.registry.stage(where / CONFIG_NAME, where / WEIGHTS_NAME)
-        with staging as staged:
-            return self.from_staged(offer, staged, source)
 
     def _allowed(self, path: str) -> Path:
         """`path` as a directory inside a root, links followed; the same refusal whether or not it exists."""

@@ -7,12 +7,11 @@ asks. Refusals happen here, before anything is built and before a byte is stream
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from adapters.registry import Registry
-from adapters.store import Version
-
 from adapters.composition import Composition, Member
 from adapters.errors import InvalidRequest, Unservable
 from adapters.method_options import STACK
+from adapters.registry import Registry
+from adapters.store import Version
 
 # ‖w·ΔW‖ beyond this overflows activations, and a NaN in the shared KV cache would reach other requests.
 MAX_DELTA_NORM = 1e6
@@ -58,7 +57,7 @@ class Resolver:
     def saved(self, name: str) -> Composition | None:
         """The saved composition of that name, if there is one."""
         if self._saved is None:
-            self._saved = dict(self._registry.compositions())
+            self._saved = self._registry.compositions()
         return self._saved.get(name)
 
     def pin(self, composition: Composition) -> Pinned:

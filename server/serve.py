@@ -13,12 +13,12 @@ from typing import NoReturn
 
 import uvicorn
 import uvloop
-from adapters.registry import Registry
 from starlette.concurrency import run_in_threadpool
 from typing_extensions import override
 
 from adapters.admission import Limits
 from adapters.base_shapes import BaseShapes
+from adapters.registry import Registry
 from server.app import Parts, create_app
 from server.config import EMBEDDED_NAME, ServerConfig
 from server.engine.launch import Engine, launch, parse_vllm_args, set_environment
@@ -39,7 +39,7 @@ def run(config: ServerConfig, vllm_args: Sequence[str]) -> None:
     signal.signal(signal.SIGTERM, _end_start_up)
     set_environment(config.model)
     args = vllm_namespace(config, vllm_args)
-    with Registry(config.data_dir) as registry:
+    with Registry(config.data_dir, reserved=args.served_model_name or [args.model]) as registry:
         uvloop.run(_serve(config, args, registry))
 
 

@@ -1,11 +1,9 @@
-"""A multipart upload of an adapter's two files, bounded, straight into the registry's staging area."""
+"""A multipart upload of an adapter's two files, bounded."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
-from shutil import copyfileobj
+from typing import BinaryIO
 
-from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException
@@ -13,11 +11,11 @@ from starlette.requests import Request
 from starlette.types import Message, Receive
 
 from adapters.errors import InvalidRequest
-from adapters.peft_format import CONFIG_NAME, WEIGHTS_NAME
+from adapters.store import CONFIG_FILE, WEIGHTS_FILE
 from server.registration import Offer
 
 TEXT_FIELDS = ("name", "alias", "digest")
-FILES = (CONFIG_NAME, WEIGHTS_NAME)
+FILES = (CONFIG_FILE, WEIGHTS_FILE)
 OVERHEAD_BYTES = 1024 * 1024
 """What a body may hold beside the weights: config, boundaries, part headers."""
 
@@ -44,16 +42,12 @@ async def read_upload(request: Request, max_bytes: int) -> AsyncIterator[tuple[O
         await form.close()
 
 
-async def write_files(form: FormData, staged: Path) -> None:
-    """Put the two files into `staged`, an empty directory."""
-    for name in FILES:
-        part = _file(form, name)
-        await run_in_threadpool(_copy, part, staged / name)
-
-
-def _copy(part: UploadFile, path: Path) -> None:
-    with path.open("xb") as output:
-        copyfileobj(part.file, output, 1024 * 1024)
+def uploaded_file(form: FormData, name: str) -> BinaryIO:
+    """The open file of that name. Raises InvalidRequest("invalid_upload") where it is missing."""
+    for field, value in form.multi_items():
+        if isinstance(value, UploadFile) and _file_name(field, value) == name:
+            return value.file
+    raise InvalidRequest("invalid_upload", f"The upload has no file {name}.", name)
 
 
 def _offer(form: FormData) -> Offer:
@@ -73,13 +67,6 @@ def _check_fields(form: FormData) -> None:
 
 def _file_name(field: str, part: UploadFile) -> str | None:
     return field if field in FILES else part.filename
-
-
-def _file(form: FormData, name: str) -> UploadFile:
-    for field, value in form.multi_items():
-        if isinstance(value, UploadFile) and _file_name(field, value) == name:
-            return value
-    raise InvalidRequest("invalid_upload", f"The upload has no file {name}.", name)
 
 
 def _bounded(receive: Receive, limit: int) -> Receive:

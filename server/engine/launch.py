@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from fastapi import FastAPI
 from huggingface_hub import snapshot_download
-from starlette.types import ASGIApp
 from vllm.entrypoints.launchers.api_server.app_state import init_app_state
 from vllm.entrypoints.launchers.api_server.entry import build_async_engine_client
 from vllm.entrypoints.launchers.app import build_app
@@ -46,7 +46,7 @@ class Engine:
     """The running engine. It knows LoRA ids and specs; what is resident is `Residency`'s to know."""
 
     client: Any
-    app: ASGIApp
+    app: FastAPI
     models: Any
     base: str
     model_dir: Path

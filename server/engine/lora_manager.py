@@ -11,6 +11,7 @@ from vllm.lora.lora_model import LoRAModel
 from vllm.lora.model_manager import LRUCacheLoRAModelManager
 from vllm.lora.peft_helper import PEFTHelper
 from vllm.lora.request import LoRARequest
+from vllm.lora.utils import get_supported_lora_modules
 from vllm.lora.worker_manager import LRUCacheWorkerLoRAManager
 
 from server.engine.cpu_lora import GroupedPunicaWrapper
@@ -25,7 +26,8 @@ class CompositionLoRAModelManager(LRUCacheLoRAModelManager):
         # Admission refuses adapters of embeddings and lm_head. Left unwrapped they cost nothing per step,
         # and upstream's CPU ops for them (which misread base rows) are out of the way.
         embeddings = set(self.model.embedding_modules)
-        self.supported_lora_modules = [m for m in self.supported_lora_modules if m not in embeddings]
+        supported = get_supported_lora_modules(self.model)
+        self.supported_lora_modules = [module for module in supported if module not in embeddings]
         super()._create_lora_modules()
 
     def activate_adapter(self, lora_id: int) -> bool:
