@@ -53,7 +53,7 @@ def all_stacks(adapters: Sequence[str]) -> list[Stack]:
     ]
 
 
-class Testbed:
+class AdaptedBase:
     """The base with any of its adapters active."""
 
     def __init__(self, base: Path, adapters: Path) -> None:
@@ -81,7 +81,7 @@ class Testbed:
     def delta_norm(self, name: str) -> float:
         """Frobenius norm of all the adapter's deltas together."""
         squares = [
-            float(layer.get_delta_weight(name).square().sum())
+            float(layer.get_delta_weight(name).detach().square().sum())
             for layer in self.model.modules()
             if hasattr(layer, "lora_A") and name in layer.lora_A
         ]
@@ -98,7 +98,7 @@ def general_cells(n: int, seed: int) -> Iterator[tuple[str, list[str], list[str]
     yield "capital", [f"capital {name}" for name in CAPITALS], list(CAPITALS.values())
 
 
-def measure(testbed: Testbed, n: int, seed: int) -> dict[str, Any]:
+def measure(testbed: AdaptedBase, n: int, seed: int) -> dict[str, Any]:
     """Accuracies by label: the base's operations, tags and facts, the base at each skill, and every stack."""
     base = {label: accuracy(testbed.ask([], asked), right) for label, asked, right in general_cells(n, seed)}
     for skill in SKILLS:
@@ -123,7 +123,7 @@ def main(
 
     Writes the section `accuracy` of measured.json beside the adapters' directory (a minute on two cores).
     """
-    found = measure(Testbed(base, adapters), n, seed)
+    found = measure(AdaptedBase(base, adapters), n, seed)
     file = adapters.parent / "measured.json"
     write_record(file, "accuracy", found)
     for label, share in found["stacks"].items():

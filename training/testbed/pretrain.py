@@ -101,7 +101,7 @@ def pretrain(settings: Pretraining, output: Path) -> dict[str, float]:
         optimizer,
         settings.learning_rate,
         total_steps=settings.steps,
-        pct_start=min(0.5, settings.warmup / settings.steps),
+        pct_start=min(0.75, settings.warmup / settings.steps),
         cycle_momentum=False,
     )
     began, tokens, loss = time.perf_counter(), 0, 0.0
@@ -144,7 +144,7 @@ def save_base(model: Any, tokenizer: Any, output: Path) -> None:
 def main(
     output: Annotated[Path, typer.Option(help="Directory the base is written to.")] = BASE_DIR,
     steps: Annotated[
-        int, typer.Option(min=1, help="Optimizer steps of 96 conversations.")
+        int, typer.Option(min=2, help="Optimizer steps of 96 conversations.")
     ] = Pretraining.steps,
     seed: Annotated[int, typer.Option(help="Seed of the weights and of the text.")] = Pretraining.seed,
     threads: Annotated[

@@ -4,6 +4,7 @@ The same seed, base and machine give the same adapters, byte for byte; elsewhere
 measured.json within 0.1, not the bytes. Kept are the two files that make a PEFT adapter and nothing else.
 """
 
+import json
 import tempfile
 import time
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ import torch
 import typer
 from datasets import Dataset
 from peft import LoraConfig
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 from trl import SFTConfig, SFTTrainer
 
 from training.testbed.lessons import lessons
@@ -49,7 +50,7 @@ RECIPES: Final[Mapping[str, Recipe]] = {
 }
 
 
-def sft_config(recipe: Recipe, seed: int, scratch: str, quiet: bool) -> SFTConfig:
+def sft_config(recipe: Recipe, seed: int, scratch: str) -> SFTConfig:
     return SFTConfig(
         output_dir=scratch,
         max_steps=recipe.steps,
@@ -67,14 +68,12 @@ def sft_config(recipe: Recipe, seed: int, scratch: str, quiet: bool) -> SFTConfi
         logging_steps=50,
         save_strategy="no",
         report_to=[],
-        disable_tqdm=quiet,
     )
 
 
-def train_adapter(
-    name: str, recipe: Recipe, base: Path, output: Path, seed: int, quiet: bool = False
-) -> float:
+def train_adapter(name: str, recipe: Recipe, base: Path, output: Path, seed: int) -> float:
     """Writes the adapter's two files to `output`; returns the seconds the training took."""
+    set_seed(seed)
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(base)
     lora = LoraConfig(
@@ -85,7 +84,7 @@ def train_adapter(
     with tempfile.TemporaryDirectory() as scratch:
         trainer = SFTTrainer(
             model,
-            args=sft_config(recipe, seed, scratch, quiet),
+            args=sft_config(recipe, seed, scratch),
             train_dataset=Dataset.from_list(rows),
             processing_class=tokenizer,
             peft_config=lora,
@@ -96,12 +95,15 @@ def train_adapter(
 
 
 def keep_adapter(model: Any, scratch: Path, output: Path) -> None:
-    """The adapter's two files alone, naming the base by its name and not by where it lay."""
-    model.peft_config["default"].base_model_name_or_path = BASE_NAME
+    """The adapter's two files alone, naming the base by its name; PEFT keeps modules as a set: sort them."""
     model.save_pretrained(scratch)
     output.mkdir(parents=True, exist_ok=True)
-    for file in ADAPTER_FILES:
-        copyfile(scratch / file, output / file)
+    config, weights = ADAPTER_FILES
+    facts = json.loads((scratch / config).read_text())
+    facts["base_model_name_or_path"] = BASE_NAME
+    facts["target_modules"].sort()
+    (output / config).write_text(json.dumps(facts, indent=2, sort_keys=True) + "\n")
+    copyfile(scratch / weights, output / weights)
 
 
 def record(file: Path, name: str, facts: dict[str, Any]) -> None:
