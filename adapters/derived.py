@@ -4,14 +4,14 @@ A merge lives as long as its members do. It can always be built again, so a dama
 """
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from adapters.store import Content
-from adapters.tables import DerivedMemberRow, DerivedRow
+from adapters.tables import DerivedMemberRow, DerivedRow, VersionRow
 
 
 def insert_derived(
@@ -33,8 +33,14 @@ def insert_derived(
     session.add_all(DerivedMemberRow(key=key, digest=digest) for digest in set(members))
 
 
-def forget_without_members(session: Session, wanted: set[str]) -> None:
-    """Forget the merges that have a member outside the digests `wanted`."""
+def forget_without_members(session: Session, keep: Collection[str]) -> None:
+    """Forget the merges with a member that is neither a version's content nor among the digests `keep`."""
+    wanted = {*session.scalars(select(VersionRow.digest)), *keep}
     rows = session.execute(select(DerivedMemberRow.key, DerivedMemberRow.digest))
     for key in {key for key, digest in rows if digest not in wanted}:
         session.execute(delete(DerivedRow).filter_by(key=key))
+
+
+def named_digests(session: Session) -> set[str]:
+    """The contents that some version or merge is made of."""
+    return {*session.scalars(select(VersionRow.digest)), *session.scalars(select(DerivedRow.digest))}

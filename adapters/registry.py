@@ -9,10 +9,8 @@ import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any, BinaryIO, Self
 
-from filelock import FileLock, Timeout
 from sqlalchemy import select
 
 from adapters import saved_compositions, version_rows
@@ -20,20 +18,26 @@ from adapters.aliases import aliases_of, drop_alias, point_alias
 from adapters.composition import Composition
 from adapters.composition_grammar import parse
 from adapters.database import Database, sqlite_url, storage_faults
-from adapters.derived import forget_without_members, insert_derived
+from adapters.derived import forget_without_members, insert_derived, named_digests
 from adapters.errors import Conflict, NotFound, StorageUnavailable
 from adapters.identity import pair
 from adapters.integrity import check_rows
 from adapters.method_options import METHOD_NAMES, SPELLINGS
 from adapters.names import check_alias, check_name
-from adapters.store import CONFIG_FILE, WEIGHTS_FILE, Store, Version, copy_regular
+from adapters.ownership import lock_of, take
+from adapters.store import (
+    CONFIG_FILE,
+    MAX_CONFIG_BYTES,
+    MAX_WEIGHTS_BYTES,
+    WEIGHTS_FILE,
+    Store,
+    Version,
+    copy_regular,
+)
 from adapters.tables import DerivedRow, VersionRow
 from adapters.version_rows import Admitted, as_version, find, live
 
 logger = logging.getLogger(__name__)
-
-MAX_CONFIG_BYTES = 1 << 20
-MAX_WEIGHTS_BYTES = 4 << 30
 
 
 class Registry:
@@ -52,8 +56,7 @@ class Registry:
         Raises Conflict data_dir_in_use or wrong_database; StorageUnavailable; NotFound("no_registry")."""
         self._reserved = {*reserved, *METHOD_NAMES, *SPELLINGS}
         self._store = Store(data_dir)
-        # thread_local: whoever closes the registry may be another thread than the one that opened it.
-        self._lock = FileLock(data_dir / "lock", thread_local=False)
+        self._lock = lock_of(data_dir)
         if readonly and database_url is None and not Path(str(sqlite_url(data_dir).database)).is_file():
             raise NotFound("no_registry", "There is no registry in this data directory.")
         self._database = Database(database_url or sqlite_url(data_dir), readonly)
@@ -71,12 +74,7 @@ class Registry:
     def _own(self, data_dir: Path) -> None:
         with storage_faults():
             data_dir.mkdir(parents=True, exist_ok=True)
-            try:
-                self._lock.acquire(blocking=False)
-            except Timeout as error:
-                raise Conflict(
-                    "data_dir_in_use", "Another process has opened this data directory."
-                ) from error
+            take(self._lock)
             self._store.create()
         self._database.create()
         with self._database.writing() as session:
@@ -90,9 +88,7 @@ class Registry:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     @property
@@ -148,9 +144,13 @@ class Registry:
         """The version that a number, an alias, or None (the newest) names.
 
         Raises NotFound("model_not_found"), StorageUnavailable("adapter_files_missing")."""
-        with self._database.reading() as session:
-            version = as_version(find(session, name, ref), self._store)
-        self.require_files(version)
+        version = self._look_up(name, ref)
+        with storage_faults():
+            while not self._store.holds(version.content):
+                # Swept since we looked, perhaps: then the rows have changed as well.
+                before, version = version, self._look_up(name, ref)
+                if version == before:
+                    raise _damaged(version)
         return version
 
     def require_files(self, version: Version) -> None:
@@ -272,16 +272,10 @@ class Registry:
 
         A merge stays while all its members do."""
         with self._database.writing() as session:
-            wanted = {*session.scalars(select(VersionRow.digest)), *keep}
-            forget_without_members(session, wanted)
+            forget_without_members(session, keep)
         # A second transaction, so that no row names files that are gone if we are killed between the two.
         with self._database.writing() as session:
-            wanted = {
-                *keep,
-                *session.scalars(select(VersionRow.digest)),
-                *session.scalars(select(DerivedRow.digest)),
-            }
-            doomed = self._store.digests() - wanted
+            doomed = self._store.digests() - named_digests(session) - set(keep)
             for digest in doomed:
                 self._store.remove(digest)
         return doomed
@@ -290,6 +284,10 @@ class Registry:
         """Raises AssertionError naming what rows, aliases, compositions and files do not agree on."""
         with self._database.reading() as session:
             check_rows(session, self._store)
+
+    def _look_up(self, name: str, ref: str | None) -> Version:
+        with self._database.reading() as session:
+            return as_version(find(session, name, ref), self._store)
 
     def _check_free(self, name: str) -> None:
         if check_name(name) in self._reserved:

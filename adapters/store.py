@@ -22,6 +22,9 @@ from adapters.regular_file import open_regular
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 
+MAX_CONFIG_BYTES = 1 << 20
+MAX_WEIGHTS_BYTES = 4 << 30
+
 _MISSING = {CONFIG_FILE: "missing_config", WEIGHTS_FILE: "missing_weights"}
 _TOO_LARGE = {CONFIG_FILE: "bad_adapter_config", WEIGHTS_FILE: "weights_too_large"}
 _CHUNK = 1 << 20
@@ -87,7 +90,7 @@ class Version:
 
 
 class Store:
-    """The folders `store/` and `tmp/` of a data directory. `install` and `remove` take one thread at a time."""
+    """The folders `store/` and `tmp/` of a data directory. One thread at a time may `install` or `remove`."""
 
     def __init__(self, data_dir: Path) -> None:
         self.contents = data_dir / "store"

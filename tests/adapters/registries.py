@@ -1,0 +1,43 @@
+"""Small contents for a registry: it never looks inside them, so a few bytes will do."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from adapters.registry import Registry
+from adapters.store import CONFIG_FILE, WEIGHTS_FILE, Version
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What an admission might have said."""
+
+    rank: int = 8
+    parameters: int = 1024
+    peak: float = 2.5
+    coverage: dict[str, Any] = field(default_factory=lambda: {"layers": [0, 1]})
+    warnings: tuple[str, ...] = ("trained on another base",)
+
+
+def write_files(directory: Path, text: str) -> Path:
+    """The two files, with bytes that `text` decides."""
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / CONFIG_FILE).write_text("{}")
+    (directory / WEIGHTS_FILE).write_text(text)
+    return directory
+
+
+def register(registry: Registry, name: str, text: str) -> tuple[Version, bool]:
+    with registry.staging() as staged:
+        return registry.register(
+            name, write_files(staged, text), Facts(), "test", {"base_fingerprint": "f00d"}
+        )
+
+
+def add_merge(registry: Registry, key: str, text: str, members: list[str]) -> Path:
+    with registry.staging() as staged:
+        return registry.add_derived(key, write_files(staged, text), {"relative_error": 0.25}, members)
+
+
+def weights_of(version: Version) -> str:
+    return (version.directory / WEIGHTS_FILE).read_text()

@@ -1,0 +1,46 @@
+from pathlib import Path
+
+import pytest
+
+from adapters.errors import Conflict
+from adapters.identity import ID_FILE
+from adapters.registry import Registry
+from tests.adapters.registries import register
+
+
+def url(path: Path) -> str:
+    return f"sqlite:///{path}"
+
+
+def test_another_database_does_not_sweep_the_store(tmp_path: Path) -> None:
+    with Registry(tmp_path / "data") as registry:
+        version, _ = register(registry, "sql", "one")
+    with pytest.raises(Conflict) as refused:
+        Registry(tmp_path / "data", url(tmp_path / "other.db"))
+    assert refused.value.code == "wrong_database"
+    with Registry(tmp_path / "data") as registry:
+        assert registry.resolve("sql") == version
+
+
+def test_a_database_is_not_opened_beside_another_directory(tmp_path: Path) -> None:
+    with Registry(tmp_path / "data", url(tmp_path / "my.db")) as registry:
+        register(registry, "sql", "one")
+    Registry(tmp_path / "other").close()
+    with pytest.raises(Conflict) as refused:
+        Registry(tmp_path / "other", url(tmp_path / "my.db"))
+    assert refused.value.code == "wrong_database"
+
+
+@pytest.mark.parametrize("written", [None, "", "6d1f"])
+def test_a_start_killed_before_the_pair_was_made_starts_again(tmp_path: Path, written: str | None) -> None:
+    Registry(tmp_path).close()
+    if written is None:
+        (tmp_path / ID_FILE).unlink()
+    elif written:
+        (tmp_path / "registry.db").unlink()
+    else:
+        (tmp_path / ID_FILE).write_text(written)
+    with Registry(tmp_path) as registry:
+        register(registry, "sql", "one")
+    with Registry(tmp_path) as registry:
+        assert registry.names() == ["sql"]
