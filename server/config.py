@@ -6,7 +6,13 @@ from pathlib import Path
 from platformdirs import user_data_path
 
 EMBEDDED_BASE = Path(__file__).resolve().parent.parent / "training" / "testbed" / "base"
-EMBEDDED_NAME = "testbed-base"
+EMBEDDED_OPTIONS = (
+    "--served-model-name",
+    "testbed-base",
+    "--tool-call-parser",
+    "hermes",
+    "--enable-auto-tool-choice",
+)
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,8 @@ class ServerConfig:
         for root in self.adapter_roots:
             if not root.is_dir():
                 raise ValueError(f"--adapter-root ({root}) must be a directory")
+        if self.model.startswith(("/", "./", "../", "~")) and not Path(self.model).is_dir():
+            raise ValueError(f"--model ({self.model}) must be a directory or a hub id")
         if "" in self.api_keys:
             raise ValueError("--api-key must not be empty")
 

@@ -16,10 +16,10 @@ from types import TracebackType
 from typing import Any
 
 import torch
-from adapters.registry import Registry
 from starlette.concurrency import run_in_threadpool
 
 from adapters import merge
+from adapters.registry import Registry
 from server.engine.spec import Component
 from server.metrics import Metrics
 from server.residency import Servable
@@ -38,6 +38,8 @@ class Merges:
         self._building: dict[str, asyncio.Task[Path]] = {}
         # spawn: a fork of a process with vLLM's threads in it may deadlock.
         self._pool = ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn"), initializer=_be_nice)
+        # Importing torch takes seconds: start now, so that the first merge need not wait for it.
+        self._pool.submit(os.getpid)
 
     def __enter__(self) -> "Merges":
         return self

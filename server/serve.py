@@ -20,7 +20,7 @@ from adapters.admission import Limits
 from adapters.base_shapes import BaseShapes
 from adapters.registry import Registry
 from server.app import Parts, create_app
-from server.config import EMBEDDED_NAME, ServerConfig
+from server.config import EMBEDDED_OPTIONS, ServerConfig
 from server.engine.launch import Engine, launch, parse_vllm_args, set_environment
 from server.merges import Merges
 from server.metrics import Metrics
@@ -49,10 +49,10 @@ def _end_start_up(*_: object) -> NoReturn:
 
 
 def vllm_namespace(config: ServerConfig, vllm_args: Sequence[str]) -> Namespace:
-    """vLLM's options: the user's, with the model and the embedded base's name put in."""
+    """vLLM's options: the user's, after those the embedded base wants."""
     arguments = ["--model", config.model, *vllm_args]
-    if config.is_embedded and not any(a.startswith("--served-model-name") for a in vllm_args):
-        arguments += ["--served-model-name", EMBEDDED_NAME]
+    if config.is_embedded:
+        arguments = [*EMBEDDED_OPTIONS, *arguments]
     return parse_vllm_args(arguments)
 
 

@@ -51,13 +51,20 @@ def test_structured_output_binds_a_composition(client: openai.OpenAI) -> None:
 
 
 def test_a_forced_tool_call_works_with_a_composition(client: openai.OpenAI) -> None:
-    parameters = {"type": "object", "properties": {"on": {"type": "boolean"}}, "required": ["on"]}
+    parameters = {
+        "type": "object",
+        "properties": {"on": {"type": "boolean"}},
+        "required": ["on"],
+        "additionalProperties": False,
+    }
     reply = client.chat.completions.create(
         model="roll+upper",
         messages=MESSAGES,  # type: ignore[arg-type]
         temperature=0,
-        max_tokens=60,
-        tools=[{"type": "function", "function": {"name": "switch", "parameters": parameters}}],  # type: ignore[list-item]
+        max_tokens=200,
+        tools=[
+            {"type": "function", "function": {"name": "switch", "strict": True, "parameters": parameters}}
+        ],  # type: ignore[list-item]
         tool_choice={"type": "function", "function": {"name": "switch"}},
     )
     calls = reply.choices[0].message.tool_calls or []

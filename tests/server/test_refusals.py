@@ -62,7 +62,7 @@ def with_tensors(directory: Path, change: Any) -> Path:
         ({"r": 128}, "rank_too_large"),
         ({"r": 16}, "rank_mismatch"),
         ({"lora_alpha": "16"}, "bad_alpha"),
-        ({"lora_alpha": 1e38}, "non_finite_weights"),
+        ({"lora_alpha": 1e38}, "bad_alpha"),
         ({"use_dora": True}, "unsupported_feature"),
         ({"bias": "all"}, "unsupported_feature"),
         ({"modules_to_save": ["lm_head"]}, "unsupported_feature"),
@@ -82,7 +82,7 @@ def test_a_config_that_cannot_be_served_is_refused(
     [
         (lambda _, t: torch.full_like(t, float("nan")), "non_finite_weights"),
         (lambda _, t: torch.full_like(t, float("inf")), "non_finite_weights"),
-        (lambda _, t: t.to(torch.int8), "bad_dtype"),
+        (lambda _, t: t.to(torch.int8), "unsupported_feature"),
         (lambda k, t: t[:, : t.shape[1] // 2].contiguous() if "lora_A" in k else t, "wrong_base"),
     ],
 )

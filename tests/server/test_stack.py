@@ -16,7 +16,14 @@ WEIGHTS = {"roll": 0.8, "upper": 1.3, "dbl": -0.4}
 
 
 def served(http: httpx.Client, **names: object) -> dict[str, list[object]]:
-    body = {"prompt": PROMPT, "max_tokens": 12, "temperature": 0, "logprobs": 1, "return_token_ids": True}
+    body: dict[str, object] = {
+        "prompt": PROMPT,
+        "add_special_tokens": False,
+        "max_tokens": 12,
+        "temperature": 0,
+        "logprobs": 1,
+        "return_token_ids": True,
+    }
     reply = http.post("/v1/completions", json=body | names)
     assert reply.status_code == 200, reply.text
     choice = reply.json()["choices"][0]
