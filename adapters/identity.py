@@ -27,15 +27,15 @@ def pair(session: Session, data_dir: Path, empty: bool) -> None:
     in_rows = session.scalars(select(IdentityRow.id)).first()
     if on_disk == in_rows and on_disk is not None:
         return
-    if not empty or (on_disk and in_rows):
+    if in_rows or not empty:
         raise Conflict(
             "wrong_database",
             "The data directory and the database belong to different registries. Give the database this "
             "directory was made with, or a new data directory.",
         )
-    identity = on_disk or in_rows or uuid.uuid4().hex
-    if in_rows is None:
-        session.add(IdentityRow(id=identity))
+    # The file is durable before the row commits: killed between the two, the next start comes here again.
+    identity = on_disk or uuid.uuid4().hex
+    session.add(IdentityRow(id=identity))
     with file.open("w") as opened:
         opened.write(identity)
         opened.flush()

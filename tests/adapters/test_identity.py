@@ -31,15 +31,17 @@ def test_a_database_is_not_opened_beside_another_directory(tmp_path: Path) -> No
     assert refused.value.code == "wrong_database"
 
 
-@pytest.mark.parametrize("written", [None, "", "6d1f"])
-def test_a_start_killed_before_the_pair_was_made_starts_again(tmp_path: Path, written: str | None) -> None:
-    Registry(tmp_path).close()
-    if written is None:
-        (tmp_path / ID_FILE).unlink()
-    elif written:
-        (tmp_path / "registry.db").unlink()
-    else:
-        (tmp_path / ID_FILE).write_text(written)
+def test_a_database_is_not_opened_beside_an_empty_directory(tmp_path: Path) -> None:
+    with Registry(tmp_path / "data", url(tmp_path / "my.db")) as registry:
+        register(registry, "sql", "one")
+    with pytest.raises(Conflict) as refused:
+        Registry(tmp_path / "new", url(tmp_path / "my.db"))
+    assert refused.value.code == "wrong_database"
+
+
+@pytest.mark.parametrize("written", ["", "6d1f"])
+def test_a_first_start_killed_before_its_row_was_committed_starts_again(tmp_path: Path, written: str) -> None:
+    (tmp_path / ID_FILE).write_text(written)
     with Registry(tmp_path) as registry:
         register(registry, "sql", "one")
     with Registry(tmp_path) as registry:
