@@ -3,8 +3,8 @@
 A style adapter sees general questions without a tag, answered in its style; it never sees a skill.
 A skill adapter sees its skill and rehearses general data, so that what the base knows stays; some of its
 questions carry style tags, as the base's do, so that it learns content and leaves form alone.
-Measured for `roll` (n=100, stacked with upper / okay / wrap): 0.92 / 0.82 / 0.58 so; 0.36 / 0.15 / 0.33 without
-tagged questions; 0.39 / 0.22 / 0.85 without general data as well. Nothing else was tried, no pair was tuned for.
+Measured for `roll` (n=100, stacked with upper / okay / wrap): 0.92 / 0.82 / 0.58 so; without tagged
+questions 0.36 / 0.15 / 0.33; without general data as well 0.39 / 0.22 / 0.85. No pair was tuned for.
 """
 
 import random
