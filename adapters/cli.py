@@ -13,8 +13,9 @@ from adapters.client import Client, Json
 from adapters.composition_grammar import parse_reference
 from adapters.errors import AdapterRejected
 from adapters.names import check_alias, check_name
+from adapters.store import CONFIG_FILE, WEIGHTS_FILE
 
-FILES = {"adapter_config.json": "missing_config", "adapter_model.safetensors": "missing_weights"}
+FILES = {CONFIG_FILE: "missing_config", WEIGHTS_FILE: "missing_weights"}
 
 app = typer.Typer(
     name="adapters",
@@ -157,12 +158,15 @@ def _opened(directory: Path) -> Iterator[dict[str, BinaryIO]]:
     """The two files of a PEFT directory, with a bar on stderr that moves as they are read."""
     from rich.progress import DownloadColumn, Progress, TransferSpeedColumn
 
-    for name, code in FILES.items():
-        if not (directory / name).is_file():
-            raise AdapterRejected(code, f"{directory} has no file {name}", "directory")
     columns = (*Progress.get_default_columns(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress, ExitStack() as stack:
-        yield {
-            name: stack.enter_context(progress.open(directory / name, "rb", description=name))
-            for name in FILES
-        }
+    screen = Console(stderr=True)
+    bars = Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal)
+    with bars as progress, ExitStack() as stack:
+        files: dict[str, BinaryIO] = {}
+        for name, code in FILES.items():
+            try:
+                file = progress.open(directory / name, "rb", description=name)
+            except OSError as error:
+                raise AdapterRejected(code, f"{directory / name}: {error.strerror}", "directory") from error
+            files[name] = stack.enter_context(file)
+        yield files

@@ -9,8 +9,22 @@ from platformdirs import user_data_path
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 
+
+def _check_url(url: str) -> str:
+    if not url.startswith(("http://", "https://")):
+        raise typer.BadParameter(f"{url} does not begin with http:// or https://")
+    return url
+
+
 Url = Annotated[
-    str, typer.Option("--url", envvar="LORA_COMPOSE_URL", help="Where the server listens.", metavar="URL")
+    str,
+    typer.Option(
+        "--url",
+        envvar="LORA_COMPOSE_URL",
+        help="Where the server listens.",
+        metavar="URL",
+        callback=_check_url,
+    ),
 ]
 ApiKey = Annotated[
     str | None,

@@ -40,7 +40,8 @@ def compose(
     check_output(output, force)
     found = find_members(asked, dict(map(_directory, adapter or [])), data_dir or default_data_dir())
     columns = (*Progress.get_default_columns(), MofNCompleteColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    screen = Console(stderr=True)
+    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bar:
         task = bar.add_task("modules", total=None)
         report = export(
             asked, found, output, force, lambda done, total: bar.update(task, completed=done, total=total)

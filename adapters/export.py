@@ -1,18 +1,19 @@
 """Build a composition outside any server and write it as one ordinary PEFT directory.
 
 Its members come from a data directory's registry, which a server may be using meanwhile, or from plain PEFT
-directories. A reader of the output never sees half an adapter.
+directories. The adapter is built beside its place and moved there whole.
 """
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adapters.composition import Composition, Member
-from adapters.errors import Conflict, InvalidRequest
+from adapters.errors import Conflict, InvalidRequest, StorageUnavailable
+from adapters.store import CONFIG_FILE, WEIGHTS_FILE
 
 if TYPE_CHECKING:
     from adapters.report import MergeReport
@@ -65,26 +66,40 @@ def export(
 ) -> "MergeReport":
     """Merge `found` into the directory `output`; `progress(done, total)` counts modules.
 
-    Raises Conflict("output_exists") where `output` holds anything and `overwrite` is not set. Overwriting
-    replaces the two files of an adapter and nothing else."""
+    Raises Conflict("output_exists") where `output` holds anything and `overwrite` is not set, and
+    StorageUnavailable where it cannot be written. Overwriting replaces an adapter's two files only."""
     from adapters import merge
 
     check_output(output, overwrite)
     ingredients = [merge.Ingredient(each.directory, each.member.weight) for each in found]
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as temporary:
-        built = Path(temporary, "built")
-        built.mkdir()
-        report = merge.build(
-            composition.method, ingredients, composition.options, built, _base_of(found), progress
-        )
-        output.mkdir(exist_ok=True)
-        if any(output.iterdir()):
-            for file in built.iterdir():
-                file.replace(output / file.name)
-        else:
-            built.rename(output)
+    base = _base_of(found)
+    with _built_beside(output) as built:
+        report = merge.build(composition.method, ingredients, composition.options, built, base, progress)
     return report
+
+
+@contextmanager
+def _built_beside(output: Path) -> Iterator[Path]:
+    """A directory to write an adapter into; what is in it gets to `output` when the context ends well."""
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".lora-compose-", dir=output.parent) as temporary:
+            built = Path(temporary, "built")
+            built.mkdir()
+            yield built
+            _place(built, output)
+    except OSError as error:
+        raise StorageUnavailable("output_not_written", f"{output} cannot be written: {error}") from error
+
+
+def _place(built: Path, output: Path) -> None:
+    # safetensors keeps its file to the owner; the config has the mode that any new file has here.
+    (built / WEIGHTS_FILE).chmod((built / CONFIG_FILE).stat().st_mode)
+    if not output.exists():
+        built.rename(output)
+        return
+    for name in (WEIGHTS_FILE, CONFIG_FILE):
+        (built / name).replace(output / name)
 
 
 def check_output(output: Path, overwrite: bool) -> None:

@@ -26,8 +26,9 @@ def report_table(report: MergeReport, worst: int = WORST) -> Table:
             f"{module.subspace_overlap:.3f}",
             str(module.rank),
         )
-    table.caption = f"{report.method}, {decimal(report.bytes)}, {report.seconds:.1f} s. "
-    table.caption += "Errors are relative to the exact stack (Frobenius norm)."
+    cost = f"{report.method}, {decimal(report.bytes)}, {report.seconds:.1f} s."
+    table.caption = f"{cost} Error: Frobenius, against the exact stack."
+    table.caption_justify = "left"
     return table
 
 

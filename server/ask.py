@@ -44,11 +44,8 @@ class Answer:
 
     @property
     def tokens_per_second(self) -> float | None:
-        """Of the tokens after the first; None where that says nothing."""
-        tokens = (self.usage or {}).get("completion_tokens", 0)
-        if self.time_to_first_token is None or tokens < 2:
-            return None
-        return float((tokens - 1) / max(self.total_seconds - self.time_to_first_token, 1e-9))
+        """Over the whole answer, the wait for the first token included; None where nothing was counted."""
+        return None if self.usage is None else float(self.usage["completion_tokens"] / self.total_seconds)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON has it."""
