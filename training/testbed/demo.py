@@ -89,7 +89,7 @@ def demo(count: int) -> int:
 
 
 def serve(port: int) -> int:
-    """Stay in front of a server on the default data directory. 0 when it was asked to end."""
+    """Stay in front of a server on the default data directory. Returns, with 1, only if the server ends."""
     url = f"http://127.0.0.1:{port}"
     log = user_log_path("lora-compose") / "serve.log"
     with running(port, log, ["--adapter-root", str(ADAPTERS_DIR)]) as process, Client(url, API_KEY) as client:
@@ -97,11 +97,7 @@ def serve(port: int) -> int:
             wait_until_ready(process, client, log)
         register(client, sorted(path.name for path in ADAPTERS_DIR.iterdir()))
         print_what_to_try(url, log)
-        try:
-            process.wait()
-        except KeyboardInterrupt:
-            console.print("stopping")
-            return 0
+        process.wait()
     console.print(f"The server ended with code {process.returncode}; see {log}")
     return 1
 
@@ -138,6 +134,8 @@ def main(
     except (ServerDied, LoraComposeError, APIError) as error:
         console.print(f"failed: {error}", markup=False, style="red")
         code = 1
+    except KeyboardInterrupt:
+        code = 0 if stay else 128 + signal.SIGINT
     raise typer.Exit(code)
 
 
