@@ -19,8 +19,9 @@ setup: $(VENV)/.ready ## .venv with everything in it, and the lora-compose comma
 $(VENV)/.ready: $(LOCK) pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || python3 -m venv $(VENV)
 	$(BIN)/python -c 'import sys; assert sys.version_info[:2] == (3, 11), f"Python 3.11 is needed, this is {sys.version}"'
-	$(PIP) install --quiet --no-deps --requirement $(LOCK)
-	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	@echo "installing $$(grep -c == $(LOCK)) packages from $(LOCK): about three minutes, less with a warm pip cache"
+	$(PIP) install -qq --no-deps --requirement $(LOCK)
+	$(PIP) install -qq --no-deps --no-build-isolation --editable .
 	@touch $@
 
 demo: setup ## the main job, start to end: serve, register, stack, merge, compare, stop

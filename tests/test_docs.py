@@ -1,0 +1,52 @@
+"""README and code name the same flags, metrics, methods and routes."""
+
+import re
+from pathlib import Path
+
+from starlette.routing import Route
+
+from adapters.method_options import METHOD_NAMES
+from server import adapters_api, compositions_api, lora_adapter_api, models_api, probes
+from server.config import ServerConfig
+from server.metrics import Metrics
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text()
+FLAG_NAMES = {"adapter_roots": "adapter_root", "api_keys": "api_key"}
+
+
+def test_every_serve_flag_is_in_the_readme_and_the_other_way_round() -> None:
+    fields = {FLAG_NAMES.get(name, name) for name in ServerConfig.__dataclass_fields__}
+    flags = {f"--{name.replace('_', '-')}" for name in fields}
+    rows = re.findall(r"^\| (`--[^|]+) \|", README, re.MULTILINE)
+    assert set(re.findall(r"--[a-z-]+", " ".join(rows))) == flags
+
+
+def test_every_metric_is_in_the_readme_and_the_other_way_round() -> None:
+    families = list(Metrics().registry.collect())
+    names = {f"{m.name}_total" if m.type == "counter" else m.name for m in families}
+    assert set(re.findall(r"lora_compose_[a-z_]+", README)) == names
+
+
+def test_every_method_is_in_the_readme() -> None:
+    table = README.partition("## Stack or merge")[2].partition("\n\nEverything")[0]
+    assert set(METHOD_NAMES) <= set(re.findall(r"`([a-z_]+)`", table))
+
+
+def test_every_path_of_the_operator_s_table_exists() -> None:
+    modules = (adapters_api, compositions_api, lora_adapter_api, models_api, probes)
+    paths = {route.path for module in modules for route in module.ROUTES if isinstance(route, Route)}
+    table = README.partition("## Operate")[2].partition("Our metrics")[0]
+    named = set(re.findall(r"`(/[a-z0-9_/]+)`", table))
+    assert named
+    assert named <= paths
+
+
+def test_every_make_target_in_the_readme_exists() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"make ([a-z]+)", README)) <= targets
+
+
+def test_every_linked_file_exists() -> None:
+    for link in re.findall(r"\]\(([^)#:]+)\)", README):
+        assert (ROOT / link).exists(), link
