@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TypedDict
 
-from adapters.registry import Registry
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.routing import BaseRoute, Route
 
+from adapters.registry import Registry
 from server import adapters_api, compositions_api, lora_adapter_api, models_api, probes
 from server.auth import AuthMiddleware
 from server.engine.launch import Engine

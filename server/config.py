@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from platformdirs import user_data_path
+from adapters.cli_options import default_data_dir
 
 EMBEDDED_BASE = Path(__file__).resolve().parent.parent / "training" / "testbed" / "base"
 EMBEDDED_OPTIONS = (
@@ -25,7 +25,7 @@ class ServerConfig:
     """Address to listen on."""
     port: int = 8000
     """Port to listen on."""
-    data_dir: Path = field(default_factory=lambda: user_data_path("lora-compose"))
+    data_dir: Path = field(default_factory=default_data_dir)
     """Home of the registry: adapters, aliases and saved compositions survive restarts there."""
     adapter_roots: tuple[Path, ...] = ()
     """Directories whose adapters may be registered by path."""

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from adapters.registry import Registry
 from starlette.concurrency import run_in_threadpool
 
+from adapters.registry import Registry
 from server.metrics import Metrics
 from server.residency import Residency
 from server.resolver import Resolver
