@@ -1,0 +1,26 @@
+from vllm.entrypoints.launchers.cli_args import make_arg_parser
+from vllm.platforms import current_platform
+from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+from benchmarks.servers import EMBEDDED_BASE, direct_command, engine_options
+from server.config import EMBEDDED_OPTIONS, ServerConfig
+from server.engine.launch import parse_vllm_args
+from server.serve import vllm_namespace
+
+
+def test_vllms_app_is_compared_with_the_engine_options_that_serve_gives_it() -> None:
+    parser = make_arg_parser(FlexibleArgumentParser())
+    direct = parser.parse_args(engine_options(str(EMBEDDED_BASE), current_platform.is_cpu()))
+    assert vars(direct) == vars(vllm_namespace(ServerConfig(), []))
+
+
+def test_another_base_gets_none_of_the_embedded_ones_options() -> None:
+    parser = make_arg_parser(FlexibleArgumentParser())
+    direct = parser.parse_args(engine_options("org/model", current_platform.is_cpu()))
+    assert vars(direct) == vars(parse_vllm_args(["--model", "org/model"]))
+
+
+def test_the_users_options_come_last_so_that_they_win() -> None:
+    command = direct_command(1, str(EMBEDDED_BASE), on_cpu=True, options=["--max-loras", "2"])
+    assert command[-2:] == ["--max-loras", "2"]
+    assert set(EMBEDDED_OPTIONS) <= set(command)
