@@ -17,6 +17,10 @@ from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 if TYPE_CHECKING:
     from vllm.lora.layers.base_linear import BaseLinearLayerWithLoRA
 
+# Up to this many multiplications a product takes numpy's BLAS, which does those on the calling thread. torch
+# would wake its OpenMP team for each, and on a machine whose cores also serve HTTP the team's barrier costs
+# ten times the arithmetic (docs/cpu-performance.md).
+SMALL_PRODUCT = 262_144
 # Up to this many rows a packed layer's slices share one expand GEMM against a block-diagonal B: fewer calls
 # beat fewer multiplications there.
 BLOCK_DIAGONAL_ROWS = 64
@@ -34,8 +38,17 @@ class Pack:
     lora_b_t: torch.Tensor
     blocks: tuple[tuple[int, int, int, int], ...]
 
+    def is_small(self, rows: int) -> bool:
+        """Whether both products over so many rows are small, and numpy knows the dtype."""
+        width = max(self.lora_a.shape[1], self.lora_b_t.shape[1])
+        return rows * self.lora_a.shape[0] * width <= SMALL_PRODUCT and self.lora_a.dtype == torch.float32
+
     def add_delta(self, y: torch.Tensor, x: torch.Tensor) -> None:
         """`y += x Aᵀ Bᵀ` in place; x is `(n, d_in)`, y `(n, Σ d_out)`."""
+        if self.is_small(x.shape[0]):
+            target = y.numpy()
+            target += (x.numpy() @ self.lora_a.numpy().T) @ self.lora_b_t.numpy()
+            return
         shrunk = functional.linear(x, self.lora_a)
         if len(self.blocks) == 1 or x.shape[0] <= BLOCK_DIAGONAL_ROWS:
             y.addmm_(shrunk, self.lora_b_t)

@@ -24,6 +24,7 @@ from vllm.lora.request import LoRARequest
 from vllm.platforms import current_platform
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 from vllm.v1.engine.exceptions import EngineDeadError
+from vllm.v1.executor.uniproc_executor import UniProcExecutor
 from vllm.v1.metrics.prometheus import get_prometheus_registry
 
 from server.engine.spec import Component, encode_spec
@@ -107,8 +108,20 @@ def parse_vllm_args(arguments: Sequence[str]) -> Namespace:
         # Measured on CPUs without AVX512-BF16: float32 is twice as fast as bfloat16, and exact.
         parser.set_defaults(enforce_eager=True, dtype="float32")
     args = parser.parse_args(list(arguments))
+    if current_platform.is_cpu() and _is_one_process(args):
+        args.distributed_executor_backend = UniProcExecutor
     validate_parsed_serve_args(args)
     return args
+
+
+def _is_one_process(args: Namespace) -> bool:
+    """Whether the model can run in the engine's own process.
+
+    vLLM's default on CPUs is a worker process of its own, which spins for work: on two cores that takes a third
+    to two thirds of the throughput and all of its steadiness (docs/cpu-performance.md).
+    """
+    workers = args.tensor_parallel_size * args.pipeline_parallel_size
+    return args.distributed_executor_backend is None and bool(workers == 1)
 
 
 def set_environment(model: str) -> None:
