@@ -5,6 +5,7 @@ gives them the last slot's adapter. Here a row without an adapter is in no group
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,16 +39,25 @@ class Pack:
     lora_b_t: torch.Tensor
     blocks: tuple[tuple[int, int, int, int], ...]
 
-    def is_small(self, rows: int) -> bool:
-        """Whether both products over so many rows are small, and numpy knows the dtype."""
+    @cached_property
+    def small_rows(self) -> int:
+        """Up to so many rows both products are small; none where numpy does not know the dtype."""
+        if self.lora_a.dtype != torch.float32:
+            return 0
         width = max(self.lora_a.shape[1], self.lora_b_t.shape[1])
-        return rows * self.lora_a.shape[0] * width <= SMALL_PRODUCT and self.lora_a.dtype == torch.float32
+        return SMALL_PRODUCT // (self.lora_a.shape[0] * width)
+
+    @cached_property
+    def arrays(self) -> tuple[np.ndarray, np.ndarray]:
+        """Aᵀ and Bᵀ on the same memory."""
+        return self.lora_a.numpy().T, self.lora_b_t.numpy()
 
     def add_delta(self, y: torch.Tensor, x: torch.Tensor) -> None:
         """`y += x Aᵀ Bᵀ` in place; x is `(n, d_in)`, y `(n, Σ d_out)`."""
-        if self.is_small(x.shape[0]):
+        if x.shape[0] <= self.small_rows:
+            lora_a_t, lora_b_t = self.arrays
             target = y.numpy()
-            target += (x.numpy() @ self.lora_a.numpy().T) @ self.lora_b_t.numpy()
+            target += (x.numpy() @ lora_a_t) @ lora_b_t
             return
         shrunk = functional.linear(x, self.lora_a)
         if len(self.blocks) == 1 or x.shape[0] <= BLOCK_DIAGONAL_ROWS:
@@ -80,7 +90,8 @@ class Group:
     """The rows of a batch that one slot's adapter answers: a slice where adjacent, else their indices."""
 
     slot: int
-    rows: slice | torch.Tensor
+    rows: slice | torch.Tensor | None
+    """None for all of them."""
 
 
 def group_rows(slots: np.ndarray) -> list[Group]:
@@ -91,8 +102,12 @@ def group_rows(slots: np.ndarray) -> list[Group]:
             continue
         rows = np.flatnonzero(slots == slot)
         first, last = int(rows[0]), int(rows[-1]) + 1
-        adjacent = last - first == len(rows)
-        groups.append(Group(int(slot), slice(first, last) if adjacent else torch.from_numpy(rows)))
+        if len(rows) == len(slots):
+            groups.append(Group(int(slot), None))
+        elif last - first == len(rows):
+            groups.append(Group(int(slot), slice(first, last)))
+        else:
+            groups.append(Group(int(slot), torch.from_numpy(rows)))
     return groups
 
 
@@ -146,7 +161,9 @@ class GroupedPunicaWrapper(PunicaWrapperCPU):
             pack = packs.get(group.slot)
             if pack is None:
                 continue
-            if isinstance(group.rows, slice):
+            if group.rows is None:
+                pack.add_delta(y, x)
+            elif isinstance(group.rows, slice):
                 pack.add_delta(y[group.rows], x[group.rows])
             else:
                 part = y[group.rows]

@@ -117,7 +117,7 @@ def parse_vllm_args(arguments: Sequence[str]) -> Namespace:
 def _is_one_process(args: Namespace) -> bool:
     """Whether the model can run in the engine's own process.
 
-    vLLM's default on CPUs is a worker process of its own, which spins for work: on two cores that takes a third
+    The default of vLLM on CPUs is a worker process that spins for work: on two cores that costs a third
     to two thirds of the throughput and all of its steadiness (docs/cpu-performance.md).
     """
     workers = args.tensor_parallel_size * args.pipeline_parallel_size
@@ -126,6 +126,9 @@ def _is_one_process(args: Namespace) -> bool:
 
 def set_environment(model: str) -> None:
     """Defaults vLLM and the Hub client read from the environment; what is set already stays."""
+    if current_platform.is_cpu():
+        # One core is the HTTP server's. An OpenMP team on all of them waits at every barrier for that one.
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) - 1)))
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     if Path(model).is_dir():
         os.environ.setdefault("HF_HUB_OFFLINE", "1")

@@ -55,7 +55,7 @@ def test_a_slot_without_factors_has_no_pack() -> None:
 def test_every_row_with_an_adapter_is_in_exactly_its_own_group(slots: list[int]) -> None:
     answered = np.full(len(slots), -1)
     for group in group_rows(np.asarray(slots, dtype=np.int64)):
-        rows = np.arange(len(slots))[group.rows]
+        rows = np.arange(len(slots))[slice(None) if group.rows is None else group.rows]
         assert (answered[rows] == -1).all()
         answered[rows] = group.slot
     assert answered.tolist() == slots
