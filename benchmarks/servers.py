@@ -31,11 +31,19 @@ DIRECT_OPTIONS = (
     *("--worker-extension-cls", "server.engine.worker.CompositionWorkerExtension"),
     *("--disable-fastapi-docs", "--shutdown-timeout", "5"),
 )
-DIRECT_CPU_OPTIONS = ("--enforce-eager", "--dtype", "float32")
+DIRECT_CPU_OPTIONS = (
+    *("--enforce-eager", "--dtype", "float32"),
+    *("--distributed-executor-backend", "vllm.v1.executor.uniproc_executor.UniProcExecutor"),
+)
 # Our server writes no access log either.
 DIRECT_LOG_OPTIONS = ("--disable-uvicorn-access-log", "--uvicorn-log-level", "warning")
 SHARED_OPTIONS = ("--enable-prompt-tokens-details",)
-ENVIRONMENT = {"VLLM_LOGGING_LEVEL": "WARNING", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}
+ENVIRONMENT = {
+    "VLLM_LOGGING_LEVEL": "WARNING",
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+    "OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) - 1)),
+}
 START_SECONDS = 300
 STOP_SECONDS = 60
 LOG_LINES = 40

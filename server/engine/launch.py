@@ -24,13 +24,13 @@ from vllm.lora.request import LoRARequest
 from vllm.platforms import current_platform
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 from vllm.v1.engine.exceptions import EngineDeadError
-from vllm.v1.executor.uniproc_executor import UniProcExecutor
 from vllm.v1.metrics.prometheus import get_prometheus_registry
 
 from server.engine.spec import Component, encode_spec
 
 logger = logging.getLogger(__name__)
 
+IN_PROCESS = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
 WORKER_EXTENSION = "server.engine.worker.CompositionWorkerExtension"
 
 
@@ -109,7 +109,7 @@ def parse_vllm_args(arguments: Sequence[str]) -> Namespace:
         parser.set_defaults(enforce_eager=True, dtype="float32")
     args = parser.parse_args(list(arguments))
     if current_platform.is_cpu() and _is_one_process(args):
-        args.distributed_executor_backend = UniProcExecutor
+        args.distributed_executor_backend = IN_PROCESS
     validate_parsed_serve_args(args)
     return args
 
