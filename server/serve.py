@@ -37,10 +37,20 @@ DRAIN_SECONDS = 30
 def run(config: ServerConfig, vllm_args: Sequence[str]) -> None:
     """Serve until SIGTERM or SIGINT. Raises LoraComposeError where the data directory cannot be had."""
     signal.signal(signal.SIGTERM, _end_start_up)
+    _log_to_stderr()
     set_environment(config.model)
     args = vllm_namespace(config, vllm_args)
     with Registry(config.data_dir, reserved=args.served_model_name or [args.model]) as registry:
         uvloop.run(_serve(config, args, registry))
+
+
+def _log_to_stderr() -> None:
+    """One line per event of ours; vLLM's loggers have their own handlers."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    for name in ("adapters", "server"):
+        logging.getLogger(name).addHandler(handler)
+        logging.getLogger(name).setLevel(logging.INFO)
 
 
 def _end_start_up(*_: object) -> NoReturn:
