@@ -127,6 +127,9 @@ def _is_one_process(args: Namespace) -> bool:
 def set_environment(model: str) -> None:
     """Defaults vLLM and the Hub client read from the environment; what is set already stays."""
     if current_platform.is_cpu():
+        # vLLM compiles a few samplers' helpers at their first use, which takes seconds and a C++ compiler; a
+        # machine without one would lose its engine to the first request for logprobs.
+        os.environ.setdefault("TORCH_COMPILE_DISABLE", "1")
         # One core is the HTTP server's. An OpenMP team on all of them waits at every barrier for that one.
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) - 1)))
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")

@@ -1,3 +1,5 @@
+from argparse import Namespace
+
 from vllm.entrypoints.launchers.cli_args import make_arg_parser
 from vllm.platforms import current_platform
 from vllm.utils.argparse_utils import FlexibleArgumentParser
@@ -8,16 +10,24 @@ from server.engine.launch import parse_vllm_args
 from server.serve import vllm_namespace
 
 
+def as_text(options: Namespace) -> dict[str, object]:
+    """Options with classes by their full names, which is how a command line says them."""
+    return {
+        name: f"{value.__module__}.{value.__qualname__}" if isinstance(value, type) else value
+        for name, value in vars(options).items()
+    }
+
+
 def test_vllms_app_is_compared_with_the_engine_options_that_serve_gives_it() -> None:
     parser = make_arg_parser(FlexibleArgumentParser())
     direct = parser.parse_args(engine_options(str(EMBEDDED_BASE), current_platform.is_cpu()))
-    assert vars(direct) == vars(vllm_namespace(ServerConfig(), []))
+    assert as_text(direct) == as_text(vllm_namespace(ServerConfig(), []))
 
 
 def test_another_base_gets_none_of_the_embedded_ones_options() -> None:
     parser = make_arg_parser(FlexibleArgumentParser())
     direct = parser.parse_args(engine_options("org/model", current_platform.is_cpu()))
-    assert vars(direct) == vars(parse_vllm_args(["--model", "org/model"]))
+    assert as_text(direct) == as_text(parse_vllm_args(["--model", "org/model"]))
 
 
 def test_the_users_options_come_last_so_that_they_win() -> None:
