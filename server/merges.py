@@ -18,12 +18,13 @@ from typing import Any
 import torch
 from starlette.concurrency import run_in_threadpool
 
-from adapters import merge
+from adapters import composition, merge
 from adapters.registry import Registry
+from adapters.store import Version
 from server.engine.spec import Component
 from server.metrics import Metrics
-from server.residency import Servable
 from server.resolver import Pinned
+from server.servable import Member, Servable
 
 logger = logging.getLogger(__name__)
 
@@ -52,10 +53,9 @@ class Merges:
     async def servable(self, pinned: Pinned) -> Servable:
         """A stack as it is; a merge built first, or found built."""
         if pinned.composition.is_stack:
-            parts = tuple(Component(str(version.directory), m.weight) for m, version in pinned.versions)
-            return Servable(pinned.name, parts, pinned.ids, pinned.digests)
-        directory = await self._directory(pinned)
-        return Servable(pinned.name, (Component(str(directory), 1.0),), pinned.ids, pinned.digests)
+            return Servable(pinned.name, tuple(_member(m, version) for m, version in pinned.versions))
+        merged = Component(str(await self._directory(pinned)), 1.0, pinned.rank)
+        return Servable(pinned.name, (Member(merged, pinned.ids, pinned.digests),))
 
     async def report(self, pinned: Pinned) -> dict[str, Any] | None:
         """What a merge loses against the exact stack (see `adapters.report`); None for a stack."""
@@ -99,6 +99,11 @@ class Merges:
         self._metrics.merge_seconds.observe(seconds)
         logger.info("merged %s in %.2f s", pinned.name, seconds)
         return path
+
+
+def _member(member: composition.Member, version: Version) -> Member:
+    component = Component(str(version.directory), member.weight, version.rank)
+    return Member(component, frozenset({version.id}), frozenset({version.digest}))
 
 
 def merge_key(pinned: Pinned) -> str:

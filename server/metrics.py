@@ -29,14 +29,40 @@ class Metrics:
             registry=self.registry,
         )
         self.resident = Gauge(
-            "lora_compose_resident_compositions", "Compositions in the engine", registry=self.registry
+            "lora_compose_prepared_adapters",
+            "Adapters in the engine's host memory, or on their way there",
+            registry=self.registry,
+        )
+        self.active = Gauge(
+            "lora_compose_active_slots", "Engine slots with requests in flight", registry=self.registry
+        )
+        self.queued = Gauge(
+            "lora_compose_queued_requests",
+            "Requests waiting for a slot or for room in host memory",
+            registry=self.registry,
+        )
+        self.hits = Counter(
+            "lora_compose_residency_hits",
+            "Requests whose adapters were all in host memory, or on their way there",
+            registry=self.registry,
+        )
+        self.misses = Counter(
+            "lora_compose_residency_misses",
+            "Requests for which something had to be prepared",
+            registry=self.registry,
         )
         self.evictions = Counter(
-            "lora_compose_evictions", "Compositions removed from the engine", registry=self.registry
+            "lora_compose_evictions", "Adapters removed from the engine's host memory", registry=self.registry
+        )
+        self.queue_seconds = Histogram(
+            "lora_compose_queue_duration_seconds",
+            "Waiting for a slot and for room in host memory",
+            buckets=SECONDS,
+            registry=self.registry,
         )
         self.prepare_seconds = Histogram(
             "lora_compose_prepare_duration_seconds",
-            "Building a composition in the engine's host memory",
+            "Building an adapter in the engine's host memory",
             buckets=SECONDS,
             registry=self.registry,
         )

@@ -1,179 +1,263 @@
-"""Which compositions the engine holds, and for whom: prepared once, kept while used, removed for good.
+"""Where compositions are and for whom: prepared in host memory, active in a slot, in the order of the queue.
 
-A composition is built once for any number of waiting requests, has at least one request in flight until the
-last is released, and only then may be evicted, least recently used first. Nobody else adds to the engine or
-removes from it. All of it runs on the event loop; nothing here is for threads.
+A request holds its parts (see `host_memory`) and a slot for as long as it runs. Where there is no room it
+queues: others may overtake it while that costs it nothing, but nobody does once it has waited for `PATIENCE`
+seconds, so it waits at most that long and then for the requests before it. All of it runs on the event loop;
+state changes only between two awaits, and what a request holds is given back without one.
 """
 
 import asyncio
-import itertools
 import logging
 import time
-from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
+from adapters.errors import Unservable
 from server.engine.spec import Component
+from server.host_memory import HostMemory, PreparingEngine, Sweep
 from server.metrics import Metrics
+from server.parts import Order, Part, orders_of
+from server.servable import Servable
 
 logger = logging.getLogger(__name__)
 
-
-Sweep = Callable[[frozenset[str]], Awaitable[None]]
-"""Deletes the files of removed adapters, except those whose digests it is given."""
+PATIENCE = 0.5
 
 
-@dataclass(frozen=True)
-class Servable:
-    """A composition ready for the engine: its canonical name, and the store directories it is made of."""
+class LoraEngine(PreparingEngine, Protocol):
+    """What residency needs of the engine."""
 
-    name: str
-    components: tuple[Component, ...]
-    versions: frozenset[str]
-    """`name@number` of every adapter it depends on, also those that went into a merge."""
-    digests: frozenset[str]
-    """The bytes of those versions."""
+    @property
+    def runtime_weights(self) -> bool: ...
 
+    def offer(self, name: str, lora_int_id: int, components: Sequence[Component]) -> None: ...
 
-class LoraEngine(Protocol):
-    """What residency needs of the engine. Both calls mutate it; an `add_lora` that raises changed nothing."""
-
-    async def add_lora(self, name: str, lora_int_id: int, components: Sequence[Component]) -> None: ...
-
-    async def remove_lora(self, name: str, lora_int_id: int) -> None: ...
+    def retract(self, name: str) -> None: ...
 
 
-@dataclass
-class Resident:
-    """One composition in the engine, or on its way there."""
+@dataclass(eq=False)
+class Bundle:
+    """What vLLM takes for one adapter: a set of parts. It fills one slot while it has requests."""
+
+    key: tuple[str, ...]
+    lora_int_id: int
+    names: "Counter[str]" = field(default_factory=Counter)
+    """Requests in flight by canonical name; vLLM's app answers to these names, and to no other."""
+
+
+@dataclass(eq=False)
+class Held:
+    """What an admitted request has to give back, once."""
 
     servable: Servable
-    lora_int_id: int
-    prepared: "asyncio.Task[None]"
-    users: int = 0
-    """Requests that wait for it or use it. Above 0 it may not be evicted."""
-    withdrawn: bool = False
-    """An adapter in it was removed: it leaves with its last user and takes no new ones."""
+    parts: tuple[Part, ...]
+    bundle: Bundle | None
+
+
+@dataclass(eq=False)
+class Ticket:
+    """A request in the queue, since a time on the monotonic clock."""
+
+    servable: Servable
+    orders: tuple[Order, ...]
+    needs_slot: bool
+    since: float
+    admitted: "asyncio.Future[Held]"
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """Requests with the same parts share a slot."""
+        return tuple(sorted(order.key for order in self.orders))
 
 
 class Residency:
-    """Owner of the engine's set of adapters. At most `capacity` compositions are resident at a time."""
+    """Owner of the engine's adapters: `capacity` parts in host memory, `slots` sets of them in use."""
 
-    def __init__(self, engine: LoraEngine, capacity: int, metrics: Metrics, sweep: Sweep) -> None:
+    def __init__(self, engine: LoraEngine, capacity: int, slots: int, metrics: Metrics, sweep: Sweep) -> None:
+        self.slots = slots
+        self.host = HostMemory(engine, capacity, metrics, self._admit)
         self._engine = engine
-        self._capacity = capacity
         self._metrics = metrics
         self._sweep = sweep
-        self._ids = itertools.count(1)
-        self._residents: OrderedDict[str, Resident] = OrderedDict()
-        self._changed = asyncio.Condition()
+        self._bundles: dict[tuple[str, ...], Bundle] = {}
+        self._queue: list[Ticket] = []
+        self._sweeps: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
-    async def hold(self, servable: Servable) -> AsyncIterator[None]:
-        """The composition is in the engine for as long as the context is open.
+    async def hold(self, servable: Servable, *, needs_slot: bool = True) -> AsyncIterator[None]:
+        """The composition is prepared and, with a slot, served for as long as the context is open.
 
-        Waits while every resident one is in use. Raises what `add_lora` raised, to every waiter.
+        Queues where there is no room. Raises what building it raised, to all who wait for it, and Unservable
+        where there can never be room.
         """
-        resident = await self._enter(servable)
+        held = await self._admission(servable, needs_slot)
         try:
-            await asyncio.shield(resident.prepared)
+            for part in held.parts:
+                if not part.is_ready:
+                    await asyncio.shield(part.prepared)
             yield
         finally:
-            resident.users -= 1
-            await self._left(resident)
+            self._give_back(held)
 
-    async def _enter(self, servable: Servable) -> Resident:
-        async with self._changed:
-            while True:
-                resident = self._residents.get(servable.name)
-                if resident is not None and not resident.withdrawn:
-                    self._residents.move_to_end(servable.name)
-                    break
-                if resident is None and await self._make_room():
-                    resident = self._begin(servable)
-                    break
-                await self._changed.wait()
-            resident.users += 1
-            return resident
+    async def _admission(self, servable: Servable, needs_slot: bool) -> Held:
+        admitted: asyncio.Future[Held] = asyncio.get_running_loop().create_future()
+        ticket = Ticket(servable, self._orders(servable), needs_slot, time.monotonic(), admitted)
+        self._queue.append(ticket)
+        self._admit()
+        try:
+            return await admitted
+        except asyncio.CancelledError:
+            if admitted.cancelled():
+                self._queue.remove(ticket)
+                self._admit()
+            elif admitted.exception() is None:
+                self._give_back(admitted.result())
+            raise
+        finally:
+            self._metrics.queue_seconds.observe(time.monotonic() - ticket.since)
 
-    async def _make_room(self) -> bool:
-        """Whether there is room for one more, evicting the least recently used idle one if need be."""
-        if len(self._residents) < self._capacity:
-            return True
-        idle = next((r for r in self._residents.values() if not r.users and r.prepared.done()), None)
-        if idle is None:
-            return False
-        await self._evict(idle)
-        return True
+    def _orders(self, servable: Servable) -> tuple[Order, ...]:
+        return orders_of(servable, runtime_weights=self._engine.runtime_weights)
 
-    def _begin(self, servable: Servable) -> Resident:
-        lora_int_id = next(self._ids)
-        task = asyncio.create_task(self._prepare(servable, lora_int_id))
-        resident = Resident(servable, lora_int_id, task)
-        self._residents[servable.name] = resident
-        self._metrics.resident.set(len(self._residents))
-        return resident
+    def _admit(self) -> None:
+        """Let in whom there is room for, in order; past one who has waited too long nobody goes."""
+        now, ahead = time.monotonic(), set[str]()
+        for ticket in list(self._queue):
+            if ticket.admitted.cancelled():
+                continue
+            try:
+                held = self._try(ticket, ahead)
+            except Unservable as error:
+                self._queue.remove(ticket)
+                ticket.admitted.set_exception(error)
+                continue
+            if held is not None:
+                self._queue.remove(ticket)
+                ticket.admitted.set_result(held)
+            elif now - ticket.since >= PATIENCE:
+                break
+            else:
+                ahead.update(ticket.key)
+        self._metrics.queued.set(len(self._queue))
 
-    async def _prepare(self, servable: Servable, lora_int_id: int) -> None:
-        started = time.perf_counter()
-        await self._engine.add_lora(servable.name, lora_int_id, servable.components)
-        seconds = time.perf_counter() - started
-        self._metrics.prepare_seconds.observe(seconds)
-        logger.info("prepared %s as %d in %.3f s", servable.name, lora_int_id, seconds)
+    def _try(self, ticket: Ticket, ahead: set[str]) -> Held | None:
+        """Its parts and its slot, all or nothing; `ahead` are the parts of those before it in the queue."""
+        self._check_fits(ticket)
+        missing = [order for order in ticket.orders if order.key not in self.host]
+        if not self.host.make_room(len(missing), {*ticket.key, *ahead}):
+            return None
+        if ticket.needs_slot and ticket.key not in self._bundles and len(self._bundles) >= self.slots:
+            for order in missing:  # prepared by the time there is a slot
+                self.host.begin(order)
+            return None
+        (self._metrics.misses if missing else self._metrics.hits).inc()
+        parts = tuple(self.host.enter(order) for order in ticket.orders)
+        return Held(ticket.servable, parts, self._take_slot(ticket, parts) if ticket.needs_slot else None)
 
-    async def _left(self, resident: Resident) -> None:
-        async with self._changed:
-            if not resident.users:
-                await self._leave_alone(resident)
-            self._changed.notify_all()
+    def _check_fits(self, ticket: Ticket) -> None:
+        room = self.host.room_beside_pinned(ticket.key)
+        if len(ticket.orders) > room:
+            raise Unservable(
+                "too_many_members",
+                f"{ticket.servable.name} needs {len(ticket.orders)} places in host memory; {room} are not "
+                "pinned (--max-cpu-loras).",
+                "adapters",
+            )
 
-    async def _leave_alone(self, resident: Resident) -> None:
-        """What becomes of a resident without users: kept, unless it failed or was withdrawn."""
-        if resident.prepared.done() and _failed(resident.prepared):
-            self._drop(resident)
-        elif resident.withdrawn:
-            await self._evict(resident)
-            await self._sweep(self._held_digests())
+    def _take_slot(self, ticket: Ticket, parts: tuple[Part, ...]) -> Bundle:
+        bundle = self._bundles.get(ticket.key)
+        if bundle is None:
+            lora_int_id = parts[0].lora_int_id if len(parts) == 1 else self.host.new_id()
+            bundle = self._bundles[ticket.key] = Bundle(ticket.key, lora_int_id)
+        name = ticket.servable.name
+        if not bundle.names[name]:
+            self._engine.offer(name, bundle.lora_int_id, ticket.servable.components)
+        bundle.names[name] += 1
+        self._metrics.active.set(len(self._bundles))
+        return bundle
 
-    async def _evict(self, resident: Resident) -> None:
-        self._drop(resident)
-        await self._engine.remove_lora(resident.servable.name, resident.lora_int_id)
-        self._metrics.evictions.inc()
-        logger.info("evicted %s", resident.servable.name)
+    def _give_back(self, held: Held) -> None:
+        if held.bundle is not None:
+            self._free_slot(held.bundle, held.servable.name)
+        for part in held.parts:
+            self.host.leave(part)
+        if any(part.is_withdrawn for part in held.parts):
+            task = asyncio.create_task(self._swept())
+            self._sweeps.add(task)
+            task.add_done_callback(self._sweeps.discard)
+        self._admit()
 
-    def _drop(self, resident: Resident) -> None:
-        if self._residents.get(resident.servable.name) is resident:
-            del self._residents[resident.servable.name]
-        self._metrics.resident.set(len(self._residents))
+    def _free_slot(self, bundle: Bundle, name: str) -> None:
+        bundle.names[name] -= 1
+        if not bundle.names[name]:
+            del bundle.names[name]
+            self._engine.retract(name)
+        if not bundle.names:
+            del self._bundles[bundle.key]
+        self._metrics.active.set(len(self._bundles))
+
+    def prefetch(self, servable: Servable) -> None:
+        """Begin to build what is missing, where that evicts nothing and keeps nobody waiting."""
+        for order in self._orders(servable):
+            if order.key not in self.host and not self._queue and len(self.host.parts()) < self.host.capacity:
+                self.host.begin(order)
+
+    async def pin(self, servable: Servable) -> None:
+        """Keep one adapter in host memory until it is unpinned. Raises Conflict("pins_exhausted")."""
+        (order,) = self._orders(servable)
+        self.host.pin(order)
+        async with self.hold(servable, needs_slot=False):
+            pass
+
+    def unpin(self, versions: frozenset[str]) -> None:
+        """They may be evicted again."""
+        self.host.pinned -= versions
+        self._admit()
 
     async def withdraw(self, versions: frozenset[str]) -> None:
-        """These versions are removed: requests in flight finish, idle residents go now, files when unused."""
-        async with self._changed:
-            gone = [r for r in self._residents.values() if r.servable.versions & versions]
-            for resident in gone:
-                resident.withdrawn = True
-            for resident in [r for r in gone if not r.users]:
-                await self._evict(resident)
-            await self._sweep(self._held_digests())
-            self._changed.notify_all()
+        """These versions are removed: requests in flight finish, idle parts go now, files when unused."""
+        self.host.withdraw(versions)
+        await self._swept()
+        self._admit()
 
-    def _held_digests(self) -> frozenset[str]:
-        return frozenset().union(*(resident.servable.digests for resident in self._residents.values()))
+    async def _swept(self) -> None:
+        await self.host.settled()
+        waiting = (ticket.servable.digests for ticket in self._queue)
+        await self._sweep(frozenset(self.host.digests()).union(*waiting))
 
-    def names(self) -> list[str]:
-        """Resident compositions, least recently used first."""
-        return list(self._residents)
+    def state(self) -> dict[str, Any]:
+        """What is where, as JSON: host memory, slots and queue."""
+        return {
+            "runtime_weights": self._engine.runtime_weights,
+            "host": {
+                "capacity": self.host.capacity,
+                "adapters": [
+                    {
+                        "id": part.order.label,
+                        "state": "prepared" if part.is_ready else "preparing",
+                        "requests": part.users,
+                        "pinned": self.host.is_pinned(part),
+                        "prepare_seconds": part.prepared.result() if part.is_ready else None,
+                    }
+                    for part in self.host.parts()
+                ],
+            },
+            "active": {
+                "slots": self.slots,
+                "compositions": [dict(bundle.names) for bundle in self._bundles.values()],
+            },
+            "queued": len(self._queue),
+        }
 
     def check_integrity(self) -> None:
-        """Assert what must hold between any two awaits: ids unique, within capacity, no count below zero."""
-        residents = list(self._residents.values())
-        assert len({resident.lora_int_id for resident in residents}) == len(residents)
-        assert len(residents) <= self._capacity
-        assert all(resident.users >= 0 for resident in residents)
-        assert all(name == resident.servable.name for name, resident in self._residents.items())
-
-
-def _failed(task: "asyncio.Task[None]") -> bool:
-    return task.cancelled() or task.exception() is not None
+        """Assert what must hold between any two awaits: within capacity, and every count accounted for."""
+        self.host.check_integrity()
+        assert len(self._bundles) <= self.slots
+        assert all(bundle.names and min(bundle.names.values()) > 0 for bundle in self._bundles.values())
+        for part in self.host.parts():
+            requests = sum(b.names.total() for b in self._bundles.values() if part.order.key in b.key)
+            assert part.users >= requests, (part.order.label, part.users, requests)
+        assert all(not ticket.admitted.done() or ticket.admitted.cancelled() for ticket in self._queue)

@@ -98,7 +98,7 @@ async def assemble(config: ServerConfig, engine: Engine, registry: Registry) -> 
         resolver.registry_changed()
         metrics.registered.set(len(registry.names()))
 
-    residency = Residency(engine, engine.max_cpu_loras, metrics, sweep)
+    residency = Residency(engine, engine.max_cpu_loras, engine.max_loras, metrics, sweep)
     changed()
     with Merges(registry, engine.base, metrics) as merges:
         yield Parts(

@@ -1,114 +1,75 @@
-"""LoRA on CPUs: group a batch's rows by adapter, two GEMMs a group, at the adapter's true rank.
+"""LoRA on CPUs: group a batch's rows by what they ask for, two products a group, at the true rank.
 
 Upstream's CPU ops gather one LoRA-B matrix per token, and index it with −1 for base rows, which silently
-gives them the last slot's adapter. Here a row without an adapter is in no group and is never touched.
+gives them the last slot's adapter. Here a row without an adapter is in no group and is never touched; and
+since a request's weights are applied between the two products, a stack needs no factors of its own.
 """
 
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
-from torch.nn import functional
 from typing_extensions import override
 from vllm.lora.layers import LoRAMapping
 from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 
-if TYPE_CHECKING:
-    from vllm.lora.layers.base_linear import BaseLinearLayerWithLoRA
+from server.engine.batch import Batch, Group
+from server.engine.packs import Pack, join
 
 # Up to this many multiplications a product takes numpy's BLAS, which does those on the calling thread. torch
 # would wake its OpenMP team for each, and on a machine whose cores also serve HTTP the team's barrier costs
-# ten times the arithmetic (docs/cpu-performance.md).
+# ten times the arithmetic (docs/cpu-performance.md). Without a team torch is the slower one until much later.
 SMALL_PRODUCT = 262_144
-# Up to this many rows a packed layer's slices share one expand GEMM against a block-diagonal B: fewer calls
-# beat fewer multiplications there.
-BLOCK_DIAGONAL_ROWS = 64
+SMALL_PRODUCT_ALONE = 1 << 22
+# A stack's members share their two products up to this many elements; above, copying costs more than calls.
+JOINED_ELEMENTS = 1 << 16
+MAX_JOINED = 64
+
+Layer = int
+"""`id` of a layer's stacked-A tuple, which it hands us with every call and which lives as long as it does."""
+Member = Mapping[Layer, Pack]
+"""One adapter, prepared."""
 
 
-@dataclass(frozen=True)
-class Pack:
-    """One slot's factors for one layer, all slices together.
+@dataclass(frozen=True, eq=False)
+class Product:
+    """One group's rows times one pack."""
 
-    `lora_a` is `(R, d_in)`, `lora_b_t` is `(R, Σ d_out)` and block-diagonal, R the sum of the slices' ranks;
-    `blocks` holds `(r0, r1, o0, o1)` of each slice that has factors.
-    """
+    rows: slice
+    pack: Pack
+    weights: np.ndarray | None
 
-    lora_a: torch.Tensor
-    lora_b_t: torch.Tensor
-    blocks: tuple[tuple[int, int, int, int], ...]
 
-    @cached_property
-    def small_rows(self) -> int:
-        """Up to so many rows both products are small; none where numpy does not know the dtype."""
-        if self.lora_a.dtype != torch.float32:
-            return 0
-        width = max(self.lora_a.shape[1], self.lora_b_t.shape[1])
-        return SMALL_PRODUCT // (self.lora_a.shape[0] * width)
+@dataclass(frozen=True, eq=False)
+class LayerPlan:
+    """What a batch does in one layer."""
 
-    @cached_property
-    def arrays(self) -> tuple[np.ndarray, np.ndarray]:
-        """Aᵀ and Bᵀ on the same memory."""
-        return self.lora_a.numpy().T, self.lora_b_t.numpy()
+    order: slice | np.ndarray
+    products: tuple[Product, ...]
+    is_small: bool
+    """Whether the calling thread does better alone."""
 
-    def add_delta(self, y: torch.Tensor, x: torch.Tensor) -> None:
-        """`y += x Aᵀ Bᵀ` in place; x is `(n, d_in)`, y `(n, Σ d_out)`."""
-        if x.shape[0] <= self.small_rows:
-            lora_a_t, lora_b_t = self.arrays
-            target = y.numpy()
-            target += (x.numpy() @ lora_a_t) @ lora_b_t
+    def add_deltas(self, y: torch.Tensor, x: torch.Tensor) -> None:
+        """In place; x is `(rows, d_in)` and y `(rows, width)` of the whole batch."""
+        if self.is_small:
+            self._add_alone(y.numpy(), x.numpy())
             return
-        shrunk = functional.linear(x, self.lora_a)
-        if len(self.blocks) == 1 or x.shape[0] <= BLOCK_DIAGONAL_ROWS:
-            y.addmm_(shrunk, self.lora_b_t)
-            return
-        for r0, r1, o0, o1 in self.blocks:
-            y[:, o0:o1].addmm_(shrunk[:, r0:r1], self.lora_b_t[r0:r1, o0:o1])
+        order = self.order if isinstance(self.order, slice) else torch.from_numpy(self.order)
+        part, inputs = y[order], x[order]
+        for product in self.products:
+            product.pack.add_delta(part[product.rows], inputs[product.rows], product.weights)
+        if not isinstance(order, slice):
+            y[order] = part
 
-
-def pack_slot(layer: "BaseLinearLayerWithLoRA", slot: int, ranks: list[int]) -> Pack | None:
-    """A slot's factors out of vLLM's zero-padded (and, under tensor parallelism, sharded) buffers."""
-    widths = [b.shape[2] for b in layer.lora_b_stacked]
-    used = [i for i, rank in enumerate(ranks) if rank]
-    if not used:
-        return None
-    lora_a = torch.cat([layer.lora_a_stacked[i][slot, 0, : ranks[i]] for i in used])
-    lora_b_t = lora_a.new_zeros(lora_a.shape[0], sum(widths))
-    blocks, row = [], 0
-    for i in used:
-        o0 = sum(widths[:i])
-        block = (row, row + ranks[i], o0, o0 + widths[i])
-        lora_b_t[block[0] : block[1], block[2] : block[3]] = layer.lora_b_stacked[i][slot, 0, :, : ranks[i]].T
-        blocks.append(block)
-        row = block[1]
-    return Pack(lora_a, lora_b_t, tuple(blocks))
-
-
-@dataclass(frozen=True)
-class Group:
-    """The rows of a batch that one slot's adapter answers: a slice where adjacent, else their indices."""
-
-    slot: int
-    rows: slice | torch.Tensor | None
-    """None for all of them."""
-
-
-def group_rows(slots: np.ndarray) -> list[Group]:
-    """Rows by slot; −1 means no adapter. `slots` is `(tokens,)`."""
-    groups = []
-    for slot in np.unique(slots):
-        if slot < 0:
-            continue
-        rows = np.flatnonzero(slots == slot)
-        first, last = int(rows[0]), int(rows[-1]) + 1
-        if len(rows) == len(slots):
-            groups.append(Group(int(slot), None))
-        elif last - first == len(rows):
-            groups.append(Group(int(slot), slice(first, last)))
-        else:
-            groups.append(Group(int(slot), torch.from_numpy(rows)))
-    return groups
+    def _add_alone(self, y: np.ndarray, x: np.ndarray) -> None:
+        part, inputs = y[self.order], x[self.order]
+        for product in self.products:
+            product.pack.add_delta_alone(part[product.rows], inputs[product.rows], product.weights)
+        if not isinstance(self.order, slice):
+            y[self.order] = part
 
 
 class GroupedPunicaWrapper(PunicaWrapperCPU):
@@ -116,18 +77,21 @@ class GroupedPunicaWrapper(PunicaWrapperCPU):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._groups: list[Group] = []
-        # A layer hands us its stacked-A tuple with every call; the tuple lives as long as the layer.
-        self._packs: dict[int, dict[int, Pack]] = {}
+        self._batch: Batch | None = None
+        self._members: Callable[[str], Member] = _no_member
+        self._plans: dict[Layer, LayerPlan | None] = {}
+        self._joined: OrderedDict[tuple[str, ...], dict[Layer, Pack | None]] = OrderedDict()
 
-    def pack(self, layer: "BaseLinearLayerWithLoRA", slot: int, ranks: list[int]) -> None:
-        """Note a slot's new content. Valid until the slot is packed again."""
-        packs = self._packs.setdefault(id(layer.lora_a_stacked), {})
-        pack = pack_slot(layer, slot, ranks)
-        if pack is None:
-            packs.pop(slot, None)
-        else:
-            packs[slot] = pack
+    def begin_batch(self, batch: Batch, members: Callable[[str], Member]) -> None:
+        """The rows to come. `members` gives an adapter of the store, by its directory."""
+        self._batch = batch if batch.groups else None
+        self._members = members
+        self._plans = {}
+
+    def forget(self, directory: str) -> None:
+        """An adapter leaves host memory."""
+        for members in [members for members in self._joined if directory in members]:
+            del self._joined[members]
 
     @override
     def update_metadata(
@@ -138,9 +102,7 @@ class GroupedPunicaWrapper(PunicaWrapperCPU):
         vocab_size: int,
         **kwargs: Any,
     ) -> None:
-        slot_of = {lora_id: slot for slot, lora_id in enumerate(lora_index_to_id) if lora_id is not None}
-        slots = [slot_of[lora_id] if lora_id > 0 else -1 for lora_id in mapping.index_mapping]
-        self._groups = group_rows(np.asarray(slots, dtype=np.int64))
+        """Slots say nothing here: `begin_batch` does."""
 
     @override
     def add_lora_linear(
@@ -155,17 +117,48 @@ class GroupedPunicaWrapper(PunicaWrapperCPU):
         buffer: tuple[torch.Tensor, ...] | None = None,
         **kwargs: Any,
     ) -> None:
-        """`y[rows] += x[rows] Aᵀ Bᵀ` for each group; `scale` is 1 by construction (see `stacking`)."""
-        packs = self._packs.get(id(lora_a_stacked), {})
-        for group in self._groups:
-            pack = packs.get(group.slot)
-            if pack is None:
-                continue
-            if group.rows is None:
-                pack.add_delta(y, x)
-            elif isinstance(group.rows, slice):
-                pack.add_delta(y[group.rows], x[group.rows])
-            else:
-                part = y[group.rows]
-                pack.add_delta(part, x[group.rows])
-                y[group.rows] = part
+        """`y[rows] += (x[rows] Aᵀ ∘ w) Bᵀ` for each group; `scale` is 1 by construction (see `stacking`)."""
+        if self._batch is None:
+            return
+        layer = id(lora_a_stacked)
+        if layer not in self._plans:
+            self._plans[layer] = self._plan(layer, self._batch, y.dtype)
+        plan = self._plans[layer]
+        if plan is not None:
+            plan.add_deltas(y, x)
+
+    def _plan(self, layer: Layer, batch: Batch, dtype: torch.dtype) -> LayerPlan | None:
+        products = tuple(product for group in batch.groups for product in self._products(layer, group))
+        if not products:
+            return None
+        largest = max(batch.rows * p.pack.rank * max(p.pack.lora_a.shape[1], p.pack.width) for p in products)
+        limit = SMALL_PRODUCT_ALONE if torch.get_num_threads() == 1 else SMALL_PRODUCT
+        return LayerPlan(batch.order, products, dtype == torch.float32 and largest <= limit)
+
+    def _products(self, layer: Layer, group: Group) -> list[Product]:
+        packs = [self._members(directory).get(layer) for directory in group.members]
+        if len(packs) > 1 and sum(pack.elements for pack in packs if pack) <= JOINED_ELEMENTS:
+            joined = self._join(layer, group.members, packs)
+            packs = [joined]
+        else:
+            joined = None
+        products = []
+        for member, pack in enumerate(packs):
+            if pack is not None:
+                of_rank = pack.members if pack is joined else np.full(pack.rank, member)
+                weights = None if group.weights is None else group.weights[..., of_rank]
+                products.append(Product(group.rows, pack, weights))
+        return products
+
+    def _join(self, layer: Layer, members: tuple[str, ...], packs: Sequence[Pack | None]) -> Pack | None:
+        layers = self._joined.setdefault(members, {})
+        self._joined.move_to_end(members)
+        if len(self._joined) > MAX_JOINED:
+            self._joined.popitem(last=False)
+        if layer not in layers:
+            layers[layer] = join(packs)
+        return layers[layer]
+
+
+def _no_member(directory: str) -> Member:
+    raise KeyError(directory)

@@ -4,6 +4,7 @@ vLLM's options stay vLLM's: what `serve` does not know itself is handed to vLLM'
 defaults differ, and only where a LoRA server or a CPU wants another one.
 """
 
+import asyncio
 import logging
 import os
 from argparse import Namespace
@@ -26,11 +27,13 @@ from vllm.utils.argparse_utils import FlexibleArgumentParser
 from vllm.v1.engine.exceptions import EngineDeadError
 from vllm.v1.metrics.prometheus import get_prometheus_registry
 
+from server.engine.folding import why_not_foldable
 from server.engine.spec import Component, encode_spec
 
 logger = logging.getLogger(__name__)
 
 IN_PROCESS = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
+PREPARE_POLL_SECONDS = 0.002
 WORKER_EXTENSION = "server.engine.worker.CompositionWorkerExtension"
 
 
@@ -56,27 +59,56 @@ class Engine:
     max_loras: int
     max_cpu_loras: int
     dtype: torch.dtype
+    runtime_weights: bool
+    """Whether the kernels take weights per request: one build then serves every weighting of its members."""
 
-    async def add_lora(self, name: str, lora_int_id: int, components: Sequence[Component]) -> None:
-        """Build `name` in the workers and let vLLM's app serve it.
+    async def prepare(self, lora_int_id: int, components: Sequence[Component]) -> None:
+        """Build in the workers' background; returns when every worker has it.
 
         Raises AdapterNotPrepared, and then nothing has changed.
         """
-        lora_request = LoRARequest(name, lora_int_id, encode_spec(components))
-        try:
-            added = await self.client.add_lora(lora_request)
-        except EngineDeadError:
-            raise
-        except Exception as error:
-            raise AdapterNotPrepared(str(error)) from error
-        if not added:
-            raise AdapterNotPrepared(f"the engine did not keep {name}")
-        self.models.lora_requests[name] = lora_request
+        spec, pause = encode_spec(components), PREPARE_POLL_SECONDS
+        while True:
+            states = await self.client.collective_rpc("prepare_adapter", args=(lora_int_id, spec))
+            for state, reason in states:
+                if state == "failed":
+                    raise AdapterNotPrepared(reason)
+            if all(state == "prepared" for state, _ in states):
+                return
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.5, PREPARE_POLL_SECONDS * 50)
 
-    async def remove_lora(self, name: str, lora_int_id: int) -> None:
-        """Take `name` from vLLM's app and out of the workers' memory. It must have no request in flight."""
+    async def forget(self, lora_int_id: int, components: Sequence[Component]) -> None:
+        """Take it out of the workers' memory. It must have no request in flight."""
+        await self.client.collective_rpc("forget_adapter", args=(lora_int_id, encode_spec(components)))
+
+    def offer(self, name: str, lora_int_id: int, components: Sequence[Component]) -> None:
+        """Let vLLM's app answer to `name`."""
+        self.models.lora_requests[name] = LoRARequest(name, lora_int_id, encode_spec(components))
+
+    def retract(self, name: str) -> None:
+        """vLLM's app no longer answers to `name`."""
         self.models.lora_requests.pop(name, None)
-        await self.client.remove_lora(lora_int_id)
+
+    async def why_not_foldable(self, components: Sequence[Component]) -> str | None:
+        """What keeps these from being fused into the base, in words; None where nothing does."""
+        return await asyncio.to_thread(why_not_foldable, self.model_dir, components)
+
+    async def load_base(self, components: Sequence[Component], progress: Path) -> None:
+        """Load the base with `components` folded in, or plain; requests in flight go on afterwards.
+
+        They are frozen meanwhile, and what they have in the KV cache is computed anew: no block of it
+        outlives the weights it was made with. Where this raises, generation stays paused.
+        """
+        await self.client.pause_generation(mode="keep", clear_cache=True)
+        args = (str(self.model_dir), encode_spec(components), str(progress))
+        await self.client.collective_rpc("load_base", args=args)
+        await self.client.resume_generation()
+
+    async def resident(self) -> list[dict[str, Any]]:
+        """What each worker has in host memory and in its slots."""
+        found: list[dict[str, Any]] = await self.client.collective_rpc("prepared_adapters")
+        return found
 
     async def is_healthy(self) -> bool:
         """Whether vLLM holds its engine for alive."""
@@ -144,7 +176,7 @@ async def launch(args: Namespace) -> AsyncIterator[Engine]:
     Raises PluginMissing where it would answer wrongly.
     """
     async with build_async_engine_client(args) as client:
-        await _check_plugin(client)
+        runtime_weights = await _check_plugin(client)
         tasks = await client.get_supported_tasks()
         app = build_app(args, tasks, client.model_config)
         await init_app_state(client, app.state, args, tasks)
@@ -161,17 +193,21 @@ async def launch(args: Namespace) -> AsyncIterator[Engine]:
                 max_loras=config.lora_config.max_loras,
                 max_cpu_loras=config.lora_config.max_cpu_loras,
                 dtype=config.lora_config.lora_dtype,
+                runtime_weights=runtime_weights,
             )
 
 
-async def _check_plugin(client: Any) -> None:
-    for backend in await client.collective_rpc("lora_backend"):
+async def _check_plugin(client: Any) -> bool:
+    """Whether the workers weigh rows per request. Raises PluginMissing."""
+    backends = await client.collective_rpc("lora_backend")
+    for backend in backends:
         grouped = backend["grouped"] or not current_platform.is_cpu()
         if not (backend["composes"] and grouped):
             raise PluginMissing(
                 f"vLLM's worker runs without lora-compose's plugin ({backend}); is the package installed in "
                 "this environment, and does VLLM_PLUGINS (if set) name lora_compose?"
             )
+    return all(backend["runtime_weights"] for backend in backends)
 
 
 def _directory_of(args: Namespace) -> Path:

@@ -1,12 +1,16 @@
 """vLLM's worker-side LoRA managers, taught to build adapters from a composition spec.
 
-Two differences from upstream's. An adapter comes from components of our store, concatenated in memory, not
-from a directory. And `add_lora` only *prepares* (host memory): it takes a slot when a batch needs one, so
-adding an adapter never evicts one that a running batch is using.
+Differences from upstream's. An adapter comes from components of our store, concatenated in memory, not from a
+directory; it is built by a thread of its own and only kept by the engine loop; it takes a slot when a batch
+needs one, so that adding it never evicts what a running batch is using; and it survives a reload of the base.
 """
 
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
 import torch
-from vllm.lora.layers.base_linear import BaseLinearLayerWithLoRA
+from vllm.lora.layers import LoRAMapping
 from vllm.lora.lora_model import LoRAModel
 from vllm.lora.model_manager import LRUCacheLoRAModelManager
 from vllm.lora.peft_helper import PEFTHelper
@@ -14,13 +18,16 @@ from vllm.lora.request import LoRARequest
 from vllm.lora.utils import get_supported_lora_modules
 from vllm.lora.worker_manager import LRUCacheWorkerLoRAManager
 
-from server.engine.cpu_lora import GroupedPunicaWrapper
-from server.engine.spec import decode_spec
-from server.engine.stacking import load_stack
+from server.engine.preparing import Preparing, State
+from server.engine.spec import Component, combined, decode_spec, encode_spec
+from server.engine.stacking import Stack, load_stack
+
+RESIDUAL_OF_BASE = 1 << 30
+"""The LoRA id under which the base is served while something is fused."""
 
 
 class CompositionLoRAModelManager(LRUCacheLoRAModelManager):
-    """Slots, and for the CPU kernels each slot's factors at their true rank."""
+    """Slots for the linear layers only."""
 
     def _create_lora_modules(self) -> None:
         # Admission refuses adapters of embeddings and lm_head. Left unwrapped they cost nothing per step,
@@ -30,41 +37,96 @@ class CompositionLoRAModelManager(LRUCacheLoRAModelManager):
         self.supported_lora_modules = [module for module in supported if module not in embeddings]
         super()._create_lora_modules()
 
-    def activate_adapter(self, lora_id: int) -> bool:
-        activated = super().activate_adapter(lora_id)
-        if activated:
-            self._pack_slot(self.lora_index_to_id.index(lora_id), lora_id)
-        return activated
-
-    def _pack_slot(self, slot: int, lora_id: int) -> None:
-        lora = self._registered_adapters[lora_id]
-        for name, layer in self.modules.items():
-            if not isinstance(layer, BaseLinearLayerWithLoRA):
-                continue
-            wrapper = layer.punica_wrapper
-            if isinstance(wrapper, GroupedPunicaWrapper):
-                weights = self._get_lora_layer_weights(lora, name)
-                wrapper.pack(layer, slot, _ranks(layer, weights.lora_a if weights else None))
-
-
-def _ranks(
-    layer: BaseLinearLayerWithLoRA, lora_a: torch.Tensor | list[torch.Tensor | None] | None
-) -> list[int]:
-    """The true rank of each of a layer's slices (q, k and v of a packed qkv, say); 0 where there is none."""
-    if lora_a is None:
-        return [0] * layer.n_slices
-    slices = lora_a if isinstance(lora_a, list) else [lora_a] * layer.n_slices
-    return [0 if a is None else a.shape[0] for a in slices]
-
 
 class CompositionWorkerLoRAManager(LRUCacheWorkerLoRAManager):
-    """Loads composition specs. The engine loop calls it; it is not thread-safe, as upstream's is not."""
+    """Loads composition specs, weights folded in. Its thread builds; all else is the engine loop's."""
 
     _manager_cls = CompositionLoRAModelManager
+    runtime_weights = False
+    """Whether one build serves any weights of the same members."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._preparing: Preparing[LoRAModel] = Preparing()
+        self._fused: tuple[Component, ...] = ()
+
+    def prepare(self, lora_int_id: int, spec: str) -> tuple[State, str]:
+        """Begin to build, or see how far it is. Whoever asks comes again until it is not "preparing"."""
+        if lora_int_id in self.list_adapters():
+            return "prepared", ""
+        self._preparing.begin(lora_int_id, lambda: self._load_spec(lora_int_id, spec))
+        state, reason = self._preparing.state(lora_int_id)
+        if state == "failed":
+            self._preparing.forget(lora_int_id)
+        elif state == "prepared":
+            self.add_adapter(LoRARequest(f"prepared {lora_int_id}", lora_int_id, spec))
+        return state, reason
+
+    def forget(self, lora_int_id: int, spec: str) -> None:
+        """Free its memory and its slot."""
+        del spec  # where weights come with the requests, it says what to forget
+        self._preparing.forget(lora_int_id)
+        self.remove_adapter(lora_int_id)
+
+    def prepared(self) -> dict[str, Any]:
+        """The ids in host memory and, in order, in the slots."""
+        return {
+            "prepared": sorted(self.list_adapters()),
+            "slots": list(self._adapter_manager.lora_index_to_id),
+        }
+
+    def fuse(self, components: Sequence[Component]) -> None:
+        """From now on the base weights hold `components`, and every other answer is a residual.
+
+        What is in the slots was built for another base: it is built again when a batch needs it.
+        """
+        self._fused = tuple(components)
+        self.remove_all_adapters()
+
+    def add_adapter(self, lora_request: LoRARequest) -> bool:
+        """Keep what was prepared. Raises what building it raised, changing nothing."""
+        if lora_request.lora_int_id in self.list_adapters():
+            return bool(self._adapter_manager.get_adapter(lora_request.lora_int_id))
+        lora = self._preparing.take(lora_request.lora_int_id) or self._load_adapter(lora_request)
+        if len(self._adapter_manager) + 1 > self._adapter_manager.capacity:
+            self._adapter_manager.remove_oldest_adapter()
+        return bool(self._adapter_manager.add_adapter(lora))
+
+    def set_active_adapters(self, requests: set[LoRARequest], mapping: LoRAMapping | None) -> None:
+        """Upstream's. While something is fused, its own rows need no LoRA and the base's rows need one."""
+        if self._fused and mapping is not None:
+            free = {r.lora_int_id for r in requests if not combined(decode_spec(r.lora_path), self._fused)}
+            requests = {r for r in requests if r.lora_int_id not in free}
+            ids = {0: RESIDUAL_OF_BASE, **dict.fromkeys(free, 0)}
+            if 0 in mapping.index_mapping:
+                requests.add(LoRARequest("-fused", RESIDUAL_OF_BASE, encode_spec(())))
+            mapping = replace(
+                mapping,
+                index_mapping=tuple(ids.get(i, i) for i in mapping.index_mapping),
+                prompt_mapping=tuple(ids.get(i, i) for i in mapping.prompt_mapping),
+            )
+        super().set_active_adapters(requests, mapping)
+
+    def _apply_adapters(self, lora_requests: set[LoRARequest]) -> None:
+        """Give every adapter of the coming batch a slot, held ones first so that none loses its own."""
+        manager = self._adapter_manager
+        if len(lora_requests) > manager.lora_slots:
+            raise RuntimeError(f"{len(lora_requests)} adapters in a batch, {manager.lora_slots} slots")
+        wanted = sorted(lora_requests, key=lambda r: r.lora_int_id not in manager._active_adapters)
+        for lora_request in wanted:
+            self.add_adapter(lora_request)
+            manager.activate_adapter(lora_request.lora_int_id)
 
     def _load_adapter(self, lora_request: LoRARequest) -> LoRAModel:
-        stack = load_stack(decode_spec(lora_request.lora_path), self.lora_config.lora_dtype)
-        rank = max(a.shape[0] for a, _ in stack.values())
+        return self._load_spec(lora_request.lora_int_id, lora_request.lora_path)
+
+    def _load_spec(self, lora_int_id: int, spec: str) -> LoRAModel:
+        residual = combined(decode_spec(spec), self._fused)
+        return self._model_of(lora_int_id, load_stack(residual, self.lora_config.lora_dtype))
+
+    def _model_of(self, lora_int_id: int, stack: Stack) -> LoRAModel:
+        """The stack as vLLM's own structure. Raises ValueError for one vLLM cannot serve."""
+        rank = max((a.shape[0] for a, _ in stack.values()), default=1)
         if rank > self.lora_config.max_lora_rank:
             raise ValueError(f"rank {rank} is greater than max_lora_rank {self.lora_config.max_lora_rank}")
         tensors: dict[str, torch.Tensor] = {}
@@ -73,7 +135,7 @@ class CompositionWorkerLoRAManager(LRUCacheWorkerLoRAManager):
             tensors[f"base_model.model.{name}.lora_B.weight"] = lora_b
         mapper = getattr(self._adapter_manager.model, "hf_to_vllm_mapper", None)
         lora: LoRAModel = self._lora_model_cls.from_lora_tensors(
-            lora_request.lora_int_id,
+            lora_int_id,
             tensors,
             PEFTHelper(r=rank, lora_alpha=rank, target_modules=sorted(stack)),
             device="cpu",
@@ -95,22 +157,3 @@ class CompositionWorkerLoRAManager(LRUCacheWorkerLoRAManager):
         unmatched = sorted(set(lora.loras) - known)
         if unmatched:
             raise ValueError(f"vLLM applies no LoRA to {unmatched[0]} ({len(unmatched)} such modules)")
-
-    def add_adapter(self, lora_request: LoRARequest) -> bool:
-        """Prepare: read, concatenate, keep in host memory. Raises what reading raises, changing nothing."""
-        if lora_request.lora_int_id in self.list_adapters():
-            return bool(self._adapter_manager.get_adapter(lora_request.lora_int_id))
-        lora = self._load_adapter(lora_request)
-        if len(self._adapter_manager) + 1 > self._adapter_manager.capacity:
-            self._adapter_manager.remove_oldest_adapter()
-        return bool(self._adapter_manager.add_adapter(lora))
-
-    def _apply_adapters(self, lora_requests: set[LoRARequest]) -> None:
-        """Give every adapter of the coming batch a slot, held ones first so that none loses its own."""
-        manager = self._adapter_manager
-        if len(lora_requests) > manager.lora_slots:
-            raise RuntimeError(f"{len(lora_requests)} adapters in a batch, {manager.lora_slots} slots")
-        wanted = sorted(lora_requests, key=lambda r: r.lora_int_id not in manager._active_adapters)
-        for lora_request in wanted:
-            self.add_adapter(lora_request)
-            manager.activate_adapter(lora_request.lora_int_id)

@@ -6,7 +6,8 @@ compares the upstream source each row was written against, and fails loudly afte
 """
 
 import importlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from vllm.platforms import current_platform
 
@@ -33,6 +34,11 @@ WORKER_MANAGER = Override(
     sha256="b46dd3eaaff82ef13b74933c23db9b39fd6144eb585d000043c460425133b932",
     reason="no hook lets a worker build an adapter from anything but one directory",
 )
+CPU_MANAGER = replace(
+    WORKER_MANAGER,
+    replacement="server.engine.runtime_manager:RuntimeWeightsLoRAManager",
+    reason="where the kernels apply weights per row, only single adapters need building",
+)
 CPU_WRAPPER = Override(
     module="vllm.platforms.cpu",
     attribute="CpuPlatform.get_punica_wrapper",
@@ -41,13 +47,28 @@ CPU_WRAPPER = Override(
     sha256="acc9bc9cf24eb2dbbcd0e4e2d3e01b007e3fafba3cf16fc2eba0571070afc30a",
     reason="upstream's CPU ops give base rows the last slot's adapter, and copy a matrix per token",
 )
-OVERRIDES = (WORKER_MANAGER, CPU_WRAPPER)
+CPU_SELECTION = Override(
+    module="vllm.v1.worker.lora_model_runner_mixin",
+    attribute="LoRAModelRunnerMixin.set_active_loras",
+    replacement="server.engine.row_selection:set_active_loras",
+    source="vllm.v1.worker.lora_model_runner_mixin:LoRAModelRunnerMixin.set_active_loras",
+    sha256="b706b820550c0679f22583a6eea15cb15ec92a581cd36e9ce84e309ec527a973",
+    reason="upstream tells its LoRA manager ids only; weights per request are in the requests",
+)
+OVERRIDES = (WORKER_MANAGER, CPU_MANAGER, CPU_WRAPPER, CPU_SELECTION)
 
 
 def install() -> None:
     """Put the overrides in place; calling it again changes nothing."""
-    module_name, _, class_name = WORKER_MANAGER.replacement.partition(":")
-    manager = getattr(importlib.import_module(module_name), class_name)
-    setattr(importlib.import_module(WORKER_MANAGER.module), WORKER_MANAGER.attribute, manager)
+    mixin = importlib.import_module(WORKER_MANAGER.module)
     if current_platform.is_cpu():
         type(current_platform).get_punica_wrapper = classmethod(lambda _: CPU_WRAPPER.replacement)
+        setattr(mixin, WORKER_MANAGER.attribute, _replacement(CPU_MANAGER))
+        mixin.LoRAModelRunnerMixin.set_active_loras = _replacement(CPU_SELECTION)
+    else:
+        setattr(mixin, WORKER_MANAGER.attribute, _replacement(WORKER_MANAGER))
+
+
+def _replacement(override: Override) -> Any:
+    module, _, name = override.replacement.partition(":")
+    return getattr(importlib.import_module(module), name)

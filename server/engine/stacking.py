@@ -11,28 +11,28 @@ import torch
 
 from adapters.lora import Lora
 from adapters.peft_format import open_adapter
+from server.engine.preparing import at_leisure
 from server.engine.spec import Component
 
+Stack = dict[str, tuple[torch.Tensor, torch.Tensor]]
+"""Per module A `(Σr, d_in)` and B `(d_out, Σr)`."""
 
-def stack_factors(
-    loras: Sequence[Lora], weights: Sequence[float], dtype: torch.dtype
-) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-    """Per module `(A, B)` with A `(Σr, d_in)` and B `(d_out, Σr)`; a module one adapter lacks is zero."""
+
+def stack_factors(loras: Sequence[Lora], weights: Sequence[float], dtype: torch.dtype) -> Stack:
+    """The sum; a module one adapter lacks is zero there."""
     factors: dict[str, tuple[list[torch.Tensor], list[torch.Tensor]]] = {}
     for lora, weight in zip(loras, weights, strict=True):
-        for name, module in lora.modules.items():
+        for name, module in at_leisure(lora.modules.items()):
             rows, columns = factors.setdefault(name, ([], []))
             rows.append(module.lora_A.float())
             columns.append(module.lora_B.float() * (weight * module.scaling))
     return {
         name: (torch.cat(rows).to(dtype), torch.cat(columns, dim=1).to(dtype))
-        for name, (rows, columns) in factors.items()
+        for name, (rows, columns) in at_leisure(factors.items())
     }
 
 
-def load_stack(
-    components: Sequence[Component], dtype: torch.dtype
-) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+def load_stack(components: Sequence[Component], dtype: torch.dtype) -> Stack:
     """Read the components from the store and stack them."""
     loras = [open_adapter(Path(component.directory)) for component in components]
     return stack_factors(loras, [component.weight for component in components], dtype)

@@ -1,0 +1,142 @@
+"""The worker-side LoRA manager where the kernels apply weights per row: only single adapters are ever built.
+
+A request's spec names members and weights, and a stack is nothing but rows that use several members. So other
+weights, or another choice among resident members, cost no build, no slot and no copy; nor does fusing, which
+only changes what a row still needs.
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+from typing_extensions import override
+from vllm.lora.layers import LoRAMapping
+from vllm.lora.layers.base_linear import BaseLinearLayerWithLoRA
+from vllm.lora.lora_model import LoRAModel
+from vllm.lora.lora_weights import LoRALayerWeights
+from vllm.lora.request import LoRARequest
+
+from server.engine.batch import Members, group_rows
+from server.engine.cpu_lora import GroupedPunicaWrapper, Layer, Member
+from server.engine.lora_manager import CompositionWorkerLoRAManager
+from server.engine.packs import Factors, Pack, pack_layer
+from server.engine.preparing import State, at_leisure
+from server.engine.spec import SCHEME, Component, combined, decode_spec
+from server.engine.stacking import load_stack
+
+
+class RuntimeWeightsLoRAManager(CompositionWorkerLoRAManager):
+    """Adapters by their directory in the store. vLLM's own adapter cache and slots stay empty."""
+
+    runtime_weights = True
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._members: dict[str, Member] = {}
+        self._selected: object = None
+
+    def select(self, lora_requests: Sequence[LoRARequest | None], token_counts: np.ndarray) -> None:
+        """The coming batch: request i, with its own weights, has the next `token_counts[i]` rows."""
+        selected = [r and r.lora_path for r in lora_requests], token_counts.tolist()
+        if selected == self._selected:
+            return
+        self._selected = selected
+        needed = {path: self._needed(path) for path in set(selected[0])}
+        for directory in {directory for members in needed.values() for directory in members}:
+            self._member(directory)
+        batch = group_rows([needed[path] for path in selected[0]], selected[1])
+        for wrapper in self._wrappers():
+            wrapper.begin_batch(batch, self._member)
+
+    def _needed(self, lora_path: str | None) -> Members:
+        wanted = decode_spec(lora_path) if lora_path and lora_path.startswith(SCHEME) else ()
+        return {member.directory: member.weight for member in combined(wanted, self._fused)}
+
+    @override
+    def prepare(self, lora_int_id: int, spec: str) -> tuple[State, str]:
+        for component in decode_spec(spec):
+            state, reason = self._prepare_member(component.directory)
+            if state != "prepared":
+                return state, reason
+        return "prepared", ""
+
+    def _prepare_member(self, directory: str) -> tuple[State, str]:
+        if directory in self._members:
+            return "prepared", ""
+        self._preparing.begin(directory, partial(self._load_member, directory))
+        state, reason = self._preparing.state(directory)
+        if state == "failed":
+            self._preparing.forget(directory)
+        elif state == "prepared":
+            member = self._preparing.take(directory)
+            assert member is not None
+            self._members[directory] = member
+        return state, reason
+
+    @override
+    def forget(self, lora_int_id: int, spec: str) -> None:
+        for component in decode_spec(spec):
+            self._preparing.forget(component.directory)
+            self._members.pop(component.directory, None)
+            for wrapper in self._wrappers():
+                wrapper.forget(component.directory)
+
+    @override
+    def prepared(self) -> dict[str, Any]:
+        return {"prepared": sorted(self._members), "slots": []}
+
+    @override
+    def fuse(self, components: Sequence[Component]) -> None:
+        self._fused = tuple(components)
+        self._selected = None
+
+    @override
+    def add_adapter(self, lora_request: LoRARequest) -> bool:
+        return True
+
+    @override
+    def add_dummy_lora(self, lora_request: LoRARequest, rank: int) -> bool:
+        return True
+
+    @override
+    def set_active_adapters(self, requests: set[LoRARequest], mapping: LoRAMapping | None) -> None:
+        """vLLM's warm-up runs come here; a real batch comes to `select`."""
+
+    def _member(self, directory: str) -> Member:
+        if directory not in self._members:
+            # Nobody prepared it, or it was forgotten too early: slow, but never another adapter's answer.
+            self._members[directory] = self._load_member(directory)
+        return self._members[directory]
+
+    def _load_member(self, directory: str) -> Member:
+        stack = load_stack([Component(directory, 1.0)], self.lora_config.lora_dtype)
+        lora = self._model_of(1, stack)
+        self._adapter_manager._create_merged_loras_inplace(lora)
+        return dict(self._packed(lora))
+
+    def _packed(self, lora: LoRAModel) -> Iterator[tuple[Layer, Pack]]:
+        for name, layer in at_leisure(self._adapter_manager.modules.items()):
+            weights = self._adapter_manager._get_lora_layer_weights(lora, name)
+            if weights is None:
+                continue
+            if not isinstance(layer, BaseLinearLayerWithLoRA):
+                raise NotImplementedError(f"{type(layer).__name__} of {name} takes no LoRA on CPUs")
+            pack = pack_layer(factors_of(layer, weights), [b.shape[2] for b in layer.lora_b_stacked])
+            if pack is not None:
+                yield id(layer.lora_a_stacked), pack
+
+    def _wrappers(self) -> list[GroupedPunicaWrapper]:
+        return list(self._adapter_manager.punica_wrapper_mapping.values())
+
+
+def factors_of(layer: BaseLinearLayerWithLoRA, weights: LoRALayerWeights) -> list[Factors | None]:
+    """A pair per slice of the layer, this worker's share of them, as `set_lora` would copy them to a slot."""
+    lora_a, lora_b = weights.lora_a, weights.lora_b
+    if isinstance(lora_b, list) and len(lora_b) != layer.n_slices:
+        lora_a, lora_b = layer.expand_packed_lora(lora_a, lora_b)
+    if layer.tp_size > 1:
+        lora_a, lora_b = layer.slice_lora_a(lora_a), layer.slice_lora_b(lora_b)
+    if not isinstance(lora_b, list):
+        lora_a, lora_b = [lora_a], [lora_b]
+    return [None if a is None else (a, b) for a, b in zip(lora_a, lora_b, strict=True)]

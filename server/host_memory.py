@@ -1,0 +1,176 @@
+"""The parts in the workers' host memory: each built once, kept while used, pinned or recent, then freed."""
+
+import asyncio
+import itertools
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from typing import Protocol
+
+from adapters.errors import Conflict
+from server.engine.spec import Component
+from server.metrics import Metrics
+from server.parts import Order, Part
+
+logger = logging.getLogger(__name__)
+
+Sweep = Callable[[frozenset[str]], Awaitable[None]]
+"""Deletes the files of removed adapters, except those whose digests it is given."""
+
+
+class PreparingEngine(Protocol):
+    """What host memory needs of the engine. A `prepare` that raises changed nothing."""
+
+    async def prepare(self, lora_int_id: int, components: Sequence[Component]) -> None: ...
+
+    async def forget(self, lora_int_id: int, components: Sequence[Component]) -> None: ...
+
+
+class HostMemory:
+    """At most `capacity` parts. `changed` is called whenever a part may have become free, or failed."""
+
+    def __init__(
+        self, engine: PreparingEngine, capacity: int, metrics: Metrics, changed: Callable[[], None]
+    ) -> None:
+        self.capacity = capacity
+        self.pinned: frozenset[str] = frozenset()
+        """Versions whose own parts are never evicted."""
+        self._engine = engine
+        self._metrics = metrics
+        self._changed = changed
+        self._ids = itertools.count(1)
+        self._parts: OrderedDict[str, Part] = OrderedDict()
+        self._leaving: set[asyncio.Task[None]] = set()
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._parts
+
+    def parts(self) -> list[Part]:
+        """Least recently used first."""
+        return list(self._parts.values())
+
+    def new_id(self) -> int:
+        """A LoRA id nobody has had."""
+        return next(self._ids)
+
+    def room_beside_pinned(self, keys: Collection[str]) -> int:
+        """How many parts there can be of which these are some."""
+        return self.capacity - sum(self.is_pinned(p) for p in self.parts() if p.order.key not in keys)
+
+    def make_room(self, count: int, wanted: Collection[str]) -> bool:
+        """Whether `count` more parts fit, evicting idle ones that are not `wanted`, oldest use first."""
+        excess = len(self._parts) + count - self.capacity
+        if not count or excess <= 0:
+            return True
+        idle = [part for part in self.parts() if self._is_idle(part) and part.order.key not in wanted]
+        if len(idle) < excess:
+            return False
+        for part in idle[:excess]:
+            self._evict(part)
+        return True
+
+    def enter(self, order: Order) -> Part:
+        """One more user. There has to be room."""
+        part = self._parts.get(order.key) or self.begin(order)
+        self._parts.move_to_end(order.key)
+        part.owners.add(order.versions)
+        part.users += 1
+        return part
+
+    def leave(self, part: Part) -> None:
+        """One user less."""
+        part.users -= 1
+        if not part.users and part.is_withdrawn:
+            self._evict(part)
+
+    def begin(self, order: Order) -> Part:
+        """Build it, with no user yet. There has to be room."""
+        lora_int_id = self.new_id()
+        task = asyncio.create_task(self._prepare(order, lora_int_id))
+        part = self._parts[order.key] = Part(order, lora_int_id, task, {order.versions})
+        task.add_done_callback(lambda _: self._done(part))
+        self._metrics.resident.set(len(self._parts))
+        return part
+
+    async def _prepare(self, order: Order, lora_int_id: int) -> float:
+        if self._leaving:  # the workers never have more than their share, nor one part twice
+            await asyncio.gather(*self._leaving)
+        started = time.perf_counter()
+        await self._engine.prepare(lora_int_id, order.components)
+        return time.perf_counter() - started
+
+    def _done(self, part: Part) -> None:
+        if part.is_ready:
+            seconds = part.prepared.result()
+            self._metrics.prepare_seconds.observe(seconds)
+            logger.info("prepared %s as %d in %.3f s", part.order.label, part.lora_int_id, seconds)
+        else:  # those who wait for it get its error; the next who asks builds anew
+            self._drop(part)
+        self._changed()
+
+    def _evict(self, part: Part) -> None:
+        if self._parts.get(part.order.key) is not part:
+            return
+        self._drop(part)
+        task = asyncio.create_task(self._forget(part))
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
+        self._metrics.evictions.inc()
+        logger.info("evicted %s", part.order.label)
+
+    async def _forget(self, part: Part) -> None:
+        await self._engine.forget(part.lora_int_id, part.order.components)
+
+    def _drop(self, part: Part) -> None:
+        if self._parts.get(part.order.key) is part:
+            del self._parts[part.order.key]
+        self._metrics.resident.set(len(self._parts))
+
+    def is_pinned(self, part: Part) -> bool:
+        """Whether it is never evicted."""
+        return any(owner <= self.pinned for owner in part.owners)
+
+    def _is_idle(self, part: Part) -> bool:
+        return not part.users and part.prepared.done() and not self.is_pinned(part)
+
+    def pin(self, order: Order) -> None:
+        """Build it if need be and keep it. Raises Conflict("pins_exhausted") where others lack room."""
+        pinned = {part.order.key for part in self.parts() if self.is_pinned(part)} | {order.key}
+        fits = order.key in self._parts or self.make_room(1, pinned)
+        if len(pinned) > self.capacity // 2 or not fits:
+            raise Conflict(
+                "pins_exhausted",
+                f"At most half of the {self.capacity} places in host memory (--max-cpu-loras) can be pinned, "
+                "and only where one can be freed.",
+                "name",
+            )
+        self.pinned |= order.versions
+        part = self._parts.get(order.key) or self.begin(order)
+        part.owners.add(order.versions)
+
+    def withdraw(self, versions: frozenset[str]) -> None:
+        """These versions are removed: what only they need leaves now, or with its last user."""
+        self.pinned -= versions
+        for part in self.parts():
+            part.owners = {owner for owner in part.owners if not owner & versions}
+            if part.is_withdrawn and not part.users:
+                self._evict(part)
+
+    async def settled(self) -> None:
+        """Returns when what was evicted has left the workers."""
+        while self._leaving:
+            await asyncio.gather(*self._leaving)
+
+    def digests(self) -> Iterable[str]:
+        """The bytes the parts were built of."""
+        return itertools.chain.from_iterable(part.order.digests for part in self._parts.values())
+
+    def check_integrity(self) -> None:
+        """Assert what must hold between any two awaits."""
+        parts = self.parts()
+        assert len(parts) <= self.capacity
+        assert len({part.lora_int_id for part in parts}) == len(parts)
+        assert all(part.users >= 0 for part in parts)
+        assert all(part.users or not part.is_withdrawn for part in parts)
+        assert all(key == part.order.key for key, part in self._parts.items())
