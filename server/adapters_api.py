@@ -12,6 +12,7 @@ from adapters.errors import InvalidRequest
 from adapters.names import check_alias, check_name
 from adapters.registry import Registry
 from adapters.store import CONFIG_FILE, WEIGHTS_FILE, Version
+from server.merges import servable_of
 from server.registration import Offer
 from server.request_body import read_object
 from server.upload import read_upload, uploaded_file
@@ -47,6 +48,7 @@ async def register(request: Request) -> JSONResponse:
         version, created = await _register_upload(request)
     else:
         version, created = await _register_reference(await read_object(request), request)
+    request.state.residency.prefetch(servable_of(version))
     return _answer(request, version, 201 if created else 200)
 
 

@@ -12,10 +12,19 @@ from starlette.middleware import Middleware
 from starlette.routing import BaseRoute, Route
 
 from adapters.registry import Registry
-from server import adapters_api, compositions_api, lora_adapter_api, models_api, probes
+from server import (
+    adapters_api,
+    compositions_api,
+    fusion_api,
+    lora_adapter_api,
+    models_api,
+    probes,
+    residency_api,
+)
 from server.auth import AuthMiddleware
 from server.engine.launch import Engine
 from server.errors import EXCEPTION_HANDLERS
+from server.fusion import Fusion
 from server.generation import Generation
 from server.merges import Merges
 from server.metrics import Metrics
@@ -37,6 +46,7 @@ class Parts(TypedDict):
     resolver: Resolver
     merges: Merges
     residency: Residency
+    fusion: Fusion
     registration: Registration
     removal: Removal
     metrics: Metrics
@@ -59,9 +69,11 @@ def create_app(parts: Parts, api_keys: tuple[str, ...]) -> Starlette:
 
 def generating_routes(parts: Parts) -> list[BaseRoute]:
     """vLLM's routes, each behind the composition."""
-    shared = (parts["engine"].app, parts["engine"].base, parts["resolver"], parts["merges"])
-    with_weights = Generation(*shared, parts["residency"], parts["metrics"])
-    by_name = Generation(*shared, parts["residency"], parts["metrics"], needs_weights=False)
+    engine = parts["engine"]
+    composing = (parts["resolver"], parts["merges"], parts["residency"], parts["fusion"])
+    shared = (engine.app, engine.base, *composing, parts["metrics"])
+    with_weights = Generation(*shared)
+    by_name = Generation(*shared, needs_weights=False)
     return [
         *(Route(path, with_weights, methods=["POST"]) for path in GENERATING),
         *(Route(path, by_name, methods=["POST"]) for path in NAMING),
@@ -74,6 +86,8 @@ def _routes() -> list[BaseRoute]:
         *adapters_api.ROUTES,
         *compositions_api.ROUTES,
         *lora_adapter_api.ROUTES,
+        *residency_api.ROUTES,
+        *fusion_api.ROUTES,
         *probes.ROUTES,
     ]
 

@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.asked import asked_composition, without_extensions
+from server.fusion import Fusion
 from server.merges import Merges
 from server.metrics import Metrics
 from server.request_body import read_object
@@ -33,6 +34,7 @@ class Generation:
     resolver: Resolver
     merges: Merges
     residency: Residency
+    fusion: Fusion
     metrics: Metrics
     needs_weights: bool = True
     """False where only names matter (`/tokenize`): then nothing is made resident, and vLLM sees the base."""
@@ -45,9 +47,12 @@ class Generation:
         watched = _Watched(send, name)
         with self.metrics.in_flight.track_inprogress():
             async with AsyncExitStack() as stack:
+                servable = None
                 if pinned is not None and self.needs_weights:
                     servable = await self.merges.servable(pinned)
                     await stack.enter_async_context(self.residency.hold(servable))
+                if self.needs_weights:
+                    self.fusion.check(servable)
                 model = name if self.needs_weights else self.base
                 content = json.dumps(without_extensions(body, model)).encode()
                 await self.vllm(

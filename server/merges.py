@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from starlette.concurrency import run_in_threadpool
 
-from adapters import composition, merge
+from adapters import merge
 from adapters.registry import Registry
 from adapters.store import Version
 from server.engine.spec import Component
@@ -53,7 +53,7 @@ class Merges:
     async def servable(self, pinned: Pinned) -> Servable:
         """A stack as it is; a merge built first, or found built."""
         if pinned.composition.is_stack:
-            return Servable(pinned.name, tuple(_member(m, version) for m, version in pinned.versions))
+            return Servable(pinned.name, tuple(_member(version, m.weight) for m, version in pinned.versions))
         merged = Component(str(await self._directory(pinned)), 1.0, pinned.rank)
         return Servable(pinned.name, (Member(merged, pinned.ids, pinned.digests),))
 
@@ -101,8 +101,13 @@ class Merges:
         return path
 
 
-def _member(member: composition.Member, version: Version) -> Member:
-    component = Component(str(version.directory), member.weight, version.rank)
+def servable_of(version: Version) -> Servable:
+    """One adapter by itself."""
+    return Servable(version.id, (_member(version, 1.0),))
+
+
+def _member(version: Version, weight: float) -> Member:
+    component = Component(str(version.directory), weight, version.rank)
     return Member(component, frozenset({version.id}), frozenset({version.digest}))
 
 

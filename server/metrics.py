@@ -66,6 +66,18 @@ class Metrics:
             buckets=SECONDS,
             registry=self.registry,
         )
+        self.fused = Gauge(
+            "lora_compose_fused",
+            "Whether a composition is folded into the base weights",
+            registry=self.registry,
+        )
+        self.switch_seconds = Histogram(
+            "lora_compose_fusion_switch_duration_seconds",
+            "How long generation stood still for a switch of the base weights (fusing, restoring)",
+            ["kind"],
+            buckets=SECONDS,
+            registry=self.registry,
+        )
         self.merge_seconds = Histogram(
             "lora_compose_merge_duration_seconds",
             "Merging adapters into one, outside the engine",

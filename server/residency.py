@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 from adapters.errors import Unservable
 from server.engine.spec import Component
@@ -44,8 +44,8 @@ class Bundle:
 
     key: tuple[str, ...]
     lora_int_id: int
-    names: "Counter[str]" = field(default_factory=Counter)
-    """Requests in flight by canonical name; vLLM's app answers to these names, and to no other."""
+    servables: "Counter[Servable]" = field(default_factory=Counter)
+    """Requests in flight, by what they want. vLLM's app answers to the names of these, and to no other."""
 
 
 @dataclass(eq=False)
@@ -172,16 +172,16 @@ class Residency:
         if bundle is None:
             lora_int_id = parts[0].lora_int_id if len(parts) == 1 else self.host.new_id()
             bundle = self._bundles[ticket.key] = Bundle(ticket.key, lora_int_id)
-        name = ticket.servable.name
-        if not bundle.names[name]:
-            self._engine.offer(name, bundle.lora_int_id, ticket.servable.components)
-        bundle.names[name] += 1
+        servable = ticket.servable
+        if not bundle.servables[servable]:
+            self._engine.offer(servable.name, bundle.lora_int_id, servable.components)
+        bundle.servables[servable] += 1
         self._metrics.active.set(len(self._bundles))
         return bundle
 
     def _give_back(self, held: Held) -> None:
         if held.bundle is not None:
-            self._free_slot(held.bundle, held.servable.name)
+            self._free_slot(held.bundle, held.servable)
         for part in held.parts:
             self.host.leave(part)
         if any(part.is_withdrawn for part in held.parts):
@@ -190,14 +190,19 @@ class Residency:
             task.add_done_callback(self._sweeps.discard)
         self._admit()
 
-    def _free_slot(self, bundle: Bundle, name: str) -> None:
-        bundle.names[name] -= 1
-        if not bundle.names[name]:
-            del bundle.names[name]
-            self._engine.retract(name)
-        if not bundle.names:
+    def _free_slot(self, bundle: Bundle, servable: Servable) -> None:
+        bundle.servables[servable] -= 1
+        if not bundle.servables[servable]:
+            del bundle.servables[servable]
+            self._engine.retract(servable.name)
+        if not bundle.servables:
             del self._bundles[bundle.key]
         self._metrics.active.set(len(self._bundles))
+
+    def wanted(self) -> list[Servable]:
+        """What requests in flight and in the queue want."""
+        in_flight = (servable for bundle in self._bundles.values() for servable in bundle.servables)
+        return [*in_flight, *(ticket.servable for ticket in self._queue)]
 
     def prefetch(self, servable: Servable) -> None:
         """Begin to build what is missing, where that evicts nothing and keeps nobody waiting."""
@@ -228,36 +233,24 @@ class Residency:
         waiting = (ticket.servable.digests for ticket in self._queue)
         await self._sweep(frozenset(self.host.digests()).union(*waiting))
 
-    def state(self) -> dict[str, Any]:
-        """What is where, as JSON: host memory, slots and queue."""
-        return {
-            "runtime_weights": self._engine.runtime_weights,
-            "host": {
-                "capacity": self.host.capacity,
-                "adapters": [
-                    {
-                        "id": part.order.label,
-                        "state": "prepared" if part.is_ready else "preparing",
-                        "requests": part.users,
-                        "pinned": self.host.is_pinned(part),
-                        "prepare_seconds": part.prepared.result() if part.is_ready else None,
-                    }
-                    for part in self.host.parts()
-                ],
-            },
-            "active": {
-                "slots": self.slots,
-                "compositions": [dict(bundle.names) for bundle in self._bundles.values()],
-            },
-            "queued": len(self._queue),
-        }
+    def active(self) -> list[dict[str, int]]:
+        """Each slot in use: requests in flight, by canonical name."""
+        return [
+            {servable.name: requests for servable, requests in bundle.servables.items()}
+            for bundle in self._bundles.values()
+        ]
+
+    @property
+    def queued(self) -> int:
+        """Requests in the queue."""
+        return len(self._queue)
 
     def check_integrity(self) -> None:
         """Assert what must hold between any two awaits: within capacity, and every count accounted for."""
         self.host.check_integrity()
         assert len(self._bundles) <= self.slots
-        assert all(bundle.names and min(bundle.names.values()) > 0 for bundle in self._bundles.values())
+        assert all(b.servables and min(b.servables.values()) > 0 for b in self._bundles.values())
         for part in self.host.parts():
-            requests = sum(b.names.total() for b in self._bundles.values() if part.order.key in b.key)
+            requests = sum(b.servables.total() for b in self._bundles.values() if part.order.key in b.key)
             assert part.users >= requests, (part.order.label, part.users, requests)
         assert all(not ticket.admitted.done() or ticket.admitted.cancelled() for ticket in self._queue)

@@ -22,6 +22,7 @@ from adapters.registry import Registry
 from server.app import Parts, create_app
 from server.config import EMBEDDED_OPTIONS, ServerConfig
 from server.engine.launch import Engine, launch, parse_vllm_args, set_environment
+from server.fusion import Fusion
 from server.merges import Merges
 from server.metrics import Metrics
 from server.registration import Registration
@@ -98,7 +99,7 @@ async def assemble(config: ServerConfig, engine: Engine, registry: Registry) -> 
         resolver.registry_changed()
         metrics.registered.set(len(registry.names()))
 
-    residency = Residency(engine, engine.max_cpu_loras, engine.max_loras, metrics, sweep)
+    residency = Residency(engine, engine.max_cpu_loras, engine.slots, metrics, sweep)
     changed()
     with Merges(registry, engine.base, metrics) as merges:
         yield Parts(
@@ -107,6 +108,7 @@ async def assemble(config: ServerConfig, engine: Engine, registry: Registry) -> 
             resolver=resolver,
             merges=merges,
             residency=residency,
+            fusion=Fusion(engine, residency, metrics),
             registration=Registration(
                 registry=registry,
                 base=BaseShapes.of(engine.model_dir, engine.base),

@@ -7,7 +7,6 @@ since a request's weights are applied between the two products, a stack needs no
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,13 +16,9 @@ from vllm.lora.layers import LoRAMapping
 from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 
 from server.engine.batch import Batch, Group
+from server.engine.layer_plan import LayerPlan, Product, plan_layer
 from server.engine.packs import Pack, join
 
-# Up to this many multiplications a product takes numpy's BLAS, which does those on the calling thread. torch
-# would wake its OpenMP team for each, and on a machine whose cores also serve HTTP the team's barrier costs
-# ten times the arithmetic (docs/cpu-performance.md). Without a team torch is the slower one until much later.
-SMALL_PRODUCT = 262_144
-SMALL_PRODUCT_ALONE = 1 << 22
 # A stack's members share their two products up to this many elements; above, copying costs more than calls.
 JOINED_ELEMENTS = 1 << 16
 MAX_JOINED = 64
@@ -32,44 +27,6 @@ Layer = int
 """`id` of a layer's stacked-A tuple, which it hands us with every call and which lives as long as it does."""
 Member = Mapping[Layer, Pack]
 """One adapter, prepared."""
-
-
-@dataclass(frozen=True, eq=False)
-class Product:
-    """One group's rows times one pack."""
-
-    rows: slice
-    pack: Pack
-    weights: np.ndarray | None
-
-
-@dataclass(frozen=True, eq=False)
-class LayerPlan:
-    """What a batch does in one layer."""
-
-    order: slice | np.ndarray
-    products: tuple[Product, ...]
-    is_small: bool
-    """Whether the calling thread does better alone."""
-
-    def add_deltas(self, y: torch.Tensor, x: torch.Tensor) -> None:
-        """In place; x is `(rows, d_in)` and y `(rows, width)` of the whole batch."""
-        if self.is_small:
-            self._add_alone(y.numpy(), x.numpy())
-            return
-        order = self.order if isinstance(self.order, slice) else torch.from_numpy(self.order)
-        part, inputs = y[order], x[order]
-        for product in self.products:
-            product.pack.add_delta(part[product.rows], inputs[product.rows], product.weights)
-        if not isinstance(order, slice):
-            y[order] = part
-
-    def _add_alone(self, y: np.ndarray, x: np.ndarray) -> None:
-        part, inputs = y[self.order], x[self.order]
-        for product in self.products:
-            product.pack.add_delta_alone(part[product.rows], inputs[product.rows], product.weights)
-        if not isinstance(self.order, slice):
-            y[self.order] = part
 
 
 class GroupedPunicaWrapper(PunicaWrapperCPU):
@@ -122,18 +79,14 @@ class GroupedPunicaWrapper(PunicaWrapperCPU):
             return
         layer = id(lora_a_stacked)
         if layer not in self._plans:
-            self._plans[layer] = self._plan(layer, self._batch, y.dtype)
+            self._plans[layer] = self._plan(layer, self._batch, y)
         plan = self._plans[layer]
         if plan is not None:
             plan.add_deltas(y, x)
 
-    def _plan(self, layer: Layer, batch: Batch, dtype: torch.dtype) -> LayerPlan | None:
-        products = tuple(product for group in batch.groups for product in self._products(layer, group))
-        if not products:
-            return None
-        largest = max(batch.rows * p.pack.rank * max(p.pack.lora_a.shape[1], p.pack.width) for p in products)
-        limit = SMALL_PRODUCT_ALONE if torch.get_num_threads() == 1 else SMALL_PRODUCT
-        return LayerPlan(batch.order, products, dtype == torch.float32 and largest <= limit)
+    def _plan(self, layer: Layer, batch: Batch, y: torch.Tensor) -> LayerPlan | None:
+        products = [product for group in batch.groups for product in self._products(layer, group)]
+        return plan_layer(batch.order, products, y) if products else None
 
     def _products(self, layer: Layer, group: Group) -> list[Product]:
         packs = [self._members(directory).get(layer) for directory in group.members]

@@ -7,6 +7,7 @@ defaults differ, and only where a LoRA server or a CPU wants another one.
 import asyncio
 import logging
 import os
+import time
 from argparse import Namespace
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -62,6 +63,12 @@ class Engine:
     runtime_weights: bool
     """Whether the kernels take weights per request: one build then serves every weighting of its members."""
 
+    @property
+    def slots(self) -> int:
+        """How many sets of adapters can be in use at a time. Where slots hold factors, one is the base's own
+        residual's while something is fused."""
+        return self.max_loras if self.runtime_weights else max(1, self.max_loras - 1)
+
     async def prepare(self, lora_int_id: int, components: Sequence[Component]) -> None:
         """Build in the workers' background; returns when every worker has it.
 
@@ -94,19 +101,26 @@ class Engine:
         """What keeps these from being fused into the base, in words; None where nothing does."""
         return await asyncio.to_thread(why_not_foldable, self.model_dir, components)
 
-    async def load_base(self, components: Sequence[Component], progress: Path) -> None:
-        """Load the base with `components` folded in, or plain; requests in flight go on afterwards.
+    async def load_base(self, components: Sequence[Component], progress: Path) -> float:
+        """Load the base with `components` folded in, or plain; gives the seconds generation stood still.
 
-        They are frozen meanwhile, and what they have in the KV cache is computed anew: no block of it
-        outlives the weights it was made with. Where this raises, generation stays paused.
+        Requests in flight are frozen meanwhile and go on afterwards. What they have in the KV cache is
+        computed anew: no block of it outlives the weights it was made with. Where this raises, generation
+        stays paused.
         """
+        started = time.perf_counter()
         await self.client.pause_generation(mode="keep", clear_cache=True)
         args = (str(self.model_dir), encode_spec(components), str(progress))
         await self.client.collective_rpc("load_base", args=args)
         await self.client.resume_generation()
+        return time.perf_counter() - started
+
+    async def stop_serving(self) -> None:
+        """End every request in flight, and begin none: there is no base to answer with."""
+        await self.client.pause_generation(mode="abort")
 
     async def resident(self) -> list[dict[str, Any]]:
-        """What each worker has in host memory and in its slots."""
+        """What each worker says it has: `bytes` by directory (or by LoRA id) of each build, and `slots`."""
         found: list[dict[str, Any]] = await self.client.collective_rpc("prepared_adapters")
         return found
 

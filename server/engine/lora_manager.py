@@ -69,11 +69,10 @@ class CompositionWorkerLoRAManager(LRUCacheWorkerLoRAManager):
         self.remove_adapter(lora_int_id)
 
     def prepared(self) -> dict[str, Any]:
-        """The ids in host memory and, in order, in the slots."""
-        return {
-            "prepared": sorted(self.list_adapters()),
-            "slots": list(self._adapter_manager.lora_index_to_id),
-        }
+        """What is in host memory: each build's id and bytes; and the ids in the slots, in order."""
+        adapters = self._adapter_manager.list_adapters()
+        sizes = {str(lora_int_id): _size(lora) for lora_int_id, lora in adapters.items()}
+        return {"bytes": sizes, "slots": list(self._adapter_manager.lora_index_to_id)}
 
     def fuse(self, components: Sequence[Component]) -> None:
         """From now on the base weights hold `components`, and every other answer is a residual.
@@ -157,3 +156,9 @@ class CompositionWorkerLoRAManager(LRUCacheWorkerLoRAManager):
         unmatched = sorted(set(lora.loras) - known)
         if unmatched:
             raise ValueError(f"vLLM applies no LoRA to {unmatched[0]} ({len(unmatched)} such modules)")
+
+
+def _size(lora: LoRAModel) -> int:
+    factors = [factor for layer in lora.loras.values() for factor in (layer.lora_a, layer.lora_b)]
+    tensors = [t for factor in factors for t in (factor if isinstance(factor, list) else [factor])]
+    return sum(tensor.nbytes for tensor in tensors if tensor is not None)

@@ -27,10 +27,6 @@ class Slice:
     o1: int
     lora_b_t: torch.Tensor
 
-    def moved(self, ranks: int) -> "Slice":
-        """The same, `ranks` further down."""
-        return Slice(self.r0 + ranks, self.r1 + ranks, self.o0, self.o1, self.lora_b_t)
-
 
 @dataclass(frozen=True, eq=False)
 class Pack:
@@ -61,8 +57,8 @@ class Pack:
         return self.lora_a.nbytes + sum(part.lora_b_t.nbytes for part in self.slices)
 
     @cached_property
-    def _lora_b_t(self) -> torch.Tensor | None:
-        """`(R, width)`, block-diagonal; None where that wastes more than it saves."""
+    def block_diagonal(self) -> torch.Tensor | None:
+        """All slices' B as one `(R, width)`; None where that wastes more than it saves."""
         if len(self.slices) == 1 and self.slices[0].lora_b_t.shape[1] == self.width:
             return self.slices[0].lora_b_t
         if self.rank * self.width > BLOCK_DIAGONAL_ELEMENTS:
@@ -71,12 +67,6 @@ class Pack:
         for part in self.slices:
             whole[part.r0 : part.r1, part.o0 : part.o1] = part.lora_b_t
         return whole
-
-    @cached_property
-    def _arrays(self) -> tuple[np.ndarray, np.ndarray | None]:
-        """Aᵀ and Bᵀ for numpy, on the same memory."""
-        whole = self._lora_b_t
-        return self.lora_a.numpy().T, None if whole is None else whole.numpy()
 
     def add_delta(self, y: torch.Tensor, x: torch.Tensor, weights: np.ndarray | None) -> None:
         """`y += (x Aᵀ ∘ weights) Bᵀ` in place, on torch's threads.
@@ -88,18 +78,6 @@ class Pack:
             shrunk.mul_(torch.from_numpy(weights))
         for part in self.slices:
             y[:, part.o0 : part.o1].addmm_(shrunk[:, part.r0 : part.r1], part.lora_b_t)
-
-    def add_delta_alone(self, y: np.ndarray, x: np.ndarray, weights: np.ndarray | None) -> None:
-        """The same on the calling thread alone."""
-        lora_a_t, lora_b_t = self._arrays
-        shrunk = x @ lora_a_t
-        if weights is not None:
-            shrunk *= weights
-        if lora_b_t is not None:
-            y += shrunk @ lora_b_t
-            return
-        for part in self.slices:
-            y[:, part.o0 : part.o1] += shrunk[:, part.r0 : part.r1] @ part.lora_b_t.numpy()
 
 
 def pack_layer(factors: Sequence[Factors | None], widths: Sequence[int]) -> Pack | None:
@@ -117,18 +95,27 @@ def pack_layer(factors: Sequence[Factors | None], widths: Sequence[int]) -> Pack
 
 
 def join(packs: Sequence[Pack | None]) -> Pack | None:
-    """A stack's packs for one layer as one; None in and out where there are no factors."""
+    """A stack's packs for one layer as one; None in and out where there are no factors.
+
+    Ranks that write the same outputs lie together, so that they share a product too.
+    """
     present = [(member, pack) for member, pack in enumerate(packs) if pack is not None]
     if not present:
         return None
-    starts = [0, *accumulate(pack.rank for _, pack in present)]
-    return Pack(
-        torch.cat([pack.lora_a for _, pack in present]),
-        tuple(
-            part.moved(start)
-            for start, (_, pack) in zip(starts, present, strict=False)
+    outputs = sorted({(part.o0, part.o1) for _, pack in present for part in pack.slices})
+    lora_a: list[torch.Tensor] = []
+    members: list[np.ndarray] = []
+    slices: list[Slice] = []
+    for o0, o1 in outputs:
+        parts = [
+            (member, pack, part)
+            for member, pack in present
             for part in pack.slices
-        ),
-        present[0][1].width,
-        np.concatenate([np.full(pack.rank, member) for member, pack in present]),
-    )
+            if (part.o0, part.o1) == (o0, o1)
+        ]
+        lora_a += [pack.lora_a[part.r0 : part.r1] for _, pack, part in parts]
+        members += [np.full(part.r1 - part.r0, member) for member, _, part in parts]
+        lora_b_t = torch.cat([part.lora_b_t for _, _, part in parts])
+        r0 = slices[-1].r1 if slices else 0
+        slices.append(Slice(r0, r0 + len(lora_b_t), o0, o1, lora_b_t))
+    return Pack(torch.cat(lora_a), tuple(slices), present[0][1].width, np.concatenate(members))

@@ -84,7 +84,11 @@ class RuntimeWeightsLoRAManager(CompositionWorkerLoRAManager):
 
     @override
     def prepared(self) -> dict[str, Any]:
-        return {"prepared": sorted(self._members), "slots": []}
+        sizes = {
+            directory: sum(pack.nbytes for pack in member.values())
+            for directory, member in self._members.items()
+        }
+        return {"bytes": sizes, "slots": []}
 
     @override
     def fuse(self, components: Sequence[Component]) -> None:

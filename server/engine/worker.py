@@ -43,7 +43,7 @@ class CompositionWorkerExtension:
         self._lora_manager.forget(lora_int_id, spec)
 
     def prepared_adapters(self) -> dict[str, Any]:
-        """What is in host memory and, in order, in the slots."""
+        """What is in host memory, with its bytes, and in order in the slots."""
         return self._lora_manager.prepared()
 
     def load_base(self, checkpoint: str, spec: str, progress: str) -> None:

@@ -1,0 +1,59 @@
+"""`/v1/fusion`: fold a composition into the running base, see what is folded, restore the base exactly."""
+
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from adapters.errors import InvalidRequest
+from server.asked import EXTENSIONS, asked_composition
+from server.fusion import Fusion
+from server.request_body import read_object
+
+FIELDS = {"model", *EXTENSIONS}
+
+
+def fusion_object(fusion: Fusion) -> dict[str, Any]:
+    """The state, and what the last switch took, as JSON."""
+    fused, last = fusion.fused, fusion.last
+    return {
+        "object": "fusion",
+        "state": fusion.state,
+        "model": fused.name if fused else None,
+        "progress": fusion.progress,
+        "last_switch": last and {"seconds": last.seconds, "stalled_seconds": last.stalled_seconds},
+    }
+
+
+def show(request: Request) -> JSONResponse:
+    """`GET /v1/fusion`"""
+    return JSONResponse(fusion_object(request.state.fusion))
+
+
+async def fuse(request: Request) -> JSONResponse:
+    """`PUT /v1/fusion` with a composition in any form a request may use; answers when it is in the base."""
+    body = await read_object(request)
+    for field in sorted(body.keys() - FIELDS):
+        raise InvalidRequest("unknown_field", f"There is no field {field!r:.80} here.", field[:80])
+    state = request.state
+    composition = asked_composition(body, state.engine.base, state.resolver.saved)
+    if composition is None:
+        raise InvalidRequest(
+            "invalid_composition", "Name at least one adapter to fuse, in model or adapters.", "model"
+        )
+    await state.fusion.fuse(await state.merges.servable(state.resolver.pin(composition)))
+    return JSONResponse(fusion_object(state.fusion))
+
+
+async def restore(request: Request) -> JSONResponse:
+    """`DELETE /v1/fusion`: the plain base again, to the bit."""
+    await request.state.fusion.restore()
+    return JSONResponse(fusion_object(request.state.fusion))
+
+
+ROUTES = [
+    Route("/v1/fusion", show, methods=["GET"]),
+    Route("/v1/fusion", fuse, methods=["PUT"]),
+    Route("/v1/fusion", restore, methods=["DELETE"]),
+]
