@@ -89,6 +89,18 @@ class Client:
         """Forget `name@alias`; the version stays."""
         self._call("DELETE", f"/v1/adapters/{_quoted(name)}/aliases/{_quoted(alias)}")
 
+    def fusion(self) -> Json:
+        """What is fused into the base, and how far a switch is."""
+        return self._call("GET", "/v1/fusion")
+
+    def fuse(self, composition: str) -> Json:
+        """Fold a composition into the base; returns when it is in."""
+        return self._call("PUT", "/v1/fusion", json={"model": composition})
+
+    def restore_base(self) -> Json:
+        """The plain base again; returns when it is."""
+        return self._call("DELETE", "/v1/fusion")
+
     def _call(self, method: str, path: str, **content: Any) -> Json:
         try:
             response = self._http.request(method, path, **content)

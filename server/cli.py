@@ -9,12 +9,15 @@ import typer
 
 from adapters.cli_options import DEFAULT_URL, ApiKey, AsJson, Url, echo_json
 from adapters.errors import LoraComposeError
+from adapters.fuse_settings import Settings
 from server.ask import Answer, Question, ask, composition_text, open_client
 from server.config import ServerConfig
 from server.field_docs import field_docs
 
 DEFAULTS = ServerConfig()
 DOCS = field_docs(ServerConfig)
+FUSE_DEFAULTS = Settings()
+FUSE_DOCS = field_docs(Settings)
 VLLM_OPTIONS = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 serve_app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
@@ -40,19 +43,31 @@ def serve(
     max_adapter_bytes: Annotated[
         int, typer.Option(help=DOCS["max_adapter_bytes"], metavar="BYTES")
     ] = DEFAULTS.max_adapter_bytes,
+    auto_fuse: Annotated[bool, typer.Option("--auto-fuse", help=DOCS["auto_fuse"])] = DEFAULTS.auto_fuse,
+    fuse_half_life_seconds: Annotated[
+        float, typer.Option(help=FUSE_DOCS["half_life_seconds"])
+    ] = FUSE_DEFAULTS.half_life_seconds,
+    fuse_min_dwell_seconds: Annotated[
+        float, typer.Option(help=FUSE_DOCS["min_dwell_seconds"])
+    ] = FUSE_DEFAULTS.min_dwell_seconds,
+    fuse_margin: Annotated[float, typer.Option(help=FUSE_DOCS["margin"])] = FUSE_DEFAULTS.margin,
+    fuse_min_share: Annotated[float, typer.Option(help=FUSE_DOCS["min_share"])] = FUSE_DEFAULTS.min_share,
+    fuse_min_tokens: Annotated[float, typer.Option(help=FUSE_DOCS["min_tokens"])] = FUSE_DEFAULTS.min_tokens,
+    fuse_budget: Annotated[float, typer.Option(help=FUSE_DOCS["budget"])] = FUSE_DEFAULTS.budget,
 ) -> None:
     """Serve one base and any number of LoRA adapters behind OpenAI's API.
 
     Without options it serves the small base that ships with the project, on this machine only.
 
     - `lora-compose serve`
+    - `lora-compose serve --auto-fuse`
     - `lora-compose serve --model org/model --adapter-root ./adapters --max-loras 8 --max-lora-rank 128`
 
     **Every other option is vLLM's** and goes to it unchanged. Useful ones:
 
-    - `--max-loras` adapters and compositions in one batch
+    - `--max-loras` adapters and compositions in use at a time
     - `--max-lora-rank` highest rank, of a stack the sum of its members'
-    - `--max-cpu-loras` compositions kept ready in memory
+    - `--max-cpu-loras` adapters kept ready in memory
     - `--served-model-name` what requests call the base
     - `--dtype`, `--max-model-len`, `--tensor-parallel-size`
     """
@@ -67,6 +82,15 @@ def serve(
             strict=strict,
             api_keys=tuple(api_key or DEFAULTS.api_keys),
             max_adapter_bytes=max_adapter_bytes,
+            auto_fuse=auto_fuse,
+            fuse_settings=Settings(
+                fuse_half_life_seconds,
+                fuse_min_dwell_seconds,
+                fuse_margin,
+                fuse_min_share,
+                fuse_min_tokens,
+                fuse_budget,
+            ),
         )
     except ValueError as error:
         typer.echo(f"error: {error}", err=True)

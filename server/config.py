@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from adapters.cli_options import default_data_dir
+from adapters.fuse_settings import Settings
 
 EMBEDDED_BASE = Path(__file__).resolve().parent.parent / "training" / "testbed" / "base"
 EMBEDDED_OPTIONS = (
@@ -35,6 +36,10 @@ class ServerConfig:
     """Refuse adapters that say they were made for another base, instead of warning."""
     api_keys: tuple[str, ...] = ()
     """If any is given, every request needs one as a bearer token."""
+    auto_fuse: bool = False
+    """Fuse by itself what most tokens go to, when that pays, and restore the base when it no longer does."""
+    fuse_settings: Settings = field(default_factory=Settings)
+    """How readily."""
     max_adapter_bytes: int = 4 * 1024**3
     """Largest adapter file accepted."""
 

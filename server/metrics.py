@@ -78,6 +78,22 @@ class Metrics:
             buckets=SECONDS,
             registry=self.registry,
         )
+        self.lora_overhead = Gauge(
+            "lora_compose_lora_overhead_ratio",
+            "Extra time of a token with one adapter against one without, as --auto-fuse measures it here",
+            registry=self.registry,
+        )
+        self.auto_fuse_decisions = Counter(
+            "lora_compose_auto_fuse_decisions",
+            "Decisions of --auto-fuse, one a second (keep, fuse, restore)",
+            ["action"],
+            registry=self.registry,
+        )
+        self.auto_fuse_gain = Gauge(
+            "lora_compose_auto_fuse_expected_gain_ratio",
+            "Serving time the last decision of --auto-fuse is to save if the mix lasts; 0 for keep",
+            registry=self.registry,
+        )
         self.merge_seconds = Histogram(
             "lora_compose_merge_duration_seconds",
             "Merging adapters into one, outside the engine",

@@ -3,13 +3,14 @@
 What can be refused without the engine (a data directory in use, a bad option) is refused before it starts.
 """
 
+import asyncio
 import logging
 import signal
 from argparse import Namespace
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import uvicorn
 import uvloop
@@ -20,6 +21,7 @@ from adapters.admission import Limits
 from adapters.base_shapes import BaseShapes
 from adapters.registry import Registry
 from server.app import Parts, create_app
+from server.auto_fuse import AutoFuse
 from server.config import EMBEDDED_OPTIONS, ServerConfig
 from server.engine.launch import Engine, launch, parse_vllm_args, set_environment
 from server.fusion import Fusion
@@ -102,13 +104,14 @@ async def assemble(config: ServerConfig, engine: Engine, registry: Registry) -> 
     residency = Residency(engine, engine.max_cpu_loras, engine.slots, metrics, sweep)
     changed()
     with Merges(registry, engine.base, metrics) as merges:
-        yield Parts(
+        fusion = Fusion(engine, residency, metrics)
+        parts = Parts(
             engine=engine,
             registry=registry,
             resolver=resolver,
             merges=merges,
             residency=residency,
-            fusion=Fusion(engine, residency, metrics),
+            fusion=fusion,
             registration=Registration(
                 registry=registry,
                 base=BaseShapes.of(engine.model_dir, engine.base),
@@ -123,6 +126,23 @@ async def assemble(config: ServerConfig, engine: Engine, registry: Registry) -> 
             removal=Removal(registry, resolver, residency, metrics),
             metrics=metrics,
         )
+        async with AsyncExitStack() as stack:
+            if config.auto_fuse:
+                auto_fuse = AutoFuse(engine, fusion, resolver, merges, metrics, config.fuse_settings)
+                await stack.enter_async_context(_running(auto_fuse.run()))
+            yield parts
+
+
+@asynccontextmanager
+async def _running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """`work` goes on beside, for as long as the context is open."""
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
 
 
 class Server(uvicorn.Server):

@@ -5,6 +5,7 @@ gives them the last slot's adapter. Here a row without an adapter is in no group
 since a request's weights are applied between the two products, a stack needs no factors of its own.
 """
 
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -17,6 +18,7 @@ from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 
 from server.engine.batch import Batch, Group
 from server.engine.layer_plan import LayerPlan, Product, plan_layer
+from server.engine.metering import Meter
 from server.engine.packs import Pack, join
 
 # A stack's members share their two products up to this many elements; above, copying costs more than calls.
@@ -36,11 +38,13 @@ class GroupedPunicaWrapper(PunicaWrapperCPU):
         super().__init__(*args, **kwargs)
         self._batch: Batch | None = None
         self._members: Callable[[str], Member] = _no_member
+        self._meter = Meter()
         self._plans: dict[Layer, LayerPlan | None] = {}
         self._joined: OrderedDict[tuple[str, ...], dict[Layer, Pack | None]] = OrderedDict()
 
-    def begin_batch(self, batch: Batch, members: Callable[[str], Member]) -> None:
+    def begin_batch(self, batch: Batch, members: Callable[[str], Member], meter: Meter) -> None:
         """The rows to come. `members` gives an adapter of the store, by its directory."""
+        self._meter = meter
         self._batch = batch if batch.groups else None
         self._members = members
         self._plans = {}
@@ -81,8 +85,14 @@ class GroupedPunicaWrapper(PunicaWrapperCPU):
         if layer not in self._plans:
             self._plans[layer] = self._plan(layer, self._batch, y)
         plan = self._plans[layer]
-        if plan is not None:
+        if plan is None:
+            return
+        if not self._meter.is_on:
             plan.add_deltas(y, x)
+            return
+        began = time.perf_counter()
+        plan.add_deltas(y, x)
+        self._meter.lora_seconds += time.perf_counter() - began
 
     def _plan(self, layer: Layer, batch: Batch, y: torch.Tensor) -> LayerPlan | None:
         products = [product for group in batch.groups for product in self._products(layer, group)]

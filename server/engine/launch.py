@@ -119,6 +119,11 @@ class Engine:
         """End every request in flight, and begin none: there is no base to answer with."""
         await self.client.pause_generation(mode="abort")
 
+    async def read_meter(self) -> dict[str, Any]:
+        """The first worker's account of tokens and LoRA costs since the last call (see `metering`)."""
+        readings: list[dict[str, Any]] = await self.client.collective_rpc("read_meter")
+        return readings[0]
+
     async def resident(self) -> list[dict[str, Any]]:
         """What each worker says it has: `bytes` by directory (or by LoRA id) of each build, and `slots`."""
         found: list[dict[str, Any]] = await self.client.collective_rpc("prepared_adapters")

@@ -5,6 +5,7 @@ weights, or another choice among resident members, cost no build, no slot and no
 only changes what a row still needs.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -20,6 +21,7 @@ from vllm.lora.request import LoRARequest
 from server.engine.batch import Members, group_rows
 from server.engine.cpu_lora import GroupedPunicaWrapper, Layer, Member
 from server.engine.lora_manager import CompositionWorkerLoRAManager
+from server.engine.metering import Load, Meter
 from server.engine.packs import Factors, Pack, pack_layer
 from server.engine.preparing import State, at_leisure
 from server.engine.spec import SCHEME, Component, combined, decode_spec
@@ -35,19 +37,32 @@ class RuntimeWeightsLoRAManager(CompositionWorkerLoRAManager):
         super().__init__(*args, **kwargs)
         self._members: dict[str, Member] = {}
         self._selected: object = None
+        self._load = Load({}, 0, 0)
+        self.meter = Meter()
 
     def select(self, lora_requests: Sequence[LoRARequest | None], token_counts: np.ndarray) -> None:
         """The coming batch: request i, with its own weights, has the next `token_counts[i]` rows."""
         selected = [r and r.lora_path for r in lora_requests], token_counts.tolist()
-        if selected == self._selected:
-            return
-        self._selected = selected
-        needed = {path: self._needed(path) for path in set(selected[0])}
+        if selected != self._selected:
+            self._selected = selected
+            self._begin_batch(lora_requests, *selected)
+        if self.meter.is_on:
+            self.meter.step(self._load)
+
+    def _begin_batch(
+        self,
+        lora_requests: Sequence[LoRARequest | None],
+        paths: Sequence[str | None],
+        token_counts: Sequence[int],
+    ) -> None:
+        needed = {path: self._needed(path) for path in set(paths)}
         for directory in {directory for members in needed.values() for directory in members}:
             self._member(directory)
-        batch = group_rows([needed[path] for path in selected[0]], selected[1])
+        wanted = [needed[path] for path in paths]
+        batch = group_rows(wanted, token_counts)
         for wrapper in self._wrappers():
-            wrapper.begin_batch(batch, self._member)
+            wrapper.begin_batch(batch, self._member, self.meter)
+        self._load = _load(lora_requests, wanted, token_counts)
 
     def _needed(self, lora_path: str | None) -> Members:
         wanted = decode_spec(lora_path) if lora_path and lora_path.startswith(SCHEME) else ()
@@ -81,6 +96,10 @@ class RuntimeWeightsLoRAManager(CompositionWorkerLoRAManager):
             self._members.pop(component.directory, None)
             for wrapper in self._wrappers():
                 wrapper.forget(component.directory)
+
+    @override
+    def read_meter(self) -> dict[str, Any]:
+        return self.meter.read()
 
     @override
     def prepared(self) -> dict[str, Any]:
@@ -132,6 +151,16 @@ class RuntimeWeightsLoRAManager(CompositionWorkerLoRAManager):
 
     def _wrappers(self) -> list[GroupedPunicaWrapper]:
         return list(self._adapter_manager.punica_wrapper_mapping.values())
+
+
+def _load(
+    lora_requests: Sequence[LoRARequest | None], wanted: Sequence[Members], token_counts: Sequence[int]
+) -> Load:
+    tokens: Counter[str | None] = Counter()
+    for lora_request, count in zip(lora_requests, token_counts, strict=True):
+        tokens[lora_request and lora_request.lora_name] += count
+    rows = [(len(members), count) for members, count in zip(wanted, token_counts, strict=True) if members]
+    return Load(tokens, sum(count for _, count in rows), sum(size * count for size, count in rows))
 
 
 def factors_of(layer: BaseLinearLayerWithLoRA, weights: LoRALayerWeights) -> list[Factors | None]:

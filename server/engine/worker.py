@@ -46,6 +46,10 @@ class CompositionWorkerExtension:
         """What is in host memory, with its bytes, and in order in the slots."""
         return self._lora_manager.prepared()
 
+    def read_meter(self) -> dict[str, Any]:
+        """Tokens and costs since the last time."""
+        return self._lora_manager.read_meter()
+
     def load_base(self, checkpoint: str, spec: str, progress: str) -> None:
         """Load the base's weights again with a stack (perhaps an empty one) folded into them.
 

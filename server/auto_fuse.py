@@ -1,0 +1,132 @@
+"""Fuses and restores by itself, by `adapters.fuse_policy` and what this server measures of itself.
+
+Every second it reads the workers' meter, tells the policy, and follows its decision. What it decides, and
+why, is logged when it changes and counted in the metrics.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from adapters.composition_grammar import parse
+from adapters.errors import LoraComposeError
+from adapters.fuse_policy import Decision, FusePolicy
+from adapters.fuse_settings import Settings
+from adapters.token_prices import Costs
+from server.fusion import Fusion
+from server.merges import Merges
+from server.metrics import Metrics
+from server.resolver import Resolver
+
+logger = logging.getLogger(__name__)
+
+LOOK_SECONDS = 1.0
+MEASURED_ROWS = 200
+"""Rows with LoRA work, before what they cost is believed."""
+
+
+class MeteredEngine(Protocol):
+    """What this needs of the engine."""
+
+    async def read_meter(self) -> dict[str, Any]: ...
+
+
+class AutoFuse:
+    """Run it as a task beside the server."""
+
+    def __init__(
+        self,
+        engine: MeteredEngine,
+        fusion: Fusion,
+        resolver: Resolver,
+        merges: Merges,
+        metrics: Metrics,
+        settings: Settings,
+    ) -> None:
+        self._engine = engine
+        self._fusion = fusion
+        self._resolver = resolver
+        self._merges = merges
+        self._metrics = metrics
+        self._policy = FusePolicy(settings)
+        self._known: str | None = None
+        """What the policy was told is fused."""
+        self._said: tuple[str, str | None] | None = None
+        self._refused: set[str] = set()
+
+    async def run(self) -> None:
+        """Look every second, until cancelled."""
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            try:
+                await self._look()
+            except LoraComposeError as error:
+                logger.warning("auto-fuse: %s", error.message)
+
+    async def _look(self) -> None:
+        if self._fusion.state not in ("base", "fused"):
+            return
+        reading = await self._engine.read_meter()
+        self._notice_switch()
+        costs = measured_costs(reading["overheads"], self._fusion)
+        if costs.overhead is not None:
+            self._metrics.lora_overhead.set(costs.overhead)
+        tokens = {name: count for name, count in reading["tokens"] if name not in self._refused}
+        self._policy.observe(time.monotonic(), tokens, reading["busy_seconds"], costs)
+        decision = self._policy.decide(time.monotonic())
+        self._tell(decision)
+        await self._follow(decision)
+
+    def _notice_switch(self) -> None:
+        """Tell the policy of a switch, whoever asked for it."""
+        fused, last = self._fusion.fused, self._fusion.last
+        name = fused.name if fused else None
+        if name != self._known:
+            self._known = name
+            self._policy.switched(time.monotonic(), name, last.stalled_seconds if last else 0.0)
+
+    def _tell(self, decision: Decision) -> None:
+        self._metrics.auto_fuse_decisions.labels(decision.action).inc()
+        self._metrics.auto_fuse_gain.set(decision.expected_gain)
+        if (decision.action, decision.model) != self._said:
+            self._said = (decision.action, decision.model)
+            logger.info("auto-fuse: %s", decision.reason)
+
+    async def _follow(self, decision: Decision) -> None:
+        if decision.action == "keep":
+            return
+        if decision.model is None:
+            await self._fusion.restore()
+        else:
+            await self._fuse(decision.model)
+        self._notice_switch()
+
+    async def _fuse(self, name: str) -> None:
+        try:
+            pinned = self._resolver.pin(parse(name))
+            await self._fusion.fuse(await self._merges.servable(pinned))
+        except LoraComposeError:
+            self._refused.add(name)  # removed meanwhile, or not fusable: it will not be otherwise in a second
+            raise
+
+
+def measured_costs(overheads: Sequence[Sequence[float]], fusion: Fusion) -> Costs:
+    """The meter's reading as the policy's prices: a line through the overheads by size of the stack.
+
+    With one size measured, each stack is priced like it.
+    """
+    known = [(size, cost, rows) for size, cost, rows in overheads if rows >= MEASURED_ROWS]
+    if not known:
+        return Costs(overhead=None)
+    weight = sum(rows for _, _, rows in known)
+    mean_size = sum(size * rows for size, _, rows in known) / weight
+    mean_cost = sum(cost * rows for _, cost, rows in known) / weight
+    spread = sum(rows * (size - mean_size) ** 2 for size, _, rows in known)
+    slope = sum(rows * (size - mean_size) * (cost - mean_cost) for size, cost, rows in known)
+    per_member = max(0.0, slope / spread) if spread else 0.0
+    overhead = max(0.0, mean_cost - per_member * (mean_size - 1))
+    if fusion.last is None:
+        return Costs(overhead, per_member)
+    return Costs(overhead, per_member, fusion.last.stalled_seconds)
