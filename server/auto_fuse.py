@@ -23,12 +23,17 @@ from server.resolver import Resolver
 logger = logging.getLogger(__name__)
 
 LOOK_SECONDS = 1.0
+PRIOR_SECONDS = 0.5
+PRIOR_BYTES_PER_SECOND = 500e6
 MEASURED_ROWS = 200
 """Rows with LoRA work, before what they cost is believed."""
 
 
 class MeteredEngine(Protocol):
     """What this needs of the engine."""
+
+    @property
+    def checkpoint_bytes(self) -> int: ...
 
     async def read_meter(self) -> dict[str, Any]: ...
 
@@ -70,7 +75,7 @@ class AutoFuse:
             return
         reading = await self._engine.read_meter()
         self._notice_switch()
-        costs = measured_costs(reading["overheads"], self._fusion)
+        costs = measured_costs(reading["overheads"], self._switch_seconds())
         if costs.overhead is not None:
             self._metrics.lora_overhead.set(costs.overhead)
         tokens = {name: count for name, count in reading["tokens"] if name not in self._refused}
@@ -78,6 +83,12 @@ class AutoFuse:
         decision = self._policy.decide(time.monotonic())
         self._tell(decision)
         await self._follow(decision)
+
+    def _switch_seconds(self) -> float:
+        """Measured; before the first switch, what reading so large a checkpoint should take."""
+        if self._fusion.last is not None:
+            return self._fusion.last.stalled_seconds
+        return PRIOR_SECONDS + self._engine.checkpoint_bytes / PRIOR_BYTES_PER_SECOND
 
     def _notice_switch(self) -> None:
         """Tell the policy of a switch, whoever asked for it."""
@@ -112,7 +123,7 @@ class AutoFuse:
             raise
 
 
-def measured_costs(overheads: Sequence[Sequence[float]], fusion: Fusion) -> Costs:
+def measured_costs(overheads: Sequence[Sequence[float]], switch_seconds: float) -> Costs:
     """The meter's reading as the policy's prices: a line through the overheads by size of the stack.
 
     With one size measured, each stack is priced like it.
@@ -127,6 +138,4 @@ def measured_costs(overheads: Sequence[Sequence[float]], fusion: Fusion) -> Cost
     slope = sum(rows * (size - mean_size) * (cost - mean_cost) for size, cost, rows in known)
     per_member = max(0.0, slope / spread) if spread else 0.0
     overhead = max(0.0, mean_cost - per_member * (mean_size - 1))
-    if fusion.last is None:
-        return Costs(overhead, per_member)
-    return Costs(overhead, per_member, fusion.last.stalled_seconds)
+    return Costs(overhead, per_member, switch_seconds)

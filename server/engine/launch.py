@@ -69,6 +69,11 @@ class Engine:
         residual's while something is fused."""
         return self.max_loras if self.runtime_weights else max(1, self.max_loras - 1)
 
+    @property
+    def checkpoint_bytes(self) -> int:
+        """What a switch of the base reads."""
+        return sum(path.stat().st_size for path in self.model_dir.glob("*.safetensors"))
+
     async def prepare(self, lora_int_id: int, components: Sequence[Component]) -> None:
         """Build in the workers' background; returns when every worker has it.
 
