@@ -5,8 +5,17 @@ from pathlib import Path
 
 from starlette.routing import Route
 
+from adapters.fuse_settings import Settings
 from adapters.method_options import METHOD_NAMES
-from server import adapters_api, compositions_api, lora_adapter_api, models_api, probes
+from server import (
+    adapters_api,
+    compositions_api,
+    fusion_api,
+    lora_adapter_api,
+    models_api,
+    probes,
+    residency_api,
+)
 from server.config import ServerConfig
 from server.metrics import Metrics
 
@@ -16,7 +25,9 @@ FLAG_NAMES = {"adapter_roots": "adapter_root", "api_keys": "api_key"}
 
 
 def test_every_serve_flag_is_in_the_readme_and_the_other_way_round() -> None:
-    fields = {FLAG_NAMES.get(name, name) for name in ServerConfig.__dataclass_fields__}
+    own = ServerConfig.__dataclass_fields__.keys() - {"fuse_settings"}
+    fuse = {f"fuse_{name}" for name in Settings.__dataclass_fields__}
+    fields = {FLAG_NAMES.get(name, name) for name in own} | fuse
     flags = {f"--{name.replace('_', '-')}" for name in fields}
     rows = re.findall(r"^\| (`--[^|]+) \|", README, re.MULTILINE)
     assert set(re.findall(r"--[a-z-]+", " ".join(rows))) == flags
@@ -34,7 +45,15 @@ def test_every_method_is_in_the_readme() -> None:
 
 
 def test_every_path_of_the_operator_s_table_exists() -> None:
-    modules = (adapters_api, compositions_api, lora_adapter_api, models_api, probes)
+    modules = (
+        adapters_api,
+        compositions_api,
+        fusion_api,
+        lora_adapter_api,
+        models_api,
+        probes,
+        residency_api,
+    )
     paths = {route.path for module in modules for route in module.ROUTES if isinstance(route, Route)}
     table = README.partition("## Operate")[2].partition("Our metrics")[0]
     named = set(re.findall(r"`(/[a-z0-9_/]+)`", table))
@@ -43,8 +62,8 @@ def test_every_path_of_the_operator_s_table_exists() -> None:
 
 
 def test_every_make_target_in_the_readme_exists() -> None:
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    assert set(re.findall(r"make ([a-z]+)", README)) <= targets
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"make ([a-z-]+)", README)) <= targets
 
 
 def test_every_linked_file_exists() -> None:
