@@ -27,7 +27,7 @@ def _work_in_background() -> None:
 
 
 def at_leisure(items: Iterable[T]) -> Iterator[T]:
-    """The items; on the background thread the interpreter is given away now and then. For loops of a build."""
+    """The items; on the background thread the interpreter is given away now and then. For a build's loops."""
     began = time.perf_counter()
     for item in items:
         if getattr(_thread, "is_background", False) and time.perf_counter() - began > WORK_SECONDS:
