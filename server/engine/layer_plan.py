@@ -126,7 +126,8 @@ class SmallPlan:
         self._order = order if isinstance(order, slice) else every
         self._inputs = np.empty((len(every), pack.lora_a.shape[1]), dtype=np.float32)
         self._every = every
-        self._first = np.empty((len(every), pack.width), dtype=np.float32)
+        # Zero stays where an adapter has no factors for this layer.
+        self._first = np.zeros((len(every), pack.width), dtype=np.float32)
         self._rest: list[tuple[np.ndarray, np.ndarray]] = []
         self._multiplications: list[tuple[Multiplication, np.ndarray]] = []
         covered = 0

@@ -1,73 +1,120 @@
-"""The CPU kernels against a float64 sum that no code of ours computed."""
+"""The CPU kernels, on every path they have, against a float64 sum row by row."""
 
+from collections import OrderedDict
 from types import SimpleNamespace
 
-import numpy as np
+import pytest
 import torch
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from server.engine.cpu_lora import BLOCK_DIAGONAL_ROWS, Pack, group_rows, pack_slot
+from server.engine import cpu_lora, layer_plan
+from server.engine.batch import group_rows
+from server.engine.cpu_lora import GroupedPunicaWrapper
+from server.engine.metering import Meter
+from server.engine.packs import Factors, Pack, pack_layer
+from server.engine.runtime_manager import factors_of
 
 WIDTHS = (6, 3, 3)
-D_IN, MAX_RANK, SLOTS = 5, 8, 3
+D_IN = 5
+LAYER = tuple(torch.zeros(1) for _ in WIDTHS)
+DELTAS: dict[str, torch.Tensor] = {}
+MEMBERS: dict[str, dict[int, Pack]] = {}
+torch.manual_seed(1)
+for name, ranks in {"a": (2, 2, 2), "b": (4, 0, 1), "c": (1, 3, 0), "empty": (0, 0, 0)}.items():
+    dense = [torch.zeros(width, D_IN, dtype=torch.double) for width in WIDTHS]
+    pairs: list[Factors | None] = [None, None, None]
+    for i, (rank, width) in enumerate(zip(ranks, WIDTHS, strict=True)):
+        if rank:
+            lora_a, lora_b = torch.randn(rank, D_IN), torch.randn(width, rank)
+            pairs[i], dense[i] = (lora_a, lora_b), lora_b.double() @ lora_a.double()
+    DELTAS[name] = torch.cat(dense)
+    made_of = pack_layer(pairs, WIDTHS)
+    MEMBERS[name] = {} if made_of is None else {id(LAYER): made_of}
+
+WANTED = st.dictionaries(st.sampled_from(sorted(DELTAS)), st.sampled_from([1.0, 0.5, -2.0]), max_size=3)
+PATHS = {
+    "joined, this thread": (1 << 20, 1 << 30),
+    "apart, this thread": (0, 1 << 30),
+    "joined, torch": (1 << 20, -1),
+    "apart, torch": (0, -1),
+}
 
 
-def layer_with(factors: list[tuple[torch.Tensor, torch.Tensor] | None], slot: int) -> SimpleNamespace:
-    """vLLM's zero-padded buffers of a packed layer, one slot filled."""
-    stacked_a = [torch.zeros(SLOTS, 1, MAX_RANK, D_IN) for _ in WIDTHS]
-    stacked_b = [torch.zeros(SLOTS, 1, width, MAX_RANK) for width in WIDTHS]
-    for a, b, pair in zip(stacked_a, stacked_b, factors, strict=True):
-        if pair is not None:
-            a[slot, 0, : pair[0].shape[0]] = pair[0]
-            b[slot, 0, :, : pair[1].shape[1]] = pair[1]
-    return SimpleNamespace(lora_a_stacked=tuple(stacked_a), lora_b_stacked=tuple(stacked_b), n_slices=3)
+@pytest.fixture(params=PATHS)
+def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    joined, small = PATHS[request.param]
+    monkeypatch.setattr(cpu_lora, "JOINED_ELEMENTS", joined)
+    monkeypatch.setattr(layer_plan, "SMALL_PRODUCT", small)
+    monkeypatch.setattr(layer_plan, "SMALL_PRODUCT_ALONE", small)
 
 
-def random_factors(ranks: list[int]) -> list[tuple[torch.Tensor, torch.Tensor] | None]:
-    return [
-        (torch.randn(rank, D_IN), torch.randn(width, rank)) if rank else None
-        for rank, width in zip(ranks, WIDTHS, strict=True)
-    ]
+def wrapper() -> GroupedPunicaWrapper:
+    made = GroupedPunicaWrapper.__new__(GroupedPunicaWrapper)
+    made._meter, made._plans, made._joined = Meter(), {}, OrderedDict()
+    return made
 
 
-@given(st.lists(st.integers(0, MAX_RANK), min_size=3, max_size=3), st.integers(1, 3 * BLOCK_DIAGONAL_ROWS))
-def test_a_pack_adds_the_true_delta_of_every_slice(ranks: list[int], rows: int) -> None:
-    torch.manual_seed(rows)
-    factors = random_factors(ranks)
-    x, y = torch.randn(rows, D_IN), torch.randn(rows, sum(WIDTHS))
-    deltas = [
-        x.double() @ pair[0].double().T @ pair[1].double().T if pair else torch.zeros(rows, width).double()
-        for pair, width in zip(factors, WIDTHS, strict=True)
-    ]
-    expected = y.double() + torch.cat(deltas, dim=1)
-    pack = pack_slot(layer_with(factors, slot=1), 1, ranks)
-    if pack is not None:
-        pack.add_delta(y, x)
-    torch.testing.assert_close(y.double(), expected, atol=1e-4, rtol=1e-4)
+def run(made: GroupedPunicaWrapper, y: torch.Tensor, x: torch.Tensor) -> None:
+    made.add_lora_linear(y, x, LAYER, LAYER, 1.0, WIDTHS)
 
 
-def test_a_slot_without_factors_has_no_pack() -> None:
-    assert pack_slot(layer_with([None, None, None], slot=0), 0, [0, 0, 0]) is None
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.lists(st.tuples(WANTED, st.integers(1, 4)), min_size=1, max_size=8))
+@pytest.mark.usefixtures("path")
+def test_every_row_gets_its_own_sum_and_base_rows_are_not_touched(
+    requests: list[tuple[dict[str, float], int]],
+) -> None:
+    made = wrapper()
+    counts = [count for _, count in requests]
+    made.begin_batch(group_rows([wanted for wanted, _ in requests], counts), MEMBERS.__getitem__, Meter())
+    rows = [wanted for wanted, count in requests for _ in range(count)]
+    for _ in range(3):  # decoding runs one plan for many steps
+        x, before = torch.randn(len(rows), D_IN), torch.randn(len(rows), sum(WIDTHS))
+        y = before.clone()
+        run(made, y, x)
+        for row, wanted in enumerate(rows):
+            if not wanted:
+                assert torch.equal(y[row], before[row])
+            delta = sum((w * DELTAS[m] for m, w in wanted.items()), torch.zeros(12, D_IN).double())
+            torch.testing.assert_close(
+                y[row].double(), before[row].double() + delta @ x[row].double(), atol=1e-4, rtol=1e-4
+            )
 
 
-@given(st.lists(st.integers(-1, 4), max_size=40))
-def test_every_row_with_an_adapter_is_in_exactly_its_own_group(slots: list[int]) -> None:
-    answered = np.full(len(slots), -1)
-    for group in group_rows(np.asarray(slots, dtype=np.int64)):
-        rows = np.arange(len(slots))[slice(None) if group.rows is None else group.rows]
-        assert (answered[rows] == -1).all()
-        answered[rows] = group.slot
-    assert answered.tolist() == slots
+def test_bfloat16_goes_through_torch() -> None:
+    made, half = wrapper(), torch.bfloat16
+    pairs = [(torch.randn(2, D_IN).to(half), torch.randn(w, 2).to(half)) for w in WIDTHS]
+    pack = pack_layer(pairs, WIDTHS)
+    assert pack is not None
+    made.begin_batch(group_rows([{"a": 0.5}, {}], [2, 1]), lambda _: {id(LAYER): pack}, Meter())
+    x, y = torch.randn(3, D_IN).to(half), torch.zeros(3, 12).to(half)
+    run(made, y, x)
+    delta = torch.cat([b.float() @ a.float() for a, b in pairs])
+    torch.testing.assert_close(y[:2].float(), 0.5 * x[:2].float() @ delta.T, atol=0.1, rtol=0.05)
+    assert not y[2].any()
 
 
-def test_adjacent_rows_are_a_slice_so_that_no_copy_is_made() -> None:
-    groups = group_rows(np.asarray([2, 2, -1, 0, -1, 0]))
-    assert [type(group.rows) for group in groups] == [torch.Tensor, slice]
+def test_what_is_forgotten_is_not_joined_any_more() -> None:
+    made = wrapper()
+    made.begin_batch(group_rows([{"a": 1.0, "b": 1.0}], [1]), MEMBERS.__getitem__, Meter())
+    run(made, torch.zeros(1, 12), torch.zeros(1, D_IN))
+    assert list(made._joined) == [("a", "b")]
+    made.forget("b")
+    assert not made._joined
 
 
-def test_a_pack_writes_through_a_strided_view() -> None:
-    pack = Pack(torch.ones(1, 2), torch.ones(1, 3), ((0, 1, 0, 3),))
-    whole = torch.zeros(4, 6)
-    pack.add_delta(whole[1:3, :3], torch.ones(2, 2))
-    assert whole.sum() == 12
+@pytest.mark.parametrize("rank", [0, 1])
+def test_each_worker_takes_its_share_of_the_outputs(rank: int) -> None:
+    whole = [(torch.randn(2, D_IN), torch.randn(4, 2)) for _ in range(2)]
+    layer = SimpleNamespace(
+        n_slices=2,
+        tp_size=2,
+        slice_lora_a=lambda a: a,
+        slice_lora_b=lambda bs: [b[2 * rank : 2 * rank + 2] for b in bs],
+    )
+    weights = SimpleNamespace(lora_a=[a for a, _ in whole], lora_b=[b for _, b in whole])
+    shares = factors_of(layer, weights)
+    for share, (a, b) in zip(shares, whole, strict=True):
+        assert share is not None
+        assert torch.equal(share[1] @ share[0], (b @ a)[2 * rank : 2 * rank + 2])

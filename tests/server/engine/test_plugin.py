@@ -3,6 +3,7 @@
 import hashlib
 import importlib
 import inspect
+from operator import attrgetter
 
 import pytest
 import vllm
@@ -12,7 +13,7 @@ from server.engine.plugin import OVERRIDES, VLLM_VERSION, Override
 
 def source_digest(override: Override) -> str:
     module, _, name = override.source.partition(":")
-    source = inspect.getsource(getattr(importlib.import_module(module), name))
+    source = inspect.getsource(attrgetter(name)(importlib.import_module(module)))
     return hashlib.sha256(source.encode()).hexdigest()
 
 
