@@ -20,7 +20,10 @@ Sweep = Callable[[frozenset[str]], Awaitable[None]]
 
 
 class PreparingEngine(Protocol):
-    """What host memory needs of the engine. A `prepare` that raises changed nothing."""
+    """What host memory needs of the engine.
+
+    A `prepare` that raises changed nothing, one that is cancelled may have; `forget` takes either.
+    """
 
     async def prepare(self, lora_int_id: int, components: Sequence[Component]) -> None: ...
 
@@ -58,6 +61,10 @@ class HostMemory:
         """How many parts there can be of which these are some."""
         return self.capacity - sum(self.is_pinned(p) for p in self.parts() if p.order.key not in keys)
 
+    def has_failed(self, key: str) -> bool:
+        """Whether those who waited for it are just being told that it could not be built."""
+        return key in self._parts and self._parts[key].has_failed
+
     def make_room(self, count: int, wanted: Collection[str]) -> bool:
         """Whether `count` more parts fit, evicting idle ones that are not `wanted`, oldest use first."""
         excess = len(self._parts) + count - self.capacity
@@ -79,9 +86,11 @@ class HostMemory:
         return part
 
     def leave(self, part: Part) -> None:
-        """One user less."""
+        """One user less. After the last one a part that failed is gone, and the next who asks builds anew."""
         part.users -= 1
-        if not part.users and part.is_withdrawn:
+        if not part.users and part.has_failed:
+            self._drop(part)
+        elif not part.users and part.is_withdrawn:
             self._evict(part)
 
     def begin(self, order: Order) -> Part:
@@ -95,7 +104,7 @@ class HostMemory:
 
     async def _prepare(self, order: Order, lora_int_id: int) -> float:
         if self._leaving:  # the workers never have more than their share, nor one part twice
-            await asyncio.gather(*self._leaving)
+            await asyncio.wait(self._leaving)  # a gather would pass a cancellation on to them
         started = time.perf_counter()
         await self._engine.prepare(lora_int_id, order.components)
         return time.perf_counter() - started
@@ -105,7 +114,7 @@ class HostMemory:
             seconds = part.prepared.result()
             self._metrics.prepare_seconds.observe(seconds)
             logger.info("prepared %s as %d in %.3f s", part.order.label, part.lora_int_id, seconds)
-        else:  # those who wait for it get its error; the next who asks builds anew
+        elif not part.users:
             self._drop(part)
         self._changed()
 
@@ -115,12 +124,19 @@ class HostMemory:
         self._drop(part)
         task = asyncio.create_task(self._forget(part))
         self._leaving.add(task)
-        task.add_done_callback(self._leaving.discard)
+        task.add_done_callback(self._left)
         self._metrics.evictions.inc()
         logger.info("evicted %s", part.order.label)
 
     async def _forget(self, part: Part) -> None:
+        if part.prepared.cancel():  # nobody waits for it: an adapter that was removed while it was prefetched
+            await asyncio.wait([part.prepared])
         await self._engine.forget(part.lora_int_id, part.order.components)
+
+    def _left(self, task: "asyncio.Task[None]") -> None:
+        self._leaving.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("an adapter could not be freed: %s", error)
 
     def _drop(self, part: Part) -> None:
         if self._parts.get(part.order.key) is part:
@@ -160,7 +176,7 @@ class HostMemory:
     async def settled(self) -> None:
         """Returns when what was evicted has left the workers."""
         while self._leaving:
-            await asyncio.gather(*self._leaving)
+            await asyncio.wait(self._leaving)
 
     def digests(self) -> Iterable[str]:
         """The bytes the parts were built of."""

@@ -50,6 +50,11 @@ class Part:
         return self.prepared.done() and not self.prepared.cancelled() and self.prepared.exception() is None
 
     @property
+    def has_failed(self) -> bool:
+        """Whether there will be none."""
+        return self.prepared.done() and not self.is_ready
+
+    @property
     def is_withdrawn(self) -> bool:
         """Whether all it was made for is removed: it leaves with its last user."""
         return not self.owners

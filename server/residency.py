@@ -146,6 +146,8 @@ class Residency:
     def _try(self, ticket: Ticket, ahead: set[str]) -> Held | None:
         """Its parts and its slot, all or nothing; `ahead` are the parts of those before it in the queue."""
         self._check_fits(ticket)
+        if any(self.host.has_failed(order.key) for order in ticket.orders):
+            return None
         missing = [order for order in ticket.orders if order.key not in self.host]
         if not self.host.make_room(len(missing), {*ticket.key, *ahead}):
             return None
