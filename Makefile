@@ -9,10 +9,10 @@ LOCK := requirements/$(DEVICE).lock
 # The lock is complete, so nothing is resolved; torch+cpu comes from wherever pip is told to look.
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help setup demo serve test lint types format testbed bench clean
+.PHONY: help setup demo serve test lint types format testbed bench bench-hot-load bench-residency bench-fusion bench-auto-fuse clean
 
 help: ## list the commands
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 
 setup: $(VENV)/.ready ## .venv with everything in it, and the lora-compose command (DEVICE=gpu for CUDA)
 
@@ -51,6 +51,18 @@ testbed: setup ## train the embedded base and its adapters again (about 15 minut
 
 bench: setup ## throughput of adapters, stacks and prefill against the base, as ratios in one run
 	$(BIN)/python -m benchmarks.throughput
+
+bench-hot-load: setup ## do those who decode notice that adapters arrive? beside stock vLLM
+	$(BIN)/python -m benchmarks.hot_load
+
+bench-residency: setup ## never-seen stacks, other weights, 200 adapters over 8 slots
+	$(BIN)/python -m benchmarks.residency
+
+bench-fusion: setup ## what fusing gives and takes, and 20 switches under traffic
+	$(BIN)/python -m benchmarks.fusion
+
+bench-auto-fuse: setup ## the auto-fuse policy against traces, seconds
+	$(BIN)/python -m benchmarks.fuse_simulator
 
 clean: ## remove .venv and caches
 	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

@@ -28,13 +28,16 @@ class Arm:
 def throughput_arms(base: str, adapters: Sequence[str]) -> tuple[Arm, ...]:
     """The base first, then what is held against it. `adapters` are at least four registered names."""
     one, two, three, four = adapters[:NEEDED_ADAPTERS]
+    eight = (Arm("eight adapters in one batch", tuple(adapters[:8]), bound=0.70),)
     return (
         Arm(BASE, (base,)),
-        Arm(SINGLE, (one,), bound=0.85),
+        Arm(SINGLE, (one,), bound=0.92),
         Arm("stack of two", (f"{one}+{two}",)),
         Arm(STACK_OF_THREE, (f"{one}+{two}+{three}",), bound=0.75),
+        Arm("stack of four", (f"{one}+{two}+{three}+{four}",), bound=0.88),
         Arm("svd merge of two", (f"svd({one}+{two})",)),
-        Arm("four adapters in one batch", (one, two, three, four)),
+        Arm("four adapters in one batch", (one, two, three, four), bound=0.80),
+        *(eight if len(adapters) >= 8 else ()),
     )
 
 

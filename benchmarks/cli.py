@@ -22,7 +22,7 @@ from benchmarks.settings import Settings
 from benchmarks.summary import Finding, findings
 
 DEFAULTS = Settings()
-ADAPTERS = "roll,upper,polite,dbl"
+ADAPTERS = "roll,upper,polite,dbl,code,wrap,okay,bang"
 VLLM_OPTIONS = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 throughput_app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
@@ -51,7 +51,10 @@ def throughput(
     adapter_root: Annotated[
         Path, typer.Option(help="Where the adapters lie, each in a directory of its name.", metavar="DIR")
     ] = EMBEDDED_ADAPTERS,
-    adapters: Annotated[str, typer.Option(help="Four adapters or more, comma between.")] = ADAPTERS,
+    adapters: Annotated[
+        str,
+        typer.Option(help="Four adapters or more, comma between; with eight, all of them in one batch too."),
+    ] = ADAPTERS,
     url: Annotated[
         str | None,
         typer.Option(help="Measure a running server that has the adapters; then not the layer's cost."),

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,15 +103,29 @@ def server_environment() -> dict[str, str]:
     return ENVIRONMENT | dict(os.environ)
 
 
+def stock_command(port: int, model: str) -> list[str]:
+    """vLLM's app as it comes: same engine options, none of our code in it."""
+    command = direct_command(port, model, on_cpu=True, options=[])
+    at = command.index("--worker-extension-cls")
+    return command[:at] + command[at + 2 :]
+
+
+def stock_environment() -> dict[str, str]:
+    """Our plugin left out, and adapters may be registered while it runs."""
+    return {"VLLM_PLUGINS": "", "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True"}
+
+
 @contextmanager
-def running(command: Sequence[str], port: int, log: Path) -> Iterator[Server]:
+def running(
+    command: Sequence[str], port: int, log: Path, environment: Mapping[str, str] | None = None
+) -> Iterator[Server]:
     """A server in a session of its own, ended with all its children when the context is left."""
     with log.open("wb") as output:
         process = subprocess.Popen(
             list(command),
             stdout=output,
             stderr=subprocess.STDOUT,
-            env=server_environment(),
+            env=server_environment() | dict(environment or {}),
             start_new_session=True,
         )
     try:

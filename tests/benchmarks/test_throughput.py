@@ -36,11 +36,12 @@ def test_the_result_holds_every_request_with_its_exact_length_and_what_answered(
 ) -> None:
     result = json.loads(out.read_text())
     rows = [row for one in result["passes"] for row in one["rows"]]
-    assert len(rows) == 2 * (6 * 4 + 3 * 6)
+    assert len(rows) == 2 * (7 * 4 + 3 * 6)
     assert {row["usage"]["completion_tokens"] for row in rows} == {4, 1}
     answered = {row["answered_by"] for row in rows}
     roll, upper, polite, dbl = (adapter["id"] for adapter in result["adapters"])
     stacks = {f"{roll}+{upper}", f"{polite}+{roll}+{upper}", f"svd({roll}+{upper})"}
+    stacks |= {f"{dbl}+{polite}+{roll}+{upper}"}
     assert answered == {result["base"], roll, upper, polite, dbl} | stacks
 
 

@@ -1,7 +1,8 @@
-"""Fusion against a hand-written engine, for faults the real one cannot be made to show."""
+"""Switches of the base that go wrong, against a hand-written engine; those that go right are a real one's."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -11,124 +12,259 @@ from server.engine.spec import Component
 from server.fusion import Fusion
 from server.metrics import Metrics
 from server.residency import Residency
-from tests.server.test_residency import RecordingEngine, Swept, servable
+from server.servable import Servable
+from tests.server.test_residency import RecordingEngine, Swept, names, servable, turns, use
 
 
-class FusingEngine(RecordingEngine):
-    """Loads a base; the next `failures` loads fail."""
+class LoadingEngine(RecordingEngine):
+    """Remembers what each load of the base folded in. The next `failures` loads fail; `gate` holds all."""
 
     base = "base"
     max_lora_rank = 16
-    max_loras = 8
 
-    def __init__(self, *, runtime_weights: bool = True) -> None:
+    def __init__(self, *, runtime_weights: bool, max_loras: int) -> None:
         super().__init__(runtime_weights=runtime_weights)
-        self.loaded: list[list[str]] = []
+        self.max_loras = max_loras
+        self.loaded: list[str] = []
         self.failures = 0
-        self.stopped = False
+        self.unfoldable: str | None = None
+        self.is_stopped = False
 
     async def why_not_foldable(self, components: Sequence[Component]) -> str | None:
-        return "it is quantized" if components[0].directory == "quantized" else None
+        await asyncio.sleep(0)
+        return self.unfoldable
 
     async def load_base(self, components: Sequence[Component], progress: Path) -> float:
+        self.loaded.append("+".join(component.directory for component in components))
         progress.write_text("0.5")
         await self.gate.wait()
         if self.failures:
             self.failures -= 1
-            raise RuntimeError("disk")
-        self.loaded.append([component.directory for component in components])
-        return 0.1
+            raise OSError("the disk is gone")
+        return 0.25
 
     async def stop_serving(self) -> None:
-        self.stopped = True
+        self.is_stopped = True
 
 
-def fusion(engine: FusingEngine) -> tuple[Fusion, Residency]:
-    residency = Residency(engine, 4, 2, Metrics(), Swept())
-    return Fusion(engine, residency, Metrics()), residency
-
-
-async def test_the_members_stay_in_memory_while_they_are_fused() -> None:
-    made, residency = fusion(FusingEngine())
-    await made.fuse(servable("a+b"))
-    assert [part.users for part in residency.host.parts()] == [1, 1]
-    await made.fuse(servable("b+c"))
-    assert {part.order.label: part.users for part in residency.host.parts()} == {"a": 0, "b": 1, "c": 1}
-    await made.restore()
-    assert all(not part.users for part in residency.host.parts())
-
-
-async def test_a_load_that_fails_leaves_the_plain_base() -> None:
-    engine = FusingEngine()
-    made, residency = fusion(engine)
-    engine.failures = 1
-    with pytest.raises(RuntimeError, match="disk"):
-        await made.fuse(servable("a"))
-    assert (made.state, made.fused, engine.loaded) == ("base", None, [[]])
-    made.check(servable("x"))
-    await made.fuse(servable("a"))
-    engine.failures = 1
-    with pytest.raises(RuntimeError, match="disk"):
-        await made.fuse(servable("b"))
-    assert (made.state, made.fused) == ("base", None)
-    assert all(not part.users for part in residency.host.parts())
-
-
-async def test_without_a_base_nothing_is_served_any_more() -> None:
-    engine = FusingEngine()
-    made, _ = fusion(engine)
-    engine.failures = 2
-    with pytest.raises(RuntimeError, match="disk"):
-        await made.fuse(servable("a"))
-    assert made.state == "failed"
-    assert engine.stopped
-    for wanted in (None, servable("a")):
-        with pytest.raises(StorageUnavailable, match="could not be restored"):
-            made.check(wanted)
-    with pytest.raises(Conflict):
-        await made.restore()
-
-
-async def test_who_asked_may_go_away_in_the_middle() -> None:
-    engine = FusingEngine()
-    made, _ = fusion(engine)
-    engine.gate.clear()
-    asking = asyncio.create_task(made.fuse(servable("a")))
-    await asyncio.sleep(0.01)
-    asking.cancel()
-    with pytest.raises(Conflict, match="fusing"):
-        await made.fuse(servable("b"))
+@asynccontextmanager
+async def fusion(
+    capacity: int = 4, *, runtime_weights: bool = True, max_loras: int = 4
+) -> AsyncIterator[tuple[Fusion, LoadingEngine, Residency]]:
+    """Whatever happened: once nothing is fused, nothing is held."""
+    engine = LoadingEngine(runtime_weights=runtime_weights, max_loras=max_loras)
+    resident = Residency(engine, capacity, max_loras, Metrics(), Swept())
+    made = Fusion(engine, resident, Metrics())
+    yield made, engine, resident
     engine.gate.set()
-    await asyncio.sleep(0.01)
-    assert (made.state, made.fused and made.fused.name) == ("fused", "a")
+    await turns()
+    if made.state != "failed":
+        await made.restore()
+    await turns()
+    resident.check_integrity()
+    assert made.fused is None
+    assert made.progress is None
+    assert all(not part.users for part in resident.host.parts())
 
 
-async def test_what_cannot_be_folded_is_refused_with_its_reason() -> None:
-    engine = FusingEngine()
-    made, _ = fusion(engine)
-    with pytest.raises(Unservable, match="quantized"):
-        await made.fuse(servable("quantized"))
-    assert (made.state, engine.loaded) == ("base", [])
+def tells(fused: Fusion) -> tuple[str, Servable | None]:
+    return fused.state, fused.fused
 
 
-async def test_where_slots_hold_factors_a_residual_has_to_fit_one() -> None:
-    made, residency = fusion(FusingEngine(runtime_weights=False))
-    await made.fuse(servable("a+b"))
-    made.check(None)
-    made.check(servable("a"))
-    made.check(servable("a+b"))
-    with pytest.raises(Unservable, match=r"rank 24 .* is 16"):
-        made.check(servable("c"))
-    await made.restore()
-    async with residency.hold(servable("c")):
-        with pytest.raises(Unservable, match="cannot be fused"):
-            await made.fuse(servable("a+b"))
-    assert made.state == "base"
-
-
-async def test_a_single_slot_is_none_too_many() -> None:
-    engine = FusingEngine(runtime_weights=False)
-    engine.max_loras = 1
-    made, _ = fusion(engine)
-    with pytest.raises(Unservable, match="--max-loras"):
+async def test_what_is_fused_stays_in_host_memory_and_is_let_go_with_it() -> None:
+    async with fusion(capacity=3) as (made, engine, resident):
         await made.fuse(servable("a"))
+        for name in "bcde":
+            await use(resident, name)
+        assert "a" in names(resident)
+        await made.restore()
+        for name in "bcd":
+            await use(resident, name)
+        assert names(resident) == ["b", "c", "d"]
+        assert engine.loaded == ["a", ""]
+
+
+async def test_fusing_what_is_fused_and_restoring_what_is_plain_load_nothing() -> None:
+    async with fusion() as (made, engine, _):
+        await made.restore()
+        await made.fuse(servable("a"))
+        await made.fuse(servable("a"))
+        assert engine.loaded == ["a"]
+
+
+async def test_another_composition_takes_the_place_of_the_first_in_one_switch() -> None:
+    async with fusion() as (made, engine, resident):
+        await made.fuse(servable("a+b"))
+        await made.fuse(servable("b:0.5"))
+        assert tells(made) == ("fused", servable("b:0.5"))
+        assert engine.loaded == ["a+b", "b"]
+        assert [part.users for part in resident.host.parts() if part.order.label == "a"] == [0]
+
+
+async def test_one_failed_load_is_the_caller_s_error_and_the_plain_base() -> None:
+    async with fusion() as (made, engine, resident):
+        await made.fuse(servable("a"))
+        engine.failures = 1
+        with pytest.raises(OSError, match="disk"):
+            await made.fuse(servable("b"))
+        assert tells(made) == ("base", None)
+        assert engine.loaded == ["a", "b", ""]
+        assert all(not part.users for part in resident.host.parts())
+        made.check(None)
+        made.check(servable("a"))
+        await made.fuse(servable("b"))
+        assert tells(made) == ("fused", servable("b"))
+
+
+async def test_a_base_that_cannot_be_loaded_again_serves_nobody() -> None:
+    async with fusion() as (made, engine, resident):
+        engine.failures = 2
+        with pytest.raises(OSError, match="disk"):
+            await made.fuse(servable("a"))
+        assert tells(made) == ("failed", None)
+        assert engine.is_stopped
+        for wanted in (None, servable("a"), servable("b")):
+            with pytest.raises(StorageUnavailable) as refused:
+                made.check(wanted)
+            assert refused.value.code == "base_lost"
+        for again in (made.fuse(servable("a")), made.restore()):
+            with pytest.raises(Conflict):
+                await again
+
+
+async def test_a_failed_restore_is_tried_once_more() -> None:
+    async with fusion() as (made, engine, _):
+        await made.fuse(servable("a"))
+        engine.failures = 1
+        with pytest.raises(OSError, match="disk"):
+            await made.restore()
+        assert tells(made) == ("base", None)
+
+
+@pytest.mark.parametrize("moment", range(12))
+async def test_whoever_asked_going_away_at_any_moment_leaves_the_base_settled(moment: int) -> None:
+    async with fusion() as (made, engine, resident):
+        await made.fuse(servable("a"))
+        engine.gate.clear()
+        switch = asyncio.create_task(made.fuse(servable("b")))
+        await turns(moment)
+        switch.cancel()
+        await turns(2)
+        engine.gate.set()
+        await turns()
+        assert switch.cancelled()
+        assert tells(made) in (("fused", servable("a")), ("fused", servable("b")))
+        held = [part.order.label for part in resident.host.parts() if part.users]
+        assert [held] == [[made.fused.name]]  # type: ignore[union-attr]
+
+
+async def test_only_one_switch_at_a_time() -> None:
+    async with fusion() as (made, engine, _):
+        engine.gate.clear()
+        switch = asyncio.create_task(made.fuse(servable("a")))
+        await turns()
+        for other in (made.fuse(servable("b")), made.fuse(servable("a")), made.restore()):
+            with pytest.raises(Conflict) as refused:
+                await other
+            assert refused.value.code == "fusion_busy"
+        engine.gate.set()
+        await switch
+        assert engine.loaded == ["a"]
+
+
+async def test_how_far_a_switch_is_can_be_seen() -> None:
+    async with fusion() as (made, engine, resident):
+        await use(resident, "a")
+        engine.gate.clear()
+        switch = asyncio.create_task(made.fuse(servable("a")))
+        await turns()
+        assert (made.state, made.progress) == ("fusing", 0.5)
+        engine.gate.set()
+        await switch
+        assert made.last is not None
+        assert (made.progress, made.last.stalled_seconds) == (None, 0.25)
+
+
+async def test_what_cannot_be_folded_is_refused_and_nothing_is_loaded() -> None:
+    async with fusion() as (made, engine, _):
+        await made.fuse(servable("a"))
+        engine.unfoldable = "it is quantized"
+        with pytest.raises(Unservable, match="quantized") as refused:
+            await made.fuse(servable("b"))
+        assert refused.value.code == "not_fusable"
+        assert tells(made) == ("fused", servable("a"))
+        assert engine.loaded == ["a"]
+
+
+async def test_what_cannot_be_prepared_is_not_fused() -> None:
+    async with fusion() as (made, engine, _):
+        engine.broken.add("a")
+        with pytest.raises(ValueError, match="a"):
+            await made.fuse(servable("a"))
+        assert tells(made) == ("base", None)
+        assert engine.loaded == []
+
+
+async def test_where_slots_hold_factors_a_residual_too_large_is_refused() -> None:
+    async with fusion(runtime_weights=False) as (made, _, _):
+        await made.fuse(servable("a+b"))
+        made.check(None)
+        for small in ("a+b", "a", "a:0.5+b", "a+b:-1"):
+            made.check(servable(small))
+        for large in ("c", "a:0.5+b:0.5+c"):
+            with pytest.raises(Unservable, match="DELETE /v1/fusion") as refused:
+                made.check(servable(large))
+            assert refused.value.code == "rank_too_large"
+        await made.restore()
+        made.check(servable("c"))
+
+
+async def test_where_weights_come_with_the_rows_no_residual_is_too_large() -> None:
+    async with fusion() as (made, _, _):
+        await made.fuse(servable("a+b"))
+        made.check(servable("c+d"))
+
+
+async def test_a_switch_under_way_refuses_what_would_not_fit_after_it() -> None:
+    async with fusion(runtime_weights=False) as (made, engine, _):
+        engine.gate.clear()
+        switch = asyncio.create_task(made.fuse(servable("a+b")))
+        await turns()
+        with pytest.raises(Unservable):
+            made.check(servable("c"))
+        engine.gate.set()
+        await switch
+
+
+async def test_nothing_is_fused_under_a_request_whose_residual_would_not_fit() -> None:
+    async with fusion(runtime_weights=False) as (made, engine, resident):
+        async with resident.hold(servable("c")):
+            with pytest.raises(Unservable) as refused:
+                await made.fuse(servable("a+b"))
+            assert refused.value.code == "not_fusable"
+            assert tells(made) == ("base", None)
+        await made.fuse(servable("a+b"))
+        assert engine.loaded == ["a+b"]
+
+
+async def test_one_slot_is_too_few_where_the_base_needs_one() -> None:
+    async with fusion(runtime_weights=False, max_loras=1) as (made, _, _):
+        with pytest.raises(Unservable, match="max-loras"):
+            await made.fuse(servable("a"))
+
+
+async def test_a_switch_that_would_need_more_room_than_there_is_ends() -> None:
+    """What is fused is held until the next is loaded: together they have to fit, or be refused."""
+    async with fusion(capacity=3) as (made, _, _):
+        await made.fuse(servable("a+b"))
+        with pytest.raises(Unservable):
+            await asyncio.wait_for(made.fuse(servable("c+d")), 1)
+        assert tells(made) == ("fused", servable("a+b"))
+
+
+async def test_a_request_that_finds_no_room_beside_what_is_fused_is_refused() -> None:
+    """It would wait until the base is restored, and after its patience so would all behind it."""
+    async with fusion(capacity=2) as (made, _, resident):
+        await made.fuse(servable("a+b"))
+        with pytest.raises(Unservable, match="places"):
+            await asyncio.wait_for(use(resident, "c"), 1)

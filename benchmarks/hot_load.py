@@ -1,0 +1,174 @@
+"""`python -m benchmarks.hot_load`: do those who decode notice that others register adapters and use them?
+
+Streams run all the time. Windows without and with registrations alternate; every gap between two chunks of a
+stream is kept. The same is done to vLLM's own app without our plugin, one server after the other in each
+round.
+"""
+
+import asyncio
+import itertools
+import tempfile
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+from typing import Annotated
+
+import httpx
+import typer
+
+from benchmarks.arms import OURS
+from benchmarks.checks import Check, at_most, show
+from benchmarks.client import ask
+from benchmarks.fresh_adapters import write_fresh
+from benchmarks.ratios import percentile
+from benchmarks.servers import (
+    EMBEDDED_BASE,
+    free_port,
+    our_command,
+    running,
+    stock_command,
+    stock_environment,
+)
+from benchmarks.workload import Prompts, completion_body
+
+STREAMS = 6
+ANSWER_TOKENS = 600
+Register = Callable[[httpx.AsyncClient, str, Path], Awaitable[httpx.Response]]
+
+
+@dataclass
+class Window:
+    """Gaps in seconds between chunks of the background streams, and the first answers of new adapters."""
+
+    gaps: list[float] = field(default_factory=list)
+    first_answers: list[float] = field(default_factory=list)
+    failures: int = 0
+
+
+async def register_ours(client: httpx.AsyncClient, name: str, path: Path) -> httpx.Response:
+    """Our way in."""
+    return await client.post("/v1/adapters", json={"name": name, "path": str(path)})
+
+
+async def register_stock(client: httpx.AsyncClient, name: str, path: Path) -> httpx.Response:
+    """vLLM's."""
+    return await client.post("/v1/load_lora_adapter", json={"lora_name": name, "lora_path": str(path)})
+
+
+async def stream(client: httpx.AsyncClient, base: str, prompts: Prompts, window: Window) -> None:
+    """Decode for ever, one answer after another."""
+    while True:
+        (prompt,) = prompts.take(1, 32)
+        body = completion_body(base, prompt, ANSWER_TOKENS, stream=True)
+        async with client.stream("POST", "/v1/completions", json=body) as response:
+            await _note_gaps(response, window)
+
+
+async def _note_gaps(response: httpx.Response, window: Window) -> None:
+    last = None
+    async for line in response.aiter_lines():
+        if line.startswith("data: {"):
+            now = perf_counter()
+            if last is not None:
+                window.gaps.append(now - last)
+            last = now
+
+
+async def measure(
+    client: httpx.AsyncClient, base: str, seconds: float, fresh: list[Path], register: Register, seed: int
+) -> Window:
+    """One window, with the registrations spread over it."""
+    window, prompts = Window(), Prompts(seed)
+    streams = [asyncio.create_task(stream(client, base, prompts, window)) for _ in range(STREAMS)]
+    await asyncio.sleep(1.0)
+    window.gaps.clear()
+    began = perf_counter()
+    for number, path in enumerate(fresh):
+        await asyncio.sleep(max(0.0, began + number * seconds / len(fresh) - perf_counter()))
+        reply = await register(client, path.name, path)
+        if not reply.is_success:
+            window.failures += 1
+            continue
+        row = await ask(client, completion_body(path.name, "roll table", 4, stream=True))
+        window.failures += row.failure is not None
+        if row.first is not None:
+            window.first_answers.append(row.first - row.sent)
+    await asyncio.sleep(max(0.0, began + seconds - perf_counter()))
+    for task in streams:
+        task.cancel()
+    await asyncio.gather(*streams, return_exceptions=True)
+    return window
+
+
+def checks(name: str, quiet: list[Window], busy: list[Window], *, bounds: bool) -> list[Check]:
+    """p99 with registrations over p99 without, and the longest gap over p99; medians are of all gaps."""
+    gaps = [sorted(gap for window in windows for gap in window.gaps) for windows in (quiet, busy)]
+    p99 = [percentile(one, 0.99) for one in gaps]
+    firsts = [first for window in busy for first in window.first_answers]
+    found = [
+        Check(f"{name}: gaps without, p50 / p99 / longest", _three(gaps[0])),
+        Check(f"{name}: gaps with, p50 / p99 / longest", _three(gaps[1])),
+        at_most(f"{name}: p99 with / p99 without", p99[1] / p99[0], 1.5),
+        at_most(f"{name}: longest gap with / its p99", gaps[1][-1] / p99[1], 3.0),
+        Check(f"{name}: longest gap without / its p99", f"{gaps[0][-1] / p99[0]:.3g}"),
+        Check(f"{name}: new adapters, p50 / p99 / longest", _three(sorted(firsts))),
+        Check(f"{name}: failed", str(sum(window.failures for window in busy))),
+    ]
+    return found if bounds else [Check(one.name, one.value) for one in found]
+
+
+def _three(values: list[float]) -> str:
+    if not values:
+        return "-"
+    return " / ".join(f"{1000 * percentile(values, q):.1f}" for q in (0.5, 0.99, 1.0)) + " ms"
+
+
+async def study(urls: dict[str, str], root: Path, rounds: int, seconds: float, adapters: int) -> list[Check]:
+    """Windows without and with, for each server in turn, `rounds` times."""
+    windows: dict[str, tuple[list[Window], list[Window]]] = {name: ([], []) for name in urls}
+    for number, (name, url) in itertools.product(range(rounds), urls.items()):
+        register = register_ours if name == OURS else register_stock
+        fresh = write_fresh(adapters // rounds, root, seed=100 * number + len(name))
+        async with httpx.AsyncClient(base_url=url, timeout=120) as client:
+            base = (await client.get("/v1/models")).json()["data"][0]["id"]
+            for kind, paths in enumerate(([], fresh)):
+                windows[name][kind].append(await measure(client, base, seconds, paths, register, number))
+    return [
+        check
+        for name, (quiet, busy) in windows.items()
+        for check in checks(name, quiet, busy, bounds=name == OURS)
+    ]
+
+
+def hot_load(
+    rounds: Annotated[int, typer.Option(help="Of a window without and one with registrations.")] = 5,
+    seconds: Annotated[float, typer.Option(help="Of a window.")] = 10.0,
+    adapters: Annotated[int, typer.Option(help="Registered and used in all windows together.")] = 50,
+    stock: Annotated[bool, typer.Option(help="Measure vLLM's own app beside.")] = True,
+) -> None:
+    """Decode under load while adapters are registered and used for the first time."""
+    with ExitStack() as stack:
+        home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lora-compose-bench-")))
+        root = home / "adapters"
+        root.mkdir()
+        ports = free_port(), free_port()
+        ours = stack.enter_context(
+            running(our_command(ports[0], str(EMBEDDED_BASE), home, root, []), ports[0], home / "ours.log")
+        )
+        servers = {OURS: ours}
+        if stock:
+            command = stock_command(ports[1], str(EMBEDDED_BASE))
+            log = home / "stock.log"
+            servers["stock vLLM"] = stack.enter_context(running(command, ports[1], log, stock_environment()))
+        for server in servers.values():
+            server.wait_until_ready()
+        urls = {name: server.url for name, server in servers.items()}
+        found = asyncio.run(study(urls, root, rounds, seconds, adapters))
+    title = f"{adapters} adapters arriving while {STREAMS} streams decode"
+    show(title, found, {"benchmark": "hot_load", "rounds": rounds, "seconds": seconds})
+
+
+if __name__ == "__main__":
+    typer.run(hot_load)

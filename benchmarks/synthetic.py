@@ -1,0 +1,57 @@
+"""`python -m benchmarks.synthetic DIR`: a base of 27 M random parameters and eight adapters of rank 16, to
+measure on.
+
+Random weights decode as fast as trained ones. `DIR/base` and `DIR/adapters` fit the options of
+`python -m benchmarks.throughput --model DIR/base --adapter-root DIR/adapters --adapters s0,s1,...`.
+"""
+
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from peft import LoraConfig, get_peft_model
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from benchmarks.servers import EMBEDDED_BASE
+
+ADAPTERS = 8
+RANK = 16
+SHAPE = LlamaConfig(
+    vocab_size=4096,
+    hidden_size=512,
+    intermediate_size=1376,
+    num_hidden_layers=8,
+    num_attention_heads=8,
+    num_key_value_heads=8,
+    max_position_embeddings=2048,
+    tie_word_embeddings=True,
+    bos_token_id=1,
+    eos_token_id=2,
+    pad_token_id=0,
+)
+TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+
+def synthetic(directory: Annotated[Path, typer.Argument(help="Made, and filled.")]) -> None:
+    """Write the base and its adapters."""
+    torch.manual_seed(0)
+    base = LlamaForCausalLM(SHAPE)
+    base.save_pretrained(directory / "base")
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        if (EMBEDDED_BASE / name).exists():
+            shutil.copy(EMBEDDED_BASE / name, directory / "base")
+    for number in range(ADAPTERS):
+        fresh = LlamaForCausalLM.from_pretrained(directory / "base")
+        model = get_peft_model(fresh, LoraConfig(r=RANK, lora_alpha=RANK, target_modules=TARGETS))
+        factors = [parameter for name, parameter in model.named_parameters() if "lora_B" in name]
+        with torch.no_grad():
+            for factor in factors:
+                factor.normal_(std=0.01)
+        model.save_pretrained(directory / "adapters" / f"s{number}")
+    typer.echo(f"{base.num_parameters():,} parameters in {directory / 'base'}, {ADAPTERS} adapters beside")
+
+
+if __name__ == "__main__":
+    typer.run(synthetic)
