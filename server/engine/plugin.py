@@ -51,8 +51,8 @@ CPU_SELECTION = Override(
     module="vllm.v1.worker.lora_model_runner_mixin",
     attribute="LoRAModelRunnerMixin.set_active_loras",
     replacement="server.engine.row_selection:set_active_loras",
-    source="vllm.v1.worker.lora_model_runner_mixin:LoRAModelRunnerMixin.set_active_loras",
-    sha256="b706b820550c0679f22583a6eea15cb15ec92a581cd36e9ce84e309ec527a973",
+    source="vllm.v1.worker.lora_model_runner_mixin:LoRAModelRunnerMixin",
+    sha256="518ded4105f79ddbd08370147b59cd9667b5a9569ccec337c9bcf35d431dd636",
     reason="upstream tells its LoRA manager ids only; weights per request are in the requests",
 )
 OVERRIDES = (WORKER_MANAGER, CPU_MANAGER, CPU_WRAPPER, CPU_SELECTION)

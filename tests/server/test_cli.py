@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from typer.core import TyperOption
 from typer.testing import CliRunner
 
+from adapters.fuse_settings import Settings
 from server.cli import serve_app
 from server.config import ServerConfig
 from server.field_docs import field_docs
@@ -37,11 +38,22 @@ def read(arguments: list[str]) -> tuple[list[str], dict[str, Any]]:
 def test_every_field_of_the_config_is_an_option_with_its_docs_and_default() -> None:
     options = {option.name: option for option in typer.main.get_command(serve_app).params}
     defaults, docs = ServerConfig(), field_docs(ServerConfig)
-    for field in fields(ServerConfig):
-        option = options[REPEATABLE.get(field.name, field.name)]
+    names = {field.name: REPEATABLE.get(field.name, field.name) for field in fields(ServerConfig)}
+    del names["fuse_settings"]
+    for field, name in names.items():
+        option = options[name]
         assert isinstance(option, TyperOption)
-        assert (option.help or "").startswith(docs[field.name])
-        assert (() if option.default is None else option.default) == getattr(defaults, field.name)
+        assert (option.help or "").startswith(docs[field])
+        assert (() if option.default is None else option.default) == getattr(defaults, field)
+
+
+def test_every_setting_of_auto_fuse_is_an_option_with_its_docs_and_default() -> None:
+    options = {option.name: option for option in typer.main.get_command(serve_app).params}
+    docs = field_docs(Settings)
+    for field in fields(Settings):
+        option = options[f"fuse_{field.name}"]
+        assert isinstance(option, TyperOption)
+        assert (option.help, option.default) == (docs[field.name], getattr(Settings(), field.name))
 
 
 @given(st.lists(VLLM_WORDS), st.data())
