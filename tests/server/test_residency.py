@@ -303,9 +303,13 @@ async def test_any_traffic_leaves_the_books_right(
                 await resident.withdraw(frozenset(draw.sample("abcdefgh", 2)))
             elif event < 0.95:
                 engine.broken = set(draw.sample("abcdefgh", draw.randint(0, 2)))
+            elif event < 0.97:
+                resident.unpin(frozenset("ab"))
+                tasks.append(asyncio.create_task(resident.pin(servable(draw.choice("ab")))))
             else:
                 resident.prefetch(servable(draw.choice("abcdefgh")))
             await turns(draw.randint(0, 3))
             resident.check_integrity()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        resident.unpin(frozenset("ab"))
+        await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 10)
         assert all(not part.users for part in resident.host.parts())

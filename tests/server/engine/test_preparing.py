@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from server.engine.preparing import Preparing
+from server.engine.preparing import Preparing, at_leisure
 
 
 def wait_for(preparing: Preparing[int], key: str) -> tuple[str, str]:
@@ -53,3 +53,44 @@ def test_what_is_forgotten_is_gone() -> None:
     preparing.begin("a", lambda: 1)
     preparing.forget("a")
     assert preparing.take("a") is None
+
+
+def test_forgetting_what_is_being_built_lets_the_next_begin() -> None:
+    preparing: Preparing[int] = Preparing()
+    gate, built = threading.Event(), list[str]()
+    preparing.begin("a", lambda: int(gate.wait(10)))
+    preparing.begin("b", lambda: built.append("b") or 2)  # type: ignore[func-returns-value]
+    preparing.begin("c", lambda: 3)
+    preparing.forget("a")
+    preparing.forget("b")
+    preparing.begin("a", lambda: 4)
+    gate.set()
+    assert wait_for(preparing, "c") == ("prepared", "")
+    assert wait_for(preparing, "a") == ("prepared", "")
+    assert preparing.take("a") == 4
+    assert built == []
+
+
+def test_a_long_build_leaves_the_interpreter_to_others() -> None:
+    """Whoever is on the engine's thread gets most of it, though the build has work without end."""
+    preparing: Preparing[int] = Preparing()
+    end = threading.Event()
+
+    def build() -> int:
+        return sum(not end.is_set() for _ in at_leisure(iter(end.is_set, True)))
+
+    preparing.begin("a", build)
+    began = time.thread_time()
+    deadline = time.perf_counter() + 0.2
+    while time.perf_counter() < deadline:
+        pass
+    share = (time.thread_time() - began) / 0.2
+    end.set()
+    wait_for(preparing, "a")
+    assert share > 0.5
+
+
+def test_elsewhere_nothing_is_slowed_down() -> None:
+    began = time.perf_counter()
+    assert sum(at_leisure(range(100_000))) == sum(range(100_000))
+    assert time.perf_counter() - began < 0.5

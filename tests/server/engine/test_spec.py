@@ -1,5 +1,8 @@
 """What a request still needs while something is fused."""
 
+from dataclasses import replace
+from random import Random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,6 +27,27 @@ def test_what_is_left_is_the_difference(wanted: tuple[Component, ...], fused: tu
         difference = sum(c.weight for c in wanted if c.directory == name)
         difference -= sum(c.weight for c in fused if c.directory == name)
         assert left.get(name, 0.0) == pytest.approx(difference, abs=1e-12)
+
+
+@given(COMPONENTS, st.randoms())
+def test_order_does_not_matter(components: tuple[Component, ...], draw: Random) -> None:
+    shuffled = draw.sample(components, len(components))
+    assert combined(shuffled, ()) == combined(components, ())
+
+
+WHOLE = st.dictionaries(st.sampled_from("abcd"), st.integers(-3, 3).filter(bool), max_size=4).map(
+    lambda d: tuple(Component(name, float(weight), 4) for name, weight in d.items())
+)
+
+
+@given(WHOLE, WHOLE)
+def test_what_is_left_and_what_is_fused_are_what_was_wanted(
+    wanted: tuple[Component, ...], fused: tuple[Component, ...]
+) -> None:
+    left = combined(wanted, fused)
+    assert combined((*left, *fused), ()) == combined(wanted, ())
+    assert combined(left, tuple(replace(c, weight=-c.weight) for c in fused)) == combined(wanted, ())
+    assert all(c.rank == 4 for c in left)
 
 
 @given(COMPONENTS)
