@@ -33,6 +33,8 @@ for name, ranks in {"a": (2, 2, 2), "b": (4, 0, 1), "c": (1, 3, 0), "empty": (0,
     MEMBERS[name] = {} if made_of is None else {id(LAYER): made_of}
 
 WANTED = st.dictionaries(st.sampled_from(sorted(DELTAS)), st.sampled_from([1.0, 0.5, -2.0]), max_size=3)
+REQUESTS = st.lists(st.tuples(WANTED, st.integers(1, 4)), min_size=1, max_size=8)
+DECODING = st.lists(st.tuples(WANTED, st.just(1)), min_size=1, max_size=8)
 PATHS = {
     "joined, this thread": (1 << 20, 1 << 30),
     "apart, this thread": (0, 1 << 30),
@@ -60,7 +62,7 @@ def run(made: GroupedPunicaWrapper, y: torch.Tensor, x: torch.Tensor) -> None:
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-@given(st.lists(st.tuples(WANTED, st.integers(1, 4)), min_size=1, max_size=8))
+@given(REQUESTS | DECODING)
 @pytest.mark.usefixtures("path")
 def test_every_row_gets_its_own_sum_and_base_rows_are_not_touched(
     requests: list[tuple[dict[str, float], int]],
