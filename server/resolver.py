@@ -47,11 +47,13 @@ class Resolver:
         self._registry = registry
         self._max_lora_rank = max_lora_rank
         self._pinned: dict[Composition, Pinned] = {}
+        self._versions: dict[tuple[str, str | None], Version] = {}
         self._saved: dict[str, Composition] | None = None
 
     def registry_changed(self) -> None:
         """Forget what was looked up. Whoever changes the registry calls this."""
         self._pinned.clear()
+        self._versions.clear()
         self._saved = None
 
     def saved(self, name: str) -> Composition | None:
@@ -70,7 +72,7 @@ class Resolver:
         return pinned
 
     def _pin(self, composition: Composition) -> Pinned:
-        found = {member: self._registry.resolve(member.name, member.ref) for member in composition.members}
+        found = {member: self._version(member.name, member.ref) for member in composition.members}
         pinned = composition.with_refs({member: version.number for member, version in found.items()})
         by_id = {version.id: version for version in found.values()}
         versions = tuple((member, by_id[member.id]) for member in pinned.members)
@@ -79,6 +81,13 @@ class Resolver:
         if rank > self._max_lora_rank:
             raise Unservable("rank_too_large", self._too_large(pinned, rank), "model")
         return Pinned(pinned, versions, rank)
+
+    def _version(self, name: str, ref: str | None) -> Version:
+        """Looked up once: a composition nobody has asked for yet is mostly made of adapters somebody has."""
+        version = self._versions.get((name, ref))
+        if version is None:
+            version = self._versions[name, ref] = self._registry.resolve(name, ref)
+        return version
 
     def _too_large(self, composition: Composition, rank: int) -> str:
         limit = self._max_lora_rank

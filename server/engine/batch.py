@@ -28,6 +28,8 @@ class Batch:
     groups: tuple[Group, ...]
     rows: int
     """Of the largest group."""
+    repeats: bool
+    """Whether the next step is likely to have the same rows: each request has one, it is decoding."""
 
 
 def group_rows(wanted: Sequence[Members], token_counts: Sequence[int]) -> Batch:
@@ -47,7 +49,7 @@ def group_rows(wanted: Sequence[Members], token_counts: Sequence[int]) -> Batch:
         row += count
     order = np.concatenate(orders) if orders else np.empty(0, dtype=np.intp)
     largest = max((group.rows.stop - group.rows.start for group in groups), default=0)
-    return Batch(_as_slice(order), tuple(groups), largest)
+    return Batch(_as_slice(order), tuple(groups), largest, bool((counts == 1).all()))
 
 
 def _weights(

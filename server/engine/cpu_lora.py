@@ -95,16 +95,20 @@ class GroupedPunicaWrapper(PunicaWrapperCPU):
         self._meter.lora_seconds += time.perf_counter() - began
 
     def _plan(self, layer: Layer, batch: Batch, y: torch.Tensor) -> LayerPlan | None:
-        products = [product for group in batch.groups for product in self._products(layer, group)]
-        return plan_layer(batch.order, products, y) if products else None
+        products = [
+            product
+            for group in batch.groups
+            for product in self._products(layer, group, may_join=batch.repeats)
+        ]
+        return plan_layer(batch.order, products, y, repeats=batch.repeats) if products else None
 
-    def _products(self, layer: Layer, group: Group) -> list[Product]:
+    def _products(self, layer: Layer, group: Group, *, may_join: bool) -> list[Product]:
         packs = [self._members(directory).get(layer) for directory in group.members]
-        if len(packs) > 1 and sum(pack.elements for pack in packs if pack) <= JOINED_ELEMENTS:
+        joined = self._joined.get(group.members, {}).get(layer)
+        if joined is None and may_join and len(packs) > 1:
             joined = self._join(layer, group.members, packs)
+        if joined is not None:
             packs = [joined]
-        else:
-            joined = None
         products = []
         for member, pack in enumerate(packs):
             if pack is not None:
@@ -114,6 +118,8 @@ class GroupedPunicaWrapper(PunicaWrapperCPU):
         return products
 
     def _join(self, layer: Layer, members: tuple[str, ...], packs: Sequence[Pack | None]) -> Pack | None:
+        if sum(pack.elements for pack in packs if pack) > JOINED_ELEMENTS:
+            return None
         layers = self._joined.setdefault(members, {})
         self._joined.move_to_end(members)
         if len(self._joined) > MAX_JOINED:

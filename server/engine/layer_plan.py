@@ -46,12 +46,19 @@ class LayerPlan(Protocol):
     def add_deltas(self, y: torch.Tensor, x: torch.Tensor) -> None: ...
 
 
-def plan_layer(order: slice | np.ndarray, products: Sequence[Product], y: torch.Tensor) -> LayerPlan:
-    """The plan for outputs like `y`, whose `order` has the products' rows together."""
+def plan_layer(
+    order: slice | np.ndarray, products: Sequence[Product], y: torch.Tensor, *, repeats: bool
+) -> LayerPlan:
+    """The plan for outputs like `y`, whose `order` has the products' rows together.
+
+    One that repeats is worth preparing for.
+    """
     limit = SMALL_PRODUCT_ALONE if torch.get_num_threads() == 1 else SMALL_PRODUCT
     is_small = y.dtype == torch.float32 and all(product.multiplications <= limit for product in products)
     if not is_small:
         return LargePlan(order, tuple(products))
+    if not repeats:
+        return OncePlan(order, tuple(products))
     if len(products) == 1 and products[0].count == len(y):
         return OnePlan(products[0])
     return SmallPlan(order, products, len(y))
@@ -74,20 +81,35 @@ class LargePlan:
             y[order] = part
 
 
+@dataclass(frozen=True, eq=False)
+class OncePlan:
+    """On the calling thread, nothing prepared: a prompt is read once, and somebody waits for its token."""
+
+    order: slice | np.ndarray
+    products: tuple[Product, ...]
+
+    def add_deltas(self, y: torch.Tensor, x: torch.Tensor) -> None:
+        """See LayerPlan."""
+        outputs = y.numpy()
+        part, inputs = outputs[self.order], x.numpy()[self.order]
+        for product in self.products:
+            product.pack.add_delta_alone(part[product.rows], inputs[product.rows], product.weights)
+        if not isinstance(self.order, slice):
+            outputs[self.order] = part
+
+
 class Multiplication:
     """`output = (input Aᵀ ∘ w) Bᵀ` on the calling thread, into memory that is there already."""
 
     def __init__(self, product: Product, output: np.ndarray) -> None:
         pack = product.pack
-        self._lora_a_t = pack.lora_a.numpy().T
+        self._lora_a_t, parts = pack.arrays
         self._weights = product.weights
         self._shrunk = np.empty((product.count, pack.rank), dtype=np.float32)
         self._output = output
-        whole = pack.block_diagonal
-        self._lora_b_t = None if whole is None else whole.numpy()
+        self._lora_b_t = parts[0][1] if pack.block_diagonal is not None else None
         self._slices = [
-            (self._shrunk[:, part.r0 : part.r1], part.lora_b_t.numpy(), output[:, part.o0 : part.o1])
-            for part in pack.slices
+            (self._shrunk[:, ranks], lora_b_t, output[:, outputs]) for ranks, lora_b_t, outputs in parts
         ]
         output[:] = 0  # where no slice writes
 

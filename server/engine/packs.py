@@ -68,6 +68,24 @@ class Pack:
             whole[part.r0 : part.r1, part.o0 : part.o1] = part.lora_b_t
         return whole
 
+    @cached_property
+    def arrays(self) -> tuple[np.ndarray, list[tuple[slice, np.ndarray, slice]]]:
+        """Aᵀ, and for each product with B its ranks, Bᵀ and outputs, for numpy and on the same memory."""
+        whole = self.block_diagonal
+        if whole is not None:
+            return self.lora_a.numpy().T, [(slice(None), whole.numpy(), slice(None))]
+        parts = [(slice(p.r0, p.r1), p.lora_b_t.numpy(), slice(p.o0, p.o1)) for p in self.slices]
+        return self.lora_a.numpy().T, parts
+
+    def add_delta_alone(self, y: np.ndarray, x: np.ndarray, weights: np.ndarray | None) -> None:
+        """As `add_delta`, on the calling thread."""
+        lora_a_t, parts = self.arrays
+        shrunk = x @ lora_a_t
+        if weights is not None:
+            shrunk *= weights
+        for ranks, lora_b_t, outputs in parts:
+            y[:, outputs] += shrunk[:, ranks] @ lora_b_t
+
     def add_delta(self, y: torch.Tensor, x: torch.Tensor, weights: np.ndarray | None) -> None:
         """`y += (x Aᵀ ∘ weights) Bᵀ` in place, on torch's threads.
 
