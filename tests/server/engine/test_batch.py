@@ -38,3 +38,8 @@ def test_equal_weights_are_kept_once() -> None:
     (group,) = group_rows([{"a": 0.5}, {"a": 0.5}], [3, 4]).groups
     assert group.weights is not None
     assert group.weights.shape == (1,)
+
+
+def test_only_decoding_repeats() -> None:
+    assert group_rows([{"a": 1.0}, {}], [1, 1]).repeats
+    assert not group_rows([{"a": 1.0}, {}], [1, 7]).repeats

@@ -61,27 +61,43 @@ def run(made: GroupedPunicaWrapper, y: torch.Tensor, x: torch.Tensor) -> None:
     made.add_lora_linear(y, x, LAYER, LAYER, 1.0, WIDTHS)
 
 
+READING = st.lists(st.tuples(WANTED, st.integers(1, 4)), min_size=1, max_size=8)
+DECODING = st.lists(st.tuples(WANTED, st.just(1)), min_size=1, max_size=8)
+
+
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-@given(REQUESTS | DECODING)
+@given(st.lists(READING | DECODING, min_size=1, max_size=4))
 @pytest.mark.usefixtures("path")
 def test_every_row_gets_its_own_sum_and_base_rows_are_not_touched(
-    requests: list[tuple[dict[str, float], int]],
+    batches: list[list[tuple[dict[str, float], int]]],
 ) -> None:
     made = wrapper()
-    counts = [count for _, count in requests]
-    made.begin_batch(group_rows([wanted for wanted, _ in requests], counts), MEMBERS.__getitem__, Meter())
-    rows = [wanted for wanted, count in requests for _ in range(count)]
-    for _ in range(3):  # decoding runs one plan for many steps
-        x, before = torch.randn(len(rows), D_IN), torch.randn(len(rows), sum(WIDTHS))
-        y = before.clone()
-        run(made, y, x)
-        for row, wanted in enumerate(rows):
-            if not wanted:
-                assert torch.equal(y[row], before[row])
-            delta = sum((w * DELTAS[m] for m, w in wanted.items()), torch.zeros(12, D_IN).double())
-            torch.testing.assert_close(
-                y[row].double(), before[row].double() + delta @ x[row].double(), atol=1e-4, rtol=1e-4
-            )
+    for requests in batches:
+        counts = [count for _, count in requests]
+        made.begin_batch(group_rows([wanted for wanted, _ in requests], counts), MEMBERS.__getitem__, Meter())
+        rows = [wanted for wanted, count in requests for _ in range(count)]
+        for _ in range(3):  # decoding runs one plan for many steps
+            assert_step(made, rows)
+
+
+def assert_step(made: GroupedPunicaWrapper, rows: list[dict[str, float]]) -> None:
+    x, before = torch.randn(len(rows), D_IN), torch.randn(len(rows), sum(WIDTHS))
+    y = before.clone()
+    run(made, y, x)
+    for row, wanted in enumerate(rows):
+        if not wanted:
+            assert torch.equal(y[row], before[row])
+        delta = sum((w * DELTAS[m] for m, w in wanted.items()), torch.zeros(12, D_IN).double())
+        torch.testing.assert_close(
+            y[row].double(), before[row].double() + delta @ x[row].double(), atol=1e-4, rtol=1e-4
+        )
+
+
+def test_a_batch_without_adapters_ends_the_one_before() -> None:
+    made = wrapper()
+    for wanted in ({"a": 1.0}, {}):
+        made.begin_batch(group_rows([wanted], [1]), MEMBERS.__getitem__, Meter())
+        assert_step(made, [wanted])
 
 
 def test_bfloat16_goes_through_torch() -> None:
