@@ -5,6 +5,7 @@ import random
 import re
 import shutil
 import time
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 from tests.server.test_mixed_batch import PROMPT, assert_same_answer, complete
+from tests.server.test_stack import peft_logprobs, served
 from training.testbed.paths import ADAPTERS_DIR
 
 MEMBERS = ("roll", "upper", "polite", "dbl")
@@ -55,10 +57,13 @@ def test_a_pin_is_shown_and_can_be_taken_back(http: httpx.Client) -> None:
     assert resident(http, "roll")["pinned"]
     assert http.delete("/v1/adapters/roll/pin").status_code == 204
     assert not resident(http, "roll")["pinned"]
-    assert http.put("/v1/adapters/nobody/pin").json()["error"]["code"] in (
-        "adapter_not_found",
-        "model_not_found",
-    )
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE"])
+@pytest.mark.parametrize("reference", ["nobody", "roll@7", "roll@nowhere"])
+def test_what_is_not_registered_cannot_be_pinned(http: httpx.Client, method: str, reference: str) -> None:
+    reply = http.request(method, f"/v1/adapters/{reference}/pin")
+    assert (reply.status_code, reply.json()["error"]["code"]) == (404, "model_not_found")
 
 
 async def test_a_thousand_weightings_build_nothing(http: httpx.Client, async_http: httpx.AsyncClient) -> None:
@@ -84,11 +89,54 @@ async def test_a_thousand_weightings_build_nothing(http: httpx.Client, async_htt
     assert counter(http, "lora_compose_residency_hits_total") == hits + 1000
     some = random.Random(0).sample(texts, 6)
     alone = [await complete(async_http, text) for text in some]
+    for text in some[:2]:
+        weights = {member: float(weight) for member, weight in (m.split(":") for m in text.split("+"))}
+        answer = served(http, model=text)
+        assert answer["logprobs"] == pytest.approx(peft_logprobs(answer["ids"], weights), abs=1e-3)  # type: ignore[arg-type]
     assert len({str(one["logprobs"]) for one in alone}) == 6
     for got, expected in zip(
         await asyncio.gather(*(complete(async_http, t) for t in some)), alone, strict=True
     ):
         assert_same_answer(got, expected)
+
+
+async def test_who_asks_for_what_can_be_seen(http: httpx.Client, async_http: httpx.AsyncClient) -> None:
+    body = {"prompt": PROMPT, "max_tokens": 1000, "ignore_eos": True, "stream": True}
+    models = ["roll:0.3+upper", "roll+upper:0.5", "roll", "roll"]
+    async with AsyncExitStack() as streams:
+        for model in models:
+            stream = async_http.stream("POST", "/v1/completions", json=body | {"model": model})
+            assert (await streams.enter_async_context(stream)).status_code == 200
+        state = http.get("/v1/residency").json()
+    active = sorted(state["active"]["compositions"], key=len)
+    assert active == [{"roll@1": 2}, {"roll@1+upper@1:0.5": 1, "roll@1:0.3+upper@1": 1}]
+    requests = {adapter["id"]: adapter["requests"] for adapter in state["host"]["adapters"]}
+    assert (requests["roll@1"], requests["upper@1"]) == (4, 2)
+
+
+def test_hits_and_misses_are_counted_once_a_request(http: httpx.Client, adapter_root: Path) -> None:
+    """An adapter of the same bytes is the same build."""
+    names = [f"lora_compose_residency_{kind}_total" for kind in ("hits", "misses")]
+
+    def counted() -> list[float]:
+        return [counter(http, name) for name in names]
+
+    served(http, model="upper")
+    before = counted()
+    for expected, model in enumerate(("upper", "upper:0.5", "upper"), start=1):
+        served(http, model=model)
+        assert counted() == [before[0] + expected, before[1]]
+    served(http, model="testbed-base")
+    assert http.post("/tokenize", json={"model": "upper", "prompt": "x"}).status_code == 200
+    assert counted() == [before[0] + 3, before[1]]
+    built = counter(http, "lora_compose_prepare_duration_seconds_count")
+    shutil.copytree(ADAPTERS_DIR / "upper", adapter_root / "other-name")
+    body = {"name": "other-name", "path": str(adapter_root / "other-name")}
+    http.post("/v1/adapters", json=body).raise_for_status()
+    served(http, model="other-name")
+    assert counter(http, "lora_compose_prepare_duration_seconds_count") == built
+    http.delete("/v1/adapters/other-name").raise_for_status()
+    assert resident(http, "upper")["state"] == "prepared"
 
 
 async def test_nothing_is_held_when_nobody_asks(http: httpx.Client, async_http: httpx.AsyncClient) -> None:

@@ -1,6 +1,7 @@
 """A served stack is the exact weighted sum of true deltas, as PEFT's `cat` has it."""
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import httpx
@@ -30,14 +31,14 @@ def served(http: httpx.Client, **names: object) -> dict[str, list[object]]:
     return {"ids": choice["token_ids"], "logprobs": choice["logprobs"]["token_logprobs"]}
 
 
-def peft_logprobs(answer: list[int]) -> list[float]:
+def peft_logprobs(answer: list[int], weights: Mapping[str, float] = WEIGHTS) -> list[float]:
     """Log-probability of each token of `answer` under PEFT's `cat` of the adapters."""
     model = AutoModelForCausalLM.from_pretrained(BASE_DIR, dtype=torch.float32)
-    names = list(WEIGHTS)
+    names = list(weights)
     peft_model = PeftModel.from_pretrained(model, str(ADAPTERS_DIR / names[0]), adapter_name=names[0])
     for name in names[1:]:
         peft_model.load_adapter(str(ADAPTERS_DIR / name), adapter_name=name)
-    peft_model.add_weighted_adapter(names, list(WEIGHTS.values()), "sum", combination_type="cat")
+    peft_model.add_weighted_adapter(names, list(weights.values()), "sum", combination_type="cat")
     peft_model.set_adapter("sum")
     prompt = AutoTokenizer.from_pretrained(BASE_DIR)(PROMPT, add_special_tokens=False).input_ids
     with torch.no_grad():
