@@ -4,6 +4,7 @@ The registry is the truth; what was looked up is remembered until the registry c
 asks. Refusals happen here, before anything is built and before a byte is streamed.
 """
 
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -49,26 +50,37 @@ class Resolver:
         self._pinned: dict[Composition, Pinned] = {}
         self._versions: dict[tuple[str, str | None], Version] = {}
         self._saved: dict[str, Composition] | None = None
+        self._changes = 0
+        self._lock = threading.Lock()
 
     def registry_changed(self) -> None:
-        """Forget what was looked up. Whoever changes the registry calls this."""
-        self._pinned.clear()
-        self._versions.clear()
-        self._saved = None
+        """Forget what was looked up. Whoever changes the registry calls this, from whatever thread."""
+        with self._lock:
+            self._changes += 1
+            self._pinned.clear()
+            self._versions.clear()
+            self._saved = None
 
     def saved(self, name: str) -> Composition | None:
         """The saved composition of that name, if there is one."""
-        if self._saved is None:
-            self._saved = self._registry.compositions()
-        return self._saved.get(name)
+        saved = self._saved
+        if saved is None:
+            changes, saved = self._changes, self._registry.compositions()
+            with self._lock:
+                if changes == self._changes:
+                    self._saved = saved
+        return saved.get(name)
 
     def pin(self, composition: Composition) -> Pinned:
         """Raises NotFound("model_not_found"), Unservable("rank_too_large") or InvalidRequest."""
         pinned = self._pinned.get(composition)
         if pinned is None:
-            if len(self._pinned) >= 4096:
-                self._pinned.clear()
-            pinned = self._pinned[composition] = self._pin(composition)
+            changes, pinned = self._changes, self._pin(composition)
+            with self._lock:
+                if len(self._pinned) >= 4096:
+                    self._pinned.clear()
+                if changes == self._changes:  # else it was overtaken, and is old already
+                    self._pinned[composition] = pinned
         return pinned
 
     def _pin(self, composition: Composition) -> Pinned:
@@ -86,7 +98,10 @@ class Resolver:
         """Looked up once: a composition nobody has asked for yet is mostly made of adapters somebody has."""
         version = self._versions.get((name, ref))
         if version is None:
-            version = self._versions[name, ref] = self._registry.resolve(name, ref)
+            changes, version = self._changes, self._registry.resolve(name, ref)
+            with self._lock:
+                if changes == self._changes:
+                    self._versions[name, ref] = version
         return version
 
     def _too_large(self, composition: Composition, rank: int) -> str:
