@@ -128,7 +128,7 @@ class Fusion:
             if servable is not None:
                 await self._check_fusable(servable)
                 # Every residual needs them: they stay in host memory for as long as they are fused.
-                await members.enter_async_context(self._residency.hold(servable, needs_slot=False))
+                await members.enter_async_context(self._residency.keep(servable))
             stalled = await self._load(servable)
         except BaseException:
             await members.aclose()

@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import logging
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from typing import Protocol
 
@@ -37,8 +37,9 @@ class HostMemory:
         self, engine: PreparingEngine, capacity: int, metrics: Metrics, changed: Callable[[], None]
     ) -> None:
         self.capacity = capacity
-        self.pinned: frozenset[str] = frozenset()
-        """Versions whose own parts are never evicted."""
+        self._pins: dict[frozenset[str], str] = {}
+        """Pinned versions, and the part of each that is never evicted."""
+        self._kept: Counter[str] = Counter()
         self._engine = engine
         self._metrics = metrics
         self._changed = changed
@@ -57,9 +58,17 @@ class HostMemory:
         """A LoRA id nobody has had."""
         return next(self._ids)
 
-    def room_beside_pinned(self, keys: Collection[str]) -> int:
-        """How many parts there can be of which these are some."""
-        return self.capacity - sum(self.is_pinned(p) for p in self.parts() if p.order.key not in keys)
+    def room_for(self, keys: Collection[str]) -> int:
+        """How many parts there can be of which these are some, beside what is pinned or kept."""
+        return self.capacity - len({*self._pins.values(), *+self._kept} - {*keys})
+
+    def keep(self, keys: Iterable[str]) -> None:
+        """These are in use for as long as it takes: whoever would have to wait for that is refused."""
+        self._kept.update(keys)
+
+    def let_go(self, keys: Iterable[str]) -> None:
+        """They may be waited for again."""
+        self._kept.subtract(keys)
 
     def has_failed(self, key: str) -> bool:
         """Whether those who waited for it are just being told that it could not be built."""
@@ -114,8 +123,10 @@ class HostMemory:
             seconds = part.prepared.result()
             self._metrics.prepare_seconds.observe(seconds)
             logger.info("prepared %s as %d in %.3f s", part.order.label, part.lora_int_id, seconds)
-        elif not part.users:
-            self._drop(part)
+        else:
+            self._pins = {own: key for own, key in self._pins.items() if key != part.order.key}
+            if not part.users:
+                self._drop(part)
         self._changed()
 
     def _evict(self, part: Part) -> None:
@@ -145,14 +156,14 @@ class HostMemory:
 
     def is_pinned(self, part: Part) -> bool:
         """Whether it is never evicted."""
-        return any(owner <= self.pinned for owner in part.owners)
+        return part.order.key in self._pins.values()
 
     def _is_idle(self, part: Part) -> bool:
         return not part.users and part.prepared.done() and not self.is_pinned(part)
 
     def pin(self, order: Order) -> None:
         """Build it if need be and keep it. Raises Conflict("pins_exhausted") where others lack room."""
-        pinned = {part.order.key for part in self.parts() if self.is_pinned(part)} | {order.key}
+        pinned = {*self._pins.values(), order.key}
         fits = order.key in self._parts or self.make_room(1, pinned)
         if len(pinned) > self.capacity // 2 or not fits:
             raise Conflict(
@@ -161,13 +172,17 @@ class HostMemory:
                 "and only where one can be freed.",
                 "name",
             )
-        self.pinned |= order.versions
+        self._pins[order.versions] = order.key
         part = self._parts.get(order.key) or self.begin(order)
         part.owners.add(order.versions)
 
+    def unpin(self, versions: frozenset[str]) -> None:
+        """What was pinned as these may be evicted again."""
+        self._pins.pop(versions, None)
+
     def withdraw(self, versions: frozenset[str]) -> None:
         """These versions are removed: what only they need leaves now, or with its last user."""
-        self.pinned -= versions
+        self._pins = {own: key for own, key in self._pins.items() if not own & versions}
         for part in self.parts():
             part.owners = {owner for owner in part.owners if not owner & versions}
             if part.is_withdrawn and not part.users:
@@ -190,3 +205,4 @@ class HostMemory:
         assert all(part.users >= 0 for part in parts)
         assert all(part.users or not part.is_withdrawn for part in parts)
         assert all(key == part.order.key for key, part in self._parts.items())
+        assert {*self._pins.values(), *+self._kept} <= self._parts.keys()

@@ -102,6 +102,18 @@ class Residency:
         finally:
             self._give_back(held)
 
+    @asynccontextmanager
+    async def keep(self, servable: Servable) -> AsyncIterator[None]:
+        """As `hold` without a slot, for nobody knows how long: nobody is left waiting for its places."""
+        async with self.hold(servable, needs_slot=False):
+            keys = [order.key for order in self._orders(servable)]
+            self.host.keep(keys)
+            self._admit()
+            try:
+                yield
+            finally:
+                self.host.let_go(keys)
+
     async def _admission(self, servable: Servable, needs_slot: bool) -> Held:
         admitted: asyncio.Future[Held] = asyncio.get_running_loop().create_future()
         ticket = Ticket(servable, self._orders(servable), needs_slot, time.monotonic(), admitted)
@@ -160,12 +172,12 @@ class Residency:
         return Held(ticket.servable, parts, self._take_slot(ticket, parts) if ticket.needs_slot else None)
 
     def _check_fits(self, ticket: Ticket) -> None:
-        room = self.host.room_beside_pinned(ticket.key)
+        room = self.host.room_for(ticket.key)
         if len(ticket.orders) > room:
             raise Unservable(
                 "too_many_members",
-                f"{ticket.servable.name} needs {len(ticket.orders)} places in host memory; {room} are not "
-                "pinned (--max-cpu-loras).",
+                f"{ticket.servable.name} needs {len(ticket.orders)} places in host memory; {room} are neither "
+                "pinned nor fused (--max-cpu-loras).",
                 "adapters",
             )
 
@@ -221,7 +233,7 @@ class Residency:
 
     def unpin(self, versions: frozenset[str]) -> None:
         """They may be evicted again."""
-        self.host.pinned -= versions
+        self.host.unpin(versions)
         self._admit()
 
     async def withdraw(self, versions: frozenset[str]) -> None:

@@ -104,9 +104,7 @@ class GroupedPunicaWrapper(PunicaWrapperCPU):
 
     def _products(self, layer: Layer, group: Group, *, may_join: bool) -> list[Product]:
         packs = [self._members(directory).get(layer) for directory in group.members]
-        joined = self._joined.get(group.members, {}).get(layer)
-        if joined is None and may_join and len(packs) > 1:
-            joined = self._join(layer, group.members, packs)
+        joined = self._join(layer, group.members, packs) if may_join and len(packs) > 1 else None
         if joined is not None:
             packs = [joined]
         products = []

@@ -5,6 +5,7 @@ directory; it is built by a thread of its own and only kept by the engine loop; 
 needs one, so that adding it never evicts what a running batch is using; and it survives a reload of the base.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -21,6 +22,8 @@ from vllm.lora.worker_manager import LRUCacheWorkerLoRAManager
 from server.engine.preparing import Preparing, State
 from server.engine.spec import Component, combined, decode_spec, encode_spec
 from server.engine.stacking import Stack, load_stack
+
+logger = logging.getLogger(__name__)
 
 RESIDUAL_OF_BASE = 1 << 30
 """The LoRA id under which the base is served while something is fused."""
@@ -49,6 +52,8 @@ class CompositionWorkerLoRAManager(LRUCacheWorkerLoRAManager):
         super().__init__(*args, **kwargs)
         self._preparing: Preparing[LoRAModel] = Preparing()
         self._fused: tuple[Component, ...] = ()
+        self._specs: dict[int, str] = {}
+        """Of everything that was kept and not forgotten since."""
 
     def prepare(self, lora_int_id: int, spec: str) -> tuple[State, str]:
         """Begin to build, or see how far it is. Whoever asks comes again until it is not "preparing"."""
@@ -66,6 +71,7 @@ class CompositionWorkerLoRAManager(LRUCacheWorkerLoRAManager):
         """Free its memory and its slot."""
         del spec  # where weights come with the requests, it says what to forget
         self._preparing.forget(lora_int_id)
+        self._specs.pop(lora_int_id, None)
         self.remove_adapter(lora_int_id)
 
     def prepared(self) -> dict[str, Any]:
@@ -81,10 +87,18 @@ class CompositionWorkerLoRAManager(LRUCacheWorkerLoRAManager):
     def fuse(self, components: Sequence[Component]) -> None:
         """From now on the base weights hold `components`, and every other answer is a residual.
 
-        What is in the slots was built for another base: it is built again when a batch needs it.
+        What was built for another base is built again, except residuals of too high a rank: nobody is
+        served those before the next switch.
         """
         self._fused = tuple(components)
+        self._preparing.clear()
         self.remove_all_adapters()
+        self._specs.pop(RESIDUAL_OF_BASE, None)
+        for lora_int_id, spec in list(self._specs.items()):
+            try:
+                self.add_adapter(LoRARequest(f"prepared {lora_int_id}", lora_int_id, spec))
+            except ValueError as error:
+                logger.info("adapter %d is not built while this is fused: %s", lora_int_id, error)
 
     def add_adapter(self, lora_request: LoRARequest) -> bool:
         """Keep what was prepared. Raises what building it raised, changing nothing."""
@@ -93,6 +107,7 @@ class CompositionWorkerLoRAManager(LRUCacheWorkerLoRAManager):
         lora = self._preparing.take(lora_request.lora_int_id) or self._load_adapter(lora_request)
         if len(self._adapter_manager) + 1 > self._adapter_manager.capacity:
             self._adapter_manager.remove_oldest_adapter()
+        self._specs[lora_request.lora_int_id] = lora_request.lora_path
         return bool(self._adapter_manager.add_adapter(lora))
 
     def set_active_adapters(self, requests: set[LoRARequest], mapping: LoRAMapping | None) -> None:

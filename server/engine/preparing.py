@@ -69,3 +69,8 @@ class Preparing(Generic[Build]):
         build = self._builds.pop(key, None)
         if build is not None:
             build.cancel()
+
+    def clear(self) -> None:
+        """Drop all builds."""
+        for key in list(self._builds):
+            self.forget(key)

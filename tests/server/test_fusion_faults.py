@@ -254,7 +254,6 @@ async def test_one_slot_is_too_few_where_the_base_needs_one() -> None:
             await made.fuse(servable("a"))
 
 
-@pytest.mark.xfail(strict=True, reason="what is fused is not counted as taken: this waits for ever")
 async def test_a_switch_that_would_need_more_room_than_there_is_ends() -> None:
     """What is fused is held until the next is loaded: together they have to fit, or be refused."""
     async with fusion(capacity=3) as (made, _, _):
@@ -264,7 +263,6 @@ async def test_a_switch_that_would_need_more_room_than_there_is_ends() -> None:
         assert tells(made) == ("fused", servable("a+b"))
 
 
-@pytest.mark.xfail(strict=True, reason="what is fused is not counted as taken: this waits for ever")
 async def test_a_request_that_finds_no_room_beside_what_is_fused_is_refused() -> None:
     """It would wait until the base is restored, and after its patience so would all behind it."""
     async with fusion(capacity=2) as (made, _, resident):

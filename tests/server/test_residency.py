@@ -262,7 +262,7 @@ async def test_what_can_never_fit_is_refused_and_does_not_wait() -> None:
         with pytest.raises(Unservable, match="3 places"):
             await use(resident, "a+b+c")
         await resident.pin(servable("a"))
-        with pytest.raises(Unservable, match="1 are not pinned"):
+        with pytest.raises(Unservable, match="1 are neither pinned nor fused"):
             await use(resident, "b+c")
         await use(resident, "a+c")
 

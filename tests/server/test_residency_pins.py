@@ -77,7 +77,6 @@ async def test_whoever_waits_gets_the_room_an_unpinned_one_leaves() -> None:
             await waiting
 
 
-@pytest.mark.xfail(strict=True, reason="whatever is made of pinned versions only counts as pinned")
 async def test_merges_of_pinned_adapters_are_not_pinned() -> None:
     async with residency(capacity=4) as (resident, _, _):
         for name in "ab":
@@ -88,7 +87,6 @@ async def test_merges_of_pinned_adapters_are_not_pinned() -> None:
         await use(resident, "c+d")
 
 
-@pytest.mark.xfail(strict=True, reason="whatever is made of pinned versions only counts as pinned")
 async def test_other_weights_of_a_pinned_adapter_are_not_pinned() -> None:
     async with residency(capacity=4, runtime_weights=False) as (resident, _, _):
         await resident.pin(servable("a"))
@@ -98,7 +96,6 @@ async def test_other_weights_of_a_pinned_adapter_are_not_pinned() -> None:
         assert "a" in names(resident)
 
 
-@pytest.mark.xfail(strict=True, reason="a pin stays although its adapter could not be prepared")
 async def test_a_pin_that_was_refused_pins_nothing() -> None:
     async with residency(capacity=2) as (resident, engine, _):
         engine.broken.add("a")

@@ -100,9 +100,6 @@ def test_a_batch_without_adapters_ends_the_one_before() -> None:
         assert_step(made, [wanted])
 
 
-@pytest.mark.xfail(
-    strict=True, reason="a prompt takes the joined factors if decoding happens to have made some"
-)
 def test_the_same_prompt_gives_the_same_bits_whatever_was_decoded_in_between() -> None:
     made, prompt = wrapper(), group_rows([{"a": 0.5, "b": -2.0}], [200])
     x = torch.randn(200, D_IN)
