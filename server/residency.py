@@ -176,8 +176,8 @@ class Residency:
         if len(ticket.orders) > room:
             raise Unservable(
                 "too_many_members",
-                f"{ticket.servable.name} needs {len(ticket.orders)} places in host memory; {room} are neither "
-                "pinned nor fused (--max-cpu-loras).",
+                f"{ticket.servable.name} needs {len(ticket.orders)} places in host memory; {room} are "
+                "neither pinned nor fused (--max-cpu-loras).",
                 "adapters",
             )
 

@@ -1,7 +1,8 @@
-"""A batch, as the kernels see it: which rows ask for which members of the store, and with what weights."""
+"""A batch, as the kernels see it: which rows want which member of the store, and with what weights."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 
@@ -9,62 +10,46 @@ Members = Mapping[str, float]
 """A request's adapters: directory in the store to weight, none of weight 0."""
 
 
-@dataclass(frozen=True, eq=False)
-class Group:
-    """Rows that ask for the same members."""
+@dataclass(frozen=True)
+class Share:
+    """The rows that want one member: `begin:end` of the batch's."""
 
-    members: tuple[str, ...]
-    rows: slice
-    """Where they are in the batch's order."""
-    weights: np.ndarray | None
-    """`(rows, members)`, or `(members,)` where all rows agree; None where all weights are 1."""
+    member: str
+    begin: int
+    end: int
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """The groups, and the order of rows that puts each group's together; rows without an adapter are out."""
+    """Each member's rows, one member after another; rows without an adapter are in no share."""
 
-    order: slice | np.ndarray
-    groups: tuple[Group, ...]
-    rows: int
-    """Of the largest group."""
-    repeats: bool
-    """Whether the next step is likely to have the same rows: each request has one, it is decoding."""
+    shares: tuple[Share, ...]
+    rows: np.ndarray
+    """`(n,)`, int64, ascending in each share."""
+    weights: np.ndarray
+    """`(n,)`, float32."""
+    height: int
+    """Rows a batch has at least."""
 
 
-def group_rows(wanted: Sequence[Members], token_counts: Sequence[int]) -> Batch:
-    """Group a batch's rows; request i has `token_counts[i]` of them, one after another."""
-    requests: dict[tuple[str, ...], list[int]] = {}
+def share_rows(wanted: Sequence[Members], token_counts: Sequence[int]) -> Batch:
+    """The shares of a batch in which request i has `token_counts[i]` rows, one request after another.
+
+    They are in the order of their members' names, so that a row's sum does not depend on other rows.
+    """
+    requests: dict[str, list[int]] = {}
     for request, members in enumerate(wanted):
-        if members:
-            requests.setdefault(tuple(sorted(members)), []).append(request)
-    counts = np.asarray(token_counts, dtype=np.intp)
-    starts = np.cumsum(counts) - counts
-    orders, groups, row = [], [], 0
-    for names, own in requests.items():
-        for request in own:
-            orders.append(np.arange(starts[request], starts[request] + counts[request]))
-        count = int(counts[own].sum())
-        groups.append(Group(names, slice(row, row + count), _weights(names, own, wanted, counts)))
-        row += count
-    order = np.concatenate(orders) if orders else np.empty(0, dtype=np.intp)
-    largest = max((group.rows.stop - group.rows.start for group in groups), default=0)
-    return Batch(_as_slice(order), tuple(groups), largest, bool((counts == 1).all()))
-
-
-def _weights(
-    members: tuple[str, ...], requests: Sequence[int], wanted: Sequence[Members], counts: np.ndarray
-) -> np.ndarray | None:
-    weights = np.array([[wanted[request][m] for m in members] for request in requests], dtype=np.float32)
-    if (weights == 1).all():
-        return None
-    if (weights == weights[0]).all():
-        return weights[0]
-    return np.repeat(weights, counts[list(requests)], axis=0)
-
-
-def _as_slice(order: np.ndarray) -> slice | np.ndarray:
-    """A slice where the rows are adjacent and in order, so that no copy is made."""
-    if len(order) and (np.diff(order) != 1).any():
-        return order
-    return slice(int(order[0]), int(order[-1]) + 1) if len(order) else slice(0, 0)
+        for member in members:
+            requests.setdefault(member, []).append(request)
+    starts = [0, *accumulate(token_counts)]
+    shares: list[Share] = []
+    rows: list[int] = []
+    weights: list[float] = []
+    for member in sorted(requests):
+        begin = len(rows)
+        for request in requests[member]:
+            rows += range(starts[request], starts[request + 1])
+            weights += [wanted[request][member]] * token_counts[request]
+        shares.append(Share(member, begin, len(rows)))
+    height = max(rows, default=-1) + 1
+    return Batch(tuple(shares), np.array(rows, np.int64), np.array(weights, np.float32), height)

@@ -1,172 +1,88 @@
 """What a batch does in one layer: made once a batch, run once a step.
 
 Decoding runs the same plan for many steps, so everything that does not depend on the numbers is done when the
-plan is made: which products there are, and where their results go.
+plan is made: which products there are, of what size, and where their results go.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
 
+from server.engine.batch import Batch, Share
 from server.engine.packs import Pack
 
-# Up to this many multiplications a product takes numpy's BLAS, which does those on the calling thread. torch
-# would wake its OpenMP team for each, and on a machine whose cores also serve HTTP the team's barrier costs
-# ten times the arithmetic (docs/cpu-performance.md). Without a team torch is the slower one until much later.
-SMALL_PRODUCT = 262_144
-SMALL_PRODUCT_ALONE = 1 << 22
+# Up to this many multiplications a share goes through our kernel, on the calling thread. Above, torch's
+# blocked products on torch's threads win (docs/cpu-performance.md).
+SMALL_SHARE = 1 << 19
+
+Kernel = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray], None]
+"""`kernel.add_deltas`."""
 
 
 @dataclass(frozen=True, eq=False)
-class Product:
-    """One group's rows times one pack."""
+class LargeShare:
+    """One member's rows, for torch."""
 
-    rows: slice
+    rows: slice | torch.Tensor
+    weights: torch.Tensor | None
+    """`(n, 1)`; None where all are 1."""
     pack: Pack
-    weights: np.ndarray | None
 
-    @property
-    def count(self) -> int:
-        """Rows."""
-        count: int = self.rows.stop - self.rows.start
-        return count
-
-    @property
-    def multiplications(self) -> int:
-        """Of the larger of the two products."""
-        return self.count * self.pack.rank * max(self.pack.lora_a.shape[1], self.pack.width)
-
-
-class LayerPlan(Protocol):
-    """`y[rows] += (x[rows] Aᵀ ∘ w) Bᵀ` for each product; x is `(rows, d_in)`, y `(rows, width)`, in place."""
-
-    def add_deltas(self, y: torch.Tensor, x: torch.Tensor) -> None: ...
-
-
-def plan_layer(
-    order: slice | np.ndarray, products: Sequence[Product], y: torch.Tensor, *, repeats: bool
-) -> LayerPlan:
-    """The plan for outputs like `y`, whose `order` has the products' rows together.
-
-    One that repeats is worth preparing for.
-    """
-    limit = SMALL_PRODUCT_ALONE if torch.get_num_threads() == 1 else SMALL_PRODUCT
-    is_small = y.dtype == torch.float32 and all(product.multiplications <= limit for product in products)
-    if not is_small:
-        return LargePlan(order, tuple(products))
-    if not repeats:
-        return OncePlan(order, tuple(products))
-    if len(products) == 1 and products[0].count == len(y):
-        return OnePlan(products[0])
-    return SmallPlan(order, products, len(y))
-
-
-@dataclass(frozen=True, eq=False)
-class LargePlan:
-    """On torch's threads."""
-
-    order: slice | np.ndarray
-    products: tuple[Product, ...]
-
-    def add_deltas(self, y: torch.Tensor, x: torch.Tensor) -> None:
-        """See LayerPlan."""
-        order = self.order if isinstance(self.order, slice) else torch.from_numpy(self.order)
-        part, inputs = y[order], x[order]
-        for product in self.products:
-            product.pack.add_delta(part[product.rows], inputs[product.rows], product.weights)
-        if not isinstance(order, slice):
-            y[order] = part
-
-
-@dataclass(frozen=True, eq=False)
-class OncePlan:
-    """On the calling thread, nothing prepared: a prompt is read once, and somebody waits for its token."""
-
-    order: slice | np.ndarray
-    products: tuple[Product, ...]
-
-    def add_deltas(self, y: torch.Tensor, x: torch.Tensor) -> None:
-        """See LayerPlan."""
-        outputs = y.numpy()
-        part, inputs = outputs[self.order], x.numpy()[self.order]
-        for product in self.products:
-            product.pack.add_delta_alone(part[product.rows], inputs[product.rows], product.weights)
-        if not isinstance(self.order, slice):
-            outputs[self.order] = part
-
-
-class Multiplication:
-    """`output = (input Aᵀ ∘ w) Bᵀ` on the calling thread, into memory that is there already."""
-
-    def __init__(self, product: Product, output: np.ndarray) -> None:
-        pack = product.pack
-        self._lora_a_t, parts = pack.arrays
-        self._weights = product.weights
-        self._shrunk = np.empty((product.count, pack.rank), dtype=np.float32)
-        self._output = output
-        self._lora_b_t = parts[0][1] if pack.block_diagonal is not None else None
-        self._slices = [
-            (self._shrunk[:, ranks], lora_b_t, output[:, outputs]) for ranks, lora_b_t, outputs in parts
-        ]
-        output[:] = 0  # where no slice writes
-
-    def run(self, x: np.ndarray) -> None:
-        """x is `(count, d_in)`."""
-        np.dot(x, self._lora_a_t, self._shrunk)
-        if self._weights is not None:
-            np.multiply(self._shrunk, self._weights, self._shrunk)
-        if self._lora_b_t is not None:
-            np.dot(self._shrunk, self._lora_b_t, self._output)
+    def add_delta(self, y: torch.Tensor, x: torch.Tensor) -> None:
+        """`y[rows] += weights · (x[rows] Aᵀ) Bᵀ`."""
+        if isinstance(self.rows, slice):
+            self.pack.add_delta(y[self.rows], x[self.rows], self.weights)
             return
-        for shrunk, lora_b_t, output in self._slices:
-            np.matmul(shrunk, lora_b_t, output)
+        part = y[self.rows]
+        self.pack.add_delta(part, x[self.rows], self.weights)
+        y[self.rows] = part
 
 
-class OnePlan:
-    """The whole batch wants one pack: no rows to sort."""
+class LayerPlan:
+    """`y[row] += Σ w (x[row] Aᵀ) Bᵀ` over each row's members, in place.
 
-    def __init__(self, product: Product) -> None:
-        self._delta = np.empty((product.count, product.pack.width), dtype=np.float32)
-        self._multiplication = Multiplication(product, self._delta)
+    `packs` has one for each of the batch's shares; None where the member has no factors for this layer.
+    """
 
-    def add_deltas(self, y: torch.Tensor, x: torch.Tensor) -> None:
-        """See LayerPlan."""
-        self._multiplication.run(x.numpy())
-        outputs = y.numpy()
-        np.add(outputs, self._delta, outputs)
-
-
-class SmallPlan:
-    """Rows are sorted by product, multiplied, and sorted back: three copies for any number of products."""
-
-    def __init__(self, order: slice | np.ndarray, products: Sequence[Product], rows: int) -> None:
-        every = np.arange(rows)[order]
-        pack = products[0].pack
-        self._order = order if isinstance(order, slice) else every
-        self._inputs = np.empty((len(every), pack.lora_a.shape[1]), dtype=np.float32)
-        self._every = every
-        # Zero stays where an adapter has no factors for this layer.
-        self._first = np.zeros((len(every), pack.width), dtype=np.float32)
-        self._rest: list[tuple[np.ndarray, np.ndarray]] = []
-        self._multiplications: list[tuple[Multiplication, np.ndarray]] = []
-        covered = 0
-        for product in products:
-            output = self._first[product.rows]
-            if product.rows.start < covered:  # another member of a stack, on rows that have a delta already
-                output = np.empty_like(output)
-                self._rest.append((self._first[product.rows], output))
-            covered = max(covered, product.rows.stop)
-            self._multiplications.append((Multiplication(product, output), self._inputs[product.rows]))
+    def __init__(
+        self, batch: Batch, packs: Sequence[Pack | None], dtype: torch.dtype, kernel: Kernel
+    ) -> None:
+        self._batch = batch
+        self._kernel = kernel
+        self._packs = packs  # the table has nothing but the addresses of their memory
+        self._large: list[LargeShare] = []
+        lines: list[tuple[int, ...]] = []
+        for share, pack in zip(batch.shares, packs, strict=True):
+            if pack is None:
+                continue
+            if _is_small(share, pack, dtype):
+                lines += [(share.begin, share.end, *part) for part in pack.addresses]
+            else:
+                self._large.append(_large_share(batch, share, pack, dtype))
+        self._table = np.array(lines, dtype=np.int64)
 
     def add_deltas(self, y: torch.Tensor, x: torch.Tensor) -> None:
-        """See LayerPlan."""
-        np.take(x.numpy(), self._every, 0, self._inputs, "clip")
-        for multiplication, inputs in self._multiplications:
-            multiplication.run(inputs)
-        for first, other in self._rest:
-            np.add(first, other, first)
-        outputs = y.numpy()
-        outputs[self._order] += self._first
+        """x is `(rows, d_in)`, y `(rows, width)` and contiguous."""
+        batch = self._batch
+        if len(self._table):
+            outputs, inputs = y.numpy(), x.contiguous().numpy()
+            if batch.height > len(outputs):
+                raise IndexError(f"row {batch.height - 1} of {len(outputs)}")
+            self._kernel(outputs, inputs, batch.rows, batch.weights, self._table)
+        for share in self._large:
+            share.add_delta(y, x)
+
+
+def _is_small(share: Share, pack: Pack, dtype: torch.dtype) -> bool:
+    multiplications = (share.end - share.begin) * pack.rank * max(pack.lora_a.shape[1], pack.width)
+    return dtype == torch.float32 and multiplications <= SMALL_SHARE
+
+
+def _large_share(batch: Batch, share: Share, pack: Pack, dtype: torch.dtype) -> LargeShare:
+    rows, weights = batch.rows[share.begin : share.end], batch.weights[share.begin : share.end]
+    column = None if (weights == 1).all() else torch.from_numpy(weights).to(dtype)[:, None]
+    if rows[-1] - rows[0] + 1 == len(rows):  # adjacent: no copy is made
+        return LargeShare(slice(int(rows[0]), int(rows[-1]) + 1), column, pack)
+    return LargeShare(torch.from_numpy(rows), column, pack)

@@ -18,7 +18,7 @@ from vllm.lora.lora_model import LoRAModel
 from vllm.lora.lora_weights import LoRALayerWeights
 from vllm.lora.request import LoRARequest
 
-from server.engine.batch import Members, group_rows
+from server.engine.batch import Members, share_rows
 from server.engine.cpu_lora import GroupedPunicaWrapper, Layer, Member
 from server.engine.lora_manager import CompositionWorkerLoRAManager
 from server.engine.metering import Load, Meter
@@ -56,10 +56,8 @@ class RuntimeWeightsLoRAManager(CompositionWorkerLoRAManager):
         token_counts: Sequence[int],
     ) -> None:
         needed = {path: self._needed(path) for path in set(paths)}
-        for directory in {directory for members in needed.values() for directory in members}:
-            self._member(directory)
         wanted = [needed[path] for path in paths]
-        batch = group_rows(wanted, token_counts)
+        batch = share_rows(wanted, token_counts)
         for wrapper in self._wrappers():
             wrapper.begin_batch(batch, self._member, self.meter)
         self._load = _load(lora_requests, wanted, token_counts)
@@ -94,8 +92,6 @@ class RuntimeWeightsLoRAManager(CompositionWorkerLoRAManager):
         for component in decode_spec(spec):
             self._preparing.forget(component.directory)
             self._members.pop(component.directory, None)
-            for wrapper in self._wrappers():
-                wrapper.forget(component.directory)
 
     @override
     def read_meter(self) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """The CPU kernels, on every path they have, against a float64 sum row by row."""
 
-from collections import OrderedDict
 from types import SimpleNamespace
 
 import pytest
@@ -8,9 +7,10 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from server.engine import cpu_lora, layer_plan
-from server.engine.batch import group_rows
+from server.engine import layer_plan
+from server.engine.batch import share_rows
 from server.engine.cpu_lora import GroupedPunicaWrapper
+from server.engine.kernel import add_deltas
 from server.engine.metering import Meter
 from server.engine.packs import Factors, Pack, pack_layer
 from server.engine.runtime_manager import factors_of
@@ -33,36 +33,24 @@ for name, ranks in {"a": (2, 2, 2), "b": (4, 0, 1), "c": (1, 3, 0), "empty": (0,
     MEMBERS[name] = {} if made_of is None else {id(LAYER): made_of}
 
 WANTED = st.dictionaries(st.sampled_from(sorted(DELTAS)), st.sampled_from([1.0, 0.5, -2.0]), max_size=3)
-REQUESTS = st.lists(st.tuples(WANTED, st.integers(1, 4)), min_size=1, max_size=8)
+READING = st.lists(st.tuples(WANTED, st.integers(1, 4)), min_size=1, max_size=8)
 DECODING = st.lists(st.tuples(WANTED, st.just(1)), min_size=1, max_size=8)
-PATHS = {
-    "joined, this thread": (1 << 20, 1 << 30),
-    "apart, this thread": (0, 1 << 30),
-    "joined, torch": (1 << 20, -1),
-    "apart, torch": (0, -1),
-}
+PATHS = {"the kernel": 1 << 30, "torch": -1}
 
 
 @pytest.fixture(params=PATHS)
 def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    joined, small = PATHS[request.param]
-    monkeypatch.setattr(cpu_lora, "JOINED_ELEMENTS", joined)
-    monkeypatch.setattr(layer_plan, "SMALL_PRODUCT", small)
-    monkeypatch.setattr(layer_plan, "SMALL_PRODUCT_ALONE", small)
+    monkeypatch.setattr(layer_plan, "SMALL_SHARE", PATHS[request.param])
 
 
 def wrapper() -> GroupedPunicaWrapper:
     made = GroupedPunicaWrapper.__new__(GroupedPunicaWrapper)
-    made._meter, made._plans, made._joined = Meter(), {}, OrderedDict()
+    made._meter, made._plans, made._kernel = Meter(), {}, add_deltas
     return made
 
 
 def run(made: GroupedPunicaWrapper, y: torch.Tensor, x: torch.Tensor) -> None:
     made.add_lora_linear(y, x, LAYER, LAYER, 1.0, WIDTHS)
-
-
-READING = st.lists(st.tuples(WANTED, st.integers(1, 4)), min_size=1, max_size=8)
-DECODING = st.lists(st.tuples(WANTED, st.just(1)), min_size=1, max_size=8)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
@@ -74,7 +62,7 @@ def test_every_row_gets_its_own_sum_and_base_rows_are_not_touched(
     made = wrapper()
     for requests in batches:
         counts = [count for _, count in requests]
-        made.begin_batch(group_rows([wanted for wanted, _ in requests], counts), MEMBERS.__getitem__, Meter())
+        made.begin_batch(share_rows([wanted for wanted, _ in requests], counts), MEMBERS.__getitem__, Meter())
         rows = [wanted for wanted, count in requests for _ in range(count)]
         for _ in range(3):  # decoding runs one plan for many steps
             assert_step(made, rows)
@@ -96,18 +84,18 @@ def assert_step(made: GroupedPunicaWrapper, rows: list[dict[str, float]]) -> Non
 def test_a_batch_without_adapters_ends_the_one_before() -> None:
     made = wrapper()
     for wanted in ({"a": 1.0}, {}):
-        made.begin_batch(group_rows([wanted], [1]), MEMBERS.__getitem__, Meter())
+        made.begin_batch(share_rows([wanted], [1]), MEMBERS.__getitem__, Meter())
         assert_step(made, [wanted])
 
 
 def test_the_same_prompt_gives_the_same_bits_whatever_was_decoded_in_between() -> None:
-    made, prompt = wrapper(), group_rows([{"a": 0.5, "b": -2.0}], [200])
+    made, prompt = wrapper(), share_rows([{"a": 0.5, "b": -2.0}], [200])
     x = torch.randn(200, D_IN)
     outputs = []
-    for batch in (prompt, group_rows([{"a": 1.0, "b": 1.0}], [1]), prompt):
+    for batch in (prompt, share_rows([{"a": 1.0, "b": 1.0}], [1]), prompt):
         made.begin_batch(batch, MEMBERS.__getitem__, Meter())
         outputs.append(torch.zeros(len(x), sum(WIDTHS)))
-        run(made, outputs[-1][: batch.rows], x[: batch.rows])
+        run(made, outputs[-1][: batch.height], x[: batch.height])
     assert torch.equal(outputs[0], outputs[2])
 
 
@@ -116,21 +104,12 @@ def test_bfloat16_goes_through_torch() -> None:
     pairs = [(torch.randn(2, D_IN).to(half), torch.randn(w, 2).to(half)) for w in WIDTHS]
     pack = pack_layer(pairs, WIDTHS)
     assert pack is not None
-    made.begin_batch(group_rows([{"a": 0.5}, {}], [2, 1]), lambda _: {id(LAYER): pack}, Meter())
+    made.begin_batch(share_rows([{"a": 0.5}, {}], [2, 1]), lambda _: {id(LAYER): pack}, Meter())
     x, y = torch.randn(3, D_IN).to(half), torch.zeros(3, 12).to(half)
     run(made, y, x)
     delta = torch.cat([b.float() @ a.float() for a, b in pairs])
     torch.testing.assert_close(y[:2].float(), 0.5 * x[:2].float() @ delta.T, atol=0.1, rtol=0.05)
     assert not y[2].any()
-
-
-def test_what_is_forgotten_is_not_joined_any_more() -> None:
-    made = wrapper()
-    made.begin_batch(group_rows([{"a": 1.0, "b": 1.0}], [1]), MEMBERS.__getitem__, Meter())
-    run(made, torch.zeros(1, 12), torch.zeros(1, D_IN))
-    assert list(made._joined) == [("a", "b")]
-    made.forget("b")
-    assert not made._joined
 
 
 @pytest.mark.parametrize("rank", [0, 1])
