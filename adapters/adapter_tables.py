@@ -1,6 +1,6 @@
 """Adapter objects, as the server gives them, for people to read."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -33,9 +33,20 @@ def adapter_facts(adapter: Json) -> Table:
         table.add_row(field, escape(_shown(field, adapter[field])))
     for field, value in adapter["coverage"].items():
         table.add_row(field, escape(_shown(field, value)))
+    for field, value in _flat("", adapter.get("lineage", {})):
+        table.add_row(f"[dim]{escape(field)}[/]", escape(str(value)))
     for warning in adapter["warnings"]:
         table.add_row("[yellow]warning[/]", escape(warning))
     return table
+
+
+def _flat(at: str, value: object) -> Iterator[tuple[str, object]]:
+    """A lineage's leaves under dotted names."""
+    if isinstance(value, dict) and value:
+        for key, inner in value.items():
+            yield from _flat(f"{at}.{key}" if at else str(key), inner)
+    elif at:
+        yield at, round(value, 6) if isinstance(value, float) else value
 
 
 def _shown(field: str, value: object) -> str:

@@ -9,6 +9,7 @@ from starlette.routing import Route
 
 from adapters.composition_grammar import parse_reference
 from adapters.errors import InvalidRequest
+from adapters.lineage import check_lineage
 from adapters.names import check_alias, check_name
 from adapters.registry import Registry
 from adapters.store import CONFIG_FILE, WEIGHTS_FILE, Version
@@ -17,7 +18,7 @@ from server.registration import Offer
 from server.request_body import read_object
 from server.upload import read_upload, uploaded_file
 
-JSON_FIELDS = {"name", "path", "hf", "alias", "digest"}
+JSON_FIELDS = {"name", "path", "hf", "alias", "digest", "lineage"}
 
 
 def adapter_object(version: Version, registry: Registry, base: str) -> dict[str, Any]:
@@ -38,6 +39,7 @@ def adapter_object(version: Version, registry: Registry, base: str) -> dict[str,
         "parameters": version.parameters,
         "coverage": version.coverage,
         "warnings": list(version.warnings),
+        "lineage": version.lineage.get("training", {}),
     }
 
 
@@ -62,7 +64,8 @@ async def _register_upload(request: Request) -> tuple[Version, bool]:
 async def _register_reference(body: dict[str, Any], request: Request) -> tuple[Version, bool]:
     for field in body.keys() - JSON_FIELDS:
         raise InvalidRequest("unknown_field", f"There is no field {field!r:.80} here.", field[:80])
-    offer = Offer(check_name(body.get("name")), body.get("alias"), _text(body, "digest"))
+    told = check_lineage(body["lineage"]) if "lineage" in body else None
+    offer = Offer(check_name(body.get("name")), body.get("alias"), _text(body, "digest"), told)
     path, hub = _text(body, "path"), _text(body, "hf")
     if (path is None) == (hub is None):
         raise InvalidRequest("invalid_source", "Give either a path or an hf reference.", "path")

@@ -4,10 +4,10 @@ Everything here runs in a worker thread, since it reads and hashes files. The co
 original: what changes after the check is not what was checked.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
@@ -29,6 +29,8 @@ class Offer:
     alias: str | None = None
     digest: str | None = None
     """The digest the client computed; another one means the bytes did not arrive whole."""
+    training: Mapping[str, Any] | None = None
+    """How it came about, as the client tells it; see `adapters.lineage`."""
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -96,10 +98,12 @@ class Registration:
         except AdapterRejected:
             self.metrics.registrations.labels("refused").inc()
             raise
-        lineage = {
+        lineage: dict[str, Any] = {
             "base_model_name_or_path": admission.base_model_name_or_path,
             "base_fingerprint": self.base.fingerprint,
         }
+        if offer.training is not None:
+            lineage |= {"training": dict(offer.training)}
         version, created = self.registry.register(offer.name, staged, admission, source, lineage)
         if offer.alias is not None:
             self.registry.set_alias(offer.name, offer.alias, str(version.number))

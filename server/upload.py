@@ -11,10 +11,11 @@ from starlette.requests import Request
 from starlette.types import Message, Receive
 
 from adapters.errors import InvalidRequest
+from adapters.lineage import check_lineage
 from adapters.store import CONFIG_FILE, WEIGHTS_FILE
 from server.registration import Offer
 
-TEXT_FIELDS = ("name", "alias", "digest")
+TEXT_FIELDS = ("name", "alias", "digest", "lineage")
 FILES = (CONFIG_FILE, WEIGHTS_FILE)
 OVERHEAD_BYTES = 1024 * 1024
 """What a body may hold beside the weights: config, boundaries, part headers."""
@@ -52,10 +53,10 @@ def uploaded_file(form: FormData, name: str) -> BinaryIO:
 
 def _offer(form: FormData) -> Offer:
     texts = {name: form.get(name) for name in TEXT_FIELDS}
-    name, alias, digest = (value if isinstance(value, str) else None for value in texts.values())
+    name, alias, digest, lineage = (value if isinstance(value, str) else None for value in texts.values())
     if name is None:
         raise InvalidRequest("invalid_name", "The upload has no field 'name'.", "name")
-    return Offer(name, alias, digest)
+    return Offer(name, alias, digest, None if lineage is None else check_lineage(lineage))
 
 
 def _check_fields(form: FormData) -> None:
