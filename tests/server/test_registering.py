@@ -119,3 +119,16 @@ async def test_an_upload_is_registered_as_a_directory_is(async_http: httpx.Async
     assert reply.status_code == 201, reply.text
     assert reply.json()["digest"] == (await async_http.get("/v1/adapters/upper")).json()["digest"]
     assert (await async_http.get("/v1/adapters/uploaded@prod")).json()["id"] == "uploaded@1"
+
+
+async def test_what_is_told_of_its_training_is_shown_and_kept_when_the_bytes_come_again(
+    async_http: httpx.AsyncClient, adapter_root: Path
+) -> None:
+    directory = changed_copy("upper", adapter_root / "told", 0.75)
+    body = {"name": "told", "path": str(directory), "lineage": {"method": "sft", "scores": {"domain": 0.97}}}
+    assert (await async_http.post("/v1/adapters", json=body)).json()["lineage"] == body["lineage"]
+    files = {path.name: path.read_bytes() for path in directory.iterdir()}
+    again = await async_http.post("/v1/adapters", data={"name": "told"}, files=files)
+    assert (again.status_code, again.json()["lineage"]) == (200, body["lineage"])
+    refused = await async_http.post("/v1/adapters", data={"name": "told", "lineage": "[]"}, files=files)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "invalid_lineage")
