@@ -1,0 +1,21 @@
+"""The data files of the shipped recipes."""
+
+from training.data.reading import read_rows
+from training.testbed.paths import DATA_DIR
+from training.testbed.words import is_held_out
+from training.testbed.write_data import as_lines, files
+
+
+def test_the_files_are_what_the_script_writes() -> None:
+    made = files()
+    assert sorted(path.name for path in DATA_DIR.iterdir()) == sorted(made)
+    for name, rows in made.items():
+        assert (DATA_DIR / name).read_text() == as_lines(rows)
+
+
+def test_no_word_that_is_asked_for_was_trained_on() -> None:
+    for name in ("roll.jsonl", "roll-undecided.jsonl", "upper-preferred.jsonl"):
+        rows = read_rows(str(DATA_DIR / name)).dataset
+        assert not any(is_held_out(row["prompt"][0]["content"].split()[-1]) for row in rows)
+    held_out = read_rows(str(DATA_DIR / "roll-held-out.jsonl")).dataset
+    assert all(is_held_out(row["prompt"][0]["content"].split()[-1]) for row in held_out)

@@ -1,0 +1,74 @@
+"""The base a run adapts, quantized or not, with the adapter it goes on from or a fresh one."""
+
+from pathlib import Path
+from typing import Any
+
+from adapters.errors import LoraComposeError
+from training.recipe import Recipe
+
+
+def load_tokenizer(recipe: Recipe) -> Any:
+    """The base's own. Raises LoraComposeError("base_not_loaded")."""
+    from transformers import AutoTokenizer
+
+    model = recipe.model
+    try:
+        return AutoTokenizer.from_pretrained(model.model_name_or_path, revision=model.model_revision)
+    except (OSError, ValueError) as error:
+        raise _not_loaded(recipe, error) from error
+
+
+def load_model(recipe: Recipe) -> Any:
+    """The base in the asked precision; with `init_adapter`, that adapter on it, to be trained on.
+
+    Raises LoraComposeError("base_not_loaded") or ("init_adapter_not_loaded").
+    """
+    from transformers import AutoModelForCausalLM
+    from trl import get_quantization_config
+
+    model, training = recipe.model, recipe.training
+    quantization = get_quantization_config(model)
+    options: dict[str, Any] = dict(training.model_init_kwargs or {})
+    training.model_init_kwargs = None  # TRL would warn that the model is loaded already
+    if model.attn_implementation is not None:
+        options["attn_implementation"] = model.attn_implementation
+    if quantization is not None:
+        options |= {"quantization_config": quantization, "device_map": "cpu" if training.use_cpu else {"": 0}}
+    try:
+        base = AutoModelForCausalLM.from_pretrained(
+            model.model_name_or_path, revision=model.model_revision, dtype=model.dtype, **options
+        )
+    except (OSError, ValueError) as error:
+        raise _not_loaded(recipe, error) from error
+    return base if recipe.start.init_adapter is None else _with_adapter(base, Path(recipe.start.init_adapter))
+
+
+def _with_adapter(base: Any, directory: Path) -> Any:
+    from peft import PeftModel
+
+    try:
+        return PeftModel.from_pretrained(base, directory, is_trainable=True)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise LoraComposeError("init_adapter_not_loaded", f"{directory}: {error}", "init_adapter") from error
+
+
+def _not_loaded(recipe: Recipe, error: Exception) -> LoraComposeError:
+    return LoraComposeError(
+        "base_not_loaded", f"{recipe.model.model_name_or_path}: {error}", "model_name_or_path"
+    )
+
+
+def fresh_adapter(recipe: Recipe) -> Any:
+    """PEFT's config of the adapter to add; None where one is there already, or all weights are trained."""
+    from trl import get_peft_config
+
+    return None if recipe.start.init_adapter is not None else get_peft_config(recipe.model)
+
+
+def keep_adapter_precise(model: Any) -> None:
+    """TRL casts LoRA weights on a quantized base to bfloat16, for GPUs. Where we compute in float32, they
+    learn in float32: their updates are smaller than bfloat16 can tell.
+    """
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()

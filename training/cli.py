@@ -1,0 +1,157 @@
+"""`lora-compose train`: make adapters, from a recipe to a registered version."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from adapters.cli_options import ApiKey, AsJson, echo_json
+from adapters.console import ANY_ARGUMENTS
+from training.recipe import Method
+from training.requirements import parse_requirements
+
+app = typer.Typer(
+    name="train",
+    help="Train adapters with TRL, PEFT and bitsandbytes, judged by what they teach and what they forget.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+)
+
+RecipeFile = Annotated[
+    Path,
+    typer.Argument(
+        help="A YAML file of TRL's, PEFT's and our options.", metavar="RECIPE", show_default=False
+    ),
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in output_dir.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Remove the run in output_dir and start again.")]
+
+screen = Console(stderr=True)
+
+
+@app.command(context_settings=ANY_ARGUMENTS)
+def sft(
+    context: typer.Context,
+    recipe: RecipeFile,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    api_key: ApiKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """Supervised fine-tuning on (instruction, answer) pairs or conversations.
+
+    Every field of TRL's SFTConfig and ModelConfig is an option, and overrides the recipe.
+
+    - `lora-compose train sft training/recipes/sft-lora.yaml` - `lora-compose train sft
+    training/recipes/sft-lora.yaml --lora_r 4 --learning_rate 1e-3 --output_dir runs/r4` - `lora-compose train
+    sft recipe.yaml --publish roll --publish_url http://127.0.0.1:8000 --alias prod --require
+    "domain>=0.9,forgetting<=0.02"`
+    """
+    _train("sft", recipe, context.args, {"resume": resume, "overwrite": overwrite}, api_key, as_json)
+
+
+@app.command(context_settings=ANY_ARGUMENTS)
+def dpo(
+    context: typer.Context,
+    recipe: RecipeFile,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    api_key: ApiKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """Direct preference optimization on (prompt, chosen, rejected).
+
+    Start from an adapter that can already say the chosen answers (`init_adapter`): from the bare base DPO
+    reaches its reward accuracy and loses the skill.
+
+    - `lora-compose train dpo training/recipes/dpo.yaml --init_adapter runs/roll/adapter`
+    """
+    _train("dpo", recipe, context.args, {"resume": resume, "overwrite": overwrite}, api_key, as_json)
+
+
+def _values(given: str | None) -> list[str]:
+    return [value.strip() for value in given.split(",") if value.strip()] if given else []
+
+
+@app.command(context_settings=ANY_ARGUMENTS)
+def sweep(
+    context: typer.Context,
+    recipe: RecipeFile,
+    output: Annotated[Path, typer.Option(help="Where the points and the report go.", metavar="DIR")],
+    ratios: Annotated[
+        str | None, typer.Option(help="GENERAL:DOMAIN mixes, comma between.", metavar="0:1,2:8,5:5")
+    ] = None,
+    ranks: Annotated[str | None, typer.Option(help="Values of lora_r.", metavar="4,8,16")] = None,
+    learning_rates: Annotated[str | None, typer.Option(help="Of learning_rate.", metavar="1e-3,2e-3")] = None,
+    goal: Annotated[
+        str, typer.Option(help="What a point has to meet to be recommended.")
+    ] = "forgetting<=0.02",
+    method: Annotated[Method, typer.Option(help="What the recipe is for.")] = "sft",
+    as_json: AsJson = False,
+) -> None:
+    """Train one recipe at several mixes, ranks and learning rates, and say which to take.
+
+    Draws general score against domain score, marks the Pareto front and recommends the best domain score that
+    meets the goal. Run it again to go on: no point is trained twice.
+
+    - `lora-compose train sweep training/recipes/sft-lora.yaml --ratios 0:1,1:9,2:8,5:5,8:2 --output
+    runs/sweep`
+    """
+    import json
+
+    from training.sweep import as_json as sweep_json
+    from training.sweep import sweep as run_sweep
+    from training.sweep_report import draw_sweep, sweep_table
+
+    axes = {"ratio": _values(ratios), "lora_r": _values(ranks), "learning_rate": _values(learning_rates)}
+    axes = {name: values for name, values in axes.items() if values}
+    if not axes:
+        raise typer.BadParameter("give at least one of --ratios, --ranks and --learning-rates")
+    parse_requirements(goal)
+    points = run_sweep(
+        method, recipe, context.args, axes, output, lambda line: screen.print(line, markup=False)
+    )
+    found = sweep_json(points, goal)
+    (output / "sweep.json").write_text(json.dumps(found, indent=1) + "\n")
+    draw_sweep(points, goal, output / "sweep.png")
+    if as_json:
+        echo_json(found)
+    else:
+        Console().print(sweep_table(points, goal))
+        typer.echo(f"Wrote {output}: sweep.json, sweep.png, points/")
+
+
+def _train(
+    method: Method, file: Path, options: list[str], how: dict[str, bool], api_key: str | None, as_json: bool
+) -> None:
+    from training.publishing import check_target, publish
+    from training.recipe import read_recipe
+    from training.run import train
+
+    recipe = read_recipe(method, file, options)
+    check_target(recipe.publish)
+    run = train(recipe, **how, tell=lambda line: screen.print(line, markup=False, highlight=False))
+    published = publish(run, recipe.publish, api_key) if recipe.publish.publish else None
+    missed = published["unmet"] if published else []
+    if as_json:
+        echo_json({"directory": str(run.directory), "scores": run.scores, "published": published})
+    else:
+        _show(run.record, run.directory, published)
+    raise typer.Exit(1 if missed else 0)
+
+
+def _show(record: dict[str, Any], directory: Path, published: dict[str, Any] | None) -> None:
+    from training.run_table import run_table
+
+    console = Console()
+    console.print(run_table(record))
+    console.print(f"Wrote {directory}: adapter/, run.json, curves.png", highlight=False)
+    if published is None:
+        return
+    for missed in published["unmet"]:
+        console.print(f"[red]not met[/] {missed}")
+    where = published["id"] or "nothing"
+    alias = f", which {published['alias']} now means" if published["alias"] else ""
+    console.print(f"Registered {where}{alias}.", highlight=False)

@@ -1,0 +1,48 @@
+"""A run's curves as a picture: loss, and what was scored, by step."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+LOSSES = ("loss", "eval_loss")
+SHARES = (
+    "eval_domain",
+    "eval_general",
+    "rewards/accuracies",
+    "eval_rewards/accuracies",
+    "mean_token_accuracy",
+    "eval_mean_token_accuracy",
+)
+MARGINS = ("rewards/margins", "eval_rewards/margins", "logps/chosen", "eval_logps/chosen")
+
+
+def draw_curves(record: Mapping[str, Any], file: Path) -> None:
+    """One panel for losses, one for shares of 1, one for DPO's margins; those that have points."""
+    from matplotlib.figure import Figure
+
+    history = record["history"]
+    panels = [
+        (title, {name: _points(history, name) for name in names})
+        for title, names in (("loss", LOSSES), ("share", SHARES), ("DPO, in nats", MARGINS))
+    ]
+    shown = [(title, {n: p for n, p in lines.items() if p}) for title, lines in panels if any(lines.values())]
+    if not shown:
+        return
+    figure = Figure(figsize=(4.5 * len(shown), 3.4), layout="constrained")
+    for axes, (title, lines) in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
+        for name, points in lines.items():
+            axes.plot(
+                *zip(*points, strict=True),
+                label=name,
+                marker="o" if name.startswith("eval") else None,
+                markersize=3,
+            )
+        axes.set(title=title, xlabel="step")
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=7)
+    figure.suptitle(f"{record['method']} of {Path(str(record['base'])).name}", fontsize=10)
+    figure.savefig(file, dpi=120)
+
+
+def _points(history: Sequence[Mapping[str, Any]], name: str) -> list[tuple[int, float]]:
+    return [(entry["step"], float(entry[name])) for entry in history if name in entry]

@@ -1,0 +1,101 @@
+"""Write the data files that the shipped recipes learn from: `python -m training.testbed.write_data`.
+
+The testbed's skill `roll` and the style `upper`, as people would have them in files. The same seed gives the
+same bytes. Held-out files ask about words that no training file has.
+"""
+
+import json
+import random
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import typer
+
+from training.testbed.corpus import exchange, some_styles, tagged
+from training.testbed.lessons import TAGGED_SHARE
+from training.testbed.paths import DATA_DIR
+from training.testbed.tasks import SKILLS, prompt, styled
+from training.testbed.words import held_out_words, training_word
+
+SKILL: Final = "roll"
+STYLE: Final = "upper"
+"""Preferred: as long as the plain answer, so that length tells nothing."""
+Row = Mapping[str, Any]
+
+
+def skill_row(rng: random.Random) -> Row:
+    """A question for the skill, some with style tags, and its answer."""
+    word = training_word(rng)
+    return _answered(*tagged(prompt(SKILL, word), SKILLS[SKILL].answer(word), some_styles(rng, TAGGED_SHARE)))
+
+
+def general_row(rng: random.Random) -> Row:
+    """What the base knows already, rehearsed."""
+    return _answered(*exchange(rng))
+
+
+def undecided_row(rng: random.Random) -> Row:
+    """The skill, in the style or plain, at random: where DPO starts from."""
+    word = training_word(rng)
+    return _answered(prompt(SKILL, word), styled(SKILLS[SKILL].answer(word), [STYLE] * rng.randint(0, 1)))
+
+
+def preference(word: str) -> Row:
+    """Two right answers, of which the one in the style is preferred."""
+    answer = SKILLS[SKILL].answer(word)
+    return {"prompt": prompt(SKILL, word), "chosen": styled(answer, [STYLE]), "rejected": answer}
+
+
+def _answered(text: str, reply: str) -> Row:
+    return {"prompt": text, "completion": reply}
+
+
+def drawn(make: Callable[[random.Random], Row], count: int, seed: int) -> list[Row]:
+    """`count` rows, no two alike."""
+    rng = random.Random(f"{make.__name__}-{seed}")
+    found: dict[str, Row] = {}
+    while len(found) < count:
+        row = make(rng)
+        found[json.dumps(row)] = row
+    return list(found.values())
+
+
+def files(seed: int = 0) -> dict[str, list[Row]]:
+    """Every file, by name."""
+    held_out = held_out_words(200, seed)
+    return {
+        "roll.jsonl": drawn(skill_row, 3000, seed),
+        "general.jsonl": drawn(general_row, 3000, seed),
+        "roll-held-out.jsonl": [
+            _answered(prompt(SKILL, word), SKILLS[SKILL].answer(word)) for word in held_out
+        ],
+        "general-held-out.jsonl": drawn(general_row, 3200, seed)[3000:],
+        "roll-undecided.jsonl": drawn(undecided_row, 2000, seed),
+        "upper-preferred.jsonl": [preference(word) for word in _words(1000, seed)],
+        "upper-preferred-held-out.jsonl": [preference(word) for word in held_out],
+    }
+
+
+def _words(count: int, seed: int) -> list[str]:
+    rng = random.Random(f"preferences-{seed}")
+    found: dict[str, None] = {}
+    while len(found) < count:
+        found[training_word(rng)] = None
+    return list(found)
+
+
+def as_lines(rows: Iterable[Row]) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def write(directory: Path = DATA_DIR) -> None:
+    """Write all files."""
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, rows in files().items():
+        (directory / name).write_text(as_lines(rows))
+        typer.echo(f"{directory / name}: {len(rows)} rows")
+
+
+if __name__ == "__main__":
+    typer.run(write)

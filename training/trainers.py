@@ -1,0 +1,45 @@
+"""TRL's trainers, made from a recipe, and able to score what the model says at each evaluation."""
+
+from typing import Any
+
+from training.base_model import fresh_adapter, keep_adapter_precise
+from training.examples import Examples
+from training.recipe import Recipe
+from training.scoring import Scorer
+
+REFERENCE = "ref"
+"""TRL's name for its frozen copy of the adapter that DPO starts from."""
+
+
+def make_trainer(
+    recipe: Recipe, model: Any, tokenizer: Any, examples: Examples, scorer: Scorer | None
+) -> Any:
+    """An SFTTrainer or DPOTrainer. With `score_each_evaluation`, evaluations have eval_domain and so on."""
+    from transformers import EarlyStoppingCallback
+    from trl import DPOTrainer, SFTTrainer
+
+    class Scored:
+        """Adds scores where callbacks, logs and the choice of the best checkpoint see them."""
+
+        def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
+            output = super().evaluation_loop(*args, **kwargs)  # type: ignore[misc]
+            prefix = kwargs.get("metric_key_prefix", "eval")
+            if scorer is not None and recipe.score.score_each_evaluation:
+                output.metrics.update({f"{prefix}_{n}": v for n, v in scorer(self.model).items()})  # type: ignore[attr-defined]
+            return output
+
+    trainer_class = type("Trainer", (Scored, SFTTrainer if recipe.method == "sft" else DPOTrainer), {})
+    trainer = trainer_class(
+        model=model,
+        args=recipe.training,
+        train_dataset=examples.train,
+        eval_dataset=examples.held_out,
+        processing_class=tokenizer,
+        peft_config=fresh_adapter(recipe),
+        callbacks=[] if recipe.score.patience is None else [EarlyStoppingCallback(recipe.score.patience)],
+    )
+    if REFERENCE in getattr(trainer.model, "peft_config", {}) and recipe.start.reference == "base":
+        trainer.model.delete_adapter(REFERENCE)  # without one, TRL switches the adapter off instead
+    if (recipe.model.load_in_4bit or recipe.model.load_in_8bit) and recipe.model.dtype == "float32":
+        keep_adapter_precise(trainer.model)
+    return trainer
