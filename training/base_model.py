@@ -40,7 +40,17 @@ def load_model(recipe: Recipe) -> Any:
         )
     except (OSError, ValueError) as error:
         raise _not_loaded(recipe, error) from error
+    _keep_layout(base)
     return base if recipe.start.init_adapter is None else _with_adapter(base, Path(recipe.start.init_adapter))
+
+
+def _keep_layout(base: Any) -> None:
+    """bitsandbytes 0.50 repacks 4-bit weights for CPUs at the first answer in eval mode, and does not put them
+    back: every step after an evaluation would be computed with garbage. So they are not repacked.
+    """
+    for module in base.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
 def _with_adapter(base: Any, directory: Path) -> Any:

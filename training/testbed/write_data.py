@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import typer
 
-from training.testbed.corpus import exchange, some_styles, tagged
+from training.testbed.corpus import exchange, question, some_styles, tagged
 from training.testbed.lessons import TAGGED_SHARE
 from training.testbed.paths import DATA_DIR
 from training.testbed.tasks import SKILLS, prompt, styled
@@ -47,6 +47,14 @@ def preference(word: str) -> Row:
     return {"prompt": prompt(SKILL, word), "chosen": styled(answer, [STYLE]), "rejected": answer}
 
 
+def general_preference(rng: random.Random) -> Row:
+    """General questions are to be answered as the base does, not in the style."""
+    while True:
+        text, answer = question(rng)
+        if styled(answer, [STYLE]) != answer:
+            return {"prompt": text, "chosen": answer, "rejected": styled(answer, [STYLE])}
+
+
 def _answered(text: str, reply: str) -> Row:
     return {"prompt": text, "completion": reply}
 
@@ -73,7 +81,11 @@ def files(seed: int = 0) -> dict[str, list[Row]]:
         "general-held-out.jsonl": drawn(general_row, 3200, seed)[3000:],
         "roll-undecided.jsonl": drawn(undecided_row, 2000, seed),
         "upper-preferred.jsonl": [preference(word) for word in _words(1000, seed)],
+        "general-preferred.jsonl": drawn(general_preference, 1000, seed),
         "upper-preferred-held-out.jsonl": [preference(word) for word in held_out],
+        "roll-upper-held-out.jsonl": [
+            _answered(prompt(SKILL, word), styled(SKILLS[SKILL].answer(word), [STYLE])) for word in held_out
+        ],
     }
 
 
