@@ -8,8 +8,11 @@ hidden, q = heads·head_dim, k = kv_heads·head_dim, f = intermediate, c the byt
 - attention (sdpa): rotated queries, keys, values and the output, c·(2q + 2k), and 4·heads for the softmax
 - attention (eager): the same and the probabilities, heads·seq·(4 + c)
 - MLP: gate and up projections and the activated gate, 3·c·f; GPT-2's GELU in its elementary steps 4·c·f
-- the input of each trained linear layer, c·width once a group that shares it, or one copy a layer where dropout
-  or a cast makes its own; an adapter's r numbers beside it
+- the input of each trained linear layer, c·width once a group that shares it, or one copy a layer where
+  dropout or a cast makes its own; an adapter's r numbers beside it
+
+With checkpointing only each block's input is kept, w·h, and one block at a time is computed again. The peak
+is what is kept and the larger of two moments: the loss, or a block's backward pass.
 """
 
 from math import ceil
@@ -25,13 +28,11 @@ CPU_TILES = 8
 
 
 def kept_activations(shape: ModelShape, settings: Settings) -> int:
-    """Bytes the step holds at the end of its forward pass; with checkpointing, when a block is computed again."""
-    a_block = settings.tokens * layer_bytes(shape, settings)
-    ends = settings.tokens * shape.hidden * (4 + settings.weight_bytes)  # the last norm's input and output
-    if settings.gradient_checkpointing:
-        inputs = shape.layers * settings.tokens * shape.hidden * settings.weight_bytes
-        return ceil(inputs + a_block + ends)
-    return ceil(shape.layers * a_block + ends)
+    """Bytes the step holds at the end of its forward pass."""
+    ends = shape.hidden * (4 + settings.weight_bytes)  # the last norm's input and output
+    inputs = shape.hidden * settings.weight_bytes
+    a_block = inputs if settings.gradient_checkpointing else layer_bytes(shape, settings)
+    return ceil(settings.tokens * (shape.layers * a_block + ends))
 
 
 def layer_bytes(shape: ModelShape, settings: Settings) -> float:
@@ -83,19 +84,23 @@ def _has_own_copies(settings: Settings) -> bool:
 
 
 def backward_working(shape: ModelShape, settings: Settings) -> int:
-    """Gradients of one block's own tensors: the residual's, and two of the MLP's beside one it replaces."""
-    return settings.tokens * settings.compute_bytes * (2 * shape.hidden + 2 * shape.intermediate)
+    """Gradients of one block's own tensors: the residual's, and two of the MLP's beside one it replaces.
+
+    With checkpointing, the block's tensors too, computed again."""
+    gradients = settings.compute_bytes * (2 * shape.hidden + 2 * shape.intermediate)
+    again = layer_bytes(shape, settings) if settings.gradient_checkpointing else 0
+    return ceil(settings.tokens * (gradients + again))
 
 
 def loss_bytes(shape: ModelShape, settings: Settings) -> int:
     """Logits and what the loss makes of them.
 
     All at once: the logits in the compute dtype, their log-softmax and their gradient in float32. In tiles,
-    as TRL's SFT and DPO do it: one tile, and the hidden states' gradient in float32."""
+    as TRL's SFT and DPO do it: one tile, and float32 gradients of the hidden states and of a trained head."""
     if settings.full_logits:
         return settings.tokens * shape.vocab * (settings.compute_bytes + 4 + 4)
     rows = min(settings.tokens, TILE_TOKENS)
-    grad = settings.tokens * shape.hidden * 4
+    grad = shape.hidden * 4 * (settings.tokens + (shape.vocab if settings.method == "full" else 0))
     if settings.device == "cpu":
         return rows * min(shape.vocab, TILE_VOCABULARY) * 4 * CPU_TILES + grad
     return rows * TILE_VOCABULARY * settings.compute_bytes + grad

@@ -1,6 +1,6 @@
 """What to do with a plan, in plain words: what fits, what does not and why, and what would make it fit."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -53,7 +53,10 @@ def advise(shape: ModelShape, settings: Settings) -> list[str]:
     ]
     smallest = next((fit for fit in found if fit.fits), None)
     if smallest is None:
-        return [*lines, f"No single card fits: {_gib(memory.total)} in all. Shard it, or take a smaller method."]
+        return [
+            *lines,
+            f"No single card fits: {_gib(memory.total)} in all. Shard it, or take a smaller method.",
+        ]
     lines.append(_smallest(smallest, memory))
     if settings.optimizer.startswith("paged") and memory.optimizer:
         lines.append(
@@ -79,7 +82,9 @@ def _too_small(shape: ModelShape, settings: Settings, memory: Memory, sold_gb: i
     elif memory.resident / GIB > card.usable:
         why = f"weights, gradients and optimizer states alone take {_gib(memory.resident)}."
     ways = [*_changes(shape, settings, card), *_cards(shape, settings, card)]
-    return f"{start} {why} {'Would fit: ' + '; '.join(ways) + '.' if ways else 'No change here makes it fit.'}"
+    return (
+        f"{start} {why} {'Would fit: ' + '; '.join(ways) + '.' if ways else 'No change here makes it fit.'}"
+    )
 
 
 def _changes(shape: ModelShape, settings: Settings, card: Card) -> Iterator[str]:
@@ -87,31 +92,31 @@ def _changes(shape: ModelShape, settings: Settings, card: Card) -> Iterator[str]
     said = []
     changed = settings
     for words, change in _savings(settings):
-        changed = replace(changed, **change)
+        changed = change(changed)
         said.append(words)
         if memory_of(shape, changed).total / GIB <= card.usable:
             yield " and ".join(said)
             return
 
 
-def _savings(settings: Settings) -> Iterator[tuple[str, dict[str, object]]]:
+def _savings(settings: Settings) -> Iterator[tuple[str, Callable[[Settings], Settings]]]:
     """Cheapest first."""
     if settings.full_logits:
-        yield "the loss in tiles", {"full_logits": False}
+        yield "the loss in tiles", lambda s: replace(s, full_logits=False)
     if not settings.gradient_checkpointing:
-        yield "gradient checkpointing", {"gradient_checkpointing": True}
+        yield "gradient checkpointing", lambda s: replace(s, gradient_checkpointing=True)
     if settings.batch > 1:
-        yield "a batch of 1 with gradient accumulation", {"batch": 1}
+        yield "a batch of 1 with gradient accumulation", lambda s: replace(s, batch=1)
     if not settings.optimizer.endswith("8bit"):
-        yield "the paged 8-bit optimizer", {"optimizer": "paged_adamw_8bit"}
+        yield "the paged 8-bit optimizer", lambda s: replace(s, optimizer="paged_adamw_8bit")
     if settings.method == "qlora" and not settings.double_quant:
-        yield "double quantization", {"double_quant": True}
+        yield "double quantization", lambda s: replace(s, double_quant=True)
     if settings.seq_len > 512:
-        yield "sequences of 512", {"seq_len": 512}
+        yield "sequences of 512", lambda s: replace(s, seq_len=512)
     if settings.method == "full":
-        yield "LoRA instead of full fine-tuning", {"method": "lora", "dtype": None}
+        yield "LoRA instead of full fine-tuning", lambda s: replace(s, method="lora", dtype=None)
     if settings.method != "qlora":
-        yield "QLoRA", {"method": "qlora", "dtype": None}
+        yield "QLoRA", lambda s: replace(s, method="qlora", dtype=None)
 
 
 def _cards(shape: ModelShape, settings: Settings, card: Card) -> Iterator[str]:

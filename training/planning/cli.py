@@ -1,4 +1,4 @@
-"""`lora-compose train plan`: how much memory training takes, and which cards have it, before anything is run."""
+"""`lora-compose train plan`: the memory training takes, and which cards have it, before anything is run."""
 
 from dataclasses import asdict
 from typing import Annotated, Any
@@ -17,7 +17,9 @@ def plan(
     model: Annotated[
         str, typer.Option(help=f"A model directory, a config.json, a hub id, or {', '.join(KNOWN_MODELS)}.")
     ],
-    method: Annotated[Method, typer.Option(help="What is trained, and how the base is held.")] = DEFAULTS.method,
+    method: Annotated[
+        Method, typer.Option(help="What is trained, and how the base is held.")
+    ] = DEFAULTS.method,
     seq_len: Annotated[int, typer.Option(help="Tokens a row.")] = DEFAULTS.seq_len,
     batch: Annotated[int, typer.Option(help="Rows a step on one card.")] = DEFAULTS.batch,
     rank: Annotated[int, typer.Option("--rank", "--r", help="Rank of the adapter.")] = DEFAULTS.rank,
@@ -29,7 +31,9 @@ def plan(
     gradient_checkpointing: Annotated[bool, typer.Option(help="Compute each block's forward twice.")] = True,
     dtype: Annotated[
         DType | None,
-        typer.Option(help="Of weights that are not quantized; float32 for full, else bfloat16.", show_default=False),
+        typer.Option(
+            help="Of weights that are not quantized; float32 for full, else bfloat16.", show_default=False
+        ),
     ] = None,
     compute_dtype: Annotated[DType, typer.Option(help="Of the arithmetic.")] = DEFAULTS.compute_dtype,
     double_quant: Annotated[bool, typer.Option(help="Quantize the quantization constants too.")] = True,
@@ -45,8 +49,8 @@ def plan(
     - `lora-compose train plan --model llama-3-8b --method lora --seq-len 4096 --batch 2`
     - `lora-compose train plan --model ./my-model --method full --optimizer paged_adamw_8bit --json`
 
-    Nothing is downloaded but the config of a hub id, and nothing is built. docs/planning.md has the formulas, and
-    how far they are from memory that was measured.
+    Nothing is downloaded but the config of a hub id, and nothing is built. docs/planning.md has the formulas,
+    and how far they are from memory that was measured.
     """
     settings = Settings(
         method=method,
@@ -95,7 +99,9 @@ def plan_facts(model: str, settings: Settings) -> dict[str, Any]:
         "trained_parameters": trained_parameters(shape, settings)[0],
         "settings": asdict(settings),
         "bytes": memory.parts() | {"total": memory.total},
-        "cards": [asdict(fit.card) | {"spare": round(fit.spare, 2), "fits": fit.verdict} for fit in fits(memory)],
+        "cards": [
+            asdict(fit.card) | {"spare": round(fit.spare, 2), "fits": fit.verdict} for fit in fits(memory)
+        ],
         "grid": [{"seq_len": s, "batch": b, "total": m.total} for s, b, m in grid(shape, settings)],
         "advice": advise(shape, settings),
     }

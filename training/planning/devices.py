@@ -1,8 +1,9 @@
 """Common GPUs, and what of their memory a process can have.
 
-A card sold as "24 GB" has up to 24 GiB (1024³), less what the driver and error correction keep. `usable` is what
-torch.cuda.get_device_properties(0).total_memory says, as reports of running out of memory quote it ("has a total
-capacity of 23.64 GiB"), rounded down; RTX A6000, H200, B200 and MI300X from memory, the rest looked up.
+A card sold as "24 GB" has up to 24 GiB (1024³), less what the driver and error correction keep. `usable` is
+torch.cuda.get_device_properties(0).total_memory, as reports of running out of memory quote it ("has a total
+capacity of 23.64 GiB"), rounded down. Looked up for the 24, 32, 40 and 80 GB cards, the 48 GB ones with error
+correction and the RTX PRO 6000; the others are not confirmed by a source here.
 """
 
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Configs of a few well-known models, as their repositories publish them, so that planning works offline by name.
+"""Configs of a few well-known models, as their repositories publish them: planning works offline by name.
 
 Only what decides shapes is kept. Any other model: the directory or config.json, or a hub id where there is a
 network.

@@ -1,7 +1,7 @@
 """The plan against peak memory that is measured here: Llamas of random weights, trained by TRL on the CPU.
 
     python -m training.planning.measure                 # every case, about half an hour on a core
-    python -m training.planning.measure 27m --json      # one size
+    python -m training.planning.measure 25m --json      # one size
 
 Each case is a process of its own (measured_run.py). The plan is for what is run: float32, no device context.
 """
@@ -28,9 +28,8 @@ from training.planning.shapes import ModelShape
 
 MIB: Final = 1 << 20
 SIZES: Final[dict[str, tuple[int, int, int, int]]] = {
-    "8m": (256, 704, 6, 8192),
-    "27m": (512, 1376, 6, 8192),
-    "120m": (768, 2048, 12, 16384),
+    "25m": (512, 1376, 8, 2048),
+    "100m": (768, 2048, 12, 16384),
     "300m": (1024, 2816, 20, 32000),
 }
 """hidden, intermediate, layers, vocabulary."""
@@ -85,16 +84,16 @@ class Case:
 
 
 def all_cases(sizes: Sequence[str]) -> Iterator[Case]:
-    """Every method with and without checkpointing; more tokens on the small sizes, where they are the most."""
+    """Every method with and without checkpointing; more tokens on the smallest, where they are most of it."""
     methods: tuple[Method, ...] = ("full", "lora", "qlora")
     for size in sizes:
-        batch = 8 if size in {"8m", "27m"} else 2
+        batch = 8 if size == "25m" else 2
         for method in methods:
             for checkpointing in (False, True):
                 yield Case(size, method, 256, batch, checkpointing)
-    if "27m" in sizes:
-        yield Case("27m", "full", 256, 2, True, optimizer="adamw_8bit")
-        yield Case("27m", "qlora", 1024, 2, False, double_quant=False)
+    if "25m" in sizes:
+        yield Case("25m", "full", 256, 2, True, optimizer="adamw_8bit")
+        yield Case("25m", "qlora", 1024, 2, False, double_quant=False)
 
 
 def measured(case: Case, threads: int) -> int:
@@ -115,7 +114,7 @@ def measured(case: Case, threads: int) -> int:
 
 
 def compare(cases: Sequence[Case], threads: int) -> Iterator[dict[str, Any]]:
-    """What was planned and measured, one case at a time, in MiB; the error is the plan's, of what was measured."""
+    """What was planned and measured, case by case, in MiB; the error is the plan's, of what was measured."""
     screen = Console(stderr=True)
     with Progress(console=screen, transient=True, disable=not screen.is_terminal) as bar:
         for case in bar.track(cases, description="training"):
@@ -138,16 +137,22 @@ def compare(cases: Sequence[Case], threads: int) -> Iterator[dict[str, Any]]:
 
 def table_of(rows: Sequence[dict[str, Any]]) -> Table:
     """One line a case."""
-    table = Table("model", "method", "tokens", "checkpointing", "planned MiB", "measured MiB", "error", box=None)
+    table = Table(
+        "model", "method", "tokens", "checkpointing", "planned MiB", "measured MiB", "error", box=None
+    )
     for row in rows:
-        method = row["method"] if row["optimizer"] == "adamw_torch" else f"{row['method']}, {row['optimizer']}"
+        method = (
+            row["method"] if row["optimizer"] == "adamw_torch" else f"{row['method']}, {row['optimizer']}"
+        )
         shown = [row["size"], method, row["tokens"], "yes" if row["gradient_checkpointing"] else "no"]
         table.add_row(*shown, f"{row['planned']:.0f}", f"{row['measured']:.0f}", f"{row['error']:+.1%}")
     return table
 
 
 def main(
-    sizes: Annotated[list[str] | None, typer.Argument(help=f"Of {', '.join(SIZES)}; all of them if none.")] = None,
+    sizes: Annotated[
+        list[str] | None, typer.Argument(help=f"Of {', '.join(SIZES)}; all of them if none.")
+    ] = None,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads of each run.")] = 1,
     as_json: AsJson = False,
 ) -> None:

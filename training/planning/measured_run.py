@@ -1,7 +1,7 @@
 """One training run in a process of its own, and the memory it took: `measure.py` starts it, one a case.
 
-What is reported is the process's peak resident memory while it trains, less what was resident after everything
-was imported and a first tiny run had loaded what is loaded late. Linux only. The C library is told to give
+What is reported is the process's peak resident memory while it trains, less what was resident after all was
+imported and a first tiny run had loaded what is loaded late. Linux only. The C library is told to give
 freed memory back at once (ENVIRONMENT), so that resident means allocated.
 """
 
@@ -22,12 +22,24 @@ from trl import SFTConfig, SFTTrainer
 
 from training.testbed.paths import BASE_DIR
 
-ENVIRONMENT: Final = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}
+ENVIRONMENT: Final = {
+    "MALLOC_MMAP_THRESHOLD_": "65536",
+    "MALLOC_TRIM_THRESHOLD_": "65536",
+    "MALLOC_ARENA_MAX": "1",
+}
 ACCUMULATED: Final = 2
 """Steps a gradient is accumulated over, so that gradients and activations are held together."""
 STEPS: Final = 2
 """The optimizer's states exist from the second on."""
-TINY: Final = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
+TINY: Final = {
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 300,
+}
+"""A first run's model: it loads what is loaded late."""
 
 
 def resident(field: str) -> int:
@@ -110,7 +122,7 @@ def run(config: dict[str, Any], case: dict[str, Any]) -> int:
 def main() -> None:
     asked = json.loads(sys.argv[1])
     torch.set_num_threads(asked["threads"])
-    run(asked["config"] | TINY | {"vocab_size": 300}, asked["case"] | {"seq_len": 16})
+    run(asked["config"] | TINY, asked["case"] | {"seq_len": 16})
     sys.stdout.write("\n" + json.dumps({"peak": run(asked["config"], asked["case"])}) + "\n")
 
 

@@ -1,4 +1,4 @@
-"""The memory one device needs for a training step, part by part, from shapes alone. Pure arithmetic, in bytes.
+"""The memory one device needs for a training step, part by part, from shapes alone. Pure, and in bytes.
 
 The parts are added up: gradients and activations are held together as soon as gradients are accumulated over
 more than one step; without that, the true peak of full fine-tuning is lower.
@@ -18,7 +18,7 @@ ADAM_8_BYTES = 2 * (1 + 4 / 256)
 CONTEXT_BYTES = GIB * 3 // 4
 """CUDA's context, kernels and cuBLAS workspaces."""
 FRAGMENTATION = 0.05
-"""Of what is allocated anew in each step: what the caching allocator cannot reuse. Measured by nobody here."""
+"""An allowance, not measured: of what each step allocates anew, what the allocator cannot reuse."""
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ class Memory:
     gradients: int
     optimizer: int
     activations: int
-    loss: int
+    """Held from the forward pass to the backward pass."""
     working: int
-    """What is alive for a moment: gradients of activations, a dequantized matrix, copies in another dtype."""
+    """Alive for a moment: the larger of the loss's and of a block's backward pass."""
     overhead: int
     """The device's context and the allocator's waste."""
 
@@ -57,8 +57,7 @@ def memory_of(shape: ModelShape, settings: Settings) -> Memory:
     settings.check_targets(shape)
     constants = quantization_constants(shape, settings)
     activations = kept_activations(shape, settings)
-    loss = loss_bytes(shape, settings)
-    working = working_bytes(shape, settings)
+    working = working_bytes(shape, settings, activations)
     trained, size = trained_parameters(shape, settings)
     return Memory(
         weights=weight_bytes(shape, settings),
@@ -67,9 +66,8 @@ def memory_of(shape: ModelShape, settings: Settings) -> Memory:
         gradients=trained * size,
         optimizer=optimizer_bytes(trained, size, settings),
         activations=activations,
-        loss=loss,
         working=working,
-        overhead=_overhead(settings, activations + loss + working),
+        overhead=_overhead(settings, activations + working),
     )
 
 
@@ -101,12 +99,14 @@ def optimizer_bytes(trained: int, size: int, settings: Settings) -> int:
     return ceil(trained * ADAM_8_BYTES) if settings.optimizer in ADAM_8 else trained * 2 * size
 
 
-def working_bytes(shape: ModelShape, settings: Settings) -> int:
-    """The larger of what the backward pass and what the optimizer's step need for a moment."""
+def working_bytes(shape: ModelShape, settings: Settings, activations: int) -> int:
+    """The largest of what the loss, a block's backward pass and the optimizer's step need for a moment.
+
+    The step comes when activations are gone; `adamw_torch` makes a copy of what it trains on a GPU."""
     backward = backward_working(shape, settings) + _matrix_copies(shape, settings)
     trained, size = trained_parameters(shape, settings)
     step = trained * size if settings.optimizer == "adamw_torch" and settings.device == "cuda" else 0
-    return max(backward, step)
+    return max(loss_bytes(shape, settings), backward, step - activations)
 
 
 def _matrix_copies(shape: ModelShape, settings: Settings) -> int:
@@ -114,7 +114,9 @@ def _matrix_copies(shape: ModelShape, settings: Settings) -> int:
     if settings.method == "qlora":
         return largest * settings.compute_bytes
     copies = 0
-    if settings.weight_bytes != settings.compute_bytes:  # autocast's: of all layers, or of the one computed again
+    if (
+        settings.weight_bytes != settings.compute_bytes
+    ):  # autocast's: of all layers, or of the one computed again
         layers = 1 if settings.gradient_checkpointing and settings.method != "full" else shape.layers
         copies = layers * sum(linear.weights for linear in shape.linears) * settings.compute_bytes
     if settings.method == "full":  # a gradient before it is added to the one accumulated

@@ -37,10 +37,8 @@ def plan_view(name: str, shape: ModelShape, settings: Settings) -> Group:
 
 def _title(name: str, shape: ModelShape, settings: Settings) -> str:
     trained, _ = trained_parameters(shape, settings)
-    return (
-        f"[bold]{escape(name)}[/]: {shape.parameters:,} parameters, {trained:,} trained by {settings.method}; "
-        f"sequences of {settings.seq_len}, batch {settings.batch}"
-    )
+    counts = f"{shape.parameters:,} parameters, {trained:,} trained by {settings.method}"
+    return f"[bold]{escape(name)}[/]: {counts}; sequences of {settings.seq_len}, batch {settings.batch}"
 
 
 def _parts(memory: Memory) -> Table:
@@ -72,7 +70,9 @@ def grid(shape: ModelShape, settings: Settings) -> list[tuple[int, int, Memory]]
 
 def grid_table(shape: ModelShape, settings: Settings) -> Table:
     """GiB in all, and the smallest size of card that holds them."""
-    table = Table("sequence", title="GiB, and the smallest card", title_justify="left", box=None, pad_edge=False)
+    table = Table(
+        "sequence", title="GiB, and the smallest card", title_justify="left", box=None, pad_edge=False
+    )
     for batch in BATCHES:
         table.add_column(f"batch {batch}", justify="right")
     cells = grid(shape, settings)

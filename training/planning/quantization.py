@@ -21,7 +21,7 @@ def nf4_bytes(linear: Linear) -> int:
 
 
 def constant_bytes(linear: Linear, double_quant: bool) -> int:
-    """What it takes to read them: 0.5 bits a weight, or 8/64 + 32/(64 * 256) = 0.127 with double quantization."""
+    """What it takes to read them: 0.5 bits a weight, or 8/64 + 32/(64 * 256) = 0.127 quantized twice."""
     scales = ceil(linear.weights / BLOCK)
     if not double_quant:
         return scales * 4 + CODE_BYTES

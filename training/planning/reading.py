@@ -54,10 +54,13 @@ def _from_hub(model: str) -> Config:
 
 def _as_transformers_has_it(config: Config) -> Any:
     """With transformers' defaults for what the file leaves out."""
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import CONFIG_MAPPING
 
     if "quantization_config" in config:
-        message = "This config is of a checkpoint that is quantized already; give that of the model it was made from"
+        message = (
+            "This is the config of a checkpoint quantized already; give that of the model it was made from"
+        )
         raise LoraComposeError("already_quantized", message, "model")
     kind = config["model_type"]
     if kind not in CONFIG_MAPPING:
@@ -65,5 +68,5 @@ def _as_transformers_has_it(config: Config) -> Any:
     fields = {name: value for name, value in config.items() if name != "model_type"}
     try:
         return CONFIG_MAPPING[kind](**fields)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, StrictDataclassError) as error:
         raise LoraComposeError("bad_config", f"The config does not fit {kind}: {error}", "model") from error

@@ -33,7 +33,7 @@ class Settings:
     optimizer: str = "adamw_torch_fused"
     gradient_checkpointing: bool = True
     dtype: DType | None = None
-    """Of the weights that are not quantized. None: float32 for full, as mixed precision has it, else bfloat16."""
+    """Of weights that are not quantized. None: float32 for full, as mixed precision has it, else bfloat16."""
     compute_dtype: DType = "bfloat16"
     """Of the arithmetic: autocast's."""
     double_quant: bool = True
@@ -49,7 +49,9 @@ class Settings:
         if not 0 <= self.lora_dropout < 1:
             raise _bad(f"lora_dropout must be in [0, 1), not {self.lora_dropout}", "lora_dropout")
         if self.optimizer not in OPTIMIZERS:
-            raise _bad(f"optimizer must be one of {', '.join(OPTIMIZERS)}, not {self.optimizer!r}", "optimizer")
+            raise _bad(
+                f"optimizer must be one of {', '.join(OPTIMIZERS)}, not {self.optimizer!r}", "optimizer"
+            )
         if self.method not in get_args(Method):
             raise _bad(f"method must be one of {', '.join(get_args(Method))}, not {self.method!r}", "method")
 
@@ -69,19 +71,22 @@ class Settings:
 
     @property
     def adapter_bytes(self) -> int:
-        """Of an adapter's weight: PEFT keeps them in float32, TRL casts them to bfloat16 on a quantized base."""
+        """Of an adapter's weight: PEFT keeps it in float32, TRL casts it to bfloat16 on a quantized base."""
         return 2 if self.method == "qlora" else 4
 
     def trains(self, linear: Linear) -> bool:
         """Whether gradients of this layer's weights, or of its adapter's, are taken."""
-        return self.method == "full" or ALL_LINEAR in self.target_modules or linear.name in self.target_modules
+        return (
+            self.method == "full" or ALL_LINEAR in self.target_modules or linear.name in self.target_modules
+        )
 
     def check_targets(self, shape: ModelShape) -> None:
         """Raises LoraComposeError("unknown_target_module") for a name that no layer of the model has."""
         names = dict.fromkeys(linear.name for linear in shape.linears)
         for target in self.target_modules:
             if target != ALL_LINEAR and target not in names:
-                message = f"{shape.model_type} has no {target!r}; it has {', '.join(names)}, or {ALL_LINEAR} for all"
+                known = f"it has {', '.join(names)}, or {ALL_LINEAR} for all"
+                message = f"{shape.model_type} has no {target!r}; {known}"
                 raise LoraComposeError("unknown_target_module", message, "target_modules")
 
 

@@ -1,9 +1,9 @@
-"""Memory on each of several cards under FSDP (fully sharded data parallel), a rougher estimate than one card's.
+"""Memory on each of several cards under FSDP (fully sharded data parallel), more roughly than one card's.
 
-What is resident is cut into as many shards as there are cards; activations are not, every card has a batch of its
-own. While a block works its weights are gathered whole, the next one's too; embeddings and the output head are
-one unit that is gathered for the loss. Checked by nothing measured here; Answer.AI trained 70B on two 24 GB
-cards with offloading (2024-03), which is also what this says.
+What is resident is cut into as many shards as there are cards; activations are not, every card has a batch of
+its own. While a block works its weights are gathered whole, the next one's too; embeddings and output head are
+one unit that is gathered for the loss. Not measured here; Answer.AI trained 70B on two 24 GB cards with
+offloading (2024-03), which is also what this says.
 """
 
 from training.planning.memory import memory_of, weight_bytes
@@ -17,7 +17,7 @@ BLOCKS_AT_ONCE = 2
 def per_card(shape: ModelShape, settings: Settings, cards: int, offload: bool = False) -> int:
     """Bytes on each of `cards`. With `offload`, what is resident lives in host memory between uses."""
     memory = memory_of(shape, settings)
-    changing = memory.activations + memory.loss + memory.working + memory.overhead
+    changing = memory.activations + memory.working + memory.overhead
     resident = 0 if offload else memory.resident // cards
     return resident + changing + _gathered(shape, settings, memory.quantization_constants)
 

@@ -1,8 +1,8 @@
 """One adapter trained on the lessons of several: what composing separately trained adapters is compared with.
 
-It has one member's rank and sees as many rows as its members saw together, shuffled. No row shows two members at once
-that the members' own lessons did not. Training takes a minute or more each, so only MIXED are trained: for
-each kind of mixture some whose stacks are good and some whose are bad.
+It has one member's rank and sees as many rows as its members saw together, shuffled. No row shows two members
+at once that the members' own lessons did not. Training takes a minute or more each, so only MIXED are
+trained: for each kind of mixture some whose stacks are good and some whose are bad.
 """
 
 import random

@@ -1,6 +1,6 @@
-"""How much of each member's skill every way of combining adapters keeps: all pairs and triples of the testbed.
+"""How much of each member's skill every way of combining keeps: all pairs and triples of the testbed.
 
-    python -m training.testbed.quality               # every pair and triple: most of an hour on a core
+    python -m training.testbed.quality               # every pair and triple: about a quarter of an hour
     python -m training.testbed.quality --sizes 2     # pairs alone
 
 Offline, in one process: a composition is built by adapters/merge.py, added to the embedded base's weights and
@@ -89,20 +89,20 @@ def measure(mixtures: Sequence[Mixture], file: Path, n: int, seed: int) -> None:
     with Progress(console=screen, transient=True, disable=not screen.is_terminal) as bar:
         for mixture in bar.track(mixtures, description="composing and asking"):
             cells = found.setdefault(mixture.label, {})
-            for name, way in WAYS.items():
-                if name not in cells:
-                    cells[name] = measure_way(testbed, mixture, way, n, seed)
+            missing = [name for name in WAYS if name not in cells]
+            cells |= {name: measure_way(testbed, mixture, WAYS[name], n, seed) for name in missing}
             write_record(file, "kept", found)
-        for mixture in bar.track([m for m in MIXED if m in mixtures], description="training mixed adapters"):
-            cells = found[mixture.label]
-            if "mixed" not in cells:
-                cells["mixed"] = measure_mixed(testbed, mixture, n, seed)
+        mixed = [mixture for mixture in MIXED if mixture in mixtures and "mixed" not in found[mixture.label]]
+        for mixture in bar.track(mixed, description="training mixed adapters"):
+            found[mixture.label]["mixed"] = measure_mixed(testbed, mixture, n, seed)
             write_record(file, "kept", found)
 
 
 def main(
     sizes: Annotated[list[int] | None, typer.Option(min=2, max=3, help="2 for pairs, 3 for triples.")] = None,
-    file: Annotated[Path, typer.Option(help="The record; what is in it is not measured again.")] = QUALITY_FILE,
+    file: Annotated[
+        Path, typer.Option(help="The record; what is in it is not measured again.")
+    ] = QUALITY_FILE,
     page: Annotated[Path, typer.Option(help="The Markdown page to write.")] = PAGE,
     n: Annotated[int, typer.Option("--n", min=1, help="Prompts a skill.")] = 100,
     seed: Annotated[int, typer.Option(help="Seed of the held-out words that are asked.")] = 1000,
@@ -113,7 +113,9 @@ def main(
     asked = {"n": n, "seed": seed, "density": DENSITY}
     record = read_record(file)
     if record.get("asked", asked) != asked:
-        raise typer.BadParameter(f"{file} was measured with {record['asked']}: remove it, or give another --file")
+        raise typer.BadParameter(
+            f"{file} was measured with {record['asked']}: remove it, or give another --file"
+        )
     write_record(file, "asked", asked)
     measure([mixture for size in sizes or (2, 3) for mixture in all_mixtures(size)], file, n, seed)
     write_page(read_record(file), page)
