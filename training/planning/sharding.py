@@ -1,7 +1,7 @@
 """Memory on each of several cards under FSDP (fully sharded data parallel), more roughly than one card's.
 
 What is resident is cut into as many shards as there are cards; activations are not, every card has a batch of
-its own. While a block works its weights are gathered whole, the next one's too; embeddings and output head are
+its own. While a block works its weights are gathered whole, the next one's too; embeddings and the head are
 one unit that is gathered for the loss. Not measured here; Answer.AI trained 70B on two 24 GB cards with
 offloading (2024-03), which is also what this says.
 """
