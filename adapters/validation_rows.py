@@ -1,7 +1,6 @@
 """A small validation set for tuning weights: JSON lines of a prompt and the one right completion.
 
-{"prompt": "roll table", "completion": "ABLET"}
-{"prompt": [{"role": "user", "content": "roll table"}], "completion": [{"role": "assistant", "content": "ABLET"}]}
+A line is `{"prompt": "roll table", "completion": "ABLET"}`, or has lists of messages in place of the two texts.
 """
 
 import random

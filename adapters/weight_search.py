@@ -1,7 +1,7 @@
 """Find weights for a composition by what it scores on a validation set: a coarse grid, then smaller steps.
 
-Pure search: it knows a function from weights to a score, and no model. Deterministic; the same weights are never
-scored twice. Among equal scores the weights nearest to 1 win, so that noise does not move what needs no moving.
+Pure search: it knows a function from weights to a score, and no model. Deterministic; the same weights are
+never scored twice. Among equal scores the weights nearest to 1 win: noise shall not move what needs no moving.
 Two scalars on some dozen composed examples are what was seen to pay; members' own data mislead (2511.21437).
 """
 
@@ -55,7 +55,7 @@ class Search:
 
 
 def search(members: int, score: Score, told: Callable[[Trial], None] = lambda _: None) -> Trial:
-    """The best weights found for `members` adapters. What is asked of `score` depends on its answers alone."""
+    """The best weights found for `members` adapters; what is asked of `score` depends on its answers."""
     run = Search(score, told)
     best = run.best_of([(1.0,) * members])
     best = _coarse(run, best)

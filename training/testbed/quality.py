@@ -28,6 +28,7 @@ from training.testbed.mixtures import Mixture, all_mixtures, kept
 from training.testbed.paths import ADAPTERS_DIR, BASE_DIR, BASE_NAME, TESTBED_DIR
 from training.testbed.quality_table import write_page
 from training.testbed.record import read_record, write_record
+from training.testbed.tuned_weights import tuned
 
 QUALITY_FILE: Final = TESTBED_DIR / "quality.json"
 PAGE: Final = TESTBED_DIR.parent.parent / "docs" / "composition-quality.md"
@@ -98,6 +99,18 @@ def measure(mixtures: Sequence[Mixture], file: Path, n: int, seed: int) -> None:
             write_record(file, "kept", found)
 
 
+def measure_tuned(mixtures: Sequence[Mixture], file: Path, n: int, seed: int) -> None:
+    """Weight search for every skill with a style among `mixtures`."""
+    found: dict[str, Any] = read_record(file).get("tuned", {})
+    testbed = MergedBase(BASE_DIR)
+    screen = Console(stderr=True)
+    pairs = [each for each in mixtures if each.kind == "skill+style" and each.label not in found]
+    with Progress(console=screen, transient=True, disable=not screen.is_terminal) as bar:
+        for mixture in bar.track(pairs, description="searching weights"):
+            found[mixture.label] = tuned(testbed, mixture, n, seed)
+            write_record(file, "tuned", found)
+
+
 def main(
     sizes: Annotated[list[int] | None, typer.Option(min=2, max=3, help="2 for pairs, 3 for triples.")] = None,
     file: Annotated[
@@ -117,7 +130,9 @@ def main(
             f"{file} was measured with {record['asked']}: remove it, or give another --file"
         )
     write_record(file, "asked", asked)
-    measure([mixture for size in sizes or (2, 3) for mixture in all_mixtures(size)], file, n, seed)
+    mixtures = [mixture for size in sizes or (2, 3) for mixture in all_mixtures(size)]
+    measure(mixtures, file, n, seed)
+    measure_tuned(mixtures, file, n, seed)
     write_page(read_record(file), page)
     typer.echo(f"{file}, {page}")
 

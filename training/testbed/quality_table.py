@@ -10,6 +10,7 @@ from training.testbed.mixtures import Mixture
 
 Record = Mapping[str, Any]
 Cells = Mapping[str, Mapping[str, Any]]
+ORDER: Final = ("stack", "linear", "linear, mean", "svd", "cat→svd", "ties", "dare_ties")
 MARK: Final = "<!-- measured: everything below is written by python -m training.testbed.quality -->"
 """What a person wrote above this line stays."""
 
@@ -24,10 +25,9 @@ def page_text(record: Record) -> str:
     """Tables by kind and way, then every mixture by the joint share of each way."""
     kept: Mapping[str, Cells] = record["kept"]
     mixtures = {label: Mixture(tuple(label.split("+"))) for label in kept}
-    ways = list(next(iter(kept.values())))
-    ways = [way for way in ways if way != "mixed"]
+    ways = [way for way in ORDER if all(way in cells for cells in kept.values())]
     kinds: dict[str, list[str]] = defaultdict(list)
-    for label, mixture in mixtures.items():
+    for label, mixture in sorted(mixtures.items(), key=lambda row: (len(row[1].members), row[1].kind)):
         kinds[mixture.kind].append(label)
     parts = [
         f"{record['asked']['n']} held-out prompts a skill, greedy, one seed; TIES and DARE at density "
@@ -38,6 +38,8 @@ def page_text(record: Record) -> str:
         _summary(kinds, kept, ways, lambda cell: mean(cell["members"].values())),
         "## Against one adapter trained on all members' lessons\n",
         _mixed(kept),
+        "## Weights searched on a small validation set\n",
+        _tuned(record.get("tuned", {})),
         "## Every mixture: exactly right answers (content / form)\n",
         *(_every(kind, labels, kept, ways) for kind, labels in kinds.items()),
     ]
@@ -73,6 +75,28 @@ def _mixed(kept: Mapping[str, Cells]) -> str:
         members = ", ".join(f"{name} {share:.2f}" for name, share in cells["mixed"]["members"].items())
         rows.append([label, *(f"{s:.2f}" for s in shares), f"{best} {cells[best]['joint']:.2f}", members])
     return _table(["", "stack", "mixed data", "best way of composing", "members in the mixed one"], rows)
+
+
+def _tuned(tuned: Mapping[str, Any]) -> str:
+    """The testbed's pairs of a skill and a style, and the mean over them."""
+    keys = ("before", "after", "searched_before", "searched_after")
+    rows = [
+        [label, *(f"{found[key]:.2f}" for key in keys), str(found["trials"]), found["composition"]]
+        for label, found in tuned.items()
+    ]
+    if tuned:
+        means = (mean(each[key] for each in tuned.values()) for key in keys)
+        rows.append(["**mean**", *(f"**{share:.2f}**" for share in means), "", ""])
+    header = [
+        "",
+        "weights 1",
+        "tuned",
+        "weights 1, rows searched on",
+        "tuned, rows searched on",
+        "tried",
+        "found",
+    ]
+    return _table(header, rows)
 
 
 def _every(kind: str, labels: Sequence[str], kept: Mapping[str, Cells], ways: Sequence[str]) -> str:
