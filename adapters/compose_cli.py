@@ -86,6 +86,10 @@ def compose(  # noqa: PLR0913  the options of a command
     Console().print(report_table(report))
     if tuned is not None:
         Console().print(tuned_table(tuned))
+        if not tuned.pays:
+            typer.echo(
+                "The held-out half gains nothing: keep the weights as they were, or bring more rows", err=True
+            )
     typer.echo(f"Wrote {asked.canonical} to {output}")
 
 

@@ -40,6 +40,11 @@ class Tuned:
     held_out_after: float
     trials: int
 
+    @property
+    def pays(self) -> bool:
+        """Whether the rows that were not searched on gain by it."""
+        return self.held_out_after > self.held_out_before
+
     def to_dict(self) -> dict[str, Any]:
         """For --json."""
         facts = {name: value for name, value in vars(self).items() if name != "composition"}

@@ -1,6 +1,6 @@
 """A small validation set for tuning weights: JSON lines of a prompt and the one right completion.
 
-A line is `{"prompt": "roll table", "completion": "ABLET"}`, or has lists of messages in place of the two texts.
+A line is `{"prompt": "roll table", "completion": "ABLET"}`, or has lists of messages in place of texts.
 """
 
 import random

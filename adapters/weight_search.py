@@ -1,7 +1,7 @@
 """Find weights for a composition by what it scores on a validation set: a coarse grid, then smaller steps.
 
 Pure search: it knows a function from weights to a score, and no model. Deterministic; the same weights are
-never scored twice. Among equal scores the weights nearest to 1 win: noise shall not move what needs no moving.
+never scored twice. Among equal scores the weights nearest to 1 win: noise moves nothing that need not move.
 Two scalars on some dozen composed examples are what was seen to pay; members' own data mislead (2511.21437).
 """
 
