@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
@@ -26,6 +27,7 @@ from training.planning.memory import Memory, memory_of
 from training.planning.settings import Method, Settings
 from training.planning.shapes import ModelShape
 
+MEASURED_FILE: Final = Path(__file__).with_name("measured.json")
 MIB: Final = 1 << 20
 SIZES: Final[dict[str, tuple[int, int, int, int]]] = {
     "25m": (512, 1376, 8, 2048),
@@ -135,6 +137,14 @@ def compare(cases: Sequence[Case], threads: int) -> Iterator[dict[str, Any]]:
             }
 
 
+def keep(rows: Sequence[dict[str, Any]], file: Path) -> None:
+    """Replace what `file` holds of the sizes in `rows`."""
+    sizes = {row["size"] for row in rows}
+    before = json.loads(file.read_text()) if file.exists() else []
+    kept = [row for row in before if row["size"] not in sizes]
+    file.write_text(json.dumps([*kept, *rows], indent=1) + "\n")
+
+
 def table_of(rows: Sequence[dict[str, Any]]) -> Table:
     """One line a case."""
     table = Table(
@@ -154,6 +164,7 @@ def main(
         list[str] | None, typer.Argument(help=f"Of {', '.join(SIZES)}; all of them if none.")
     ] = None,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads of each run.")] = 1,
+    output: Annotated[Path, typer.Option(help="The record; other sizes in it stay.")] = MEASURED_FILE,
     as_json: AsJson = False,
 ) -> None:
     """Train small Llamas, measure their peak memory, and say how far the plan is off."""
@@ -165,6 +176,7 @@ def main(
         rows.append(row)
         if as_json:
             typer.echo(json.dumps(row))
+    keep(rows, output)
     if not as_json:
         Console().print(table_of(rows))
 
