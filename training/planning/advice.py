@@ -1,6 +1,6 @@
 """What to do with a plan, in plain words: what fits, what does not and why, and what would make it fit."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -87,19 +87,28 @@ def _too_small(shape: ModelShape, settings: Settings, memory: Memory, sold_gb: i
     )
 
 
+Change = Callable[[Settings], Settings]
+
+
 def _changes(shape: ModelShape, settings: Settings, card: Card) -> Iterator[str]:
-    """The first changes, each on top of those before it, that together make it fit on one card."""
-    said = []
-    changed = settings
-    for words, change in _savings(settings):
-        changed = change(changed)
-        said.append(words)
-        if memory_of(shape, changed).total / GIB <= card.usable:
-            yield " and ".join(said)
-            return
+    """The fewest changes, the cheapest first, that together make it fit on one card."""
+
+    def fit(changes: Sequence[tuple[str, Change]]) -> bool:
+        changed = settings
+        for _, change in changes:
+            changed = change(changed)
+        return memory_of(shape, changed).total / GIB <= card.usable
+
+    savings = list(_savings(settings))
+    enough = next((savings[:n] for n in range(1, len(savings) + 1) if fit(savings[:n])), [])
+    for saving in enough[:-1]:
+        without = [each for each in enough if each is not saving]
+        enough = without if fit(without) else enough
+    if enough:
+        yield " and ".join(words for words, _ in enough)
 
 
-def _savings(settings: Settings) -> Iterator[tuple[str, Callable[[Settings], Settings]]]:
+def _savings(settings: Settings) -> Iterator[tuple[str, Change]]:
     """Cheapest first."""
     if settings.full_logits:
         yield "the loss in tiles", lambda s: replace(s, full_logits=False)
