@@ -1,10 +1,10 @@
-"""Talk to a running server about its adapters, over HTTP.
+"""Talk to a running server about its adapters, over HTTP, and ask it.
 
 A refusal is raised as LoraComposeError with the server's own code and message; where no server answers, its
 code is `server_unreachable`. What an adapter object holds is the server's to say: it comes back as it is.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 from urllib.parse import quote
@@ -88,6 +88,17 @@ class Client:
     def remove_alias(self, name: str, alias: str) -> None:
         """Forget `name@alias`; the version stays."""
         self._call("DELETE", f"/v1/adapters/{_quoted(name)}/aliases/{_quoted(alias)}")
+
+    def chat(self, model: str, messages: Sequence[Mapping[str, str]], max_tokens: int) -> str:
+        """The greedy answer of `model`, a composition as text, to a conversation."""
+        body = {
+            "model": model,
+            "messages": list(messages),
+            "max_completion_tokens": max_tokens,
+            "temperature": 0,
+        }
+        reply = self._call("POST", "/v1/chat/completions", json=body)
+        return str(reply["choices"][0]["message"]["content"] or "")
 
     def fusion(self) -> Json:
         """What is fused into the base, and how far a switch is."""

@@ -7,7 +7,7 @@ measured.json within 0.1, not the bytes. Kept are the two files that make a PEFT
 import json
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from shutil import copyfile
@@ -20,7 +20,7 @@ from peft import LoraConfig
 from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 from trl import SFTConfig, SFTTrainer
 
-from training.testbed.lessons import lessons
+from training.testbed.lessons import Row, lessons
 from training.testbed.paths import ADAPTERS_DIR, BASE_DIR, BASE_NAME
 from training.testbed.record import read_record, write_record
 
@@ -73,19 +73,23 @@ def sft_config(recipe: Recipe, seed: int, scratch: str) -> SFTConfig:
 
 def train_adapter(name: str, recipe: Recipe, base: Path, output: Path, seed: int) -> float:
     """Writes the adapter's two files to `output`; returns the seconds the training took."""
+    return train_on(lessons(name, recipe.steps * recipe.batch, seed), recipe, base, output, seed)
+
+
+def train_on(rows: Sequence[Row], recipe: Recipe, base: Path, output: Path, seed: int) -> float:
+    """The same for any rows, of whichever lessons."""
     set_seed(seed)
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(base)
     lora = LoraConfig(
         r=recipe.r, lora_alpha=recipe.lora_alpha, target_modules="all-linear", task_type="CAUSAL_LM"
     )
-    rows = lessons(name, recipe.steps * recipe.batch, seed)
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as scratch:
         trainer = SFTTrainer(
             model,
             args=sft_config(recipe, seed, scratch),
-            train_dataset=Dataset.from_list(rows),
+            train_dataset=Dataset.from_list(list(rows)),
             processing_class=tokenizer,
             peft_config=lora,
         )

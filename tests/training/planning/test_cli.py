@@ -1,0 +1,72 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from adapters.errors import LoraComposeError
+from training.planning.cli import app
+from training.testbed.paths import BASE_DIR
+
+
+def plan(*arguments: str) -> Result:
+    return CliRunner().invoke(app, list(arguments))
+
+
+def test_a_plan_shows_parts_cards_grid_and_advice() -> None:
+    shown = plan("--model", "llama-3-70b").stdout
+    assert "70,553,706,496 parameters" in shown
+    assert "quantization constants" in shown
+    assert "Does not fit on 24 GB" in " ".join(shown.split())
+
+
+def test_json_holds_the_same_in_bytes() -> None:
+    facts = json.loads(plan("--model", "llama-3-8b", "--method", "full", "--json").stdout)
+    parts = {name: size for name, size in facts["bytes"].items() if name != "total"}
+    assert sum(parts.values()) == facts["bytes"]["total"]
+    assert facts["trained_parameters"] == facts["parameters"] == 8_030_261_248
+    assert len(facts["grid"]) == 20
+
+
+@pytest.mark.parametrize("model", [BASE_DIR, BASE_DIR / "config.json"])
+def test_a_directory_and_its_config_are_the_same_model(model: Path) -> None:
+    facts = json.loads(plan("--model", str(model), "--target-modules", "q_proj, v_proj", "--json").stdout)
+    assert facts["parameters"] < 1e6
+    assert facts["settings"]["target_modules"] == ["q_proj", "v_proj"]
+
+
+@pytest.mark.parametrize(
+    ("config", "code"),
+    [
+        ({"model_type": "mixtral"}, "unknown_architecture"),
+        ({"model_type": "no-such-type"}, "unknown_architecture"),
+        ({"model_type": "llama", "quantization_config": {}}, "already_quantized"),
+        ({"model_type": "llama", "hidden_size": "big"}, "bad_config"),
+        ({"hidden_size": 8}, "bad_config"),
+        ([], "bad_config"),
+    ],
+)
+def test_a_config_that_cannot_be_counted_is_refused(config: Any, code: str, tmp_path: Path) -> None:
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(config))
+    refusal = plan("--model", str(file)).exception
+    assert isinstance(refusal, LoraComposeError)
+    assert refusal.code == code
+
+
+def test_a_model_nobody_has_is_refused_with_the_names_that_work_offline(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    refusal = plan("--model", "nobody/nothing").exception
+    assert isinstance(refusal, LoraComposeError)
+    assert refusal.code == "model_not_found"
+    assert "llama-3-70b" in refusal.message
+
+
+def test_help_imports_nothing_slow() -> None:
+    code = "import sys, training.planning.cli; sys.exit(bool({'torch', 'transformers'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,42 @@
+"""What PEFT and bitsandbytes make of a real model is what the plan counts."""
+
+from typing import Any
+
+import bitsandbytes
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+
+from training.planning.architectures import KNOWN, shape_of
+from training.planning.memory import trained_parameters
+from training.planning.quantization import constant_bytes, nf4_bytes
+from training.planning.settings import Settings
+from training.planning.shapes import Linear
+
+TINY: dict[str, Any] = {"vocab_size": 96, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
+
+
+@pytest.mark.parametrize("model_type", KNOWN)
+@pytest.mark.filterwarnings("ignore:fan_in_fan_out is set to False:UserWarning")
+def test_peft_trains_as_many_parameters(model_type: str) -> None:
+    config = CONFIG_MAPPING[model_type](**TINY, num_attention_heads=4, num_key_value_heads=2)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+        adapted = get_peft_model(model, LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"))
+    trained = sum(weight.numel() for weight in adapted.parameters() if weight.requires_grad)
+    assert trained == trained_parameters(shape_of(config), Settings(method="lora", rank=4))[0]
+
+
+@pytest.mark.parametrize("double_quant", [True, False])
+def test_bitsandbytes_packs_a_matrix_into_as_many_bytes(double_quant: bool) -> None:
+    linear = Linear("up_proj", 96, 200)
+    weight = torch.randn(linear.d_out, linear.d_in)
+    packed, state = bitsandbytes.functional.quantize_4bit(
+        weight, quant_type="nf4", compress_statistics=double_quant
+    )
+    constants = [state.absmax, state.code]
+    if double_quant:
+        constants += [state.offset, state.state2.absmax, state.state2.code]
+    assert packed.nbytes == nf4_bytes(linear)
+    assert sum(tensor.nbytes for tensor in constants) == constant_bytes(linear, double_quant)

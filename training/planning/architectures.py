@@ -1,0 +1,124 @@
+"""The model types whose shapes are known exactly, one row each: a Hugging Face config in, a ModelShape out.
+
+The config's defaults are transformers' own. What is not listed is refused rather than guessed: mixtures of
+experts above all, of which only some weights work on a token, and all of them take memory.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from adapters.errors import LoraComposeError
+from training.planning.shapes import Group, Linear, ModelShape
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """How one model type departs from Llama."""
+
+    qkv_bias: Callable[[Any], bool] = lambda config: bool(config.attention_bias)
+    o_bias: Callable[[Any], bool] = lambda config: bool(config.attention_bias)
+    mlp_bias: Callable[[Any], bool] = lambda _: False
+    norms: int = 2
+    head_norms: bool = False
+
+
+def _never(_: Any) -> bool:
+    return False
+
+
+def _always(_: Any) -> bool:
+    return True
+
+
+LIKE_LLAMA: Final[dict[str, Architecture]] = {
+    "llama": Architecture(mlp_bias=lambda config: bool(config.mlp_bias)),
+    "mistral": Architecture(qkv_bias=_never, o_bias=_never),
+    "qwen2": Architecture(qkv_bias=_always, o_bias=_never),
+    "qwen3": Architecture(head_norms=True),
+    "gemma": Architecture(),
+    "gemma2": Architecture(norms=4),
+}
+KNOWN: Final = (*LIKE_LLAMA, "gpt2")
+
+
+def shape_of(config: Any) -> ModelShape:
+    """The shape of the model that `config`, a transformers config, describes.
+
+    Raises LoraComposeError("unknown_architecture") for a model type not in KNOWN or a variant of one."""
+    if config.model_type == "gpt2":
+        return _gpt2(config)
+    row = LIKE_LLAMA.get(config.model_type)
+    if row is None:
+        raise _unknown(f"the model type {config.model_type!r}")
+    return _like_llama(config, row)
+
+
+def _unknown(what: str) -> LoraComposeError:
+    message = f"The memory of {what} cannot be planned; the model types that can: {', '.join(KNOWN)}"
+    return LoraComposeError("unknown_architecture", message, "model")
+
+
+def _like_llama(config: Any, row: Architecture) -> ModelShape:
+    hidden, inner = config.hidden_size, config.intermediate_size
+    head_dim = getattr(config, "head_dim", None) or hidden // config.num_attention_heads
+    kv_heads = config.num_key_value_heads or config.num_attention_heads
+    queries, keys = config.num_attention_heads * head_dim, kv_heads * head_dim
+    qkv, mlp = row.qkv_bias(config), row.mlp_bias(config)
+    groups = (
+        _group("norm", [("q_proj", queries), ("k_proj", keys), ("v_proj", keys)], hidden, qkv),
+        Group("attention", (Linear("o_proj", queries, hidden, row.o_bias(config)),)),
+        _group("norm", [("gate_proj", inner), ("up_proj", inner)], hidden, mlp),
+        Group("mlp", (Linear("down_proj", inner, hidden, mlp),)),
+    )
+    return ModelShape(
+        model_type=config.model_type,
+        layers=config.num_hidden_layers,
+        hidden=hidden,
+        vocab=config.vocab_size,
+        heads=config.num_attention_heads,
+        kv_heads=kv_heads,
+        head_dim=head_dim,
+        intermediate=inner,
+        groups=groups,
+        norms=row.norms,
+        norm_parameters=row.norms * hidden + (2 * head_dim if row.head_norms else 0),
+        embedding_parameters=config.vocab_size * hidden,
+        final_norm_parameters=hidden,
+        tied=bool(config.tie_word_embeddings),
+        head_norms=row.head_norms,
+    )
+
+
+def _group(source: Any, outputs: Sequence[tuple[str, int]], d_in: int, bias: bool) -> Group:
+    return Group(source, tuple(Linear(name, d_in, d_out, bias) for name, d_out in outputs))
+
+
+def _gpt2(config: Any) -> ModelShape:
+    """Every linear has a bias, norms have two vectors, positions are learnt."""
+    if config.add_cross_attention:
+        raise _unknown("a gpt2 with cross-attention")
+    hidden, inner = config.n_embd, config.n_inner or 4 * config.n_embd
+    groups = (
+        Group("norm", (Linear("c_attn", hidden, 3 * hidden, True),)),
+        Group("attention", (Linear("c_proj", hidden, hidden, True),)),
+        Group("norm", (Linear("c_fc", hidden, inner, True),)),
+        Group("mlp", (Linear("c_proj", inner, hidden, True),)),
+    )
+    return ModelShape(
+        model_type="gpt2",
+        layers=config.n_layer,
+        hidden=hidden,
+        vocab=config.vocab_size,
+        heads=config.n_head,
+        kv_heads=config.n_head,
+        head_dim=hidden // config.n_head,
+        intermediate=inner,
+        groups=groups,
+        norms=2,
+        norm_parameters=4 * hidden,
+        embedding_parameters=(config.vocab_size + config.n_positions) * hidden,
+        final_norm_parameters=2 * hidden,
+        tied=bool(config.tie_word_embeddings),
+        gated=False,
+    )

@@ -1,0 +1,94 @@
+"""What a plan is for: how a model is to be trained, in the words of TRL's and PEFT's own options."""
+
+from dataclasses import dataclass
+from typing import Final, Literal, get_args
+
+from adapters.errors import LoraComposeError
+from training.planning.shapes import Linear, ModelShape
+
+Method = Literal["full", "lora", "qlora"]
+DType = Literal["float32", "bfloat16", "float16"]
+Attention = Literal["sdpa", "eager"]
+Device = Literal["cuda", "cpu"]
+
+BYTES: Final[dict[str, int]] = {"float32": 4, "bfloat16": 2, "float16": 2}
+ALL_LINEAR: Final = "all-linear"
+ADAM_32: Final = ("adamw_torch", "adamw_torch_fused")
+ADAM_8: Final = ("adamw_8bit", "paged_adamw_8bit")
+OPTIMIZERS: Final = (*ADAM_32, *ADAM_8)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Raises LoraComposeError("bad_plan") for what cannot be."""
+
+    method: Method = "qlora"
+    seq_len: int = 1024
+    """Tokens a row, padding included."""
+    batch: int = 1
+    """Rows a step on one device."""
+    rank: int = 16
+    target_modules: tuple[str, ...] = (ALL_LINEAR,)
+    lora_dropout: float = 0.0
+    optimizer: str = "adamw_torch_fused"
+    gradient_checkpointing: bool = True
+    dtype: DType | None = None
+    """Of weights that are not quantized. None: float32 for full, as mixed precision has it, else bfloat16."""
+    compute_dtype: DType = "bfloat16"
+    """Of the arithmetic: autocast's."""
+    double_quant: bool = True
+    attention: Attention = "sdpa"
+    full_logits: bool = False
+    """The loss is taken of all logits at once, as in a plain Trainer; TRL takes it in tiles."""
+    device: Device = "cuda"
+
+    def __post_init__(self) -> None:
+        for name in ("seq_len", "batch", "rank"):
+            if getattr(self, name) < 1:
+                raise _bad(f"{name} must be at least 1, not {getattr(self, name)}", name)
+        if not 0 <= self.lora_dropout < 1:
+            raise _bad(f"lora_dropout must be in [0, 1), not {self.lora_dropout}", "lora_dropout")
+        if self.optimizer not in OPTIMIZERS:
+            raise _bad(
+                f"optimizer must be one of {', '.join(OPTIMIZERS)}, not {self.optimizer!r}", "optimizer"
+            )
+        if self.method not in get_args(Method):
+            raise _bad(f"method must be one of {', '.join(get_args(Method))}, not {self.method!r}", "method")
+
+    @property
+    def tokens(self) -> int:
+        """Of one step on one device."""
+        return self.seq_len * self.batch
+
+    @property
+    def weight_bytes(self) -> int:
+        """Of a weight that is not quantized."""
+        return BYTES[self.dtype or ("float32" if self.method == "full" else "bfloat16")]
+
+    @property
+    def compute_bytes(self) -> int:
+        return BYTES[self.compute_dtype]
+
+    @property
+    def adapter_bytes(self) -> int:
+        """Of an adapter's weight: PEFT keeps it in float32, TRL casts it to bfloat16 on a quantized base."""
+        return 2 if self.method == "qlora" else 4
+
+    def trains(self, linear: Linear) -> bool:
+        """Whether gradients of this layer's weights, or of its adapter's, are taken."""
+        return (
+            self.method == "full" or ALL_LINEAR in self.target_modules or linear.name in self.target_modules
+        )
+
+    def check_targets(self, shape: ModelShape) -> None:
+        """Raises LoraComposeError("unknown_target_module") for a name that no layer of the model has."""
+        names = dict.fromkeys(linear.name for linear in shape.linears)
+        for target in self.target_modules:
+            if target != ALL_LINEAR and target not in names:
+                known = f"it has {', '.join(names)}, or {ALL_LINEAR} for all"
+                message = f"{shape.model_type} has no {target!r}; {known}"
+                raise LoraComposeError("unknown_target_module", message, "target_modules")
+
+
+def _bad(message: str, param: str) -> LoraComposeError:
+    return LoraComposeError("bad_plan", message, param)
