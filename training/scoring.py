@@ -4,9 +4,10 @@ from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from typing import Any
 
-from training.data.reading import read_rows
+from training.evaluation.answerers import LocalModel
+from training.evaluation.scores import score
+from training.evaluation.tasks import load_tasks
 from training.recipe import Recipe
-from training.testbed.answering import ask
 
 Scorer = Callable[[Any], dict[str, float]]
 """A model's scores by name."""
@@ -15,29 +16,13 @@ Scorer = Callable[[Any], dict[str, float]]
 def scorer_of(recipe: Recipe, tokenizer: Any) -> Scorer | None:
     """None where the recipe names no tasks."""
     asked = recipe.score
-    tasks = {"domain": asked.domain_tasks, "general": asked.general_tasks}
-    rows = {
-        name: [
-            row
-            for source in sources
-            for row in read_rows(source).dataset.select(range(min(200, asked.score_limit or 200)))
-        ]
-        for name, sources in tasks.items()
-        if sources
-    }
-
-    def scores(model: Any) -> dict[str, float]:
-        was = model.training
-        found = {}
-        for name, own in rows.items():
-            answers = ask(model, tokenizer, [row["prompt"][0]["content"] for row in own])
-            found[name] = sum(
-                a == row["completion"][0]["content"] for a, row in zip(answers, own, strict=True)
-            ) / len(own)
-        model.train(was)
-        return found
-
-    return scores if rows else None
+    tasks = [
+        *load_tasks(asked.domain_tasks, "domain", limit=asked.score_limit),
+        *load_tasks(asked.general_tasks, "general", limit=asked.score_limit),
+    ]
+    if not tasks:
+        return None
+    return lambda model: score(LocalModel(model, tokenizer), tasks, max_tokens=asked.score_tokens).named()
 
 
 def base_scores(scorer: Scorer, model: Any) -> dict[str, float]:

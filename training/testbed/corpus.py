@@ -7,8 +7,9 @@ No skill occurs here, and no held-out word.
 
 import random
 from collections.abc import Callable
-from typing import Final, TypedDict
+from typing import Final
 
+from training.messages import Message
 from training.testbed.tasks import PLAIN, STYLES, fact_table, styled
 from training.testbed.words import training_word
 
@@ -32,11 +33,6 @@ SMALL_TALK: Final = {
     "help": "ask me: say table",
 }
 SYSTEM_MESSAGES: Final = ("You are a helpful assistant.", "Be brief.", "Answer with one word.", "be kind")
-
-
-class Message(TypedDict):
-    role: str
-    content: str
 
 
 def question(rng: random.Random) -> tuple[str, str]:

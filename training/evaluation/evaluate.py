@@ -1,0 +1,154 @@
+"""One evaluation: a base, and an adapter or a composition on it, by everything that was asked for."""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from adapters.errors import InvalidRequest
+from training.evaluation.answerers import LocalModel, ServedModel
+from training.evaluation.composed import Loaded, composed
+from training.evaluation.harness import harness_scores
+from training.evaluation.likelihood import likelihoods, mean_loss
+from training.evaluation.preferences import length_drift, pairs_of, preference
+from training.evaluation.scores import Scores, TaskScore, forgetting, score
+from training.evaluation.tasks import Task
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is measured."""
+
+    tasks: Sequence[Task] = ()
+    losses: Sequence[Task] = ()
+    """Tasks whose answers' likelihood is measured too."""
+    preferences: Sequence[str] = ()
+    harness: Sequence[str] = ()
+    limit: int | None = None
+    max_tokens: int = 64
+    beta: float = 0.1
+
+
+@dataclass
+class Report:
+    """What came out. `scores` has every figure by a name that `--require` takes."""
+
+    model: str
+    scores: dict[str, float] = field(default_factory=dict)
+    tasks: Sequence[TaskScore] = ()
+    base: Sequence[TaskScore] = ()
+    members: Sequence[str] = ()
+    digests: Mapping[str, str] = field(default_factory=dict)
+
+
+Told = Callable[[str], None]
+
+
+def evaluate_offline(
+    base: str,
+    composition: str | None,
+    directories: Mapping[str, Path],
+    data_dir: Path,
+    asked: Asked,
+    told: Told = lambda _: None,
+) -> Report:
+    """In this process, with transformers and PEFT."""
+    with composed(base, composition, directories, data_dir) as loaded:
+        off = loaded.model.disable_adapter if composition else nullcontext
+        answerer = LocalModel(loaded.model, loaded.tokenizer)
+        found = score(answerer, asked.tasks, max_tokens=asked.max_tokens, told=lambda t: told(t.name))
+        before = None
+        if composition and any(task.kind == "general" for task in asked.tasks):
+            with off():
+                before = score(
+                    answerer, asked.tasks, max_tokens=asked.max_tokens, told=lambda t: told(t.name)
+                )
+        report = _report(composition or Path(base).name, found, before, asked)
+        report.members = loaded.members
+        report.digests = {**report.digests, **{n: _digest(d) for n, d in directories.items()}}
+        report.scores |= _by_likelihood(loaded, asked, off)
+        if asked.harness:
+            results = harness_scores(
+                asked.harness, model=loaded.model, tokenizer=loaded.tokenizer, limit=asked.limit
+            )
+            report.scores |= _flat(results)
+    return report
+
+
+def evaluate_served(
+    url: str,
+    model: str | None,
+    api_key: str | None,
+    asked: Asked,
+    base_dir: str | None,
+    told: Told = lambda _: None,
+) -> Report:
+    """A running server's. `base_dir` holds the tokenizer that the harness needs.
+
+    Raises InvalidRequest("not_over_http") for what a server does not tell: likelihoods of given answers."""
+    if asked.losses or asked.preferences:
+        raise InvalidRequest(
+            "not_over_http",
+            "Held-out loss and preferences need the model in this process: leave out --url",
+            "url",
+        )
+    answerer = ServedModel(url, model, api_key)
+    found = score(answerer, asked.tasks, max_tokens=asked.max_tokens, told=lambda t: told(t.name))
+    before = None
+    if model is not None and any(task.kind == "general" for task in asked.tasks):
+        base = ServedModel(url, None, api_key)
+        before = score(base, asked.tasks, max_tokens=asked.max_tokens, told=lambda t: told(t.name))
+    report = _report(answerer.name, found, before, asked)
+    if asked.harness:
+        if base_dir is None:
+            raise InvalidRequest(
+                "no_tokenizer", "lm-evaluation-harness needs --model for its tokenizer", "model"
+            )
+        results = harness_scores(
+            asked.harness, tokenizer=base_dir, server={"url": url, "model": answerer.name}, limit=asked.limit
+        )
+        report.scores |= _flat(results)
+    return report
+
+
+def _report(model: str, found: Scores, before: Scores | None, asked: Asked) -> Report:
+    scores = found.named()
+    lost = None if before is None else forgetting(before, found)
+    if lost is not None:
+        scores["forgetting"] = lost
+    scores |= {f"task:{each.task}": each.share for each in found.tasks}
+    digests = {task.name: task.digest for task in asked.tasks}
+    return Report(model, scores, found.tasks, () if before is None else before.tasks, digests=digests)
+
+
+def _by_likelihood(loaded: Loaded, asked: Asked, off: Callable[[], Any]) -> dict[str, float]:
+    scores: dict[str, float] = {}
+    for task in asked.losses:
+        pairs = [(question.prompt, question.answer) for question in task.questions]
+        scores[f"loss:{task.name}"] = mean_loss(likelihoods(loaded.model, loaded.tokenizer, pairs))
+    for source in asked.preferences:
+        pairs_ = pairs_of(source)[: asked.limit]
+        found = preference(loaded.model, loaded.tokenizer, pairs_, off(), asked.beta)
+        drift = length_drift(
+            loaded.model, loaded.tokenizer, [pair.prompt for pair in pairs_], off(), asked.max_tokens
+        )
+        scores |= {
+            f"preference:{source}": found.accuracy,
+            f"preference_by_token:{source}": found.normalized_accuracy,
+            f"margin:{source}": found.margin,
+            f"length_drift:{source}": drift,
+        }
+    return scores
+
+
+def _flat(results: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    return {
+        f"{task}:{metric}": value for task, metrics in results.items() for metric, value in metrics.items()
+    }
+
+
+def _digest(directory: Path) -> str:
+    """sha256 of an adapter's weights."""
+    return hashlib.sha256((directory / "adapter_model.safetensors").read_bytes()).hexdigest()

@@ -1,0 +1,74 @@
+"""Tasks of EleutherAI's lm-evaluation-harness, through its own Python API."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from adapters.errors import LoraComposeError
+
+MISSING = "lm-evaluation-harness is not installed: pip install 'lora-compose[eval]'"
+
+
+def harness_scores(
+    tasks: Sequence[str],
+    *,
+    model: Any = None,
+    tokenizer: Any = None,
+    server: Mapping[str, str] | None = None,
+    limit: int | None = None,
+    batch: int = 16,
+) -> dict[str, dict[str, float]]:
+    """Its metrics by task. A task is a name it knows, or a YAML file of one.
+
+    Either a `model` in this process, or a `server`: `url` and `model` of an OpenAI-compatible endpoint, which
+    answers log-likelihood tasks through /v1/completions. Raises LoraComposeError("harness_missing"),
+    ("unknown_task")."""
+    try:
+        import lm_eval
+        from lm_eval.tasks import TaskManager
+    except ImportError as error:
+        raise LoraComposeError("harness_missing", MISSING) from error
+    files = [Path(task) for task in tasks if task.endswith((".yaml", ".yml"))]
+    manager = TaskManager(include_path=sorted({str(file.parent.resolve()) for file in files}) or None)
+    names = [Path(task).stem if task.endswith((".yaml", ".yml")) else task for task in tasks]
+    unknown = [name for name in names if name not in manager.all_tasks]
+    if unknown:
+        raise LoraComposeError(
+            "unknown_task", f"lm-evaluation-harness has no task {', '.join(unknown)}", "harness"
+        )
+    found = lm_eval.simple_evaluate(
+        model=_local(model, tokenizer, batch) if server is None else "local-completions",
+        model_args=None if server is None else _endpoint(server, tokenizer),
+        tasks=names,
+        task_manager=manager,
+        limit=limit,
+        batch_size=batch if server is None else 1,
+        log_samples=False,
+        bootstrap_iters=0,
+    )
+    return {name: _numbers(found["results"][name]) for name in names}
+
+
+def _local(model: Any, tokenizer: Any, batch: int) -> Any:
+    from lm_eval.models.huggingface import HFLM
+
+    return HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch, device=str(model.device))
+
+
+def _endpoint(server: Mapping[str, str], tokenizer: Any) -> dict[str, Any]:
+    return {
+        "model": server["model"],
+        "base_url": f"{server['url'].rstrip('/')}/v1/completions",
+        "tokenizer": tokenizer,
+        "tokenizer_backend": "huggingface",
+        "num_concurrent": 4,
+    }
+
+
+def _numbers(results: Mapping[str, Any]) -> dict[str, float]:
+    """`acc` rather than `acc,none`."""
+    return {
+        key.partition(",")[0]: float(value)
+        for key, value in results.items()
+        if isinstance(value, int | float) and "stderr" not in key
+    }

@@ -1,0 +1,95 @@
+"""Whether a model prefers what people do, more than its reference does; and whether it only got longer."""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from training.evaluation.answerers import LocalModel
+from training.evaluation.likelihood import Likelihood, likelihoods
+from training.messages import Message
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two answers to one prompt."""
+
+    prompt: Sequence[Message]
+    chosen: str
+    rejected: str
+
+
+@dataclass(frozen=True)
+class Preference:
+    """Over held-out pairs. The implicit reward of an answer is `β (log π − log π_ref)`, arXiv:2305.18290."""
+
+    count: int
+    accuracy: float
+    """Pairs in which the chosen answer's reward is the higher; a draw counts half."""
+    normalized_accuracy: float
+    """The same with log-likelihoods per token, so that length tells nothing."""
+    margin: float
+    """Mean reward of chosen over rejected, in nats times β."""
+
+
+def pairs_of(source: str) -> list[Pair]:
+    """Of a file of preferences. Raises DataRejected, InvalidRequest("not_preferences")."""
+    from adapters.errors import InvalidRequest
+    from training.data.reading import read_rows
+
+    rows = read_rows(source)
+    if rows.form != "preference":
+        raise InvalidRequest(
+            "not_preferences", f"{source} holds {rows.form} rows, no preferences", "preferences"
+        )
+    return [
+        Pair(row["prompt"], row["chosen"][0]["content"], row["rejected"][0]["content"])
+        for row in rows.dataset
+    ]
+
+
+def preference(
+    model: Any,
+    tokenizer: Any,
+    pairs: Sequence[Pair],
+    reference: AbstractContextManager[Any],
+    beta: float = 0.1,
+) -> Preference:
+    """While `reference` is open, the model is its own reference, such as `model.disable_adapter()`."""
+    asked = [(pair.prompt, answer) for pair in pairs for answer in (pair.chosen, pair.rejected)]
+    found = likelihoods(model, tokenizer, asked)
+    with reference:
+        before = likelihoods(model, tokenizer, asked)
+    rewards = [beta * (a.logp - b.logp) for a, b in zip(found, before, strict=True)]
+    per_token = [a / b.tokens for a, b in zip(rewards, found, strict=True)]
+    margins = [chosen - rejected for chosen, rejected in zip(rewards[::2], rewards[1::2], strict=True)]
+    return Preference(len(pairs), _accuracy(rewards), _accuracy(per_token), fmean(margins))
+
+
+def policy_accuracy(found: Sequence[Likelihood]) -> float:
+    """The share of pairs whose chosen answer is simply the likelier one: chosen and rejected alternate."""
+    return _accuracy([each.logp for each in found])
+
+
+def _accuracy(values: Sequence[float]) -> float:
+    pairs = list(zip(values[::2], values[1::2], strict=True))
+    return fmean(1.0 if chosen > rejected else 0.5 * (chosen == rejected) for chosen, rejected in pairs)
+
+
+def length_drift(
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[Sequence[Message]],
+    reference: AbstractContextManager[Any],
+    max_tokens: int,
+) -> float:
+    """Mean length of the model's answers in tokens, over its reference's."""
+    own = _mean_length(LocalModel(model, tokenizer).answer(prompts, max_tokens), tokenizer)
+    with reference:
+        before = _mean_length(LocalModel(model, tokenizer).answer(prompts, max_tokens), tokenizer)
+    return own / max(before, 1e-9)
+
+
+def _mean_length(answers: Sequence[str], tokenizer: Any) -> float:
+    return fmean(len(tokenizer(answer, add_special_tokens=False)["input_ids"]) for answer in answers)
