@@ -100,11 +100,11 @@ def measure(mixtures: Sequence[Mixture], file: Path, n: int, seed: int) -> None:
 
 
 def measure_tuned(mixtures: Sequence[Mixture], file: Path, n: int, seed: int) -> None:
-    """Weight search for every skill with a style among `mixtures`."""
+    """Weight search for every pair among `mixtures`."""
     found: dict[str, Any] = read_record(file).get("tuned", {})
     testbed = MergedBase(BASE_DIR)
     screen = Console(stderr=True)
-    pairs = [each for each in mixtures if each.kind == "skill+style" and each.label not in found]
+    pairs = [each for each in mixtures if len(each.members) == 2 and each.label not in found]
     with Progress(console=screen, transient=True, disable=not screen.is_terminal) as bar:
         for mixture in bar.track(pairs, description="searching weights"):
             found[mixture.label] = tuned(testbed, mixture, n, seed)

@@ -11,6 +11,7 @@ from training.testbed.mixtures import Mixture
 Record = Mapping[str, Any]
 Cells = Mapping[str, Mapping[str, Any]]
 ORDER: Final = ("stack", "linear", "linear, mean", "svd", "cat→svd", "ties", "dare_ties")
+SHARES: Final = ("before", "after", "searched_before", "searched_after")
 MARK: Final = "<!-- measured: everything below is written by python -m training.testbed.quality -->"
 """What a person wrote above this line stays."""
 
@@ -78,15 +79,18 @@ def _mixed(kept: Mapping[str, Cells]) -> str:
 
 
 def _tuned(tuned: Mapping[str, Any]) -> str:
-    """The testbed's pairs of a skill and a style, and the mean over them."""
-    keys = ("before", "after", "searched_before", "searched_after")
-    rows = [
-        [label, *(f"{found[key]:.2f}" for key in keys), str(found["trials"]), found["composition"]]
-        for label, found in tuned.items()
-    ]
-    if tuned:
-        means = (mean(each[key] for each in tuned.values()) for key in keys)
-        rows.append(["**mean**", *(f"**{share:.2f}**" for share in means), "", ""])
+    """Each kind of pair, its mean first."""
+    kinds: dict[str, list[str]] = defaultdict(list)
+    for label in tuned:
+        kinds[Mixture(tuple(label.split("+"))).kind].append(label)
+    rows = []
+    for kind in sorted(kinds, key=lambda kind: kind != "skill+style"):
+        found = [tuned[label] for label in kinds[kind]]
+        means = (mean(each[key] for each in found) for key in SHARES)
+        rows.append([f"**{kind}, mean**", *(f"**{share:.2f}**" for share in means), "", ""])
+        for label, each in zip(kinds[kind], found, strict=True):
+            shares = (f"{each[key]:.2f}" for key in SHARES)
+            rows.append([label, *shares, str(each["trials"]), each["composition"]])
     header = [
         "",
         "weights 1",

@@ -1,4 +1,4 @@
-"""What a weight search wins back, offline: every skill with every style, by adapters/weight_search.py.
+"""What a weight search wins back for a pair, offline, by adapters/weight_search.py.
 
 The search sees composed examples of other words; what it found is asked the words that the whole table is
 about. The skill `code` knows 32 names only, so there the two overlap.
