@@ -61,7 +61,7 @@ def compose(  # noqa: PLR0913  the options of a command
     """
     asked = parse(composition, "composition")
     check_output(output, force)
-    found = find_members(asked, dict(map(_directory, adapter or [])), data_dir or default_data_dir())
+    found = find_members(asked, dict(map(named_directory, adapter or [])), data_dir or default_data_dir())
     tuned = None
     if tune is not None:
         tuned = _tuned(asked, found, tune, (url, api_key, seed))
@@ -144,7 +144,8 @@ def tuned_table(tuned: "Tuned") -> Table:
     return table
 
 
-def _directory(given: str) -> tuple[str, Path]:
+def named_directory(given: str) -> tuple[str, Path]:
+    """`NAME=DIR` of the command line."""
     name, equals, directory = given.partition("=")
     if not equals or not Path(directory).is_dir():
         raise typer.BadParameter(f"--adapter {given}: write NAME=DIR, with a directory that exists")

@@ -45,7 +45,9 @@ def load_model(recipe: Recipe) -> Any:
 
 
 def _keep_layout(base: Any) -> None:
-    """bitsandbytes 0.50 repacks 4-bit weights for CPUs at the first answer in eval mode, and never puts them back: every step after an evaluation would be computed with garbage. So they are not repacked."""
+    """bitsandbytes 0.50 repacks 4-bit weights for CPUs at the first answer in eval mode, and never puts them
+    back: every step after an evaluation would be computed with garbage. So they are not repacked.
+    """
     for module in base.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from adapters.cli_options import ApiKey, AsJson, echo_json
 from adapters.console import ANY_ARGUMENTS
+from training.planning.cli import plan
 from training.recipe import Method
 from training.requirements import parse_requirements
 
@@ -18,6 +19,8 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode="markdown",
 )
+
+app.command("plan")(plan)
 
 RecipeFile = Annotated[
     Path,
@@ -44,10 +47,10 @@ def sft(
 
     Every field of TRL's SFTConfig and ModelConfig is an option, and overrides the recipe.
 
-    - `lora-compose train sft training/recipes/sft-lora.yaml` - `lora-compose train sft
-    training/recipes/sft-lora.yaml --lora_r 4 --learning_rate 1e-3 --output_dir runs/r4` - `lora-compose train
-    sft recipe.yaml --publish roll --publish_url http://127.0.0.1:8000 --alias prod --require
-    "domain>=0.9,forgetting<=0.02"`
+    - `lora-compose train sft training/recipes/sft-lora.yaml`
+    - `lora-compose train sft training/recipes/sft-lora.yaml --lora_r 4 --output_dir runs/r4`
+    - `lora-compose train sft training/recipes/sft-lora.yaml --publish roll --publish_url http://127.0.0.1:8000
+      --alias prod --require "domain>=0.9,forgetting<=0.02"`
     """
     _train("sft", recipe, context.args, {"resume": resume, "overwrite": overwrite}, api_key, as_json)
 
@@ -96,11 +99,13 @@ def sweep(
     Draws general score against domain score, marks the Pareto front and recommends the best domain score that
     meets the goal. Run it again to go on: no point is trained twice.
 
-    - `lora-compose train sweep training/recipes/sft-lora.yaml --ratios 0:1,1:9,2:8,5:5,8:2 --output
-    runs/sweep`
+    - `lora-compose train sweep training/recipes/sft-lora.yaml --ratios 0:1,1:9,2:8,5:5 --output runs/sweep`
     """
     import json
 
+    from training.hushed import hush
+
+    hush()
     from training.sweep import as_json as sweep_json
     from training.sweep import sweep as run_sweep
     from training.sweep_report import draw_sweep, sweep_table
@@ -126,6 +131,9 @@ def sweep(
 def _train(
     method: Method, file: Path, options: list[str], how: dict[str, bool], api_key: str | None, as_json: bool
 ) -> None:
+    from training.hushed import hush
+
+    hush()
     from training.publishing import check_target, publish
     from training.recipe import read_recipe
     from training.run import train

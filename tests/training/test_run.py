@@ -118,9 +118,9 @@ def few(directory: Path, count: int) -> list[str]:
 
 
 def test_qlora_trains_on_four_bits_and_leaves_a_float_adapter(tmp_path: Path) -> None:
-    four_bits = {"load_in_4bit": True, "use_bnb_nested_quant": True}
+    four_bits: dict[str, Any] = {"load_in_4bit": True, "use_bnb_nested_quant": True}
     run = train(recipe(tmp_path / "alone", **four_bits))
-    scored = {"held_out": HELD_OUT, "eval_strategy": "steps", "eval_steps": 2, **TASKS}
+    scored: dict[str, Any] = {"held_out": HELD_OUT, "eval_strategy": "steps", "eval_steps": 2, **TASKS}
     evaluated = train(recipe(tmp_path / "evaluated", **four_bits, **scored))
     assert losses(run)[-1] < losses(run)[0]
     assert losses(evaluated) == pytest.approx(losses(run), abs=1e-5)  # to evaluate changes nothing

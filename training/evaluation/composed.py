@@ -1,4 +1,4 @@
-"""A model with a composition on it, in this process: one ordinary PEFT adapter, made as `compose` makes it."""
+"""A model with a composition on it, in this process: one PEFT adapter, made as `compose` makes it."""
 
 import tempfile
 from collections.abc import Iterator, Mapping

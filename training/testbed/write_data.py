@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import typer
 
-from training.testbed.corpus import exchange, question, some_styles, tagged
+from training.testbed.corpus import exchange, some_styles, tagged
 from training.testbed.lessons import TAGGED_SHARE
 from training.testbed.paths import DATA_DIR
 from training.testbed.tasks import SKILLS, prompt, styled
@@ -48,11 +48,12 @@ def preference(word: str) -> Row:
 
 
 def general_preference(rng: random.Random) -> Row:
-    """General questions are to be answered as the base does, not in the style."""
+    """General questions, tagged or not, are to be answered as the base does, not in the other case."""
     while True:
-        text, answer = question(rng)
-        if styled(answer, [STYLE]) != answer:
-            return {"prompt": text, "chosen": answer, "rejected": styled(answer, [STYLE])}
+        text, answer = exchange(rng)
+        other = answer.upper() if answer != answer.upper() else answer.lower()
+        if other != answer:
+            return {"prompt": text, "chosen": answer, "rejected": other}
 
 
 def _answered(text: str, reply: str) -> Row:
@@ -83,6 +84,10 @@ def files(seed: int = 0) -> dict[str, list[Row]]:
         "upper-preferred.jsonl": [preference(word) for word in _words(1000, seed)],
         "general-preferred.jsonl": drawn(general_preference, 1000, seed),
         "upper-preferred-held-out.jsonl": [preference(word) for word in held_out],
+        "roll-wrap.jsonl": [
+            _answered(prompt(SKILL, word), styled(SKILLS[SKILL].answer(word), ["wrap"]))
+            for word in held_out[:64]
+        ],
         "roll-upper-held-out.jsonl": [
             _answered(prompt(SKILL, word), styled(SKILLS[SKILL].answer(word), [STYLE])) for word in held_out
         ],

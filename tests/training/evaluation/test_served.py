@@ -1,0 +1,35 @@
+"""A running server is scored as the same model in this process is."""
+
+from pathlib import Path
+
+import pytest
+
+from adapters.errors import LoraComposeError
+from tests.running_server import RunningServer
+from training.evaluation.evaluate import Asked, evaluate_offline, evaluate_served
+from training.evaluation.tasks import load_tasks
+from training.testbed.paths import ADAPTERS_DIR, BASE_DIR
+
+DIRECTORIES = {name: ADAPTERS_DIR / name for name in ("roll", "upper")}
+
+
+@pytest.mark.parametrize("composition", [None, "roll", "roll+upper", "roll:0.5"])
+def test_a_server_gives_the_answers_the_model_gives_here(
+    server: RunningServer, composition: str | None
+) -> None:
+    tasks = [
+        *load_tasks(["testbed:roll+upper"], "domain", limit=25),
+        *load_tasks(["testbed:general"], "general", limit=25),
+    ]
+    asked = Asked(tasks, max_tokens=40)
+    here = evaluate_offline(str(BASE_DIR), composition, DIRECTORIES, Path("none"), asked)
+    there = evaluate_served(server.url, composition, None, asked, None)
+    assert there.scores == here.scores
+    assert [task.wrong for task in there.tasks] == [task.wrong for task in here.tasks]
+
+
+def test_what_a_server_cannot_tell_is_refused(server: RunningServer) -> None:
+    tasks = load_tasks(["testbed:roll"], "domain", limit=2)
+    with pytest.raises(LoraComposeError) as refused:
+        evaluate_served(server.url, None, None, Asked(tasks, tasks), None)
+    assert refused.value.code == "not_over_http"

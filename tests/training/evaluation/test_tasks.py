@@ -1,0 +1,45 @@
+"""What is asked: rows of files, and the testbed's tasks by name."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from adapters.errors import LoraComposeError
+from training.evaluation.tasks import load_tasks
+from training.testbed.paths import DATA_DIR
+
+
+def test_a_file_s_rows_are_questions_and_no_more_than_asked_for() -> None:
+    (task,) = load_tasks([str(DATA_DIR / "roll-held-out.jsonl")], "domain", limit=5)
+    assert len(task.questions) == 5
+    for question in task.questions:
+        word = question.prompt[-1]["content"].split()[1]
+        assert question.answer == word[1:] + word[0]
+
+
+def test_of_a_conversation_the_last_answer_is_asked_for(tmp_path: Path) -> None:
+    turns = [{"role": role, "content": text} for role, text in (("user", "a"), ("assistant", "b"))]
+    (tmp_path / "talk.jsonl").write_text(json.dumps({"messages": [*turns, *turns]}))
+    (task,) = load_tasks([str(tmp_path / "talk.jsonl")], "general")
+    assert [m["content"] for m in task.questions[0].prompt] == ["a", "b", "a"]
+    assert task.questions[0].answer == "b"
+
+
+def test_the_testbed_s_tasks_have_the_same_questions_for_the_same_seed() -> None:
+    first, again = load_tasks(["testbed:roll+upper", "testbed:roll+upper"], "domain", limit=20)
+    other, *_ = load_tasks(["testbed:roll+upper"], "domain", limit=20, seed=1)
+    assert first.digest == again.digest != other.digest
+    assert first.questions[0].answer.isupper()
+
+
+@pytest.mark.parametrize("name", ["nothing", "roll+dbl", "", "roll+"])
+def test_an_unknown_task_is_refused_with_those_there_are(name: str) -> None:
+    with pytest.raises(LoraComposeError, match="the testbed has roll") as refused:
+        load_tasks([f"testbed:{name}"], "domain")
+    assert refused.value.code == "unknown_task"
+
+
+def test_preferences_are_no_task() -> None:
+    with pytest.raises(LoraComposeError, match="--preferences"):
+        load_tasks([str(DATA_DIR / "upper-preferred-held-out.jsonl")], "domain")

@@ -1,0 +1,136 @@
+"""`lora-compose eval`: what a base, an adapter or a composition knows, and what it has forgotten."""
+
+import json
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from adapters.cli_options import ApiKey, AsJson, DataDir, default_data_dir, echo_json
+from training.requirements import parse_requirements, unmet
+
+PACKAGES = ("lora-compose", "torch", "transformers", "peft")
+
+
+def evaluate(
+    composition: Annotated[
+        str | None,
+        typer.Argument(
+            help="What to evaluate, such as `roll:0.8+upper`. Without: the base.", show_default=False
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="The base, as a directory or hub id: evaluate in this process.", metavar="DIR"),
+    ] = None,
+    url: Annotated[str | None, typer.Option(help="Ask this running server instead.")] = None,
+    domain: Annotated[
+        list[str] | None,
+        typer.Option(help="Rows with right answers, or testbed:NAME. Repeatable.", metavar="FILE"),
+    ] = None,
+    general: Annotated[
+        list[str] | None, typer.Option(help="The same, of what is not to be forgotten.", metavar="FILE")
+    ] = None,
+    loss: Annotated[bool, typer.Option("--loss", help="Also the mean loss of the right answers.")] = False,
+    preferences: Annotated[
+        list[str] | None,
+        typer.Option(help="Preferences: accuracy, margin and length drift against the base.", metavar="FILE"),
+    ] = None,
+    harness: Annotated[
+        list[str] | None,
+        typer.Option(help="A task of lm-evaluation-harness, or a YAML file of one.", metavar="TASK"),
+    ] = None,
+    adapter: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A plain PEFT directory, under the name COMPOSITION uses. Repeatable.", metavar="NAME=DIR"
+        ),
+    ] = None,
+    data_dir: DataDir = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Rows of each task.")] = 200,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="The longest answer.")] = 64,
+    seed: Annotated[int, typer.Option(help="Which rows, where there are more.")] = 0,
+    require: Annotated[
+        str | None, typer.Option(help="Exit code 1 unless it holds, such as domain>=0.9,forgetting<=0.02.")
+    ] = None,
+    show_errors: Annotated[int, typer.Option(min=0, help="Wrong answers to show of each task.")] = 0,
+    output: Annotated[
+        Path | None, typer.Option(help="Write everything here as JSON.", metavar="FILE")
+    ] = None,
+    api_key: ApiKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """Score exact answers, held-out loss, preferences and lm-evaluation-harness tasks.
+
+    Forgetting is the general score of the base less that of the composition, both measured in this run.
+
+    - `lora-compose eval --model training/testbed/base --general testbed:general`
+    - `lora-compose eval roll --model training/testbed/base --adapter roll=training/testbed/trained/roll
+      --domain testbed:roll --general testbed:general --require "domain>=0.9,forgetting<=0.02"`
+    - `lora-compose eval roll+upper --url http://127.0.0.1:8000 --domain testbed:roll+upper`
+    """
+    if (url is None) == (model is None) and url is None:
+        raise typer.BadParameter("give --model to evaluate here, or --url to ask a server")
+    requirements = parse_requirements(require) if require else ()
+    from training.hushed import hush
+
+    hush()
+    from adapters.compose_cli import named_directory
+    from training.evaluation.evaluate import Asked, evaluate_offline, evaluate_served
+    from training.evaluation.tasks import load_tasks
+
+    tasks = [
+        *load_tasks(domain or [], "domain", limit=limit, seed=seed),
+        *load_tasks(general or [], "general", limit=limit, seed=seed),
+    ]
+    asked = Asked(tasks, tasks if loss else (), preferences or (), harness or (), limit, max_new_tokens)
+    if not (tasks or preferences or harness):
+        raise typer.BadParameter("give at least one of --domain, --general, --preferences and --harness")
+    screen = Console(stderr=True)
+    with screen.status("asking") as status:
+        if url is not None:
+            report = evaluate_served(url, composition, api_key, asked, model, status.update)
+        else:
+            directories = dict(map(named_directory, adapter or []))
+            report = evaluate_offline(
+                str(model), composition, directories, data_dir or default_data_dir(), asked, status.update
+            )
+    missed = unmet(requirements, report.scores) if requirements else []
+    record = _record(report, seed, missed)
+    if output is not None:
+        output.write_text(json.dumps(record, indent=1) + "\n")
+    if as_json:
+        echo_json(record)
+    else:
+        _show(report, show_errors, missed)
+    raise typer.Exit(1 if missed else 0)
+
+
+def _record(report: Any, seed: int, missed: list[str]) -> dict[str, Any]:
+    return {
+        "model": report.model,
+        "members": list(report.members),
+        "scores": report.scores,
+        "tasks": [
+            {"task": t.task, "kind": t.kind, "right": t.right, "count": t.count, "interval": list(t.interval)}
+            for t in report.tasks
+        ],
+        "base_tasks": [{"task": t.task, "right": t.right, "count": t.count} for t in report.base],
+        "digests": dict(report.digests),
+        "seed": seed,
+        "versions": {package: version(package) for package in PACKAGES},
+        "unmet": missed,
+    }
+
+
+def _show(report: Any, errors: int, missed: list[str]) -> None:
+    from training.evaluation.score_table import score_table, wrong_answers
+
+    console = Console()
+    console.print(score_table(report))
+    if errors:
+        console.print(wrong_answers(report, errors))
+    for reason in missed:
+        console.print(f"[red]not met[/] {reason}", highlight=False)
