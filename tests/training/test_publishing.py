@@ -1,0 +1,62 @@
+"""A finished run into a registry: with its lineage, and the alias only where the requirements hold."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adapters.errors import LoraComposeError
+from adapters.registry import Registry
+from tests.training.recipes import TASKS, recipe
+from training.arguments import PublishArguments
+from training.publishing import check_target, publish
+from training.run import Run, train
+
+MET, UNMET = "forgetting<=1,domain>=0", "domain>=0.99"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return train(recipe(tmp_path_factory.mktemp("published"), **TASKS))
+
+
+def asked(tmp_path: Path, **fields: Any) -> PublishArguments:
+    return PublishArguments(publish="roll", data_dir=str(tmp_path), **fields)
+
+
+def test_a_version_keeps_where_it_came_from(run: Run, tmp_path: Path) -> None:
+    assert publish(run, asked(tmp_path, alias="prod", require=MET)) == {
+        "id": "roll@1",
+        "alias": "prod",
+        "unmet": [],
+    }
+    with Registry.open_readonly(tmp_path) as registry:
+        version = registry.resolve("roll", "prod")
+        told = version.lineage["training"]
+    assert version.source == "train:sft"
+    assert told["scores"] == run.scores
+    assert told["data"][0]["source"] == "roll.jsonl"
+    assert len(told["data"][0]["digest"]) == 64
+    assert told["recipe"]["lora_r"] == 4
+
+
+def test_an_alias_moves_only_where_the_requirements_hold(run: Run, tmp_path: Path) -> None:
+    result = publish(run, asked(tmp_path, alias="prod", require=UNMET))
+    assert (result["id"], result["alias"]) == ("roll@1", None)
+    assert "domain>=0.99 does not hold" in result["unmet"][0]
+    with Registry.open_readonly(tmp_path) as registry:
+        assert registry.aliases("roll") == {}
+        assert registry.resolve("roll").lineage["training"]["missed"] == result["unmet"]
+
+
+def test_without_an_alias_what_misses_them_is_not_registered(run: Run, tmp_path: Path) -> None:
+    assert publish(run, asked(tmp_path, require=UNMET))["id"] is None
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "fields", [{"publish": "a b"}, {"publish": "a", "alias": "7"}, {"publish": "a", "require": "domain"}]
+)
+def test_a_target_that_cannot_be_is_refused_before_training(fields: dict[str, Any]) -> None:
+    with pytest.raises(LoraComposeError):
+        check_target(PublishArguments(**fields))
