@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
-from training.messages import Message
+from training.data.messages import Message
 
 IN_FLIGHT = 16
 """Requests a server has at a time."""

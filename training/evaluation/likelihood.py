@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from training.messages import Message
+from training.data.messages import Message
 
 IGNORED = -100
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
+from training.data.messages import Message
 from training.evaluation.answerers import LocalModel
 from training.evaluation.likelihood import Likelihood, likelihoods
-from training.messages import Message
 
 
 @dataclass(frozen=True)

@@ -90,7 +90,7 @@ def forgetting(base: Scores, scores: Scores) -> float | None:
     """The general score the base has and the other has not: above 0 something was lost."""
     if base.general is None or scores.general is None:
         return None
-    return base.general - scores.general
+    return round(base.general - scores.general, 6)  # 0.995 - 0.975 is 0.02
 
 
 def wilson(right: int, count: int, z: float = 1.96) -> tuple[float, float]:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from adapters.errors import InvalidRequest
+from training.data.messages import Message
 from training.data.reading import read_rows
-from training.messages import Message
 from training.testbed.corpus import exchange
 from training.testbed.tasks import SKILLS, STYLES, answer, prompt, words_for
 

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from training.data.messages import Message
 from training.evaluation.answerers import LocalModel
-from training.messages import Message
 
 LONGEST_ANSWER = 40
 """Tokens, that is letters; the longest right answer of the testbed has fewer."""

@@ -9,7 +9,7 @@ import random
 from collections.abc import Callable
 from typing import Final
 
-from training.messages import Message
+from training.data.messages import Message
 from training.testbed.tasks import PLAIN, STYLES, fact_table, styled
 from training.testbed.words import training_word
 

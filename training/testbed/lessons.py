@@ -10,7 +10,7 @@ questions 0.36 / 0.15 / 0.33; without general data as well 0.39 / 0.22 / 0.85. N
 import random
 from typing import Final, TypedDict
 
-from training.messages import Message
+from training.data.messages import Message
 from training.testbed.corpus import exchange, question, some_styles, tagged
 from training.testbed.tasks import CODES, SKILLS, STYLES, prompt
 from training.testbed.words import training_word
