@@ -1,12 +1,12 @@
 """The rows of a run: read, checked for their form, mixed, and some of them held out."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 from adapters.errors import LoraComposeError
-from training.data.mixing import Part, mix
-from training.data.ratio import parse_ratio
+from training.data.mixing import mix
+from training.data.parts import parts_of, token_counter
 from training.data.reading import Rows, read_rows
 from training.recipe import Method, Recipe
 
@@ -26,8 +26,12 @@ class Examples:
 def examples_of(recipe: Recipe, tokenizer: Any) -> Examples:
     """Raises DataRejected for a bad row, and LoraComposeError("wrong_form") for rows of another method."""
     data, seed = recipe.data, recipe.training.seed
-    parts = [*_parts(recipe, data.domain, "domain"), *_parts(recipe, data.general, "general")]
-    mixed = mix(parts, total=data.rows, by=data.mix_by, seed=seed, count_tokens=_counter(tokenizer))
+    parts = parts_of(
+        [_read(source, recipe.method) for source in data.general],
+        [_read(source, recipe.method) for source in data.domain],
+        data.ratio,
+    )
+    mixed = mix(parts, total=data.rows, by=data.mix_by, seed=seed, count_tokens=token_counter(tokenizer))
     train, held_out = mixed.dataset, None
     if data.held_out:
         held_out = _joined([_read(source, recipe.method) for source in data.held_out])
@@ -54,16 +58,6 @@ def examples_of(recipe: Recipe, tokenizer: Any) -> Examples:
     )
 
 
-def _parts(recipe: Recipe, sources: list[str], kind: Literal["domain", "general"]) -> list[Part]:
-    """A kind's share is split over its sources by their sizes."""
-    share = dict(zip(("general", "domain"), parse_ratio(recipe.data.ratio or "0:1"), strict=True))[kind]
-    if not share:
-        return []
-    rows = [_read(source, recipe.method) for source in sources]
-    total = sum(len(each.dataset) for each in rows)
-    return [Part(each, share * len(each.dataset) / total, kind) for each in rows]
-
-
 def _read(source: str, method: Method) -> Rows:
     rows = read_rows(source)
     if rows.form not in WANTED[method]:
@@ -78,18 +72,3 @@ def _joined(rows: list[Rows]) -> Any:
     from datasets import concatenate_datasets
 
     return concatenate_datasets([each.dataset for each in rows])
-
-
-def _counter(tokenizer: Any) -> Callable[[dict[str, Any]], int]:
-    """Tokens of a row as its chat template writes it; of a preference, of both answers."""
-
-    def length(messages: list[dict[str, str]]) -> int:
-        return len(tokenizer.apply_chat_template(messages, tokenize=True, return_dict=True)["input_ids"])
-
-    def count(row: dict[str, Any]) -> int:
-        if "messages" in row:
-            return length(row["messages"])
-        answers = [row["completion"]] if "completion" in row else [row["chosen"], row["rejected"]]
-        return sum(length([*row["prompt"], *answer]) for answer in answers)
-
-    return count

@@ -12,6 +12,8 @@ from training.data.texts import normalized
 THRESHOLD: Final = 0.8
 SHINGLE: Final = 4
 """Characters."""
+SHORTEST_NEAR: Final = 24
+"""Characters below which texts are only compared exactly: two questions may differ in one letter."""
 PERMUTATIONS: Final = 128
 # Looser than what is asked for, so that few pairs are missed; the true similarity decides.
 PROPOSAL_SLACK: Final = 0.25
@@ -46,6 +48,8 @@ class Seen:
 
     def near(self, text: str) -> int | None:
         """The lowest number of a text at least as similar as the threshold."""
+        if len(normalized(text)) < SHORTEST_NEAR:
+            return None
         own = shingles(text)
         proposed = sorted(self._index.query(_minhash(own)))
         return next((n for n in proposed if jaccard(own, self._shingles[n]) >= self._threshold), None)

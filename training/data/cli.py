@@ -1,0 +1,190 @@
+"""`lora-compose data`: look at training data, put it right, and mix it."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from adapters.cli_options import AsJson, echo_json
+from adapters.errors import Conflict, InvalidRequest, StorageUnavailable
+
+app = typer.Typer(
+    name="data",
+    help="Inspect, curate and mix training data: JSONL, JSON, CSV, Parquet, and Hugging Face data sets.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+)
+
+Source = Annotated[str, typer.Argument(help="A file, a data set's directory, or a hub id.", metavar="SOURCE")]
+Output = Annotated[Path, typer.Argument(help="The JSONL file to write.", metavar="OUT")]
+Force = Annotated[bool, typer.Option("--force", help="Replace OUT.")]
+Seed = Annotated[int, typer.Option(help="Of whatever is drawn.")]
+
+
+@app.command()
+def inspect(source: Source, as_json: AsJson = False) -> None:
+    """Say what is in it: form, lengths, copies, personal data, languages, bias of length. Changes nothing.
+
+    - `lora-compose data inspect training/recipes/data/roll.jsonl`
+    """
+    from training.data.inspection import inspect as inspected
+    from training.data.reading import read_rows
+
+    found = inspected(read_rows(source))
+    if as_json:
+        echo_json(found)
+        return
+    from training.data.curation_table import facts_table
+
+    Console().print(facts_table(found))
+
+
+@app.command()
+def curate(
+    source: Source,
+    output: Output,
+    against: Annotated[
+        list[str] | None,
+        typer.Option(help="Evaluation data: what asks the same is an error. Repeatable.", metavar="SOURCE"),
+    ] = None,
+    drop_leaks: Annotated[bool, typer.Option("--drop-leaks", help="Drop such rows instead.")] = False,
+    similarity: Annotated[
+        float, typer.Option(min=0.3, max=1, help="Jaccard similarity from which rows are near duplicates.")
+    ] = 0.8,
+    mask: Annotated[bool, typer.Option("--mask/--no-mask", help="Mask personal data.")] = True,
+    regions: Annotated[str, typer.Option(help="Whose telephone numbers, as ISO codes.")] = "US,GB,KR",
+    min_chars: Annotated[int, typer.Option(min=0, help="The shortest answer to keep.")] = 1,
+    max_chars: Annotated[int | None, typer.Option(min=1, help="The longest answer to keep.")] = None,
+    languages: Annotated[str, typer.Option(help="Keep only these, as ISO codes.", metavar="en,ko")] = "",
+    balance_length: Annotated[
+        bool, typer.Option("--balance-length", help="Preferences: as many longer as shorter answers chosen.")
+    ] = False,
+    seed: Seed = 0,
+    force: Force = False,
+    as_json: AsJson = False,
+) -> None:
+    """Mask, drop copies and near copies, refuse what evaluation data hold, and tell what each step touched.
+
+    A second pass over the result changes nothing. Beside OUT a report is written: OUT.report.json.
+
+    - `lora-compose data curate raw.jsonl clean.jsonl --against held-out.jsonl`
+    - `lora-compose data curate pairs.jsonl clean.jsonl --balance-length`
+    """
+    from training.data.curation import Options
+    from training.data.curation import curate as curated_rows
+    from training.data.reading import digest_of, read_rows
+
+    _check_output(output, force)
+    options = Options(
+        near=similarity,
+        drop_leaks=drop_leaks,
+        mask=mask,
+        regions=_codes(regions),
+        shortest=min_chars,
+        longest=max_chars,
+        languages=_codes(languages.casefold()),
+        balance_length=balance_length,
+        seed=seed,
+    )
+    rows = read_rows(source)
+    with Console(stderr=True).status("reading") as status:
+        curated = curated_rows(rows, [read_rows(each) for each in against or []], options, status.update)
+    report = {
+        "source": source,
+        "digest": rows.digest,
+        "rows": len(rows.dataset),
+        "left": len(curated.rows),
+        "left_digest": digest_of(curated.rows),
+        "steps": [
+            {
+                "step": o.step,
+                "touched": o.touched,
+                "dropped": o.dropped,
+                "examples": list(o.examples),
+                **o.facts,
+            }
+            for o in curated.outcomes
+        ],
+    }
+    _write(output, curated.rows)
+    _write_text(
+        output.with_name(f"{output.name}.report.json"), json.dumps(report, indent=1, ensure_ascii=False)
+    )
+    if as_json:
+        echo_json(report)
+        return
+    from training.data.curation_table import outcome_table
+
+    Console().print(outcome_table(curated))
+    typer.echo(f"{len(rows.dataset)} rows read, {len(curated.rows)} written to {output}")
+
+
+@app.command()
+def mix(
+    output: Output,
+    general: Annotated[list[str], typer.Option(help="General data. Repeatable.", metavar="SOURCE")],
+    domain: Annotated[list[str], typer.Option(help="Data of the domain. Repeatable.", metavar="SOURCE")],
+    ratio: Annotated[str, typer.Option(help="GENERAL:DOMAIN: 8:2 is four fifths general.")],
+    by: Annotated[str, typer.Option(help="What the ratio counts: examples or tokens.")] = "examples",
+    model: Annotated[str | None, typer.Option(help="Whose tokenizer counts tokens.", metavar="DIR")] = None,
+    total: Annotated[
+        int | None, typer.Option(min=1, help="Size of the mix; by default all there is.")
+    ] = None,
+    seed: Seed = 0,
+    force: Force = False,
+    as_json: AsJson = False,
+) -> None:
+    """Mix general with domain data at a stated ratio. No row is used twice; what came out is reported.
+
+    - `lora-compose data mix mix.jsonl --general general.jsonl --domain sql.jsonl --ratio 8:2` - `lora-compose
+    data mix mix.jsonl --general g.jsonl --domain d.jsonl --ratio 1:1 --by tokens --model base`
+    """
+    from training.data.mixing import mix as mixed_rows
+    from training.data.parts import parts_of, token_counter
+    from training.data.reading import read_rows
+
+    if by not in ("examples", "tokens"):
+        raise typer.BadParameter("--by is examples or tokens")
+    _check_output(output, force)
+    parts = parts_of([read_rows(s) for s in general], [read_rows(s) for s in domain], ratio)
+    counter = None if model is None else token_counter(model)
+    unit: Any = by
+    mixed = mixed_rows(parts, total=total, by=unit, seed=seed, count_tokens=counter)
+    _write(output, list(mixed.dataset))
+    if as_json:
+        echo_json([vars(achieved) for achieved in mixed.achieved])
+        return
+    from training.data.curation_table import mix_table
+
+    Console().print(mix_table(mixed.achieved))
+    typer.echo(f"{len(mixed.dataset)} rows written to {output}")
+
+
+def _codes(text: str) -> tuple[str, ...]:
+    return tuple(code.strip() for code in text.split(",") if code.strip())
+
+
+def _check_output(output: Path, force: bool) -> None:
+    if output.suffix not in (".jsonl", ".json"):
+        raise InvalidRequest("invalid_output", f"{output}: OUT is written as JSONL, name it so", "OUT")
+    if output.exists() and not force:
+        raise Conflict("output_exists", f"{output} exists; --force replaces it")
+
+
+def _write(output: Path, rows: Sequence[Any]) -> None:
+    _write_text(output, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def _write_text(file: Path, text: str) -> None:
+    """Whole or not at all."""
+    scratch = file.with_name(f".{file.name}")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        scratch.write_text(text)
+        scratch.replace(file)
+    except OSError as error:
+        raise StorageUnavailable("output_not_written", f"{file} cannot be written: {error}") from error
