@@ -9,7 +9,7 @@ LOCK := requirements/$(DEVICE).lock
 # The lock is complete, so nothing is resolved; torch+cpu comes from wherever pip is told to look.
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help setup demo serve test lint types format testbed bench bench-hot-load bench-residency bench-fusion bench-auto-fuse clean
+.PHONY: help setup demo serve test lint types format testbed bench bench-hot-load bench-residency bench-fusion bench-auto-fuse quality bench-memory bench-training clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -63,6 +63,15 @@ bench-fusion: setup ## what fusing gives and takes, and 20 switches under traffi
 
 bench-auto-fuse: setup ## the auto-fuse policy against traces, seconds
 	$(BIN)/python -m benchmarks.fuse_simulator
+
+quality: setup ## what every way of composing keeps (remove training/testbed/quality.json to measure afresh)
+	$(BIN)/python -m training.testbed.quality
+
+bench-memory: setup ## the memory planner against measured peaks, about half an hour
+	$(BIN)/python -m training.planning.measure
+
+bench-training: setup ## is training as fast as plain TRL? five minutes
+	$(BIN)/python -m training.testbed.speed
 
 clean: ## remove .venv and caches
 	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

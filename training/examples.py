@@ -31,7 +31,8 @@ def examples_of(recipe: Recipe, tokenizer: Any) -> Examples:
         [_read(source, recipe.method) for source in data.domain],
         data.ratio,
     )
-    mixed = mix(parts, total=data.rows, by=data.mix_by, seed=seed, count_tokens=token_counter(tokenizer))
+    counter = token_counter(tokenizer) if data.mix_by == "tokens" else None
+    mixed = mix(parts, total=data.rows, by=data.mix_by, seed=seed, count_tokens=counter)
     train, held_out = mixed.dataset, None
     if data.held_out:
         held_out = _joined([_read(source, recipe.method) for source in data.held_out])

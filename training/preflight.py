@@ -8,22 +8,20 @@ IGNORED = -100
 """The label of a token without loss."""
 
 
-def preflight(trainer: Any, tokenizer: Any) -> dict[str, Any]:
+def preflight(trainer: Any, tokenizer: Any, given: int) -> dict[str, Any]:
     """Facts of the prepared data, with one example whose learnt part is in ⟦brackets⟧.
 
-    Raises LoraComposeError("nothing_to_learn"), ("no_end_learnt") or ("pad_is_end").
+    `given` rows went in: TRL leaves out, without a word, those of which truncation left nothing to learn.
+    Raises LoraComposeError("nothing_to_learn") or ("no_end_learnt").
     """
-    row = trainer.train_dataset[0]
-    facts: dict[str, Any] = {"rows": len(trainer.train_dataset)}
-    if "labels" not in row:
-        return facts | {
-            "example": tokenizer.decode(row["prompt_ids"]) + "⟦" + tokenizer.decode(row["chosen_ids"]) + "⟧"
-        }
-    learnt = [label for label in row["labels"] if label != IGNORED]
-    if not learnt:
-        raise LoraComposeError("nothing_to_learn", "The first row has no token with a loss.", "domain")
-    ends = {tokenizer.eos_token_id}
-    if not ends & set(learnt):
+    rows = trainer.train_dataset
+    if not len(rows):
+        raise LoraComposeError(
+            "nothing_to_learn", "No row has a token with a loss; see max_length.", "domain"
+        )
+    facts = {"rows": len(rows), "left_out": 0 if trainer.args.packing else given - len(rows)}
+    labels = rows["labels"][:]
+    if not any(tokenizer.eos_token_id in own for own in labels):
         raise LoraComposeError(
             "no_end_learnt",
             f"No answer ends with {tokenizer.eos_token!r}: the adapter would never learn to stop. "
@@ -31,12 +29,17 @@ def preflight(trainer: Any, tokenizer: Any) -> dict[str, Any]:
             "eos_token",
         )
     return facts | {
-        "learnt_tokens": sum(
-            sum(label != IGNORED for label in each["labels"]) for each in trainer.train_dataset
-        ),
-        "tokens": sum(len(each["input_ids"]) for each in trainer.train_dataset),
-        "example": masked(row["input_ids"], row["labels"], tokenizer),
+        "learnt_tokens": sum(label != IGNORED for own in labels for label in own),
+        "tokens": sum(map(len, labels)),
+        "example": masked(rows[0]["input_ids"], labels[0], tokenizer),
     }
+
+
+def preference_facts(trainer: Any, tokenizer: Any) -> dict[str, Any]:
+    """The same for pairs, of which both answers count."""
+    row = trainer.train_dataset[0]
+    asked, chosen = tokenizer.decode(row["prompt_ids"]), tokenizer.decode(row["chosen_ids"])
+    return {"rows": len(trainer.train_dataset), "left_out": 0, "example": f"{asked}⟦{chosen}⟧"}
 
 
 def masked(ids: list[int], labels: list[int], tokenizer: Any) -> str:

@@ -15,7 +15,7 @@ from adapters.store import CONFIG_FILE, WEIGHTS_FILE
 from training.base_model import load_model, load_tokenizer
 from training.curves import draw_curves
 from training.examples import Examples, examples_of
-from training.preflight import preflight
+from training.preflight import preference_facts, preflight
 from training.recipe import Recipe
 from training.run_record import begun, check_same_run, read_record, write_record
 from training.scoring import Scorer, base_scores, scorer_of, with_forgetting
@@ -63,8 +63,10 @@ def train(
     record = begun(recipe, examples.facts)
     record |= _scores_before(recipe, model, scorer)
     trainer = make_trainer(recipe, model, tokenizer, examples, scorer)
-    record["prepared"] = preflight(trainer, tokenizer)
+    record["prepared"] = _prepared(recipe, trainer, tokenizer, len(examples.train))
     tell(f"What is learnt is in ⟦brackets⟧: {record['prepared']['example']}")
+    if record["prepared"]["left_out"]:
+        tell(f"{record['prepared']['left_out']} rows are left out: truncated, they hold nothing to learn")
     write_record(recipe.output, record)
     began = time.perf_counter()
     trainer.train(resume_from_checkpoint=checkpoint)
@@ -74,6 +76,12 @@ def train(
     write_record(recipe.output, record)
     draw_curves(record, recipe.output / CURVES_FILE)
     return Run(recipe.output, record)
+
+
+def _prepared(recipe: Recipe, trainer: Any, tokenizer: Any, given: int) -> dict[str, Any]:
+    if recipe.method == "dpo":
+        return preference_facts(trainer, tokenizer)
+    return preflight(trainer, tokenizer, given)
 
 
 def _prepare_directory(recipe: Recipe, examples: Examples, *, resume: bool, overwrite: bool) -> str | None:

@@ -152,3 +152,9 @@ def test_rows_of_another_method_are_refused(tmp_path: Path) -> None:
     with pytest.raises(LoraComposeError, match="preference rows; sft learns from") as refused:
         train(recipe(tmp_path, **PREFERENCES))
     assert refused.value.code == "wrong_form"
+
+
+def test_data_without_an_end_or_without_an_answer_left_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(LoraComposeError) as refused:
+        train(recipe(tmp_path / "short", max_length=8))
+    assert refused.value.code in ("no_end_learnt", "nothing_to_learn")
