@@ -9,7 +9,7 @@ LOCK := requirements/$(DEVICE).lock
 # The lock is complete, so nothing is resolved; torch+cpu comes from wherever pip is told to look.
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help setup demo serve test lint types format testbed bench bench-hot-load bench-residency bench-fusion bench-auto-fuse quality bench-memory bench-training clean
+.PHONY: help setup demo serve test test-workers lint types format testbed bench bench-hot-load bench-residency bench-fusion bench-auto-fuse quality bench-memory bench-training clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -32,6 +32,9 @@ serve: setup ## leave a server running on the embedded base and print what to tr
 
 test: setup lint types ## the whole suite
 	$(BIN)/python -m pytest
+
+test-workers: setup ## tensor parallelism; wants two idle cores
+	$(BIN)/python -m pytest -m two_workers
 
 lint: setup ## formatting and lint
 	$(BIN)/ruff format --check .

@@ -17,7 +17,10 @@ COMPOSITIONS: dict[str, dict[str, float]] = {
     "polite:0.7": {"polite": 0.7},
 }
 
-pytestmark = pytest.mark.skipif(len(CORES) < 2, reason="vLLM wants a core for each worker")
+pytestmark = [
+    pytest.mark.two_workers,
+    pytest.mark.skipif(len(CORES) < 2, reason="vLLM wants a core for each worker"),
+]
 
 
 @pytest.fixture(scope="module")
