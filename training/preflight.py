@@ -6,6 +6,8 @@ from adapters.errors import LoraComposeError
 
 IGNORED = -100
 """The label of a token without loss."""
+SHOWN = 200
+"""Tokens of the example; a packed row is long."""
 
 
 def preflight(trainer: Any, tokenizer: Any, given: int) -> dict[str, Any]:
@@ -31,7 +33,7 @@ def preflight(trainer: Any, tokenizer: Any, given: int) -> dict[str, Any]:
     return facts | {
         "learnt_tokens": sum(label != IGNORED for own in labels for label in own),
         "tokens": sum(map(len, labels)),
-        "example": masked(rows[0]["input_ids"], labels[0], tokenizer),
+        "example": masked(rows[0]["input_ids"][:SHOWN], labels[0][:SHOWN], tokenizer),
     }
 
 
