@@ -6,9 +6,16 @@ from pathlib import Path
 import httpx
 import openai
 import pytest
+import torch
 
 from tests.running_server import RunningServer
 from training.testbed.paths import ADAPTERS_DIR
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """A team of threads waits by spinning: where the other core has work, a step takes ten times as long."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
