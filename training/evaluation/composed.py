@@ -3,7 +3,7 @@
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,8 @@ class Loaded:
 
     model: Any
     tokenizer: Any
-    members: tuple[str, ...] = ()
-    """`name@version` or the name of a plain directory, in the composition's order."""
+    digests: Mapping[str, str] = field(default_factory=dict)
+    """Of each member, by `name@version` or the name of a plain directory, in the composition's order."""
 
 
 @contextmanager
@@ -38,19 +38,18 @@ def composed(
         return
     with tempfile.TemporaryDirectory(prefix="lora-compose-eval-") as scratch:
         adapter = Path(scratch, "adapter")
-        members = _write(composition, directories, data_dir, adapter)
+        digests = _write(composition, directories, data_dir, adapter)
         from peft import PeftModel
 
-        yield Loaded(PeftModel.from_pretrained(model, adapter), tokenizer, members)
+        yield Loaded(PeftModel.from_pretrained(model, adapter), tokenizer, digests)
 
 
-def _write(
-    composition: str, directories: Mapping[str, Path], data_dir: Path, output: Path
-) -> tuple[str, ...]:
+def _write(composition: str, directories: Mapping[str, Path], data_dir: Path, output: Path) -> dict[str, str]:
     from adapters.composition_grammar import parse
     from adapters.export import export, find_members
+    from adapters.store import content_of
 
     asked = parse(composition, "composition")
     found = find_members(asked, directories, data_dir)
     export(asked, found, output)
-    return tuple(each.id for each in found)
+    return {each.id: content_of(each.directory).digest for each in found}

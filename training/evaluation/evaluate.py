@@ -1,6 +1,5 @@
 """One evaluation: a base, and an adapter or a composition on it, by everything that was asked for."""
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -55,6 +54,8 @@ def evaluate_offline(
     told: Told = lambda _: None,
 ) -> Report:
     """In this process, with transformers and PEFT."""
+    if asked.preferences and composition is None:
+        raise InvalidRequest("no_reference", "Preferences compare a composition with its base", "preferences")
     with composed(base, composition, directories, data_dir) as loaded:
         off = loaded.model.disable_adapter if composition else nullcontext
         answerer = LocalModel(loaded.model, loaded.tokenizer)
@@ -66,8 +67,8 @@ def evaluate_offline(
                     answerer, asked.tasks, max_tokens=asked.max_tokens, told=lambda t: told(t.name)
                 )
         report = _report(composition or Path(base).name, found, before, asked)
-        report.members = loaded.members
-        report.digests = {**report.digests, **{n: _digest(d) for n, d in directories.items()}}
+        report.members = tuple(loaded.digests)
+        report.digests = {**report.digests, **loaded.digests}
         report.scores |= _by_likelihood(loaded, asked, off)
         if asked.harness:
             results = harness_scores(
@@ -107,7 +108,10 @@ def evaluate_served(
                 "no_tokenizer", "lm-evaluation-harness needs --model for its tokenizer", "model"
             )
         results = harness_scores(
-            asked.harness, tokenizer=base_dir, server={"url": url, "model": answerer.name}, limit=asked.limit
+            asked.harness,
+            tokenizer=base_dir,
+            server={"url": url, "model": answerer.name, "key": api_key or "none"},
+            limit=asked.limit,
         )
         report.scores |= _flat(results)
     return report
@@ -147,8 +151,3 @@ def _flat(results: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     return {
         f"{task}:{metric}": value for task, metrics in results.items() for metric, value in metrics.items()
     }
-
-
-def _digest(directory: Path) -> str:
-    """sha256 of an adapter's weights."""
-    return hashlib.sha256((directory / "adapter_model.safetensors").read_bytes()).hexdigest()

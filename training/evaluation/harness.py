@@ -20,9 +20,9 @@ def harness_scores(
 ) -> dict[str, dict[str, float]]:
     """Its metrics by task. A task is a name it knows, or a YAML file of one.
 
-    Either a `model` in this process, or a `server`: `url` and `model` of an OpenAI-compatible endpoint, which
-    answers log-likelihood tasks through /v1/completions. Raises LoraComposeError("harness_missing"),
-    ("unknown_task")."""
+    Either a `model` in this process, or a `server`: `url`, `model` and `key` of an OpenAI-compatible
+    endpoint, which answers log-likelihood tasks through /v1/completions. Raises
+    LoraComposeError("harness_missing"), ("unknown_task")."""
     try:
         import lm_eval
         from lm_eval.tasks import TaskManager
@@ -62,6 +62,7 @@ def _endpoint(server: Mapping[str, str], tokenizer: Any) -> dict[str, Any]:
         "tokenizer": tokenizer,
         "tokenizer_backend": "huggingface",
         "num_concurrent": 4,
+        "header": {"Authorization": f"Bearer {server['key']}"},
     }
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from training.data.messages import Message
 from training.evaluation.answerers import LocalModel
 from training.evaluation.likelihood import Likelihood, likelihoods
+from training.evaluation.tasks import sole
 
 
 @dataclass(frozen=True)
@@ -43,10 +44,7 @@ def pairs_of(source: str) -> list[Pair]:
         raise InvalidRequest(
             "not_preferences", f"{source} holds {rows.form} rows, no preferences", "preferences"
         )
-    return [
-        Pair(row["prompt"], row["chosen"][0]["content"], row["rejected"][0]["content"])
-        for row in rows.dataset
-    ]
+    return [Pair(row["prompt"], sole(row["chosen"]), sole(row["rejected"])) for row in rows.dataset]
 
 
 def preference(

@@ -67,9 +67,18 @@ def _questions(source: str, count: int, seed: int) -> list[Question]:
 def _question(row: Mapping[str, Any]) -> Question:
     """Of a longer conversation, its last answer."""
     if "completion" in row:
-        return Question(row["prompt"], row["completion"][0]["content"])
+        return Question(row["prompt"], sole(row["completion"]))
     *before, last = row["messages"]
     return Question(before, last["content"])
+
+
+def sole(messages: Sequence[Message]) -> str:
+    """The one answer. Raises InvalidRequest("several_messages"): a dialogue has no one right answer."""
+    if len(messages) != 1:
+        raise InvalidRequest(
+            "several_messages", f"An answer of {len(messages)} messages cannot be scored; give one", "tasks"
+        )
+    return messages[0]["content"]
 
 
 def _of_testbed(name: str, count: int, seed: int) -> list[Question]:

@@ -28,6 +28,16 @@ def test_a_server_gives_the_answers_the_model_gives_here(
     assert [task.wrong for task in there.tasks] == [task.wrong for task in here.tasks]
 
 
+def test_no_server_and_an_unknown_adapter_are_refused_in_one_line(server: RunningServer) -> None:
+    asked = Asked(load_tasks(["testbed:roll"], "domain", limit=1))
+    with pytest.raises(LoraComposeError) as refused:
+        evaluate_served("http://127.0.0.1:9", "roll", None, asked, None)
+    assert refused.value.code == "server_unreachable"
+    with pytest.raises(LoraComposeError) as refused:
+        evaluate_served(server.url, "nobody", None, asked, None)
+    assert refused.value.code == "model_not_found"
+
+
 def test_what_a_server_cannot_tell_is_refused(server: RunningServer) -> None:
     tasks = load_tasks(["testbed:roll"], "domain", limit=2)
     with pytest.raises(LoraComposeError) as refused:

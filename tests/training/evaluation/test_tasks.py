@@ -43,3 +43,12 @@ def test_an_unknown_task_is_refused_with_those_there_are(name: str) -> None:
 def test_preferences_are_no_task() -> None:
     with pytest.raises(LoraComposeError, match="--preferences"):
         load_tasks([str(DATA_DIR / "upper-preferred-held-out.jsonl")], "domain")
+
+
+def test_an_answer_of_several_messages_is_refused_and_not_cut(tmp_path: Path) -> None:
+    said = [{"role": role, "content": "x"} for role in ("assistant", "user", "assistant")]
+    row = {"prompt": [{"role": "user", "content": "a"}], "completion": said}
+    (tmp_path / "talk.jsonl").write_text(json.dumps(row))
+    with pytest.raises(LoraComposeError) as refused:
+        load_tasks([str(tmp_path / "talk.jsonl")], "domain")
+    assert refused.value.code in ("several_messages", "bad_row")
