@@ -1,0 +1,3 @@
+"""stub"""
+def write_reports(document, html, markdown, quiet):
+    return 0
