@@ -1,8 +1,8 @@
 """The ways to serve that are compared, and the compositions each of them asks for.
 
-`stack:4` is four adapters stacked by request, `merge:4` the same four merged into one beforehand, `fused:4` the
-same four folded into the base, `residual:4` what the base's own requests get meanwhile; `vllm:4` and `peft:4`
-serve the exact sum of the four, written as one adapter, with stock vLLM and with transformers + PEFT.
+`stack:4` is four adapters stacked by request, `merge:4` the same four merged into one beforehand, `fused:4`
+the same four folded into the base, `residual:4` what the base's own requests get meanwhile; `vllm:4` and
+`peft:4` serve the exact sum of the four, written as one adapter, by stock vLLM and by transformers + PEFT.
 """
 
 import itertools
@@ -78,7 +78,7 @@ def choices(adapters: Sequence[str], members: int, count: int) -> list[tuple[str
 
 
 def model_of(arm: Arm, base: str, members: Sequence[str], merge: str) -> str:
-    """What a request to our server says as `model`. `merge` is a method with options: `svd`, `ties,density=0.5`."""
+    """What a request to our server says as `model`. `merge` is a method with options: `ties,density=0.5`."""
     if arm.kind in {"base", "residual"}:
         return base
     joined = "+".join(members)

@@ -47,8 +47,12 @@ def serve(
     ] = "",
     requests: Annotated[int, typer.Option(help="Of one pass over an arm.")] = DEFAULTS.requests,
     repeats: Annotated[int, typer.Option(help="Passes over each arm at each load.")] = DEFAULTS.repeats,
-    prompt_tokens: Annotated[int, typer.Option(help="Exact length of every prompt.")] = DEFAULTS.prompt_tokens,
-    output_tokens: Annotated[int, typer.Option(help="Exact length of every answer.")] = DEFAULTS.output_tokens,
+    prompt_tokens: Annotated[
+        int, typer.Option(help="Exact length of every prompt.")
+    ] = DEFAULTS.prompt_tokens,
+    output_tokens: Annotated[
+        int, typer.Option(help="Exact length of every answer.")
+    ] = DEFAULTS.output_tokens,
     compositions: Annotated[
         int, typer.Option(help="Different compositions an arm's requests are spread over.")
     ] = DEFAULTS.compositions,
@@ -57,9 +61,9 @@ def serve(
         float, typer.Option(help="Of open loops: 1 is Poisson, below 1 comes in bursts.")
     ] = DEFAULTS.burstiness,
     merge: Annotated[str, typer.Option(help="Method of merge arms, with options.")] = DEFAULTS.merge,
-    goodput: Annotated[
-        str, typer.Option(help="Objectives in ms, as vLLM's: ttft, tpot, e2el.")
-    ] = ",".join(DEFAULTS.goodput),
+    goodput: Annotated[str, typer.Option(help="Objectives in ms, as vLLM's: ttft, tpot, e2el.")] = ",".join(
+        DEFAULTS.goodput
+    ),
     ranks: Annotated[
         str, typer.Option(help="Ranks of generated adapters for a heat map of stacking.", show_default=False)
     ] = "",
@@ -85,17 +89,17 @@ def serve(
 ) -> None:
     """Measure latency and throughput of every way to serve some adapters, in one run.
 
-    **Arms**: `base`, `single` (one adapter), `stack:K`, `merge:K`, `fused:K` (folded into the base), `residual:K` (the
-    base's own requests while K are fused), `vllm:K` (stock vLLM) and `peft:K` (transformers + PEFT), both with the
-    exact sum of K adapters as one.
+    **Arms**: `base`, `single` (one adapter), `stack:K`, `merge:K`, `fused:K` (folded into the base),
+    `residual:K` (the base's own requests while K are fused), `vllm:K` (stock vLLM) and `peft:K` (transformers +
+    PEFT), both with the exact sum of K adapters as one.
 
-    **Closed loops** keep so many requests in flight and say what the machine can do; **open loops** send at random
-    moments, whatever the server does, and say how long people wait. Arms take turns, and each is held against
-    the base within one repeat. A wrong answer is a failure, not a fast success.
+    **Closed loops** keep so many requests in flight and say what the machine can do; **open loops** send at
+    random moments, whatever the server does, and say how long people wait. Arms take turns, and each is held
+    against the base within one repeat. A wrong answer is a failure, not a fast success.
 
     - `lora-compose bench serve --quick`
-    - `lora-compose bench serve --url http://127.0.0.1:8000 --adapters sql,polite --arms single,stack:2,merge:2`
-    - `lora-compose bench serve --model org/model --adapter-root ./adapters --adapters a,b,c,d --html report.html`
+    - `lora-compose bench serve --url http://127.0.0.1:8000 --adapters sql,polite --arms stack:2,merge:2`
+    - `lora-compose bench serve --model org/model --adapter-root ./adapters --adapters a,b,c,d --html page.html`
     - `lora-compose bench serve --ranks 8,32,128`
 
     Every other option is vLLM's, and goes to the servers that are started. Exit code 1: a request failed.
@@ -139,9 +143,81 @@ def serve(
     with _told(progress) as told:
         document = measure(plan.quick() if quick else plan, where, told)
     output.write_text(json.dumps(document) + "\n")
-    failed = write_reports(document, html, markdown, quiet=progress == "json")
+    found = write_reports(document, html, markdown, quiet=progress == "json")
     typer.echo(f"wrote {output}", err=True)
-    raise typer.Exit(1 if failed else 0)
+    raise typer.Exit(1 if found.failed else 0)
+
+
+Result = Annotated[Path, typer.Argument(help="Written by `bench serve`.", metavar="FILE")]
+
+
+@app.command()
+def report(
+    result: Result,
+    html: Annotated[Path | None, typer.Option(help="Write the page.", metavar="FILE")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="Write it as Markdown.", metavar="FILE")] = None,
+) -> None:
+    """Make the tables, the page and the advice again from a result.
+
+    - `lora-compose bench report bench.json --html report.html`
+    """
+    from benchmarks.latency.report import read_result, write_reports
+
+    write_reports(read_result(result), html, markdown, quiet=False)
+
+
+@app.command()
+def advise(
+    result: Result,
+    share: Annotated[
+        float, typer.Option(min=0, max=1, help="Of all requests, that the hottest composition gets.")
+    ] = 0.5,
+    requests: Annotated[
+        int, typer.Option(min=1, help="It gets before its adapters or weights change.")
+    ] = 10_000,
+    accept_loss: Annotated[
+        bool, typer.Option("--accept-loss", help="Answers may differ from the exact stack's.")
+    ] = False,
+) -> None:
+    """Say which way to serve these adapters under this traffic, what it costs, and where it would flip.
+
+    - `lora-compose bench advise bench.json --share 0.8 --requests 100000`
+    """
+    from benchmarks.latency.advice import Traffic
+    from benchmarks.latency.advice import advise as advice_of
+    from benchmarks.latency.findings import findings
+    from benchmarks.latency.report import read_result
+
+    document = read_result(result)
+    advice = advice_of(document, findings(document), Traffic(share, requests, accept_loss))
+    typer.echo(advice.text)
+    raise typer.Exit(0 if advice.way else 1)
+
+
+@app.command()
+def compare(
+    first: Result,
+    second: Result,
+    least: Annotated[float, typer.Option(min=0, help="Changes smaller than this share are none.")] = 0.05,
+) -> None:
+    """Say what changed between two results beyond noise. Exit code 1: something did, for CI.
+
+    Ratios to the base are compared, so a slower machine is no change.
+
+    - `lora-compose bench compare before.json after.json --least 0.03`
+    """
+    from rich.console import Console
+
+    from benchmarks.latency.comparison import compare as comparison_of
+    from benchmarks.latency.comparison_table import comparison_table
+    from benchmarks.latency.report import read_result
+
+    found = comparison_of(read_result(first), read_result(second), least)
+    Console().print(comparison_table(found))
+    for failure in found.failures:
+        typer.echo(f"new: {failure}")
+    typer.echo("changed" if found.is_changed else "no change")
+    raise typer.Exit(1 if found.is_changed else 0)
 
 
 def _listed(text: str) -> list[str]:

@@ -21,13 +21,15 @@ def write_sum(members: Sequence[str], root: Path, home: Path) -> Path:
 
 
 def write_random(like: Path, rank: int, directory: Path, seed: int) -> None:
-    """An adapter of `rank` on the modules that the one in `like` has. What it says is noise, what it costs is not."""
+    """An adapter of `rank` on the modules that `like` has. What it says is noise, what it costs is not."""
     draw = torch.Generator().manual_seed(seed)
     modules = {}
     for name, module in open_adapter(like).modules.items():
         d_out, d_in = module.shape
         modules[name] = LoraModule(
-            0.02 * torch.randn(rank, d_in, generator=draw), 0.02 * torch.randn(d_out, rank, generator=draw), 1.0
+            0.02 * torch.randn(rank, d_in, generator=draw),
+            0.02 * torch.randn(d_out, rank, generator=draw),
+            1.0,
         )
     directory.mkdir(parents=True)
     write_adapter(Lora(modules), directory, "")

@@ -12,15 +12,13 @@ from benchmarks.latency.right_answers import Expected, ask_alone, logprobs_of
 
 @dataclass(frozen=True)
 class Exact:
-    """The exact stack's answers to the prompts of the pool, and its log-probability of each of their tokens."""
+    """The exact stack's answers to the pool's prompts, and the log-probability of each of their tokens."""
 
     answers: Sequence[Expected] = ()
     logprobs: Sequence[Sequence[float]] = ()
 
 
-async def exactly(
-    client: httpx.AsyncClient, model: str, pool: Sequence[Sequence[int]], tokens: int
-) -> Exact:
+async def exactly(client: httpx.AsyncClient, model: str, pool: Sequence[Sequence[int]], tokens: int) -> Exact:
     """Ask the stack `model`, alone."""
     answers = await ask_alone(client, model, pool, tokens)
     pairs = zip(pool, answers, strict=True)

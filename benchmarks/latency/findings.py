@@ -167,7 +167,7 @@ def _flags(
 
 
 def is_saturated(one: Pass) -> bool:
-    """Whether an open loop's server fell behind: it answered slower than asked, or made people wait ever longer.
+    """Whether an open loop's server fell behind: it answered slower than asked, and people waited ever longer.
 
     Draining what is in flight at the end is no sign of it, so a typical answer's time is taken off."""
     rows = [row for row in one["rows"] if row["times"]]
@@ -177,4 +177,4 @@ def is_saturated(one: Pass) -> bool:
     third = len(rows) // 3
     first, last = ([row["ended"] - row["due"] for row in part] for part in (rows[:third], rows[-third:]))
     behind = span / max(one["seconds"] - min(row["due"] for row in rows) - median(first), 1e-9) < KEPT_UP
-    return behind and median(last) > GROWING * median(first)
+    return bool(behind and median(last) > GROWING * median(first))

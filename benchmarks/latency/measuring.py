@@ -1,6 +1,6 @@
 """One run: warm every composition up, learn what its answers are, then passes in turn (A B C, C B A, …).
 
-What comes out is plain data for the result's JSON; what it means is found by `findings`, from that JSON alone.
+What comes out is plain data for the result's JSON; what it means is found by `findings`, from that alone.
 """
 
 import os
@@ -48,7 +48,9 @@ class Measured:
 class Measuring:
     """The clients of one run, its prompts, and what each arm's answers must be."""
 
-    def __init__(self, targets: Targets, plan: Plan, clients: Mapping[Serves, httpx.AsyncClient], told: Told):
+    def __init__(
+        self, targets: Targets, plan: Plan, clients: Mapping[Serves, httpx.AsyncClient], told: Told
+    ) -> None:
         self._targets = targets
         self._clients = clients
         self._told = told
@@ -116,13 +118,14 @@ class Measuring:
             if rows[0].failure or not rows[0].times:
                 raise RuntimeError(f"{arm.name} ({model}) cannot be measured: {rows[0].failure}")
             seconds.append(rows[0].times[0])
-        self.measured.cold.append(
-            {"arm": arm.name, "model": model, "first_use_ttft": seconds[0], "warm_ttft": seconds[1]}
-        )
+        self.measured.cold.append({
+            "arm": arm.name,
+            "model": model,
+            "first_use_ttft": seconds[0],
+            "warm_ttft": seconds[1],
+        })
 
-    async def _witnessed(
-        self, arm: Arm, members: tuple[str, ...], own: list[Expected]
-    ) -> list[Expected]:
+    async def _witnessed(self, arm: Arm, members: tuple[str, ...], own: list[Expected]) -> list[Expected]:
         """For what is exact the answers of transformers + PEFT, where they run; else what it says alone."""
         witness = self._clients.get("peft")
         known = self._targets.sums

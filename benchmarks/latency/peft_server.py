@@ -1,7 +1,7 @@
-"""`python -m benchmarks.latency.peft_server`: transformers + PEFT behind the completions endpoint, one at a time.
+"""`python -m benchmarks.latency.peft_server`: transformers + PEFT behind /v1/completions, one at a time.
 
-The peer most people start from, spoken to as the other servers are. It is also the witness: what a composition
-must answer is taken from here where it runs, and not from the server that is measured.
+The peer most people start from, spoken to as the other servers are. It is also the witness: what a
+composition must answer is taken from here where it runs, and not from the server that is measured.
 """
 
 import json

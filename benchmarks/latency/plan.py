@@ -11,7 +11,7 @@ Loop = Literal["closed", "open"]
 
 @dataclass(frozen=True)
 class Cell:
-    """One load. Closed: `concurrency` requests in flight, for capacity. Open: `rate` a second, for latency."""
+    """A load. Closed: `concurrency` requests in flight, for capacity. Open: `rate` a second, for latency."""
 
     loop: Loop
     concurrency: int | None = None
@@ -33,7 +33,7 @@ class Plan:
     concurrency: tuple[int, ...] = (1, 8)
     """Requests in flight of the closed loops."""
     rates: tuple[float, ...] = ()
-    """Requests a second of the open loops; empty: 0.3, 0.6 and 0.9 of what the base can do, measured first."""
+    """Requests a second of the open loops; empty: 0.3, 0.6, 0.9 of what the base can do, measured first."""
     requests: int = 40
     """Of one pass over an arm."""
     repeats: int = 5
@@ -98,8 +98,7 @@ class Plan:
             self,
             arms="base,single,stack:2,stack:4,merge:4,fused:4,residual:4,vllm:1,peft:1",
             concurrency=(4,),
-            requests=12,
-            output_tokens=16,
+            requests=32,
             pool=4,
             timeline_seconds=min(self.timeline_seconds, 10.0),
         )
@@ -118,4 +117,5 @@ def objectives(goodput: tuple[str, ...]) -> dict[str, float]:
 
 def plan_of(saved: dict[str, Any]) -> Plan:
     """A plan out of a result's JSON."""
-    return Plan(**{key: tuple(value) if isinstance(value, list) else value for key, value in saved.items()})
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in saved.items()}
+    return Plan(**values)

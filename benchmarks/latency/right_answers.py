@@ -1,4 +1,4 @@
-"""Whether an answer is the arm's own: what each composition answers to each prompt of the pool, asked for alone.
+"""Whether an answer is the arm's own: what each composition answers to each prompt of the pool, alone.
 
 Two almost equally likely tokens may come either way when others are in the batch, so an answer is held to the
 expected one up to the first token that was a near tie.

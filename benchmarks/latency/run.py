@@ -4,7 +4,6 @@ import asyncio
 import random
 import sys
 import tempfile
-from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -41,7 +40,7 @@ class Where:
 
 
 def measure(plan: Plan, where: Where, told: Told) -> dict[str, Any]:
-    """The result's JSON. Raises LoraComposeError for servers that do not get ready or refuse what is needed."""
+    """The result's JSON. Raises LoraComposeError for a server that does not get ready or refuses a request."""
     began = perf_counter()
     with ExitStack() as stack:
         if where.url is not None:
@@ -96,7 +95,7 @@ async def _measure(
 
 
 def _vocabulary(targets: Targets) -> list[int]:
-    """Ordinary tokens of the model, as its tokenizer makes them of random words; specials are not among them."""
+    """Ordinary tokens of the model: what its tokenizer makes of random words; specials are not among them."""
     text = random_text(random.Random(0), VOCABULARY_CHARS)
     with Client(targets.urls["lora-compose"], targets.api_key) as client:
         return client.tokenize(targets.base, text)
@@ -107,5 +106,3 @@ def _memory(targets: Targets) -> list[dict[str, Any]]:
     with Client(targets.urls["lora-compose"], targets.api_key) as client:
         resident = client.residency()["host"]["adapters"]
     return [{key: one[key] for key in ("id", "bytes", "prepare_seconds")} for one in resident]
-
-

@@ -35,7 +35,7 @@ class Row:
     ids: list[int] = field(default_factory=list)
     """The answer's tokens, where the server tells them."""
     failure: str | None = None
-    """`http_<status>`, a transport error's class, `wrong_length`, `wrong_answer`, `cut_stream`, `error_event`."""
+    """`http_<status>`, a transport error's class, `wrong_length`, `wrong_answer`, `cut_stream`, …"""
 
 
 @dataclass(frozen=True)
@@ -109,9 +109,7 @@ async def _stream(
             if not response.is_success:
                 row.failure = f"http_{response.status_code}"
                 return
-            async for line in response.aiter_lines():
-                if line:
-                    lines.append((now(), line))
+            lines += [(now(), line) async for line in response.aiter_lines() if line]
     except httpx.HTTPError as error:
         row.failure = type(error).__name__
     finally:

@@ -30,7 +30,7 @@ def stalls(rows: Sequence[dict[str, Any]]) -> list[Stall]:
     typical = max(median(after - before for before, after in pairwise(arrivals)), 1e-6)
     least = max(SHORTEST, TIMES_TYPICAL * typical, 2 * median(waits))
     found = []
-    # A standstill ends with a token; it begins at the token before, or when the first request was sent after it.
+    # A standstill ends with a token; it begins at the one before, or when the first request came after it.
     sends = sorted(row["sent"] for row in rows)
     for before, after in pairwise([min(sends), *arrivals]):
         if after - before < least:

@@ -1,4 +1,4 @@
-"""The servers of a run: one that is up already, or ours, stock vLLM and transformers + PEFT started for it."""
+"""The servers of a run: one that is up, or ours, stock vLLM and transformers + PEFT started for it."""
 
 import json
 import sys
@@ -72,7 +72,9 @@ def sum_name(members: Sequence[str]) -> str:
     return "-".join(member.partition("@")[0] for member in members)
 
 
-def running_targets(url: str, names: Sequence[str], plan: Plan, api_key: str | None, may_fuse: bool) -> Targets:
+def running_targets(
+    url: str, names: Sequence[str], plan: Plan, api_key: str | None, may_fuse: bool
+) -> Targets:
     """A server that is up, with the adapters it has. Nothing is registered, and fused only if allowed."""
     with Client(url, api_key) as client:
         base = client.models()[0]["id"]

@@ -32,7 +32,8 @@ async def timeline(
     """Rows, events and samples of the server's counters, in seconds since it began."""
     draw = random.Random(f"{seed}/timeline")
     ids = [one["id"] for one in targets.adapters]
-    sendings, due = [], draw.expovariate(rate)
+    sendings: list[Sending] = []
+    due = draw.expovariate(rate)
     while due < seconds:
         pair = "+".join(draw.sample(ids, min(2, len(ids))))
         prompt = draw.choices(vocabulary, k=16)
@@ -99,7 +100,11 @@ async def _happen(targets: Targets, seconds: float, began: float, events: list[E
         await asyncio.sleep(max(0.0, began + share * seconds - perf_counter()))
         start = perf_counter() - began
         await _in_thread(act)
-        events.append({"t": round(start, 6), "seconds": round(perf_counter() - began - start, 6), "what": what})
+        events.append({
+            "t": round(start, 6),
+            "seconds": round(perf_counter() - began - start, 6),
+            "what": what,
+        })
 
 
 def _in_thread(act: Callable[[], None]) -> Awaitable[None]:

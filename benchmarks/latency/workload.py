@@ -14,7 +14,7 @@ from benchmarks.latency.skew import spread_over
 
 @dataclass(frozen=True)
 class Planned:
-    """One request: which composition, which prompt of the pool, and the second it is due (0 in a closed loop)."""
+    """One request: which composition, which prompt of the pool, the second it is due (0 in a closed loop)."""
 
     composition: int
     prompt: int
