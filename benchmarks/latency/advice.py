@@ -120,8 +120,8 @@ def _about_merge(document: dict[str, Any], cell: str, merged: str, stack: str) -
     off = max(one["mean_abs_logprob"] for one in document["differences"] if one["arm"] == merged)
     gains = f"saves {1000 * saved.median:.2f} ms a request" if saved.low > 0 else "is not measurably faster"
     return (
-        f"Merging ({document['plan']['merge']}) {gains}, and answers {100 * same:.0f} % of the prompts as the "
-        f"exact stack does; each token's log-probability is off by {off:.2g} nats in the mean."
+        f"Merging ({document['plan']['merge']}) {gains}, and answers {100 * same:.0f} % of the prompts as "
+        f"the exact stack does; each token's log-probability is off by {off:.2g} nats in the mean."
     )
 
 

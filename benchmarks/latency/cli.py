@@ -90,8 +90,8 @@ def serve(
     """Measure latency and throughput of every way to serve some adapters, in one run.
 
     **Arms**: `base`, `single` (one adapter), `stack:K`, `merge:K`, `fused:K` (folded into the base),
-    `residual:K` (the base's own requests while K are fused), `vllm:K` (stock vLLM) and `peft:K` (transformers +
-    PEFT), both with the exact sum of K adapters as one.
+    `residual:K` (the base's own requests while K are fused), `vllm:K` (stock vLLM) and `peft:K` (transformers
+    + PEFT), both with the exact sum of K adapters as one.
 
     **Closed loops** keep so many requests in flight and say what the machine can do; **open loops** send at
     random moments, whatever the server does, and say how long people wait. Arms take turns, and each is held
@@ -99,7 +99,7 @@ def serve(
 
     - `lora-compose bench serve --quick`
     - `lora-compose bench serve --url http://127.0.0.1:8000 --adapters sql,polite --arms stack:2,merge:2`
-    - `lora-compose bench serve --model org/model --adapter-root ./adapters --adapters a,b,c,d --html page.html`
+    - `lora-compose bench serve --model org/model --adapter-root ./adapters --adapters a,b,c,d`
     - `lora-compose bench serve --ranks 8,32,128`
 
     Every other option is vLLM's, and goes to the servers that are started. Exit code 1: a request failed.

@@ -105,7 +105,7 @@ def _paid(what: str, once: float, each: Spread | None) -> Crossover | None:
 
 
 def _share(document: Document, cell: str, arms: tuple[str, str, str]) -> Crossover | None:
-    """Others pay for what is fused: they are served as differences. Break-even: c / (c + g) of the requests."""
+    """Others pay for what is fused, being served as differences. Break-even: c / (c + g) of the requests."""
     fused, stack, residual = arms
     gain = seconds_saved(document, cell, stack, fused)
     cost = seconds_saved(document, cell, residual, "base")

@@ -16,11 +16,12 @@ from benchmarks.client import open_client
 from benchmarks.latency.arms import EXACT, FUSED, Arm, Serves
 from benchmarks.latency.differences import Exact, difference, exactly
 from benchmarks.latency.plan import Cell, Plan
+from benchmarks.latency.prompts import Words, prompt_pool
 from benchmarks.latency.right_answers import Expected, ask_alone
 from benchmarks.latency.sender import Row, Sending, send_pass
 from benchmarks.latency.switching import fused
 from benchmarks.latency.targets import Targets
-from benchmarks.latency.workload import body, planned, prompt_pool, workload_digest
+from benchmarks.latency.workload import body, planned, workload_digest
 
 OPEN_LOOP_CONNECTIONS = 512
 CALIBRATION_SHARES = (0.3, 0.6, 0.9)
@@ -40,6 +41,8 @@ class Measured:
     cold: list[dict[str, Any]] = field(default_factory=list)
     switches: list[dict[str, Any]] = field(default_factory=list)
     differences: list[dict[str, Any]] = field(default_factory=list)
+    unlike_base: list[dict[str, Any]] = field(default_factory=list)
+    """How many prompts each composition answers otherwise than the base: what a mix-up would show by."""
     loads: list[tuple[float, float, float]] = field(default_factory=list)
     truncated: bool = False
     """Whether --max-seconds ended it early."""
@@ -66,9 +69,9 @@ class Measuring:
         """With the rates that calibration found."""
         return self.measured.plan
 
-    async def run(self, vocabulary: Sequence[int]) -> Measured:
+    async def run(self, words: Words) -> Measured:
         """Everything but the timeline."""
-        self._pool = prompt_pool(self.plan, vocabulary)
+        self._pool = prompt_pool(self.plan, words)
         arms = [arm for arm in self.plan.all_arms if arm.name not in self._targets.skipped]
         for arm in [*arms, *self.plan.heat_arms]:
             if arm.kind not in FUSED:
@@ -108,6 +111,7 @@ class Measuring:
                 found = await difference(self._clients["lora-compose"], model, self._pool, own, exact)
                 self.measured.differences.append({"arm": arm.name, "model": model, **found})
             self._expected[arm.name, members] = expected
+            self._note_unlike_base(arm, model, expected)
 
     async def _first_use(self, arm: Arm, model: str) -> None:
         """Twice the same: the first has all that a composition needs once in it."""
@@ -138,6 +142,12 @@ class Measuring:
         if key not in self._expected:
             self._expected[key] = await ask_alone(witness, name, self._pool, self.plan.output_tokens)
         return self._expected[key]
+
+    def _note_unlike_base(self, arm: Arm, model: str, expected: Sequence[Expected]) -> None:
+        base = next(iter(self._expected.values()))  # the first that was asked
+        if arm.members and arm.kind != "residual":
+            unlike = sum(not one.accepts(own.ids) for one, own in zip(expected, base, strict=True))
+            self.measured.unlike_base.append({"arm": arm.name, "model": model, "prompts": unlike})
 
     async def _exactly(self, members: tuple[str, ...]) -> Exact:
         """What the exact stack of `members` says; asked for once, before anything is fused."""

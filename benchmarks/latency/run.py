@@ -1,7 +1,6 @@
 """A whole run, from servers to the result's JSON."""
 
 import asyncio
-import random
 import sys
 import tempfile
 from contextlib import ExitStack
@@ -16,14 +15,13 @@ import httpx
 from adapters.client import Client
 from benchmarks.latency.measuring import Measured, Told, measuring
 from benchmarks.latency.plan import Plan
+from benchmarks.latency.prompts import Words, words_of
 from benchmarks.latency.targets import Targets, running_targets, started_targets
 from benchmarks.latency.timeline import RATE_SHARE, timeline
 from benchmarks.machine import describe
 from benchmarks.servers import ENVIRONMENT, server_environment
-from benchmarks.workload import prompt as random_text
 
 SCHEMA = "lora-compose-bench/1"
-VOCABULARY_CHARS = 4000
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,7 @@ class Where:
 
 
 def measure(plan: Plan, where: Where, told: Told) -> dict[str, Any]:
-    """The result's JSON. Raises LoraComposeError for a server that does not get ready or refuses a request."""
+    """The result's JSON. Raises LoraComposeError for a server that gets not ready or refuses a request."""
     began = perf_counter()
     with ExitStack() as stack:
         if where.url is not None:
@@ -51,8 +49,9 @@ def measure(plan: Plan, where: Where, told: Told) -> dict[str, Any]:
             targets = stack.enter_context(
                 started_targets(plan, where.model, where.root, where.names, home, where.options)
             )
-        vocabulary = _vocabulary(targets)
-        measured, line = asyncio.run(_measure(plan, targets, vocabulary, told))
+        with Client(targets.urls["lora-compose"], targets.api_key) as client:
+            words = words_of(client, targets.base)
+        measured, line = asyncio.run(_measure(plan, targets, words, told))
         memory = _memory(targets)
     return {
         "schema": SCHEMA,
@@ -74,31 +73,23 @@ def measure(plan: Plan, where: Where, told: Told) -> dict[str, Any]:
         "cold": measured.cold,
         "switches": measured.switches,
         "differences": measured.differences,
+        "unlike_base": measured.unlike_base,
         "memory": memory,
         "timeline": line,
     }
 
 
 async def _measure(
-    plan: Plan, targets: Targets, vocabulary: list[int], told: Told
+    plan: Plan, targets: Targets, words: Words, told: Told
 ) -> tuple[Measured, dict[str, Any] | None]:
     async with measuring(targets, plan, told) as run:
-        measured = await run.run(vocabulary)
+        measured = await run.run(words)
         if not plan.timeline_seconds or targets.root is None or not measured.plan.rates:
             return measured, None
         told(run.steps(), run.steps(), "timeline")
         rate = RATE_SHARE * max(measured.plan.rates)
         async with httpx.AsyncClient(base_url=targets.urls["lora-compose"], timeout=120) as client:
-            return measured, await timeline(
-                client, targets, plan.timeline_seconds, rate, vocabulary, plan.seed
-            )
-
-
-def _vocabulary(targets: Targets) -> list[int]:
-    """Ordinary tokens of the model: what its tokenizer makes of random words; specials are not among them."""
-    text = random_text(random.Random(0), VOCABULARY_CHARS)
-    with Client(targets.urls["lora-compose"], targets.api_key) as client:
-        return client.tokenize(targets.base, text)
+            return measured, await timeline(client, targets, plan.timeline_seconds, rate, words, plan.seed)
 
 
 def _memory(targets: Targets) -> list[dict[str, Any]]:

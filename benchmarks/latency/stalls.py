@@ -35,8 +35,13 @@ def stalls(rows: Sequence[dict[str, Any]]) -> list[Stall]:
     for before, after in pairwise([min(sends), *arrivals]):
         if after - before < least:
             continue
-        waiting = [row for row in rows if row["sent"] < after and row["ended"] > before]
+        waiting = [row for row in rows if row["sent"] < after and _last_token(row) > before]
         start = max(before, min((row["sent"] for row in waiting), default=after))
         if waiting and after - start >= least:
             found.append(Stall(start, after - start, len(waiting)))
     return found
+
+
+def _last_token(row: dict[str, Any]) -> float:
+    """After it nothing was waited for, though the stream's end may have come later."""
+    return float(row["times"][-1] if row["times"] else row["ended"])

@@ -64,6 +64,11 @@ def doubts(document: dict[str, Any], found: Findings) -> list[str]:
     """Everything that makes the numbers doubtful, one a line."""
     lines = [f"{one.cell}, {one.arm}: {flag}" for one in found.all for flag in one.flags]
     lines += [f"{arm} was left out: {why}" for arm, why in document["skipped"].items()]
+    lines += [
+        f"{one['arm']}: answers no prompt otherwise than the base, so a mix-up with it would not show"
+        for one in document["unlike_base"]
+        if not one["prompts"]
+    ]
     if document["truncated"]:
         lines.append("--max-seconds ended the run before every repeat was measured")
     return lines
@@ -74,7 +79,7 @@ def markdown(document: dict[str, Any], found: Findings, advice: str, points: Seq
     machine = document["machine"]
     lines = [
         f"`{document['base']}` on {machine['cpus']} x {machine['cpu']}, {document['created']}, commit "
-        f"{(machine['commit'] or 'unknown')[:10]}; medians; a dash stands for a percentile of too few samples.",
+        f"{(machine['commit'] or 'unknown')[:10]}; medians; a dash is a percentile of too few samples.",
         "",
         *advice.splitlines(),
     ]

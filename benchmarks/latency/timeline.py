@@ -16,6 +16,7 @@ from adapters.client import Client
 from benchmarks.counters import counters
 from benchmarks.latency.combined import write_random
 from benchmarks.latency.measuring import written
+from benchmarks.latency.prompts import Words
 from benchmarks.latency.sender import Sending, send_pass
 from benchmarks.latency.targets import Targets
 from benchmarks.latency.workload import body
@@ -27,7 +28,7 @@ Event = dict[str, Any]
 
 
 async def timeline(
-    client: httpx.AsyncClient, targets: Targets, seconds: float, rate: float, vocabulary: list[int], seed: int
+    client: httpx.AsyncClient, targets: Targets, seconds: float, rate: float, words: Words, seed: int
 ) -> dict[str, Any]:
     """Rows, events and samples of the server's counters, in seconds since it began."""
     draw = random.Random(f"{seed}/timeline")
@@ -36,7 +37,7 @@ async def timeline(
     due = draw.expovariate(rate)
     while due < seconds:
         pair = "+".join(draw.sample(ids, min(2, len(ids))))
-        prompt = draw.choices(vocabulary, k=16)
+        prompt = draw.choices(words.vocabulary, k=16)
         sendings.append(Sending(0, 0, due, body(pair, prompt, 16, f"timeline-{seed}-{len(sendings)}")))
         due += draw.expovariate(rate)
     began = perf_counter()
@@ -74,7 +75,7 @@ async def _happen(targets: Targets, seconds: float, began: float, events: list[E
 
     def first_answer() -> None:
         with httpx.Client(base_url=url, timeout=60) as client:
-            asked = {"model": NEW, "prompt": [5, 6, 7], "max_tokens": 1}
+            asked = {"model": NEW, "prompt": "a", "max_tokens": 1}
             client.post("/v1/completions", json=asked).raise_for_status()
 
     def fuse() -> None:

@@ -36,12 +36,6 @@ def planned(plan: Plan, cell: Cell, repeat: int) -> list[Planned]:
     return found
 
 
-def prompt_pool(plan: Plan, vocabulary: Sequence[int]) -> list[list[int]]:
-    """Prompts of exactly `prompt_tokens` tokens, drawn from ordinary tokens of the model."""
-    draw = random.Random(f"{plan.seed}/prompts")
-    return [draw.choices(vocabulary, k=plan.prompt_tokens) for _ in range(plan.pool)]
-
-
 def workload_digest(plan: Plan, pool: Sequence[Sequence[int]]) -> str:
     """sha256 of everything that is sent: two runs with the same one asked for the same."""
     passes = [
