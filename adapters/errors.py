@@ -43,5 +43,9 @@ class Unservable(LoraComposeError):
     """A well-formed composition this server cannot serve, such as too high a rank (HTTP 422)."""
 
 
+class Busy(LoraComposeError):
+    """Something that has to wait until the server is less busy (HTTP 503)."""
+
+
 class StorageUnavailable(LoraComposeError):
     """The registry's disk or database cannot be read or written now (HTTP 503)."""

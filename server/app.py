@@ -14,6 +14,7 @@ from starlette.routing import BaseRoute, Route
 from adapters.registry import Registry
 from server import (
     adapters_api,
+    benchmarks_api,
     compositions_api,
     fusion_api,
     lora_adapter_api,
@@ -22,6 +23,7 @@ from server import (
     residency_api,
 )
 from server.auth import AuthMiddleware
+from server.benchmark_runs import Benchmarks
 from server.engine.launch import Engine
 from server.errors import EXCEPTION_HANDLERS
 from server.fusion import Fusion
@@ -50,6 +52,7 @@ class Parts(TypedDict):
     registration: Registration
     removal: Removal
     metrics: Metrics
+    benchmarks: Benchmarks
 
 
 def create_app(parts: Parts, api_keys: tuple[str, ...]) -> Starlette:
@@ -58,7 +61,7 @@ def create_app(parts: Parts, api_keys: tuple[str, ...]) -> Starlette:
         routes=[*generating_routes(parts), *_routes()],
         middleware=[
             Middleware(RequestIdMiddleware),
-            *([Middleware(AuthMiddleware, api_keys)] if api_keys else []),
+            *([Middleware(AuthMiddleware, api_keys, parts["benchmarks"].traffic)] if api_keys else []),
         ],
         exception_handlers=EXCEPTION_HANDLERS,
         lifespan=_lifespan(parts),
@@ -71,7 +74,7 @@ def generating_routes(parts: Parts) -> list[BaseRoute]:
     """vLLM's routes, each behind the composition."""
     engine = parts["engine"]
     composing = (parts["resolver"], parts["merges"], parts["residency"], parts["fusion"])
-    shared = (engine.app, engine.base, *composing, parts["metrics"])
+    shared = (engine.app, engine.base, *composing, parts["metrics"], parts["benchmarks"].traffic)
     with_weights = Generation(*shared)
     by_name = Generation(*shared, needs_weights=False)
     return [
@@ -88,6 +91,7 @@ def _routes() -> list[BaseRoute]:
         *lora_adapter_api.ROUTES,
         *residency_api.ROUTES,
         *fusion_api.ROUTES,
+        *benchmarks_api.ROUTES,
         *probes.ROUTES,
     ]
 

@@ -24,6 +24,7 @@ STATUS: dict[type[errors.LoraComposeError], int] = {
     errors.Conflict: 409,
     errors.AdapterRejected: 422,
     errors.Unservable: 422,
+    errors.Busy: 503,
     errors.StorageUnavailable: 503,
 }
 TYPES = {

@@ -20,6 +20,7 @@ from server.metrics import Metrics
 from server.request_body import read_object
 from server.residency import Residency
 from server.resolver import Pinned, Resolver
+from server.traffic import Traffic
 from server.vllm_errors import translate_errors
 
 COMPOSITION_HEADER = b"x-lora-composition"
@@ -36,6 +37,7 @@ class Generation:
     residency: Residency
     fusion: Fusion
     metrics: Metrics
+    traffic: Traffic
     needs_weights: bool = True
     """False where only names matter (`/tokenize`): then nothing is made resident, and vLLM sees the base."""
 
@@ -45,7 +47,7 @@ class Generation:
         pinned = None if asked is None else self.resolver.pin(asked)
         name = self.base if pinned is None else pinned.name
         watched = _Watched(send, name)
-        with self.metrics.in_flight.track_inprogress():
+        with self.metrics.in_flight.track_inprogress(), self.traffic.counted(scope):
             async with AsyncExitStack() as stack:
                 servable = None
                 if pinned is not None and self.needs_weights:

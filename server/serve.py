@@ -9,6 +9,7 @@ import signal
 from argparse import Namespace
 from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from socket import socket
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -22,6 +23,8 @@ from adapters.base_shapes import BaseShapes
 from adapters.registry import Registry
 from server.app import Parts, create_app
 from server.auto_fuse import AutoFuse
+from server.benchmark_runs import Benchmarks
+from server.benchmark_runs import Limits as BenchmarkLimits
 from server.config import EMBEDDED_OPTIONS, ServerConfig
 from server.engine.launch import Engine, launch, parse_vllm_args, set_environment
 from server.fusion import Fusion
@@ -31,6 +34,7 @@ from server.registration import Registration
 from server.removal import Removal
 from server.residency import Residency
 from server.resolver import Resolver
+from server.traffic import Traffic
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +77,7 @@ async def _serve(config: ServerConfig, args: Namespace, registry: Registry) -> N
     async with launch(args) as engine, assemble(config, engine, registry) as parts:
         app = create_app(parts, config.api_keys)
         server = Server(
+            parts["benchmarks"],
             uvicorn.Config(
                 app,
                 host=config.host,
@@ -80,7 +85,7 @@ async def _serve(config: ServerConfig, args: Namespace, registry: Registry) -> N
                 access_log=False,
                 log_level="warning",
                 timeout_graceful_shutdown=DRAIN_SECONDS,
-            )
+            ),
         )
         # vLLM's error handler stops the server it finds here when its engine has died.
         engine.app.state.server = server
@@ -105,6 +110,9 @@ async def assemble(config: ServerConfig, engine: Engine, registry: Registry) -> 
     changed()
     with Merges(registry, engine.base, metrics) as merges:
         fusion = Fusion(engine, residency, metrics)
+        # Half of what has a slot of its own: beyond that, more requests mean longer answers for all.
+        limits = BenchmarkLimits(in_flight=max(1, engine.slots // 2))
+        benchmarks = Benchmarks(config.data_dir / "benchmarks", Traffic(), limits)
         parts = Parts(
             engine=engine,
             registry=registry,
@@ -125,8 +133,10 @@ async def assemble(config: ServerConfig, engine: Engine, registry: Registry) -> 
             ),
             removal=Removal(registry, resolver, residency, metrics),
             metrics=metrics,
+            benchmarks=benchmarks,
         )
         async with AsyncExitStack() as stack:
+            stack.push_async_callback(benchmarks.close)
             if config.auto_fuse:
                 auto_fuse = AutoFuse(engine, fusion, resolver, merges, metrics, config.fuse_settings)
                 await stack.enter_async_context(_running(auto_fuse.run()))
@@ -147,6 +157,16 @@ async def _running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
 
 class Server(uvicorn.Server):
     """uvicorn, ending with exit code 0 when it is asked to end."""
+
+    def __init__(self, benchmarks: Benchmarks, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._benchmarks = benchmarks
+
+    @override
+    async def shutdown(self, sockets: list[socket] | None = None) -> None:
+        """The benchmark goes first: the drain would wait for requests it keeps sending."""
+        await self._benchmarks.close()
+        await super().shutdown(sockets)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

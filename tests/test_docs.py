@@ -9,6 +9,7 @@ from adapters.fuse_settings import Settings
 from adapters.method_options import METHOD_NAMES
 from server import (
     adapters_api,
+    benchmarks_api,
     compositions_api,
     fusion_api,
     lora_adapter_api,
@@ -47,6 +48,7 @@ def test_every_method_is_in_the_readme() -> None:
 def test_every_path_of_the_operator_s_table_exists() -> None:
     modules = (
         adapters_api,
+        benchmarks_api,
         compositions_api,
         fusion_api,
         lora_adapter_api,
