@@ -100,6 +100,20 @@ class Client:
         reply = self._call("POST", "/v1/chat/completions", json=body)
         return str(reply["choices"][0]["message"]["content"] or "")
 
+    def tokenize(self, model: str, text: str) -> list[int]:
+        """The ids of a text's tokens, without special ones."""
+        body = {"model": model, "prompt": text, "add_special_tokens": False}
+        return list(self._call("POST", "/tokenize", json=body)["tokens"])
+
+    def tokenize_chat(self, model: str, text: str) -> list[int]:
+        """The ids of what the model reads when a user says `text`: the chat template's and the text's."""
+        body = {"model": model, "messages": [{"role": "user", "content": text}]}
+        return list(self._call("POST", "/tokenize", json=body)["tokens"])
+
+    def residency(self) -> Json:
+        """Which adapters are where, by the books and by the workers."""
+        return self._call("GET", "/v1/residency")
+
     def fusion(self) -> Json:
         """What is fused into the base, and how far a switch is."""
         return self._call("GET", "/v1/fusion")

@@ -1,8 +1,7 @@
-"""`python -m benchmarks.synthetic DIR`: a base of 27 M random parameters and eight adapters of rank 16, to
-measure on.
+"""`python -m benchmarks.synthetic DIR`: a base of random parameters and eight adapters of rank 16.
 
-Random weights decode as fast as trained ones. `DIR/base` and `DIR/adapters` fit the options of
-`python -m benchmarks.throughput --model DIR/base --adapter-root DIR/adapters --adapters s0,s1,...`.
+To measure on: random weights decode as fast as trained ones. `DIR/base` and `DIR/adapters` fit the options of
+`lora-compose bench serve --model DIR/base --adapter-root DIR/adapters --adapters s0,s1,...`.
 """
 
 import shutil
@@ -18,26 +17,47 @@ from benchmarks.servers import EMBEDDED_BASE
 
 ADAPTERS = 8
 RANK = 16
-SHAPE = LlamaConfig(
-    vocab_size=4096,
-    hidden_size=512,
-    intermediate_size=1376,
-    num_hidden_layers=8,
-    num_attention_heads=8,
-    num_key_value_heads=8,
-    max_position_embeddings=2048,
-    tie_word_embeddings=True,
-    bos_token_id=1,
-    eos_token_id=2,
-    pad_token_id=0,
-)
+SHAPES = {
+    "27M": {
+        "hidden_size": 512,
+        "intermediate_size": 1376,
+        "num_hidden_layers": 8,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 8,
+    },
+    "316M": {
+        "hidden_size": 1024,
+        "intermediate_size": 2816,
+        "num_hidden_layers": 26,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 8,
+    },
+}
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
-def synthetic(directory: Annotated[Path, typer.Argument(help="Made, and filled.")]) -> None:
+def shape(name: str) -> LlamaConfig:
+    """A Llama of that size, with the testbed's special tokens."""
+    return LlamaConfig(
+        **SHAPES[name],
+        vocab_size=4096,
+        max_position_embeddings=2048,
+        tie_word_embeddings=True,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=0,
+    )
+
+
+def synthetic(
+    directory: Annotated[Path, typer.Argument(help="Made, and filled.")],
+    size: Annotated[str, typer.Option(help=f"One of {', '.join(SHAPES)}.")] = "27M",
+) -> None:
     """Write the base and its adapters."""
+    if size not in SHAPES:
+        raise typer.BadParameter(f"{size} is none of {', '.join(SHAPES)}", param_hint="--size")
     torch.manual_seed(0)
-    base = LlamaForCausalLM(SHAPE)
+    base = LlamaForCausalLM(shape(size))
     base.save_pretrained(directory / "base")
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         if (EMBEDDED_BASE / name).exists():

@@ -1,0 +1,241 @@
+"""`lora-compose bench`: what base, one adapter, stacks, merges and fusing cost here, and which to choose."""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from adapters.cli_options import ApiKey
+from benchmarks.latency.plan import Plan
+
+DEFAULTS = Plan()
+VLLM_OPTIONS = {"allow_extra_args": True, "ignore_unknown_options": True}
+ADAPTERS = "roll,upper,polite,dbl,code,wrap,okay,bang"
+EMBEDDED = "the embedded base"
+
+app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode="markdown", help="Measure serving, and say which way to serve."
+)
+
+
+@app.command(context_settings=VLLM_OPTIONS)
+def serve(
+    context: typer.Context,
+    quick: Annotated[bool, typer.Option("--quick", help="A look, in under five minutes.")] = False,
+    url: Annotated[
+        str | None, typer.Option(help="Measure this running server; without, servers are started.")
+    ] = None,
+    model: Annotated[str, typer.Option(help="The base to serve.", metavar="MODEL")] = EMBEDDED,
+    adapter_root: Annotated[
+        Path | None, typer.Option(help="Where adapters lie, each in a directory of its name.", metavar="DIR")
+    ] = None,
+    adapters: Annotated[
+        str | None, typer.Option(help="Their names, comma between.", show_default=False)
+    ] = None,
+    arms: Annotated[str, typer.Option(help="What is compared, comma between.")] = DEFAULTS.arms,
+    concurrency: Annotated[str, typer.Option(help="Requests in flight of each closed loop.")] = "1,8",
+    rates: Annotated[
+        str,
+        typer.Option(
+            help="Requests a second of each open loop. Without: 0.3, 0.6 and 0.9 of what the base can do.",
+            show_default=False,
+        ),
+    ] = "",
+    requests: Annotated[int, typer.Option(help="Of one pass over an arm.")] = DEFAULTS.requests,
+    repeats: Annotated[int, typer.Option(help="Passes over each arm at each load.")] = DEFAULTS.repeats,
+    prompt_tokens: Annotated[
+        int, typer.Option(help="Exact length of every prompt.")
+    ] = DEFAULTS.prompt_tokens,
+    output_tokens: Annotated[
+        int, typer.Option(help="Exact length of every answer.")
+    ] = DEFAULTS.output_tokens,
+    compositions: Annotated[
+        int, typer.Option(help="Different compositions an arm's requests are spread over.")
+    ] = DEFAULTS.compositions,
+    skew: Annotated[str, typer.Option(help="identical, uniform, zipf:S or distinct.")] = DEFAULTS.skew,
+    burstiness: Annotated[
+        float, typer.Option(help="Of open loops: 1 is Poisson, below 1 comes in bursts.")
+    ] = DEFAULTS.burstiness,
+    merge: Annotated[str, typer.Option(help="Method of merge arms, with options.")] = DEFAULTS.merge,
+    goodput: Annotated[str, typer.Option(help="Objectives in ms, as vLLM's: ttft, tpot, e2el.")] = ",".join(
+        DEFAULTS.goodput
+    ),
+    ranks: Annotated[
+        str, typer.Option(help="Ranks of generated adapters for a heat map of stacking.", show_default=False)
+    ] = "",
+    timeline_seconds: Annotated[
+        float, typer.Option(help="Traffic while adapters come and a stack is fused; 0: none.")
+    ] = DEFAULTS.timeline_seconds,
+    max_seconds: Annotated[
+        float | None, typer.Option(help="Begin no pass after this.", show_default=False)
+    ] = None,
+    allow_fuse: Annotated[bool, typer.Option(help="With --url: it may fuse for everybody.")] = False,
+    seed: Annotated[int, typer.Option(help="Of prompts, times and compositions.")] = DEFAULTS.seed,
+    output: Annotated[Path, typer.Option(help="The result, each request included.", metavar="FILE")] = Path(
+        "bench.json"
+    ),
+    html: Annotated[
+        Path | None, typer.Option(help="Also the report as a page.", metavar="FILE", show_default=False)
+    ] = None,
+    markdown: Annotated[
+        Path | None, typer.Option(help="Also the report as Markdown.", metavar="FILE", show_default=False)
+    ] = None,
+    progress: Annotated[str, typer.Option(help="bar, or json: a line for each step on stdout.")] = "bar",
+    api_key: ApiKey = None,
+) -> None:
+    """Measure latency and throughput of every way to serve some adapters, in one run.
+
+    **Arms**: `base`, `single` (one adapter), `stack:K`, `merge:K`, `fused:K` (folded into the base),
+    `residual:K` (the base's own requests while K are fused), `vllm:K` (stock vLLM) and `peft:K` (transformers
+    + PEFT), both with the exact sum of K adapters as one.
+
+    **Closed loops** keep so many requests in flight and say what the machine can do; **open loops** send at
+    random moments, whatever the server does, and say how long people wait. Arms take turns, and each is held
+    against the base within one repeat. A wrong answer is a failure, not a fast success.
+
+    - `lora-compose bench serve --quick`
+    - `lora-compose bench serve --url http://127.0.0.1:8000 --adapters sql,polite --arms stack:2,merge:2`
+    - `lora-compose bench serve --model org/model --adapter-root ./adapters --adapters a,b,c,d`
+    - `lora-compose bench serve --ranks 8,32,128`
+
+    Every other option is vLLM's, and goes to the servers that are started. Exit code 1: a request failed.
+    """
+    from adapters.errors import LoraComposeError
+    from benchmarks.latency.report import write_reports
+    from benchmarks.latency.run import Where, measure
+    from benchmarks.servers import EMBEDDED_ADAPTERS, EMBEDDED_BASE
+
+    try:
+        plan = Plan(
+            arms=arms,
+            concurrency=tuple(int(value) for value in _listed(concurrency)),
+            rates=tuple(float(value) for value in _listed(rates)),
+            requests=requests,
+            repeats=repeats,
+            prompt_tokens=prompt_tokens,
+            output_tokens=output_tokens,
+            compositions=compositions,
+            skew=skew,
+            burstiness=burstiness,
+            merge=merge,
+            goodput=tuple(_listed(goodput)),
+            ranks=tuple(int(value) for value in _listed(ranks)),
+            timeline_seconds=timeline_seconds,
+            max_seconds=max_seconds,
+            seed=seed,
+        )
+    except (ValueError, LoraComposeError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2) from error
+    where = Where(
+        url,
+        tuple(_listed(adapters if adapters is not None else ("" if url else ADAPTERS))),
+        str(EMBEDDED_BASE) if model == EMBEDDED else model,
+        adapter_root or EMBEDDED_ADAPTERS,
+        tuple(context.args),
+        api_key,
+        allow_fuse,
+    )
+    with _told(progress) as told:
+        document = measure(plan.quick() if quick else plan, where, told)
+    output.write_text(json.dumps(document) + "\n")
+    found = write_reports(document, html, markdown, quiet=progress == "json")
+    typer.echo(f"wrote {output}", err=True)
+    raise typer.Exit(1 if found.failed else 0)
+
+
+Result = Annotated[Path, typer.Argument(help="Written by `bench serve`.", metavar="FILE")]
+
+
+@app.command()
+def report(
+    result: Result,
+    html: Annotated[Path | None, typer.Option(help="Write the page.", metavar="FILE")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="Write it as Markdown.", metavar="FILE")] = None,
+) -> None:
+    """Make the tables, the page and the advice again from a result.
+
+    - `lora-compose bench report bench.json --html report.html`
+    """
+    from benchmarks.latency.report import read_result, write_reports
+
+    write_reports(read_result(result), html, markdown, quiet=False)
+
+
+@app.command()
+def advise(
+    result: Result,
+    share: Annotated[
+        float, typer.Option(min=0, max=1, help="Of all requests, that the hottest composition gets.")
+    ] = 0.5,
+    requests: Annotated[
+        int, typer.Option(min=1, help="It gets before its adapters or weights change.")
+    ] = 10_000,
+    accept_loss: Annotated[
+        bool, typer.Option("--accept-loss", help="Answers may differ from the exact stack's.")
+    ] = False,
+) -> None:
+    """Say which way to serve these adapters under this traffic, what it costs, and where it would flip.
+
+    - `lora-compose bench advise bench.json --share 0.8 --requests 100000`
+    """
+    from benchmarks.latency.advice import Traffic
+    from benchmarks.latency.advice import advise as advice_of
+    from benchmarks.latency.findings import findings
+    from benchmarks.latency.report import read_result
+
+    document = read_result(result)
+    advice = advice_of(document, findings(document), Traffic(share, requests, accept_loss))
+    typer.echo(advice.text)
+    raise typer.Exit(0 if advice.way else 1)
+
+
+@app.command()
+def compare(
+    first: Result,
+    second: Result,
+    least: Annotated[float, typer.Option(min=0, help="Changes smaller than this share are none.")] = 0.05,
+) -> None:
+    """Say what changed between two results beyond noise. Exit code 1: something did, for CI.
+
+    Ratios to the base are compared, so a slower machine is no change.
+
+    - `lora-compose bench compare before.json after.json --least 0.03`
+    """
+    from rich.console import Console
+
+    from benchmarks.latency.comparison import compare as comparison_of
+    from benchmarks.latency.comparison_table import comparison_table
+    from benchmarks.latency.report import read_result
+
+    found = comparison_of(read_result(first), read_result(second), least)
+    Console().print(comparison_table(found))
+    for failure in found.failures:
+        typer.echo(f"new: {failure}")
+    typer.echo("changed" if found.is_changed else "no change")
+    raise typer.Exit(1 if found.is_changed else 0)
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+@contextmanager
+def _told(progress: str) -> Iterator[Any]:
+    if progress == "json":
+        yield lambda done, total, what: print(  # noqa: T201  a line for whoever follows the run
+            json.dumps({"progress": {"done": done, "total": total, "what": what}}), flush=True
+        )
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description:<45}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = Console(stderr=True, width=None if sys.stderr.isatty() else 140)
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda done, total, what: bar.update(task, completed=done, total=total, description=what)

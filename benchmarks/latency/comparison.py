@@ -1,0 +1,133 @@
+"""Two results of the same plan: what changed beyond noise.
+
+Arms are compared by their ratio to the base within a repeat, so that a machine that was busier on one day is
+no change. Welch's t-test on log ratios, Holm's correction over all of them, and a least effect below which a
+difference is nobody's concern even where it is sure.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from adapters.errors import InvalidRequest
+from benchmarks.latency.findings import BASE, findings, tokens_a_second
+from benchmarks.latency.quantities import samples
+
+SURE = 0.05
+LEAST_EFFECT = 0.05
+COMPARED = ("output_throughput", "ttft", "tpot")
+MATTERS = (
+    "requests",
+    "prompt_tokens",
+    "output_tokens",
+    "compositions",
+    "skew",
+    "burstiness",
+    "merge",
+    "seed",
+)
+
+
+@dataclass(frozen=True)
+class Change:
+    """One number of one arm in one cell: `ratio` is the second result's over the first's."""
+
+    cell: str
+    arm: str
+    metric: str
+    ratio: float
+    p: float
+    """After Holm's correction."""
+    changed: bool
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """`changes` has all that was compared; `failures` what failed in the second and not in the first."""
+
+    changes: tuple[Change, ...]
+    failures: tuple[str, ...]
+    base: float | None
+    """Output throughput of the base, second over first: the machine and the build together."""
+
+    @property
+    def is_changed(self) -> bool:
+        """Whether anything moved."""
+        return bool(self.failures) or any(one.changed for one in self.changes)
+
+
+def compare(first: dict[str, Any], second: dict[str, Any], least: float = LEAST_EFFECT) -> Comparison:
+    """Raises InvalidRequest("not_comparable") for results of different workloads."""
+    different = [key for key in MATTERS if first["plan"][key] != second["plan"][key]]
+    if different or first["base"] != second["base"]:
+        named = ", ".join(f"{key} {first['plan'][key]!r} and {second['plan'][key]!r}" for key in different)
+        raise InvalidRequest("not_comparable", f"Two workloads: {named or 'two bases'}", "result")
+    tested = []
+    for key, mine in _log_ratios(first).items():
+        theirs = _log_ratios(second).get(key)
+        if theirs and len(mine) > 1 and len(theirs) > 1:
+            tested.append((key, math.exp(median(theirs) - median(mine)), _welch(mine, theirs)))
+    adjusted = holm([p for _, _, p in tested])
+    changes = [
+        Change(*key, ratio, p, p < SURE and abs(math.log(ratio)) > math.log1p(least))
+        for (key, ratio, _), p in zip(tested, adjusted, strict=True)
+    ]
+    return Comparison(tuple(changes), tuple(_new_failures(first, second)), _base(first, second))
+
+
+def _log_ratios(document: dict[str, Any]) -> dict[tuple[str, str, str], list[float]]:
+    """Of every arm's number to the base's in the same repeat."""
+    values: dict[tuple[str, str], dict[int, dict[str, float]]] = {}
+    for one in document["passes"]:
+        if all(row["failure"] is None for row in one["rows"]):
+            values.setdefault((one["cell"], one["arm"]), {})[one["repeat"]] = {
+                "output_throughput": tokens_a_second(one),
+                **{metric: median(samples(metric, one["rows"])) for metric in ("ttft", "tpot")},
+            }
+    found: dict[tuple[str, str, str], list[float]] = {}
+    for (cell, arm), repeats in values.items():
+        base = values.get((cell, BASE), {})
+        for metric in COMPARED if arm != BASE else ():
+            shared = sorted(repeats.keys() & base.keys())
+            found[cell, arm, metric] = [math.log(repeats[r][metric] / base[r][metric]) for r in shared]
+    return found
+
+
+def _welch(first: Sequence[float], second: Sequence[float]) -> float:
+    from scipy.stats import ttest_ind
+
+    p = float(ttest_ind(first, second, equal_var=False).pvalue)
+    return 1.0 if math.isnan(p) else p
+
+
+def holm(values: Sequence[float]) -> list[float]:
+    """p-values of several tests, so corrected that all together err as one would. S. Holm, 1979."""
+    order = sorted(range(len(values)), key=lambda i: values[i])
+    corrected, highest = [0.0] * len(values), 0.0
+    for rank, index in enumerate(order):
+        highest = max(highest, min(1.0, (len(values) - rank) * values[index]))
+        corrected[index] = highest
+    return corrected
+
+
+def _new_failures(first: dict[str, Any], second: dict[str, Any]) -> list[str]:
+    before = {(one.cell, one.arm): one.failed / one.requests for one in findings(first).all}
+    return [
+        f"{one.cell}, {one.arm}: {one.failed} of {one.requests} requests failed"
+        for one in findings(second).all
+        if one.failed / one.requests > before.get((one.cell, one.arm), 0.0)
+    ]
+
+
+def _base(first: dict[str, Any], second: dict[str, Any]) -> float | None:
+    values = [
+        [
+            tokens_a_second(one)
+            for one in document["passes"]
+            if one["arm"] == BASE and one["cell"].startswith("closed")
+        ]
+        for document in (first, second)
+    ]
+    return median(values[1]) / median(values[0]) if all(values) else None

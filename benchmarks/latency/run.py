@@ -1,0 +1,99 @@
+"""A whole run, from servers to the result's JSON."""
+
+import asyncio
+import sys
+import tempfile
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import httpx
+
+from adapters.client import Client
+from benchmarks.latency.measuring import Measured, Told, measuring
+from benchmarks.latency.plan import Plan
+from benchmarks.latency.prompts import Words, words_of
+from benchmarks.latency.targets import Targets, running_targets, started_targets
+from benchmarks.latency.timeline import RATE_SHARE, timeline
+from benchmarks.machine import describe
+from benchmarks.servers import ENVIRONMENT, server_environment
+
+SCHEMA = "lora-compose-bench/1"
+
+
+@dataclass(frozen=True)
+class Where:
+    """A server that is up, by its URL, or what to start servers with."""
+
+    url: str | None
+    names: tuple[str, ...]
+    model: str
+    root: Path
+    options: tuple[str, ...] = ()
+    api_key: str | None = None
+    may_fuse: bool = False
+
+
+def measure(plan: Plan, where: Where, told: Told) -> dict[str, Any]:
+    """The result's JSON. Raises LoraComposeError for a server that gets not ready or refuses a request."""
+    began = perf_counter()
+    with ExitStack() as stack:
+        if where.url is not None:
+            targets = running_targets(where.url, where.names, plan, where.api_key, where.may_fuse)
+        else:
+            home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lora-compose-bench-")))
+            told(0, 1, "starting servers (about a minute)")
+            targets = stack.enter_context(
+                started_targets(plan, where.model, where.root, where.names, home, where.options)
+            )
+        with Client(targets.urls["lora-compose"], targets.api_key) as client:
+            words = words_of(client, targets.base)
+        measured, line = asyncio.run(_measure(plan, targets, words, told))
+        memory = _memory(targets)
+    return {
+        "schema": SCHEMA,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": round(perf_counter() - began, 1),
+        "command": ["lora-compose", "bench", "serve", *sys.argv[1:]],
+        "machine": describe(),
+        "environment": {name: value for name, value in server_environment().items() if name in ENVIRONMENT},
+        "started": where.url is None,
+        "commands": {name: list(command) for name, command in targets.commands.items()},
+        "base": targets.base,
+        "adapters": [{key: one.get(key) for key in ("id", "digest", "rank")} for one in targets.adapters],
+        "skipped": dict(targets.skipped),
+        "plan": asdict(measured.plan),
+        "workload_digest": measured.workload_digest,
+        "truncated": measured.truncated,
+        "load_averages": measured.loads,
+        "passes": measured.passes,
+        "cold": measured.cold,
+        "switches": measured.switches,
+        "differences": measured.differences,
+        "unlike_base": measured.unlike_base,
+        "memory": memory,
+        "timeline": line,
+    }
+
+
+async def _measure(
+    plan: Plan, targets: Targets, words: Words, told: Told
+) -> tuple[Measured, dict[str, Any] | None]:
+    async with measuring(targets, plan, told) as run:
+        measured = await run.run(words)
+        if not plan.timeline_seconds or targets.root is None or not measured.plan.rates:
+            return measured, None
+        told(run.steps(), run.steps(), "timeline")
+        rate = RATE_SHARE * max(measured.plan.rates)
+        async with httpx.AsyncClient(base_url=targets.urls["lora-compose"], timeout=120) as client:
+            return measured, await timeline(client, targets, plan.timeline_seconds, rate, words, plan.seed)
+
+
+def _memory(targets: Targets) -> list[dict[str, Any]]:
+    """Bytes of each adapter in the engine's host memory, as the workers say."""
+    with Client(targets.urls["lora-compose"], targets.api_key) as client:
+        resident = client.residency()["host"]["adapters"]
+    return [{key: one[key] for key in ("id", "bytes", "prepare_seconds")} for one in resident]

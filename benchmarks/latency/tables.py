@@ -1,0 +1,97 @@
+"""The findings of a result as tables: for a terminal and as Markdown."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from benchmarks.latency.findings import Finding, Findings
+from benchmarks.latency.quantities import Quantity
+from benchmarks.ratios import Spread
+
+HEADERS = (
+    *("arm", "n", "TTFT ms", "TPOT ms", "E2EL ms", "E2EL p90/p99", "tokens/s", "goodput/s"),
+    *("tokens/s to base (95 %)", "TPOT to base (95 %)", "failed"),
+)
+
+
+def cells(one: Finding) -> list[str]:
+    """One line of either table."""
+    quantities = one.quantities
+    e2el = quantities.get("e2el")
+    return [
+        one.arm,
+        str(one.requests),
+        *(_median(quantities.get(metric)) for metric in ("ttft", "tpot", "e2el")),
+        "" if e2el is None else f"{_ms(e2el.p90)}/{_ms(e2el.p99)}",
+        "" if one.output_throughput is None else f"{one.output_throughput.median:.0f}",
+        "" if one.goodput is None else f"{one.goodput.median:.3g}",
+        ratio(one.ratios.get("output_throughput")),
+        ratio(one.ratios.get("tpot")),
+        str(one.failed),
+    ]
+
+
+def ratio(one: Spread | None) -> str:
+    """With its interval."""
+    return "" if one is None else f"{one.median:.3f} ({one.low:.3f}..{one.high:.3f})"
+
+
+def _median(one: Quantity | None) -> str:
+    return "" if one is None else _ms(one.median)
+
+
+def _ms(seconds: float | None) -> str:
+    return "-" if seconds is None else f"{1000 * seconds:.1f}"
+
+
+def terminal_tables(found: Findings) -> list[Table]:
+    """One a cell."""
+    made = []
+    for cell in found.cells:
+        table = Table(title=cell, title_justify="left", box=None, pad_edge=False)
+        for number, header in enumerate(HEADERS):
+            table.add_column(header, justify="left" if not number else "right")
+        for one in found.all:
+            if one.cell == cell:
+                table.add_row(*map(escape, cells(one)), style="red" if one.failed else None)
+        made.append(table)
+    return made
+
+
+def doubts(document: dict[str, Any], found: Findings) -> list[str]:
+    """Everything that makes the numbers doubtful, one a line."""
+    lines = [f"{one.cell}, {one.arm}: {flag}" for one in found.all for flag in one.flags]
+    lines += [f"{arm} was left out: {why}" for arm, why in document["skipped"].items()]
+    lines += [
+        f"{one['arm']}: answers no prompt otherwise than the base, so a mix-up with it would not show"
+        for one in document["unlike_base"]
+        if not one["prompts"]
+    ]
+    if document["truncated"]:
+        lines.append("--max-seconds ended the run before every repeat was measured")
+    return lines
+
+
+def markdown(document: dict[str, Any], found: Findings, advice: str, points: Sequence[str]) -> str:
+    """The whole report."""
+    machine = document["machine"]
+    lines = [
+        f"`{document['base']}` on {machine['cpus']} x {machine['cpu']}, {document['created']}, commit "
+        f"{(machine['commit'] or 'unknown')[:10]}; medians; a dash is a percentile of too few samples.",
+        "",
+        *advice.splitlines(),
+    ]
+    for cell in found.cells:
+        lines += ["", f"**{cell}**", "", _row(HEADERS), _row(["---"] * len(HEADERS))]
+        lines += [_row(cells(one)) for one in found.all if one.cell == cell]
+    if points:
+        lines += ["", *(f"- {point}" for point in points)]
+    if doubtful := doubts(document, found):
+        lines += ["", "To be doubted:", "", *(f"- {line}" for line in doubtful)]
+    return "\n".join(lines) + "\n"
+
+
+def _row(values: Sequence[str]) -> str:
+    return "| " + " | ".join(value.replace("|", "\\|") for value in values) + " |"

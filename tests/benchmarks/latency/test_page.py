@@ -1,0 +1,86 @@
+"""The report's page."""
+
+import re
+from typing import Any
+
+import pytest
+
+from benchmarks.latency.findings import findings
+from benchmarks.latency.page import page
+from tests.benchmarks.latency.results import CELL, result
+
+COSTS = {"base": 0.100, "stack:2": 0.120, "fused:2": 0.100}
+
+
+def made(document: dict[str, Any]) -> str:
+    return page(document, findings(document), "Stack.\nIt costs little.", [("x", "A <crossover>.")])
+
+
+def with_everything() -> dict[str, Any]:
+    document = result(COSTS)
+    heat = [
+        one | {"cell": "heat map", "arm": name}
+        for one, name in zip(
+            [one for one in document["passes"] if one["arm"] != "fused:2"],
+            ["base", "stack:2@r16"] * 5,
+            strict=True,
+        )
+    ]
+    opened = [one | {"cell": f"open loop, {rate}/s"} for one in document["passes"] for rate in (1, 2.5)]
+    document["passes"] += heat + opened
+    document["timeline"] = {
+        "rate": 2.0,
+        "rows": document["passes"][0]["rows"],
+        "events": [{"t": 0.01, "seconds": 0.02, "what": "fuse a+b"}],
+        "samples": [{"t": 0.0, "counters": {"lora_compose_fused": 0.0}}],
+    }
+    return document
+
+
+def test_it_has_every_arm_the_advice_first_and_every_picture() -> None:
+    text = made(with_everything())
+    assert all(f"<td>{arm}</td>" in text for arm in COSTS)
+    assert text.index("It costs little.") < text.index("<table>")
+    assert text.count("<svg") == 5
+
+
+def test_it_asks_for_nothing_from_anywhere() -> None:
+    text = re.sub(
+        r'xmlns(:\w+)?="[^"]*"|<metadata>.*?</metadata>', "", made(with_everything()), flags=re.DOTALL
+    )
+    assert not re.search(r'(src|href|url\()=?"?(https?:)?//', text)
+    assert "<script" not in text
+
+
+def test_the_same_result_gives_the_same_page() -> None:
+    assert made(with_everything()) == made(with_everything())
+
+
+def test_no_id_is_there_twice_and_reference_goes_to_another_picture() -> None:
+    ids = re.findall(r' id="([^"]+)"', made(with_everything()))
+    assert len(ids) == len(set(ids))
+
+
+def test_names_are_text_and_never_markup() -> None:
+    document = result(COSTS)
+    document["base"] = "<script>alert(1)</script>"
+    document["cold"] = [{"arm": "x", "model": "<img src=x>", "first_use_ttft": 1.0, "warm_ttft": 1.0}]
+    text = made(document)
+    assert "<script" not in text
+    assert "<img" not in text
+    assert "&lt;crossover&gt;" in text
+
+
+@pytest.mark.parametrize("arms", [{"base": 0.1}, {"base": 0.1, "single": 0.1}])
+def test_a_small_result_is_a_page_too(arms: dict[str, float]) -> None:
+    document = result(arms) | {"cold": [], "switches": [], "differences": []}
+    assert CELL in made(document)
+
+
+def test_where_everything_failed_it_says_so() -> None:
+    document = result(COSTS)
+    for one in document["passes"]:
+        for row in one["rows"]:
+            row["failure"], row["times"] = "http_500", []
+    text = made(document)
+    assert "300 of 300 requests failed" in text
