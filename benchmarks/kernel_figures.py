@@ -1,4 +1,4 @@
-"""What kernel timings mean: rates, shares of what the machine can do, a table, a heat map. Made from JSON only."""
+"""What kernel timings mean: rates, shares of the machine's, a table, a heat map; made from JSON only."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -102,10 +102,11 @@ def cells(one: Figure) -> tuple[str, ...]:
 def title(document: dict[str, Any], roof: Roofline) -> str:
     """Where it was measured, and the limits there."""
     machine, config, result = document["machine"], document["config"], document["result"]
+    shape = f"{config['hidden']} x {config['out']} layer"
     return (
-        f"{config['hidden']} x {config['out']} layer, float32, {machine['cpu']}, {result['threads']} thread(s), "
-        f"median of {config['repeats']}; a product of 1024 x 1024 matrices: {roof.flops / 1e9:.1f} GFLOP/s, a sum "
-        f"of long vectors: {roof.bytes / 1e9:.1f} GB/s"
+        f"{shape}, float32, {machine['cpu']}, {result['threads']} thread(s), median of {config['repeats']}; "
+        f"a product of 1024 x 1024 matrices: {roof.flops / 1e9:.1f} GFLOP/s, a sum of long vectors: "
+        f"{roof.bytes / 1e9:.1f} GB/s"
     )
 
 

@@ -19,7 +19,7 @@ TIMING = (sys.executable, "-m", "server.engine.kernel_timing")
 LONGEST = 16
 
 
-def kernels(
+def kernels(  # noqa: PLR0913  the options of a command
     tokens: Annotated[str, typer.Option(help="Rows of a batch, comma between.")] = "1,8,64,512",
     ranks: Annotated[str, typer.Option(help="Of every adapter in it.")] = "4,8,16,64",
     adapters: Annotated[
