@@ -54,7 +54,7 @@ def summarized(rows: Sequence[dict[str, float]], seconds: float) -> dict[str, fl
 
 
 def verdicts(document: dict[str, Any]) -> list[Verdict]:
-    """Of a run's `passes`, one of each cell for each repeat: model, concurrency, and metrics of ours and theirs."""
+    """Of a run's `passes`, one of each cell for each repeat: model, concurrency, ours, theirs."""
     by_cell: dict[tuple[str, int], list[dict[str, Any]]] = {}
     for one in document["passes"]:
         by_cell.setdefault((one["model"], one["concurrency"]), []).append(one)
