@@ -1,7 +1,7 @@
 """`python -m benchmarks.referee_traps`: what `vllm.benchmarks.serve` does not say, measured.
 
-Its answer to a server that is planted to answer wrongly, beside our client's; and the first tokens of adapters
-nobody has used yet, after its own warm-up.
+Its answer to a server that is planted to answer wrongly, beside our client's; and the first tokens of
+adapters nobody has used yet, after its own warm-up.
 """
 
 import asyncio

@@ -62,8 +62,7 @@ async def test_a_pass_with_a_failed_request_is_none(server: RunningServer) -> No
 
 
 def test_a_referee_that_ends_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        referee_process, "PROGRAM", "import sys; sys.stdin.readline(); sys.exit('no such flag')"
-    )
+    program = "import sys; sys.stdin.readline(); sys.exit('no such flag')"
+    monkeypatch.setattr(referee_process, "PROGRAM", program)
     with started(tmp_path) as referee, pytest.raises(LoraComposeError, match="no such flag"):
         referee.run("http://127.0.0.1:9", "none", Load("roll", 1, 2, 8, 4, 0))
