@@ -19,7 +19,8 @@ import typer
 
 from adapters.client import Client
 from adapters.errors import LoraComposeError
-from benchmarks.client import closed_loop, open_client
+from benchmarks.client import open_client
+from benchmarks.latency.sender import Sending, send_pass
 from benchmarks.machine import describe
 from benchmarks.referee_process import Load, Referee, started
 from benchmarks.referee_verdict import METRICS, markdown, summarized, table, verdicts
@@ -33,22 +34,29 @@ Side = Callable[[Load], dict[str, float]]
 
 
 async def our_pass(url: str, load: Load) -> dict[str, float]:
-    """The closed loop of `benchmarks.client`, warmed up as vLLM's is. Raises where a request failed."""
+    """The closed loop of `bench serve`, warmed up as vLLM's is. Raises where a request failed.
+
+    An answer ends with its last token, as vLLM counts it.
+    """
     draw, vocabulary = random.Random(load.seed), _vocabulary()
-    bodies = [
-        completion_body(load.model, "", load.output_tokens, stream=True)
-        | {"prompt": draw.choices(vocabulary, k=load.prompt_tokens)}
-        for _ in range(load.requests + 2 * load.concurrency)
+    sendings = [
+        Sending(0, number, 0.0, _body(load, draw.choices(vocabulary, k=load.prompt_tokens)))
+        for number in range(load.requests + 2 * load.concurrency)
     ]
     async with open_client(url, load.concurrency) as client:
-        await closed_loop(client, bodies[load.requests :], load.concurrency)
-        rows, seconds = await closed_loop(client, bodies[: load.requests], load.concurrency)
+        await send_pass(client, sendings[load.requests :], load.concurrency)
+        rows, seconds = await send_pass(client, sendings[: load.requests], load.concurrency)
     told = []
     for row in rows:
-        if row.failure or row.first is None:
+        if row.failure:
             raise LoraComposeError("request_failed", f"A request for {load.model} failed: {row.failure}")
-        told.append({"ttft": row.first - row.sent, "e2el": row.ended - row.sent, "tokens": row.tokens})
+        first, last = row.times[0] - row.sent, row.times[-1] - row.sent
+        told.append({"ttft": first, "e2el": last, "tokens": row.tokens})
     return summarized(told, seconds)
+
+
+def _body(load: Load, prompt: list[int]) -> dict[str, Any]:
+    return completion_body(load.model, "", load.output_tokens, stream=True) | {"prompt": prompt}
 
 
 def _vocabulary() -> range:

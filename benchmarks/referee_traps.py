@@ -15,8 +15,9 @@ from typing import Any
 import typer
 
 from adapters.client import Client
-from benchmarks.client import closed_loop, open_client
+from benchmarks.client import open_client
 from benchmarks.fresh_adapters import write_fresh
+from benchmarks.latency.sender import Sending, send_pass
 from benchmarks.planted_server import STREAMS, planted_server
 from benchmarks.referee import BASE
 from benchmarks.referee_process import Load, Referee, started
@@ -41,9 +42,9 @@ def wrong_answers(referee: Referee) -> list[dict[str, Any]]:
 
 
 async def _completed(url: str, model: str) -> int:
-    bodies = [completion_body(model, "abcdefgh", 32, stream=True)] * REQUESTS
+    body = completion_body(model, "abcdefgh", 32, stream=True)
     async with open_client(url, 2) as client:
-        rows, _ = await closed_loop(client, bodies, 2)
+        rows, _ = await send_pass(client, [Sending(0, 0, 0.0, body)] * REQUESTS, 2)
     return sum(row.failure is None for row in rows)
 
 
