@@ -71,8 +71,12 @@ def evaluate(
       --domain testbed:roll --general testbed:general --require "domain>=0.9,forgetting<=0.02"`
     - `lora-compose eval roll+upper --url http://127.0.0.1:8000 --domain testbed:roll+upper`
     """
-    if (url is None) == (model is None) and url is None:
+    if url is None and model is None:
         raise typer.BadParameter("give --model to evaluate here, or --url to ask a server")
+    if url is not None and (adapter or data_dir):
+        raise typer.BadParameter(
+            "a server has its own adapters: leave out --adapter and --data-dir, or --url"
+        )
     requirements = parse_requirements(require) if require else ()
     from training.hushed import hush
 
