@@ -107,7 +107,8 @@ def referee(  # noqa: PLR0913  the options of a command
     """Measure a few cells with our client and with `vllm.benchmarks.serve`, and say whether they agree.
 
     It starts a server on the embedded base. Exit code 1: a metric differs by more than noise (the intervals
-    of the medians do not meet, and the medians differ by more than 5 %).
+    of the medians do not meet, and the medians differ by more than 5 %). `noise` says that a machine too busy
+    leaves nothing to be said.
 
     - `python -m benchmarks.referee`
     - `python -m benchmarks.referee --repeats 9 --output referee.json`

@@ -11,6 +11,8 @@ from benchmarks.ratios import Spread, spread
 
 METRICS = ("ttft_ms", "tpot_ms", "e2el_ms", "output_throughput")
 TOLERANCE = 0.05
+NOISY = 0.5
+"""Of an interval's width to its median: beyond it, that two intervals meet says little."""
 HEADERS = ("model", "in flight", "metric", "ours", "vllm bench", "ours / theirs", "agree")
 
 
@@ -30,6 +32,13 @@ class Verdict:
         return self.ours.median / self.theirs.median
 
     @property
+    def word(self) -> str:
+        """`yes`, `NO`, or `noise` where they agree only because either is known so badly."""
+        widest = max((one.high - one.low) / one.median for one in (self.ours, self.theirs))
+        noisy = widest > NOISY and abs(self.ratio - 1) > TOLERANCE
+        return ("noise" if noisy else "yes") if self.agrees else "NO"
+
+    @property
     def agrees(self) -> bool:
         """Within noise: the intervals meet, or the medians differ by no more than 5 %."""
         meet = self.ours.low <= self.theirs.high and self.theirs.low <= self.ours.high
@@ -38,8 +47,7 @@ class Verdict:
     def cells(self) -> tuple[str, ...]:
         """One line of the table, under HEADERS."""
         sides = (f"{one.median:.4g} ({one.low:.4g} to {one.high:.4g})" for one in (self.ours, self.theirs))
-        verdict = "yes" if self.agrees else "NO"
-        return (self.model, str(self.concurrency), self.metric, *sides, f"{self.ratio:.3f}", verdict)
+        return (self.model, str(self.concurrency), self.metric, *sides, f"{self.ratio:.3f}", self.word)
 
 
 def summarized(rows: Sequence[dict[str, float]], seconds: float) -> dict[str, float]:
@@ -54,7 +62,7 @@ def summarized(rows: Sequence[dict[str, float]], seconds: float) -> dict[str, fl
 
 
 def verdicts(document: dict[str, Any]) -> list[Verdict]:
-    """Of a run's `passes`, one of each cell for each repeat: model, concurrency, and metrics of ours and theirs."""
+    """Of a run's `passes`, one of each cell for each repeat: model, concurrency, ours, theirs."""
     by_cell: dict[tuple[str, int], list[dict[str, Any]]] = {}
     for one in document["passes"]:
         by_cell.setdefault((one["model"], one["concurrency"]), []).append(one)
