@@ -165,7 +165,7 @@ def _commands(
 
 
 def _ranks_needed(plan: Plan, root: Path, names: Sequence[str]) -> dict[Serves, int]:
-    """The least that each server must be started with: stock vLLM computes at its maximum, whatever is used."""
+    """The least each server can be started with: stock vLLM computes at its maximum, whatever is used."""
     own = sorted((open_adapter(root / name).rank for name in names), reverse=True)
     needed: dict[Serves, int] = {"lora-compose": 64, "vllm": 1}
     for arm in plan.all_arms:
