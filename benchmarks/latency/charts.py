@@ -19,6 +19,7 @@ INK, FAINT = "#010203", "#040506"
 # Okabe and Ito's colours, told apart by colour-blind people, without black and yellow; with a marker each.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#7F7F7F")
 MARKERS = "osD^vP*X<>"
+RATIO_TICKS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.4, 2, 3, 5, 10, 20)
 HEAT = re.compile(r"stack:(\d+)@r(\d+)")
 MS = 1000
 
@@ -67,6 +68,7 @@ def latency_over_rate(found: Findings, arms: Sequence[str]) -> str:
                 ]
                 axes[column].plot(*zip(*sorted(points), strict=True), label=arm, **look(arms, arm))
             axes[column].set(title=f"{title}, median", xlabel="requests a second", ylabel="ms", yscale="log")
+            axes[column].yaxis.set_major_formatter("{x:g}")
             axes[column].grid(True, which="both", linewidth=0.4)
         _legend(figure, axes[0])
 
@@ -90,6 +92,7 @@ def distributions(document: Document, cell: str, arms: Sequence[str]) -> str:
                 colour = look(arms, arm)["color"]
                 axes[column].plot([MS * value for value in values], shares, color=colour, label=arm)
             axes[column].set(title=title, xlabel="ms", xscale="log")
+            axes[column].xaxis.set_major_formatter("{x:g}")
             axes[column].grid(True, which="both", linewidth=0.4)
         axes[0].set_ylabel("share at most so long")
         _legend(figure, axes[0])
@@ -119,8 +122,10 @@ def ratio_intervals(found: Findings, cell: str, arms: Sequence[str]) -> str:
             axes[column].axvline(1, linewidth=1, color=INK)
             axes[column].set(title=title, xlabel="ratio to the base", xscale="log")
             axes[column].grid(True, axis="x", which="both", linewidth=0.4)
-            axes[column].xaxis.set_major_formatter("{x:g}")
-            axes[column].xaxis.set_minor_formatter("")
+            low, high = axes[column].get_xlim()
+            ticks = [tick for tick in RATIO_TICKS if low <= tick <= high]
+            axes[column].set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+            axes[column].set_xticks([], minor=True)
         axes[0].set_yticks(range(len(shown)), shown)
 
     return svg("ratios", (9, 0.8 + 0.34 * max(3, len(shown))), draw)
@@ -178,6 +183,7 @@ def timeline(line: Document) -> str:
             words = f"{number + 1}"
             top.annotate(words, (event["t"], 1), xycoords=("data", "axes fraction"), va="bottom", ha="center")
         top.set(ylabel="ms", yscale="log")
+        top.yaxis.set_major_formatter("{x:g}")
         top.grid(True, which="both", linewidth=0.4)
         for name, label, colour in (
             ("lora_compose_prepare_duration_seconds_count", "adapters prepared", COLOURS[2]),

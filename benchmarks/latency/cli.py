@@ -167,6 +167,20 @@ def report(
 
 
 @app.command()
+def ratios(
+    results: Annotated[list[Path], typer.Argument(help="Written by `bench serve`.", metavar="FILE...")],
+) -> None:
+    """Put results beside each other, as a Markdown table of ratios to the base.
+
+    - `lora-compose bench ratios small.json large.json`
+    """
+    from benchmarks.latency.report import read_result
+    from benchmarks.latency.tables import side_by_side
+
+    typer.echo(side_by_side([read_result(path) for path in results]), nl=False)
+
+
+@app.command()
 def advise(
     result: Result,
     share: Annotated[

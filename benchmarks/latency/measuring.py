@@ -25,7 +25,7 @@ from benchmarks.latency.workload import body, planned, workload_digest
 
 OPEN_LOOP_CONNECTIONS = 512
 CALIBRATION_SHARES = (0.3, 0.6, 0.9)
-TIMED = 6
+TIMED = 5
 """Decimals of a second that are kept."""
 Told = Callable[[int, int, str], None]
 Group = tuple[Arm, ...]

@@ -104,7 +104,7 @@ def _values(one: Finding) -> list[str]:
         str(one.requests),
         *(median(metric) for metric in ("ttft", "tpot", "itl", "e2el")),
         *(_ms(tail) for tail in tails),
-        *("-" if rate is None else f"{rate.median:.3g}" for rate in rates),
+        *("-" if rate is None else f"{rate.median:,.{0 if rate.median >= 100 else 1}f}" for rate in rates),
         ratio(one.ratios.get("output_throughput")) or "-",
         ratio(one.ratios.get("tpot")) or "-",
         str(one.failed),

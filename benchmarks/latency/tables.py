@@ -6,7 +6,8 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from benchmarks.latency.findings import Finding, Findings
+from benchmarks.latency.crossovers import busiest_cell
+from benchmarks.latency.findings import BASE, Finding, Findings, findings
 from benchmarks.latency.quantities import Quantity
 from benchmarks.ratios import Spread
 
@@ -90,6 +91,20 @@ def markdown(document: dict[str, Any], found: Findings, advice: str, points: Seq
         lines += ["", *(f"- {point}" for point in points)]
     if doubtful := doubts(document, found):
         lines += ["", "To be doubted:", "", *(f"- {line}" for line in doubtful)]
+    return "\n".join(lines) + "\n"
+
+
+def side_by_side(documents: Sequence[dict[str, Any]]) -> str:
+    """Arms by rows, results by columns: throughput in the busiest closed loop, to the base's, and 95 %."""
+    found = [findings(document) for document in documents]
+    cells_ = [busiest_cell(one) for one in found]
+    arms = dict.fromkeys(arm for one in found for arm in one.arms if arm != BASE and "@" not in arm)
+    heads = [f"`{document['base']}`, {cell}" for document, cell in zip(documents, cells_, strict=True)]
+    lines = [_row(["tokens a second, to the base's", *heads]), _row(["---"] * (1 + len(heads)))]
+    for arm in arms:
+        each = [one.of(cell or "", arm) for one, cell in zip(found, cells_, strict=True)]
+        told = [ratio(one.ratios.get("output_throughput")) if one else "" for one in each]
+        lines.append(_row([f"`{arm}`", *told]))
     return "\n".join(lines) + "\n"
 
 

@@ -1,6 +1,7 @@
 """The servers of a run: one that is up, or ours, stock vLLM and transformers + PEFT started for it."""
 
 import json
+import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -12,6 +13,7 @@ import httpx
 
 from adapters.client import Client
 from adapters.errors import InvalidRequest
+from adapters.peft_format import open_adapter
 from benchmarks.latency.arms import FUSED, Arm, Serves, choices, model_of
 from benchmarks.latency.combined import write_random, write_sum
 from benchmarks.latency.plan import Plan
@@ -101,7 +103,7 @@ def started_targets(
     most = max((arm.members for arm in plan.all_arms), default=0)
     if most > len(names):
         raise InvalidRequest("too_few_adapters", f"{most} --adapters are needed, these are {len(names)}")
-    rank = _rank_needed(plan, root, names)
+    ranks = _ranks_needed(plan, root, names)
     ours_root = home / "adapters"
     _copy_links(root, names, ours_root)
     generated = _generate(plan, root / names[0], ours_root)
@@ -111,7 +113,7 @@ def started_targets(
         if arm.server != "lora-compose"
         for members in choices(list(names), arm.members, plan.compositions)
     }
-    commands = _commands(plan, model, rank, sums, home, options)
+    commands = _commands(plan, model, ranks, sums, home, options)
     with ExitStack() as stack:
         servers = {}
         for name, (command, port) in commands.items():
@@ -138,17 +140,22 @@ def started_targets(
 
 
 def _commands(
-    plan: Plan, model: str, rank: int, sums: Mapping[str, Path], home: Path, options: Sequence[str]
+    plan: Plan,
+    model: str,
+    ranks: Mapping[Serves, int],
+    sums: Mapping[str, Path],
+    home: Path,
+    options: Sequence[str],
 ) -> dict[str, tuple[list[str], int]]:
     """Command and port of each server that an arm needs; ours always."""
     wanted = {"lora-compose", *(arm.server for arm in plan.all_arms)}
     found = {}
-    both = ["--max-lora-rank", str(rank), *options]
     port = free_port()
-    found["lora-compose"] = our_command(port, model, home, home / "adapters", both), port
+    mine = ["--max-lora-rank", str(ranks["lora-compose"]), *options]
+    found["lora-compose"] = our_command(port, model, home, home / "adapters", mine), port
     if "vllm" in wanted:
         port = free_port()
-        found["vllm"] = [*stock_command(port, model), *both], port
+        found["vllm"] = [*stock_command(port, model), "--max-lora-rank", str(ranks["vllm"]), *options], port
     if "peft" in wanted:
         port, listed = free_port(), home / "sums.json"
         listed.write_text(json.dumps({name: str(path) for name, path in sums.items()}))
@@ -157,19 +164,19 @@ def _commands(
     return found
 
 
-def _rank_needed(plan: Plan, root: Path, names: Sequence[str]) -> int:
-    from adapters.peft_format import open_adapter
-
-    ranks = sorted((open_adapter(root / name).rank for name in names), reverse=True)
-    needed = [sum(ranks[: arm.members]) for arm in plan.all_arms]
-    needed += [arm.members * (arm.rank or 0) for arm in plan.heat_arms]
-    return next((rank for rank in RANKS if rank >= max([64, *needed])), RANKS[-1])
+def _ranks_needed(plan: Plan, root: Path, names: Sequence[str]) -> dict[Serves, int]:
+    """The least each server can be started with: stock vLLM computes at its maximum, whatever is used."""
+    own = sorted((open_adapter(root / name).rank for name in names), reverse=True)
+    needed: dict[Serves, int] = {"lora-compose": 64, "vllm": 1}
+    for arm in plan.all_arms:
+        needed[arm.server] = max(needed.get(arm.server, 1), sum(own[: arm.members]))
+    for arm in plan.heat_arms:
+        needed["lora-compose"] = max(needed["lora-compose"], arm.members * (arm.rank or 0))
+    return {server: next((r for r in RANKS if r >= rank), RANKS[-1]) for server, rank in needed.items()}
 
 
 def _copy_links(root: Path, names: Sequence[str], ours: Path) -> None:
     """Into the one folder our server may read: links would lead out of it, and are refused."""
-    import shutil
-
     for name in names:
         shutil.copytree(root / name, ours / name)
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from adapters.cli_options import ApiKey, AsJson, DataDir, default_data_dir, echo_json
 from training.requirements import parse_requirements, unmet
 
-PACKAGES = ("lora-compose", "torch", "transformers", "peft")
+PACKAGES = ("lora-compose", "torch", "transformers", "peft", "trl")
 
 
 def evaluate(
@@ -50,6 +50,7 @@ def evaluate(
     ] = None,
     data_dir: DataDir = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Rows of each task.")] = 200,
+    beta: Annotated[float, typer.Option(help="DPO's β, of the reward margin.")] = 0.1,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="The longest answer.")] = 64,
     seed: Annotated[int, typer.Option(help="Which rows, where there are more.")] = 0,
     require: Annotated[
@@ -71,8 +72,12 @@ def evaluate(
       --domain testbed:roll --general testbed:general --require "domain>=0.9,forgetting<=0.02"`
     - `lora-compose eval roll+upper --url http://127.0.0.1:8000 --domain testbed:roll+upper`
     """
-    if (url is None) == (model is None) and url is None:
+    if url is None and model is None:
         raise typer.BadParameter("give --model to evaluate here, or --url to ask a server")
+    if url is not None and (adapter or data_dir):
+        raise typer.BadParameter(
+            "a server has its own adapters: leave out --adapter and --data-dir, or --url"
+        )
     requirements = parse_requirements(require) if require else ()
     from training.hushed import hush
 
@@ -85,7 +90,7 @@ def evaluate(
         *load_tasks(domain or [], "domain", limit=limit, seed=seed),
         *load_tasks(general or [], "general", limit=limit, seed=seed),
     ]
-    asked = Asked(tasks, tasks if loss else (), preferences or (), harness or (), limit, max_new_tokens)
+    asked = Asked(tasks, tasks if loss else (), preferences or (), harness or (), limit, max_new_tokens, beta)
     if not (tasks or preferences or harness):
         raise typer.BadParameter("give at least one of --domain, --general, --preferences and --harness")
     screen = Console(stderr=True)
@@ -119,6 +124,8 @@ def _record(report: Any, seed: int, missed: list[str]) -> dict[str, Any]:
         ],
         "base_tasks": [{"task": t.task, "right": t.right, "count": t.count} for t in report.base],
         "digests": dict(report.digests),
+        "intervals": {name: list(ends) for name, ends in report.intervals.items()},
+        "counts": dict(report.counts),
         "seed": seed,
         "versions": {package: version(package) for package in PACKAGES},
         "unmet": missed,

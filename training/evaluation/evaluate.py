@@ -1,5 +1,7 @@
 """One evaluation: a base, and an adapter or a composition on it, by everything that was asked for."""
 
+import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -10,7 +12,7 @@ from adapters.errors import InvalidRequest
 from training.evaluation.answerers import LocalModel, ServedModel
 from training.evaluation.composed import Loaded, composed
 from training.evaluation.harness import harness_scores
-from training.evaluation.likelihood import likelihoods, mean_loss
+from training.evaluation.likelihood import likelihoods, loss_interval, mean_loss
 from training.evaluation.preferences import length_drift, pairs_of, preference
 from training.evaluation.scores import Scores, TaskScore, forgetting, score
 from training.evaluation.tasks import Task
@@ -40,6 +42,10 @@ class Report:
     base: Sequence[TaskScore] = ()
     members: Sequence[str] = ()
     digests: Mapping[str, str] = field(default_factory=dict)
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """95 %, of those scores that have one."""
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """How many questions or pairs a score is of, by its name."""
 
 
 Told = Callable[[str], None]
@@ -69,7 +75,7 @@ def evaluate_offline(
         report = _report(composition or Path(base).name, found, before, asked)
         report.members = tuple(loaded.digests)
         report.digests = {**report.digests, **loaded.digests}
-        report.scores |= _by_likelihood(loaded, asked, off)
+        _add_likelihoods(report, loaded, asked, off)
         if asked.harness:
             results = harness_scores(
                 asked.harness, model=loaded.model, tokenizer=loaded.tokenizer, limit=asked.limit
@@ -122,29 +128,40 @@ def _report(model: str, found: Scores, before: Scores | None, asked: Asked) -> R
     lost = None if before is None else forgetting(before, found)
     if lost is not None:
         scores["forgetting"] = lost
-    scores |= {f"task:{each.task}": each.share for each in found.tasks}
+    asked_as = Counter(each.task for each in found.tasks)
+    for each in found.tasks:
+        key = f"task:{each.kind}:{each.task}" if asked_as[each.task] > 1 else f"task:{each.task}"
+        scores[key] = each.share
     digests = {task.name: task.digest for task in asked.tasks}
     return Report(model, scores, found.tasks, () if before is None else before.tasks, digests=digests)
 
 
-def _by_likelihood(loaded: Loaded, asked: Asked, off: Callable[[], Any]) -> dict[str, float]:
-    scores: dict[str, float] = {}
+def _add_likelihoods(report: Report, loaded: Loaded, asked: Asked, off: Callable[[], Any]) -> None:
+    """Loss with perplexity, and preferences, with how sure they are and of how many."""
+    intervals, counts = dict(report.intervals), dict(report.counts)
     for task in asked.losses:
-        pairs = [(question.prompt, question.answer) for question in task.questions]
-        scores[f"loss:{task.name}"] = mean_loss(likelihoods(loaded.model, loaded.tokenizer, pairs))
+        found = likelihoods(loaded.model, loaded.tokenizer, [(q.prompt, q.answer) for q in task.questions])
+        name, loss = f"loss:{task.name}", mean_loss(found)
+        report.scores |= {name: loss, f"perplexity:{task.name}": math.exp(loss)}
+        intervals[name] = loss_interval(found)
+        counts[name] = len(found)
     for source in asked.preferences:
-        pairs_ = pairs_of(source)[: asked.limit]
-        found = preference(loaded.model, loaded.tokenizer, pairs_, off(), asked.beta)
-        drift = length_drift(
-            loaded.model, loaded.tokenizer, [pair.prompt for pair in pairs_], off(), asked.max_tokens
-        )
-        scores |= {
-            f"preference:{source}": found.accuracy,
-            f"preference_by_token:{source}": found.normalized_accuracy,
-            f"margin:{source}": found.margin,
+        pairs = pairs_of(source)[: asked.limit]
+        preferred = preference(loaded.model, loaded.tokenizer, pairs, off(), asked.beta)
+        prompts = [pair.prompt for pair in pairs]
+        drift = length_drift(loaded.model, loaded.tokenizer, prompts, off(), asked.max_tokens)
+        report.scores |= {
+            f"preference:{source}": preferred.accuracy,
+            f"preference_by_token:{source}": preferred.normalized_accuracy,
+            f"margin:{source}": preferred.margin,
             f"length_drift:{source}": drift,
         }
-    return scores
+        intervals |= {
+            f"preference:{source}": preferred.interval,
+            f"margin:{source}": preferred.margin_interval,
+        }
+        counts |= {f"preference:{source}": preferred.count, f"margin:{source}": preferred.count}
+    report.intervals, report.counts = intervals, counts
 
 
 def _flat(results: Mapping[str, Mapping[str, float]]) -> dict[str, float]:

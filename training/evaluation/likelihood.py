@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 from training.data.messages import Message
+from training.evaluation.scores import normal_interval
 
 IGNORED = -100
 
@@ -70,3 +72,9 @@ def _batched(model: Any, rows: Sequence[tuple[list[int], int]]) -> list[Likeliho
 def mean_loss(found: Sequence[Likelihood]) -> float:
     """Nats a token, over all tokens: exp of it is the perplexity."""
     return -sum(each.logp for each in found) / sum(each.tokens for each in found)
+
+
+def loss_interval(found: Sequence[Likelihood]) -> tuple[float, float]:
+    """95 % of `mean_loss`, over answers: a ratio's, linearised, for long answers weigh more than short ones."""
+    loss, length = mean_loss(found), fmean(each.tokens for each in found)
+    return normal_interval([loss - (each.logp + loss * each.tokens) / length for each in found])

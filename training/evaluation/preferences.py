@@ -9,6 +9,7 @@ from typing import Any
 from training.data.messages import Message
 from training.evaluation.answerers import LocalModel
 from training.evaluation.likelihood import Likelihood, likelihoods
+from training.evaluation.scores import normal_interval, wilson
 from training.evaluation.tasks import sole
 
 
@@ -32,6 +33,13 @@ class Preference:
     """The same with log-likelihoods per token, so that length tells nothing."""
     margin: float
     """Mean reward of chosen over rejected, in nats times β."""
+    margin_interval: tuple[float, float]
+    """95 %, normal, over pairs."""
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Of the accuracy: 95 %, Wilson's."""
+        return wilson(self.accuracy * self.count, self.count)
 
 
 def pairs_of(source: str) -> list[Pair]:
@@ -62,7 +70,9 @@ def preference(
     rewards = [beta * (a.logp - b.logp) for a, b in zip(found, before, strict=True)]
     per_token = [a / b.tokens for a, b in zip(rewards, found, strict=True)]
     margins = [chosen - rejected for chosen, rejected in zip(rewards[::2], rewards[1::2], strict=True)]
-    return Preference(len(pairs), _accuracy(rewards), _accuracy(per_token), fmean(margins))
+    return Preference(
+        len(pairs), _accuracy(rewards), _accuracy(per_token), fmean(margins), normal_interval(margins)
+    )
 
 
 def policy_accuracy(found: Sequence[Likelihood]) -> float:

@@ -25,7 +25,9 @@ def score_table(report: Report) -> Table:
         )
     for name, value in report.scores.items():
         if not name.startswith("task:"):
-            table.add_row(f"[b]{escape(name)}[/]", "", "", f"[b]{value:.3f}[/]", "", "")
+            count, interval = str(report.counts.get(name, "")), report.intervals.get(name)
+            sure = "" if interval is None else f"{interval[0]:.3f}..{interval[1]:.3f}"
+            table.add_row(f"[b]{escape(name)}[/]", "", count, f"[b]{value:.3f}[/]", sure, "")
     return table
 
 

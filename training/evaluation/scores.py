@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import fmean
+from statistics import fmean, stdev
 
 from training.evaluation.answerers import Answerer
 from training.evaluation.tasks import Kind, Question, Task
@@ -93,7 +93,13 @@ def forgetting(base: Scores, scores: Scores) -> float | None:
     return round(base.general - scores.general, 6)  # 0.995 - 0.975 is 0.02
 
 
-def wilson(right: int, count: int, z: float = 1.96) -> tuple[float, float]:
+def normal_interval(values: Sequence[float], z: float = 1.96) -> tuple[float, float]:
+    """Of a mean, from the spread of its values; just the mean where there is one value."""
+    half = z * stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
+    return fmean(values) - half, fmean(values) + half
+
+
+def wilson(right: float, count: int, z: float = 1.96) -> tuple[float, float]:
     """The Wilson score interval of a share. Source: E. B. Wilson, 1927, doi:10.2307/2276774."""
     share, spread = right / count, z * z / count
     middle = (share + spread / 2) / (1 + spread)

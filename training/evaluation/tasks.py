@@ -12,6 +12,7 @@ from training.data.messages import Message
 from training.data.reading import read_rows
 from training.testbed.corpus import exchange
 from training.testbed.tasks import SKILLS, STYLES, answer, prompt, words_for
+from training.testbed.words import held_out_word
 
 Kind = Literal["domain", "general"]
 TESTBED: Final = "testbed:"
@@ -82,10 +83,12 @@ def sole(messages: Sequence[Message]) -> str:
 
 
 def _of_testbed(name: str, count: int, seed: int) -> list[Question]:
-    """`roll`, `upper`, `roll+upper`: a skill in styles; `general`: all that the base was taught."""
+    """`roll`, `upper`, `roll+upper`: a skill in styles; `general`: what the base was taught.
+
+    No word in any of them was trained on."""
     if name == "general":
         rng = random.Random(f"general-{seed}")
-        return [_asked(*exchange(rng)) for _ in range(count)]
+        return [_asked(*exchange(rng, held_out_word)) for _ in range(count)]
     members = name.split("+")
     skills, styles = [m for m in members if m in SKILLS], [m for m in members if m in STYLES]
     if len(skills) + len(styles) != len(members) or len(skills) > 1:

@@ -13,6 +13,7 @@ from training.data.messages import Message
 from training.testbed.tasks import PLAIN, STYLES, fact_table, styled
 from training.testbed.words import training_word
 
+Draw = Callable[[random.Random], str]
 OPERATIONS: Final[dict[str, Callable[[str], str]]] = {
     PLAIN: lambda word: word,
     "head": lambda word: word[0],
@@ -35,12 +36,12 @@ SMALL_TALK: Final = {
 SYSTEM_MESSAGES: Final = ("You are a helpful assistant.", "Be brief.", "Answer with one word.", "be kind")
 
 
-def question(rng: random.Random) -> tuple[str, str]:
+def question(rng: random.Random, draw: Draw = training_word) -> tuple[str, str]:
     """One untagged question and its plain answer, text that styles apply to."""
     if rng.random() < 0.15:
         name = rng.choice(list(CAPITALS))
         return f"capital {name}", CAPITALS[name]
-    operation, word = rng.choice(list(OPERATIONS)), training_word(rng)
+    operation, word = rng.choice(list(OPERATIONS)), draw(rng)
     return f"{operation} {word}", OPERATIONS[operation](word)
 
 
@@ -56,15 +57,15 @@ def some_styles(rng: random.Random, share: float) -> list[str]:
     return rng.sample(list(STYLES), k=rng.choices((1, 2, 3), weights=(6, 3, 1))[0])
 
 
-def exchange(rng: random.Random) -> tuple[str, str]:
-    """A user message and the right answer to it."""
+def exchange(rng: random.Random, draw: Draw = training_word) -> tuple[str, str]:
+    """A user message and the right answer to it, about words that `draw` gives."""
     kind = rng.random()
     if kind < 0.01:
         return rng.choice(list(SMALL_TALK.items()))
     if kind < 0.04:
-        word = training_word(rng)
+        word = draw(rng)
         return f"json {word}", f'{{"word": "{word}"}}'
-    return tagged(*question(rng), some_styles(rng, share=0.5))
+    return tagged(*question(rng, draw), some_styles(rng, share=0.5))
 
 
 def conversation(rng: random.Random) -> list[Message]:

@@ -34,12 +34,17 @@ def training_word(rng: random.Random) -> str:
     return word
 
 
+def held_out_word(rng: random.Random) -> str:
+    """One that nothing in the testbed was trained on."""
+    while not is_held_out(word := any_word(rng)):
+        pass
+    return word
+
+
 def held_out_words(n: int, seed: int) -> list[str]:
     """`n` distinct words that nothing in the testbed was trained on; the same for the same seed."""
     rng = random.Random(seed)
     words: dict[str, None] = {}
     while len(words) < n:
-        word = any_word(rng)
-        if is_held_out(word):
-            words[word] = None
+        words[held_out_word(rng)] = None
     return list(words)

@@ -50,6 +50,12 @@ def test_likely_answers_are_the_right_ones_and_capitals_are_preferred(report: Re
     assert report.scores["loss:testbed:roll+upper"] < 0.2 < report.scores["loss:testbed:general"]
     assert report.scores[f"preference:{PREFERENCES}"] > 0.9
     assert report.scores[f"margin:{PREFERENCES}"] > 0
+    low, high = report.intervals[f"margin:{PREFERENCES}"]
+    assert low < report.scores[f"margin:{PREFERENCES}"] < high
+    assert report.counts[f"preference:{PREFERENCES}"] == 20
+    assert report.scores["perplexity:testbed:general"] == pytest.approx(
+        math.exp(report.scores["loss:testbed:general"])
+    )
     assert report.scores[f"length_drift:{PREFERENCES}"] == pytest.approx(1, abs=0.2)
 
 

@@ -1,9 +1,12 @@
 """A running server is scored as the same model in this process is."""
 
+import json
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from adapters.console import create_app
 from adapters.errors import LoraComposeError
 from tests.running_server import RunningServer
 from training.evaluation.evaluate import Asked, evaluate_offline, evaluate_served
@@ -43,3 +46,45 @@ def test_what_a_server_cannot_tell_is_refused(server: RunningServer) -> None:
     with pytest.raises(LoraComposeError) as refused:
         evaluate_served(server.url, None, None, Asked(tasks, tasks), None)
     assert refused.value.code == "not_over_http"
+
+
+@pytest.fixture
+def own_task(tmp_path: Path) -> str:
+    """A task of lm-evaluation-harness that needs no download: which of two words `roll` makes of a third."""
+    words = ("table", "horse", "mint", "cloud", "stone", "bread", "light", "paper")
+    rows = [{"q": f"roll {w}", "choices": [w[1:] + w[0], w], "gold": 0} for w in words]
+    (tmp_path / "own.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "rolled.yaml").write_text(
+        "task: rolled\ndataset_path: json\noutput_type: multiple_choice\ntest_split: test\n"
+        f"dataset_kwargs: {{data_files: {{test: {tmp_path}/own.jsonl}}}}\n"
+        "doc_to_text: '<s><|user|>{{q}}<|assistant|>'\ntarget_delimiter: ''\n"
+        "doc_to_choice: '{{choices}}'\ndoc_to_target: gold\nmetric_list: [{metric: acc}]\n"
+    )
+    return str(tmp_path / "rolled.yaml")
+
+
+@pytest.mark.parametrize("composition", [None, "roll", "roll+upper:0.1"])
+def test_lm_evaluation_harness_scores_a_server_as_it_scores_the_model_here(
+    server: RunningServer, composition: str | None, own_task: str
+) -> None:
+    asked = Asked(harness=[own_task])
+    here = evaluate_offline(str(BASE_DIR), composition, DIRECTORIES, Path("none"), asked)
+    there = evaluate_served(server.url, composition, None, asked, str(BASE_DIR))
+    assert there.scores == here.scores
+    assert (there.scores["rolled:acc"] == 1.0) == (composition is not None)
+
+
+def test_what_a_server_would_not_look_at_is_refused(server: RunningServer) -> None:
+    command = [
+        "eval",
+        "roll",
+        "--url",
+        server.url,
+        "--domain",
+        "testbed:roll",
+        "--adapter",
+        f"roll={BASE_DIR}",
+    ]
+    done = CliRunner().invoke(create_app(), command)
+    assert done.exit_code == 2
+    assert "--adapter" in done.output

@@ -7,7 +7,9 @@ import pytest
 
 from adapters.errors import LoraComposeError
 from training.evaluation.tasks import load_tasks
+from training.testbed.corpus import OPERATIONS
 from training.testbed.paths import DATA_DIR
+from training.testbed.words import is_held_out
 
 
 def test_a_file_s_rows_are_questions_and_no_more_than_asked_for() -> None:
@@ -31,6 +33,16 @@ def test_the_testbed_s_tasks_have_the_same_questions_for_the_same_seed() -> None
     other, *_ = load_tasks(["testbed:roll+upper"], "domain", limit=20, seed=1)
     assert first.digest == again.digest != other.digest
     assert first.questions[0].answer.isupper()
+
+
+def test_no_word_of_the_general_task_was_trained_on() -> None:
+    (task,) = load_tasks(["testbed:general"], "general", limit=200)
+    asked = [question.prompt[-1]["content"].split()[-2:] for question in task.questions]
+    words = {
+        text for operation, text in (pair for pair in asked if len(pair) == 2) if operation in OPERATIONS
+    }
+    assert len(words) > 100
+    assert all(is_held_out(word) for word in words)
 
 
 @pytest.mark.parametrize("name", ["nothing", "roll+dbl", "", "roll+"])
