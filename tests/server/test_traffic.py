@@ -1,0 +1,40 @@
+"""The key of a running benchmark: good at the door for as long as it runs, and for nothing else."""
+
+import httpx
+import pytest
+from starlette.responses import PlainTextResponse
+
+from server.auth import AuthMiddleware
+from server.traffic import Traffic
+
+
+async def status(traffic: Traffic, key: str) -> int:
+    app = AuthMiddleware(PlainTextResponse("in"), ["configured"], traffic)
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://server") as client:
+        reply = await client.get("/v1/models", headers={"authorization": f"Bearer {key}"})
+        return reply.status_code
+
+
+async def test_a_run_s_key_opens_the_door_only_while_it_runs() -> None:
+    traffic = Traffic()
+    first = traffic.open()
+    second = traffic.open()
+    assert [await status(traffic, key) for key in ("configured", first, second)] == [200, 401, 200]
+    traffic.close()
+    assert [await status(traffic, key) for key in ("configured", second, "")] == [200, 401, 401]
+
+
+@pytest.mark.parametrize("header", ["Basic {}", "Bearer{}", "{}", "Bearer  {}"])
+def test_only_a_bearer_token_is_the_benchmark_s(header: str) -> None:
+    traffic = Traffic()
+    given = header.format(traffic.open()).encode()
+    assert not traffic.is_own({"headers": [(b"authorization", given)]})
+    assert not traffic.is_own({"headers": []})
+
+
+def test_a_request_that_fails_is_no_longer_in_flight() -> None:
+    traffic = Traffic()
+    with pytest.raises(RuntimeError), traffic.counted({"headers": []}):
+        raise RuntimeError
+    assert traffic.real == 0
