@@ -9,7 +9,7 @@ LOCK := requirements/$(DEVICE).lock
 # The lock is complete, so nothing is resolved; torch+cpu comes from wherever pip is told to look.
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help setup demo serve test test-workers lint types format testbed bench bench-hot-load bench-residency bench-fusion bench-auto-fuse quality bench-memory bench-training clean
+.PHONY: help setup demo serve test test-workers lint types format testbed bench bench-hot-load bench-residency bench-fusion bench-auto-fuse bench-kernels bench-referee quality bench-memory bench-training clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -52,8 +52,14 @@ testbed: setup ## train the embedded base and its adapters again (about 15 minut
 	$(BIN)/python -m training.testbed.train_adapters
 	$(BIN)/python -m training.testbed.measure
 
-bench: setup ## throughput of adapters, stacks and prefill against the base, as ratios in one run
-	$(BIN)/python -m benchmarks.throughput
+bench: setup ## every way to serve adapters, beside the base, stock vLLM and PEFT: tables, advice and a page
+	$(BIN)/lora-compose bench serve --quick --html bench.html
+
+bench-kernels: setup ## the CPU LoRA kernels by themselves, against vLLM's and the machine's rooflines
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.kernels
+
+bench-referee: setup ## vLLM's own benchmark against ours on the same cells
+	$(BIN)/python -m benchmarks.referee
 
 bench-hot-load: setup ## do those who decode notice that adapters arrive? beside stock vLLM
 	$(BIN)/python -m benchmarks.hot_load

@@ -18,7 +18,6 @@ from typing import Annotated
 import httpx
 import typer
 
-from benchmarks.arms import OURS
 from benchmarks.checks import Check, at_most, show
 from benchmarks.client import ask
 from benchmarks.fresh_adapters import write_fresh
@@ -33,6 +32,7 @@ from benchmarks.servers import (
 )
 from benchmarks.workload import Prompts, completion_body
 
+OURS = "lora-compose"
 STREAMS = 6
 ANSWER_TOKENS = 600
 Register = Callable[[httpx.AsyncClient, str, Path], Awaitable[httpx.Response]]

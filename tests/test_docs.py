@@ -3,10 +3,16 @@
 import re
 from pathlib import Path
 
+import pytest
 from starlette.routing import Route
 
 from adapters.fuse_settings import Settings
 from adapters.method_options import METHOD_NAMES
+from benchmarks.latency.advice import advise
+from benchmarks.latency.crossovers import crossovers
+from benchmarks.latency.findings import findings
+from benchmarks.latency.report import read_result
+from benchmarks.latency.tables import markdown, side_by_side
 from server import (
     adapters_api,
     benchmarks_api,
@@ -20,6 +26,7 @@ from server import (
 from server.config import ServerConfig
 from server.metrics import Metrics
 
+RESULTS = ("embedded", "311M")
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
 FLAG_NAMES = {"adapter_roots": "adapter_root", "api_keys": "api_key"}
@@ -71,3 +78,17 @@ def test_every_make_target_in_the_readme_exists() -> None:
 def test_every_linked_file_exists() -> None:
     for link in re.findall(r"\]\(([^)#:]+)\)", README):
         assert (ROOT / link).exists(), link
+
+
+@pytest.mark.parametrize("name", RESULTS)
+def test_the_published_tables_are_what_the_results_beside_them_say(name: str) -> None:
+    document = read_result(ROOT / "docs" / "benchmarks" / f"{name}.json")
+    found = findings(document)
+    points = [one.sentence for one in crossovers(document, found)]
+    text = markdown(document, found, advise(document, found).text, points)
+    assert text in (ROOT / "docs" / "benchmarks.md").read_text()
+
+
+def test_the_readme_claims_about_speed_come_from_the_results() -> None:
+    results = [read_result(ROOT / "docs" / "benchmarks" / f"{name}.json") for name in RESULTS]
+    assert side_by_side(results) in README

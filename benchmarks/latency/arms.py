@@ -2,7 +2,8 @@
 
 `stack:4` is four adapters stacked by request, `merge:4` the same four merged into one beforehand, `fused:4`
 the same four folded into the base, `residual:4` what the base's own requests get meanwhile; `vllm:4` and
-`peft:4` serve the exact sum of the four, written as one adapter, by stock vLLM and by transformers + PEFT.
+`peft:4` serve the exact sum of the four, written as one adapter, by stock vLLM and by transformers + PEFT;
+`direct` is the base behind vLLM's own app, with our plugin in the engine and none of our HTTP.
 """
 
 import itertools
@@ -13,13 +14,13 @@ from typing import Final, Literal, get_args
 
 from adapters.errors import InvalidRequest
 
-Kind = Literal["base", "single", "stack", "merge", "fused", "residual", "vllm", "peft"]
-Serves = Literal["lora-compose", "vllm", "peft"]
+Kind = Literal["base", "single", "stack", "merge", "fused", "residual", "direct", "vllm", "peft"]
+Serves = Literal["lora-compose", "direct", "vllm", "peft"]
 KINDS: Final = get_args(Kind)
-ALONE: Final = ("base", "single")
+ALONE: Final = ("base", "single", "direct")
 FUSED: Final = ("fused", "residual")
-EXACT: Final = ("single", "stack", "fused", "vllm", "peft")
-"""Kinds that must answer as the exact stack of the same members does."""
+EXACT: Final = ("base", "direct", "single", "stack", "fused", "vllm", "peft")
+"""Kinds that must answer as the exact stack of their members does, the base if there are none."""
 NAME = re.compile(rf"({'|'.join(KINDS)})(?::([1-9][0-9]?))?(?:@r([1-9][0-9]{{0,2}}))?")
 
 
@@ -40,19 +41,20 @@ class Arm:
     @property
     def server(self) -> Serves:
         """Who answers it."""
-        if self.kind == "vllm":
-            return "vllm"
-        return "peft" if self.kind == "peft" else "lora-compose"
+        of: dict[str, Serves] = {"direct": "direct", "vllm": "vllm", "peft": "peft"}
+        return of.get(self.kind, "lora-compose")
 
 
 def parse_arm(text: str) -> Arm:
     """Raises InvalidRequest("invalid_arm")."""
     match = NAME.fullmatch(text.strip())
     if match is None or (match[1] in ALONE and match[2]):
-        known = "base, single, stack:K, merge:K, fused:K, residual:K, vllm:K, peft:K"
+        known = "base, direct, single, stack:K, merge:K, fused:K, residual:K, vllm:K, peft:K"
         raise InvalidRequest("invalid_arm", f"{text!r} is not an arm; there are {known}", "arms")
     kind: Kind = match[1]  # type: ignore[assignment]
-    members = 0 if kind == "base" else int(match[2] or (1 if kind in {"single", "vllm", "peft"} else 2))
+    members = (
+        0 if kind in {"base", "direct"} else int(match[2] or (1 if kind in {"single", "vllm", "peft"} else 2))
+    )
     return Arm(kind, members, int(match[3]) if match[3] else None)
 
 

@@ -91,7 +91,7 @@ def serve(
 
     **Arms**: `base`, `single` (one adapter), `stack:K`, `merge:K`, `fused:K` (folded into the base),
     `residual:K` (the base's own requests while K are fused), `vllm:K` (stock vLLM) and `peft:K` (transformers
-    + PEFT), both with the exact sum of K adapters as one.
+    + PEFT), both with the exact sum of K adapters as one, `direct` (the base behind vLLM's app, not ours).
 
     **Closed loops** keep so many requests in flight and say what the machine can do; **open loops** send at
     random moments, whatever the server does, and say how long people wait. Arms take turns, and each is held

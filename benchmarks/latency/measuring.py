@@ -133,7 +133,7 @@ class Measuring:
         """For what is exact the answers of transformers + PEFT, where they run; else what it says alone."""
         witness = self._clients.get("peft")
         known = self._targets.sums
-        if witness is None or arm.rank or arm.kind not in {*EXACT, "base"}:
+        if witness is None or arm.rank or arm.kind not in EXACT:
             return own
         name = self._targets.sum_name(members)
         if members and name not in known:

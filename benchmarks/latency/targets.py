@@ -17,7 +17,15 @@ from adapters.peft_format import open_adapter
 from benchmarks.latency.arms import FUSED, Arm, Serves, choices, model_of
 from benchmarks.latency.combined import write_random, write_sum
 from benchmarks.latency.plan import Plan
-from benchmarks.servers import free_port, our_command, running, stock_command, stock_environment
+from benchmarks.servers import (
+    direct_command,
+    free_port,
+    is_cpu_build,
+    our_command,
+    running,
+    stock_command,
+    stock_environment,
+)
 
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """What vLLM takes as --max-lora-rank."""
@@ -66,7 +74,7 @@ class Targets:
     def _model(self, arm: Arm, members: Sequence[str], plan: Plan) -> str:
         if arm.server == "lora-compose":
             return model_of(arm, self.base, members, plan.merge)
-        return sum_name(members)
+        return self.sum_name(members)
 
 
 def sum_name(members: Sequence[str]) -> str:
@@ -110,7 +118,7 @@ def started_targets(
     sums = {
         sum_name(members): write_sum(members, root, home / "sums")
         for arm in plan.all_arms
-        if arm.server != "lora-compose"
+        if arm.server in {"vllm", "peft"}
         for members in choices(list(names), arm.members, plan.compositions)
     }
     commands = _commands(plan, model, ranks, sums, home, options)
@@ -153,6 +161,9 @@ def _commands(
     port = free_port()
     mine = ["--max-lora-rank", str(ranks["lora-compose"]), *options]
     found["lora-compose"] = our_command(port, model, home, home / "adapters", mine), port
+    if "direct" in wanted:
+        port = free_port()
+        found["direct"] = direct_command(port, model, is_cpu_build(), mine), port
     if "vllm" in wanted:
         port = free_port()
         found["vllm"] = [*stock_command(port, model), "--max-lora-rank", str(ranks["vllm"]), *options], port

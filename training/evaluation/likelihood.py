@@ -75,6 +75,6 @@ def mean_loss(found: Sequence[Likelihood]) -> float:
 
 
 def loss_interval(found: Sequence[Likelihood]) -> tuple[float, float]:
-    """95 % of `mean_loss`, over answers: a ratio's, linearised, for long answers weigh more than short ones."""
+    """95 % of `mean_loss`, over answers: that of a ratio, linearised, for long answers weigh more."""
     loss, length = mean_loss(found), fmean(each.tokens for each in found)
     return normal_interval([loss - (each.logp + loss * each.tokens) / length for each in found])
