@@ -23,7 +23,7 @@ def verdict(ours: list[float], theirs: list[float]) -> Verdict:
         for a, b in zip(ours, theirs, strict=True)
     ]
     document = {"passes": passes, "config": {"seed": 0}}
-    assert len(markdown(document).splitlines()) == 2 + len(METRICS)
+    assert len(markdown(document).splitlines()) == 4 + len(METRICS)
     return verdicts(document)[0]
 
 
