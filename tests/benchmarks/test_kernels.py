@@ -40,6 +40,12 @@ def test_the_table_and_the_picture_are_made_from_json_only(tmp_path: Path) -> No
     assert "| 8 | 4 | 2 | 1 | 1 to 1 |" in markdown(saved)
 
 
+def test_the_published_table_is_what_the_result_beside_it_says() -> None:
+    docs = Path(__file__).resolve().parents[2] / "docs"
+    saved = json.loads((docs / "kernel-benchmarks.json").read_text())
+    assert markdown(saved) in (docs / "kernel-benchmarks.md").read_text()
+
+
 def test_a_small_run_times_every_cell_there_can_be() -> None:
     app = typer.Typer()
     app.command()(kernels)

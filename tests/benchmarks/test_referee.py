@@ -1,5 +1,6 @@
 """The referee: when two benchmarks agree, and that a pass with a failure is no measurement."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,11 @@ def verdict(ours: list[float], theirs: list[float]) -> Verdict:
 )
 def test_they_agree_within_noise(ours: list[float], theirs: list[float], word: str) -> None:
     assert verdict(ours, theirs).word == word
+
+
+def test_the_published_table_is_what_the_result_beside_it_says() -> None:
+    docs = Path(__file__).resolve().parents[2] / "docs"
+    assert markdown(json.loads((docs / "referee.json").read_text())) in (docs / "referee.md").read_text()
 
 
 def test_our_medians_have_vllm_s_names_and_units() -> None:
