@@ -1,6 +1,7 @@
 """A whole run, from servers to the result's JSON."""
 
 import asyncio
+import re
 import sys
 import tempfile
 from contextlib import ExitStack
@@ -19,7 +20,7 @@ from benchmarks.latency.prompts import Words, words_of
 from benchmarks.latency.targets import Targets, running_targets, started_targets
 from benchmarks.latency.timeline import RATE_SHARE, timeline
 from benchmarks.machine import describe
-from benchmarks.servers import ENVIRONMENT, server_environment
+from benchmarks.servers import ENVIRONMENT, REPOSITORY, server_environment
 
 SCHEMA = "lora-compose-bench/1"
 
@@ -57,11 +58,16 @@ def measure(plan: Plan, where: Where, told: Told) -> dict[str, Any]:
         "schema": SCHEMA,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(perf_counter() - began, 1),
-        "command": ["lora-compose", "bench", "serve", *sys.argv[1:]],
+        "command": [
+            "lora-compose",
+            "bench",
+            "serve",
+            *(a for a in sys.argv[1:] if a not in {"bench", "serve"}),
+        ],
         "machine": describe(),
         "environment": {name: value for name, value in server_environment().items() if name in ENVIRONMENT},
         "started": where.url is None,
-        "commands": {name: list(command) for name, command in targets.commands.items()},
+        "commands": {name: list(map(without_paths, command)) for name, command in targets.commands.items()},
         "base": targets.base,
         "adapters": [{key: one.get(key) for key in ("id", "digest", "rank")} for one in targets.adapters],
         "skipped": dict(targets.skipped),
@@ -77,6 +83,12 @@ def measure(plan: Plan, where: Where, told: Told) -> dict[str, Any]:
         "memory": memory,
         "timeline": line,
     }
+
+
+def without_paths(word: str) -> str:
+    """A word of a command line as it may be published: not where this checkout lies, and no temporaries."""
+    word = word.replace(f"{Path(sys.executable).parent}/", "").replace(f"{REPOSITORY}/", "")
+    return re.sub(rf"{re.escape(tempfile.gettempdir())}/lora-compose-bench-[^/]*", "TMP", word)
 
 
 async def _measure(

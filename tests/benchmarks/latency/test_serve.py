@@ -1,6 +1,8 @@
 """`lora-compose bench serve` against the shared server, and what is made of its result."""
 
 import json
+import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,8 @@ import pytest
 from typer.testing import CliRunner
 
 from benchmarks.latency.cli import app
+from benchmarks.latency.run import without_paths
+from benchmarks.servers import REPOSITORY
 from tests.running_server import RunningServer
 
 TINY = ["--concurrency", "2", "--rates", "20", "--requests", "4", "--repeats", "2", "--output-tokens", "4"]
@@ -97,3 +101,9 @@ def test_a_mistyped_arm_is_refused_before_any_server_starts() -> None:
     done = CliRunner().invoke(app, ["serve", "--arms", "stak:2"])
     assert done.exit_code == 2
     assert "stak" in done.output
+
+
+def test_a_published_command_does_not_tell_where_things_lie() -> None:
+    assert without_paths(f"{REPOSITORY}/training/testbed/base") == "training/testbed/base"
+    assert without_paths(sys.executable) == Path(sys.executable).name
+    assert without_paths(f"{tempfile.gettempdir()}/lora-compose-bench-abc/data") == "TMP/data"
