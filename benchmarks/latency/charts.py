@@ -90,7 +90,10 @@ def distributions(document: Document, cell: str, arms: Sequence[str]) -> str:
                 values = sorted(max(1e-5, value) for row in rows for value in values_of(row))
                 shares = [(place + 1) / len(values) for place in range(len(values))]
                 colour = look(arms, arm)["color"]
-                axes[column].plot([MS * value for value in values], shares, color=colour, label=arm)
+                again = list(arms).index(arm) >= len(COLOURS)  # a colour the second time is dashed
+                axes[column].plot(
+                    [MS * value for value in values], shares, "--" if again else "-", color=colour, label=arm
+                )
             axes[column].set(title=title, xlabel="ms", xscale="log")
             axes[column].xaxis.set_major_formatter("{x:g}")
             axes[column].grid(True, which="both", linewidth=0.4)
