@@ -5,10 +5,10 @@ Whatever goes wrong with a request is written into its row: a failure is a recor
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 
@@ -17,6 +17,7 @@ DONE = "data: [DONE]"
 TIMEOUT = httpx.Timeout(120)
 # Servers close idle connections after 5 s (uvicorn's default), and httpx would reuse them for as long.
 KEEP_ALIVE_SECONDS = 2.0
+T = TypeVar("T")
 
 
 @dataclass
@@ -93,14 +94,23 @@ async def closed_loop(
 ) -> tuple[list[Row], float]:
     """Send all `bodies`, `concurrency` at a time, the next as soon as one ends: the rows and the seconds."""
     rows: list[Row] = []
-    waiting: Iterator[dict[str, Any]] = iter(bodies)
 
-    async def worker() -> None:
-        for body in waiting:
-            rows.append(await ask(client, body))
+    async def one(body: dict[str, Any]) -> None:
+        rows.append(await ask(client, body))
 
     began = perf_counter()
+    await in_closed_loop(bodies, one, concurrency)
+    return rows, perf_counter() - began
+
+
+async def in_closed_loop(each: Iterable[T], act: Callable[[T], Awaitable[None]], concurrency: int) -> None:
+    """`act` on every one, `concurrency` at a time, the next as soon as one ends."""
+    waiting = iter(each)
+
+    async def worker() -> None:
+        for one in waiting:
+            await act(one)
+
     async with asyncio.TaskGroup() as group:
         for _ in range(concurrency):
             group.create_task(worker())
-    return rows, perf_counter() - began

@@ -13,8 +13,8 @@ from typing import Annotated, Any
 import typer
 
 from adapters.errors import InvalidRequest, LoraComposeError
+from benchmarks.machine import REPOSITORY
 
-REPOSITORY = Path(__file__).resolve().parent.parent
 TIMING = (sys.executable, "-m", "server.engine.kernel_timing")
 LONGEST = 16
 

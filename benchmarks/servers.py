@@ -19,8 +19,8 @@ from pathlib import Path
 import httpx
 
 from adapters.errors import LoraComposeError
+from benchmarks.machine import REPOSITORY
 
-REPOSITORY = Path(__file__).resolve().parent.parent
 EMBEDDED_BASE = REPOSITORY / "training" / "testbed" / "base"
 EMBEDDED_ADAPTERS = REPOSITORY / "training" / "testbed" / "trained"
 EMBEDDED_OPTIONS = (

@@ -10,7 +10,7 @@ from benchmarks.latency import charts
 from benchmarks.latency.crossovers import busiest_cell
 from benchmarks.latency.findings import Finding, Findings
 from benchmarks.latency.quantities import Quantity
-from benchmarks.latency.tables import doubts, ratio
+from benchmarks.latency.tables import doubts, ms, ratio
 
 STYLE = Path(__file__).with_name("page.css")
 HEADERS = (
@@ -94,7 +94,7 @@ def _cell(document: dict[str, Any], found: Findings, cell: str) -> str:
 
 def _values(one: Finding) -> list[str]:
     def median(metric: str) -> str:
-        return _ms(one.quantities[metric].median) if metric in one.quantities else "-"
+        return ms(one.quantities[metric].median) if metric in one.quantities else "-"
 
     whole: Quantity | None = one.quantities.get("e2el")
     tails = (None, None) if whole is None else (whole.p90, whole.p99)
@@ -103,16 +103,12 @@ def _values(one: Finding) -> list[str]:
         one.arm,
         str(one.requests),
         *(median(metric) for metric in ("ttft", "tpot", "itl", "e2el")),
-        *(_ms(tail) for tail in tails),
+        *(ms(tail) for tail in tails),
         *("-" if rate is None else f"{rate.median:,.{0 if rate.median >= 100 else 1}f}" for rate in rates),
         ratio(one.ratios.get("output_throughput")) or "-",
         ratio(one.ratios.get("tpot")) or "-",
         str(one.failed),
     ]
-
-
-def _ms(seconds: float | None) -> str:
-    return "-" if seconds is None else f"{1000 * seconds:.1f}"
 
 
 def _data(value: str) -> str:

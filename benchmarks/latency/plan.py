@@ -1,7 +1,7 @@
 """What one run measures: arms, cells, repeats. Written into the result as it is, so it can be run again."""
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from benchmarks.latency.arms import Arm, parse_arms
 from benchmarks.latency.skew import check_skew
@@ -113,9 +113,3 @@ def objectives(goodput: tuple[str, ...]) -> dict[str, float]:
             raise ValueError(f"--goodput ({text}) must be ttft:MS, tpot:MS or e2el:MS")
         found[name] = float(limit) / 1000
     return found
-
-
-def plan_of(saved: dict[str, Any]) -> Plan:
-    """A plan out of a result's JSON."""
-    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in saved.items()}
-    return Plan(**values)

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 
 from adapters.errors import LoraComposeError
-from benchmarks.latency.sender import PATH
+from benchmarks.client import PATH
 
 TIE = 0.02
 """In nats: nearer than this, the two likeliest tokens may change places by rounding alone."""

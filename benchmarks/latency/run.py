@@ -17,12 +17,11 @@ from adapters.client import Client
 from benchmarks.latency.measuring import Measured, Told, measuring
 from benchmarks.latency.plan import Plan
 from benchmarks.latency.prompts import Words, words_of
+from benchmarks.latency.report import SCHEMA
 from benchmarks.latency.targets import Targets, running_targets, started_targets
 from benchmarks.latency.timeline import RATE_SHARE, timeline
-from benchmarks.machine import describe
-from benchmarks.servers import ENVIRONMENT, REPOSITORY, server_environment
-
-SCHEMA = "lora-compose-bench/1"
+from benchmarks.machine import REPOSITORY, describe
+from benchmarks.servers import ENVIRONMENT, server_environment
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from typing import Any
 
 import httpx
 
-PATH = "/v1/completions"
+from benchmarks.client import PATH, in_closed_loop
+
 DATA = "data: "
 DONE = "[DONE]"
 
@@ -66,7 +67,7 @@ async def send_pass(
     if concurrency is None:
         await _open_loop(sendings, one, began)
     else:
-        await _closed_loop(sendings, one, concurrency)
+        await in_closed_loop(enumerate(sendings), lambda each: one(*each), concurrency)
     seconds = perf_counter() - began
     for row, lines in kept:
         read_chunks(row, lines)
@@ -76,18 +77,6 @@ async def send_pass(
         if concurrency is not None:
             row.due = row.sent
     return sorted((row for row, _ in kept), key=lambda row: row.i), seconds
-
-
-async def _closed_loop(sendings: Sequence[Sending], one: Callable[..., Any], concurrency: int) -> None:
-    waiting = iter(enumerate(sendings))
-
-    async def worker() -> None:
-        for number, sending in waiting:
-            await one(number, sending)
-
-    async with asyncio.TaskGroup() as group:
-        for _ in range(concurrency):
-            group.create_task(worker())
 
 
 async def _open_loop(sendings: Sequence[Sending], one: Callable[..., Any], began: float) -> None:

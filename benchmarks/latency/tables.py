@@ -25,7 +25,7 @@ def cells(one: Finding) -> list[str]:
         one.arm,
         str(one.requests),
         *(_median(quantities.get(metric)) for metric in ("ttft", "tpot", "e2el")),
-        "" if e2el is None else f"{_ms(e2el.p90)}/{_ms(e2el.p99)}",
+        "" if e2el is None else f"{ms(e2el.p90)}/{ms(e2el.p99)}",
         "" if one.output_throughput is None else f"{one.output_throughput.median:.0f}",
         "" if one.goodput is None else f"{one.goodput.median:.3g}",
         ratio(one.ratios.get("output_throughput")),
@@ -40,10 +40,11 @@ def ratio(one: Spread | None) -> str:
 
 
 def _median(one: Quantity | None) -> str:
-    return "" if one is None else _ms(one.median)
+    return "" if one is None else ms(one.median)
 
 
-def _ms(seconds: float | None) -> str:
+def ms(seconds: float | None) -> str:
+    """Milliseconds; a dash where too few samples told them."""
     return "-" if seconds is None else f"{1000 * seconds:.1f}"
 
 

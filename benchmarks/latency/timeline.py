@@ -5,7 +5,7 @@ Stacks of two are asked for in an open loop; at fixed moments something happens 
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -100,16 +100,12 @@ async def _happen(targets: Targets, seconds: float, began: float, events: list[E
     for share, what, act in steps:
         await asyncio.sleep(max(0.0, began + share * seconds - perf_counter()))
         start = perf_counter() - began
-        await _in_thread(act)
+        await asyncio.to_thread(act)
         events.append({
             "t": round(start, 6),
             "seconds": round(perf_counter() - began - start, 6),
             "what": what,
         })
-
-
-def _in_thread(act: Callable[[], None]) -> Awaitable[None]:
-    return asyncio.to_thread(act)
 
 
 async def _sample(client: httpx.AsyncClient, began: float, samples: list[dict[str, Any]]) -> None:

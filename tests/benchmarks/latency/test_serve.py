@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from benchmarks.latency.cli import app
 from benchmarks.latency.run import without_paths
-from benchmarks.servers import REPOSITORY
+from benchmarks.machine import REPOSITORY
 from tests.running_server import RunningServer
 
 TINY = ["--concurrency", "2", "--rates", "20", "--requests", "4", "--repeats", "2", "--output-tokens", "4"]
