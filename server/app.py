@@ -22,7 +22,7 @@ from server import (
     probes,
     residency_api,
 )
-from server.auth import AuthMiddleware
+from server.auth import Door, DoorMiddleware
 from server.benchmark_runs import Benchmarks
 from server.engine.launch import Engine
 from server.errors import EXCEPTION_HANDLERS
@@ -35,9 +35,7 @@ from server.removal import Removal
 from server.request_id import RequestIdMiddleware
 from server.residency import Residency
 from server.resolver import Resolver
-
-GENERATING = ("/v1/chat/completions", "/v1/completions", "/v1/responses")
-NAMING = ("/tokenize", "/detokenize")
+from server.tenants.access import GENERATING, NAMING
 
 
 class Parts(TypedDict):
@@ -55,14 +53,11 @@ class Parts(TypedDict):
     benchmarks: Benchmarks
 
 
-def create_app(parts: Parts, api_keys: tuple[str, ...]) -> Starlette:
+def create_app(parts: Parts, door: Door) -> Starlette:
     """The app in front of a running engine."""
     app = Starlette(
         routes=[*generating_routes(parts), *_routes()],
-        middleware=[
-            Middleware(RequestIdMiddleware),
-            *([Middleware(AuthMiddleware, api_keys, parts["benchmarks"].traffic)] if api_keys else []),
-        ],
+        middleware=[Middleware(RequestIdMiddleware), Middleware(DoorMiddleware, door)],
         exception_handlers=EXCEPTION_HANDLERS,
         lifespan=_lifespan(parts),
     )

@@ -40,6 +40,10 @@ def serve(
         list[str] | None,
         typer.Option(help=f"{DOCS['api_keys']} Repeatable.", envvar="LORA_COMPOSE_API_KEY", metavar="KEY"),
     ] = None,
+    admin_port: Annotated[
+        int | None, typer.Option(help=DOCS["admin_port"], show_default=False)
+    ] = DEFAULTS.admin_port,
+    admin_host: Annotated[str, typer.Option(help=DOCS["admin_host"])] = DEFAULTS.admin_host,
     max_adapter_bytes: Annotated[
         int, typer.Option(help=DOCS["max_adapter_bytes"], metavar="BYTES")
     ] = DEFAULTS.max_adapter_bytes,
@@ -81,6 +85,8 @@ def serve(
             allow_hf=allow_hf,
             strict=strict,
             api_keys=tuple(api_key or DEFAULTS.api_keys),
+            admin_port=admin_port,
+            admin_host=admin_host,
             max_adapter_bytes=max_adapter_bytes,
             auto_fuse=auto_fuse,
             fuse_settings=Settings(

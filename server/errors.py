@@ -5,6 +5,7 @@ OpenAI client retries 409 and 5xx otherwise; passing ones say when to come back.
 """
 
 import logging
+import math
 from http import HTTPStatus
 from typing import Any
 
@@ -24,6 +25,7 @@ STATUS: dict[type[errors.LoraComposeError], int] = {
     errors.Conflict: 409,
     errors.AdapterRejected: 422,
     errors.Unservable: 422,
+    errors.QuotaExceeded: 429,
     errors.Busy: 503,
     errors.StorageUnavailable: 503,
 }
@@ -83,7 +85,16 @@ def error_response(
 def refusal(_: Request, error: Exception) -> JSONResponse:
     """A domain error, as its class says."""
     assert isinstance(error, errors.LoraComposeError)
-    return error_response(STATUS[type(error)], error.message, error.code, error.param)
+    response = error_response(STATUS[type(error)], error.message, error.code, error.param)
+    if isinstance(error, errors.QuotaExceeded):
+        del response.headers["retry-after"]
+        lasting = error.retry_after is None
+        response.headers.update(
+            {"x-should-retry": "false"}
+            if lasting
+            else {"retry-after": str(math.ceil(error.retry_after or 0))}
+        )
+    return response
 
 
 def not_prepared(_: Request, error: Exception) -> JSONResponse:

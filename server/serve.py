@@ -20,8 +20,11 @@ from typing_extensions import override
 
 from adapters.admission import Limits
 from adapters.base_shapes import BaseShapes
+from adapters.errors import LoraComposeError
 from adapters.registry import Registry
 from server.app import Parts, create_app
+from server.audit import Audit
+from server.auth import Door
 from server.auto_fuse import AutoFuse
 from server.benchmark_runs import Benchmarks
 from server.benchmark_runs import Limits as BenchmarkLimits
@@ -34,11 +37,14 @@ from server.registration import Registration
 from server.removal import Removal
 from server.residency import Residency
 from server.resolver import Resolver
+from server.tenants.key_store import KeyStore
+from server.tenants.keyring import Keyring
 from server.traffic import Traffic
 
 logger = logging.getLogger(__name__)
 
 DRAIN_SECONDS = 30
+AUDIT_FILE = "audit.jsonl"
 
 
 def run(config: ServerConfig, vllm_args: Sequence[str]) -> None:
@@ -47,8 +53,26 @@ def run(config: ServerConfig, vllm_args: Sequence[str]) -> None:
     _log_to_stderr()
     set_environment(config.model)
     args = vllm_namespace(config, vllm_args)
-    with Registry(config.data_dir, reserved=args.served_model_name or [args.model]) as registry:
-        uvloop.run(_serve(config, args, registry))
+    with (
+        Registry(config.data_dir, reserved=args.served_model_name or [args.model]) as registry,
+        KeyStore(config.data_dir) as keys,
+    ):
+        door = _door(config, keys)
+        uvloop.run(_serve(config, args, registry, door))
+
+
+def _door(config: ServerConfig, keys: KeyStore) -> Door:
+    """Raises LoraComposeError("keys_needed") where strangers could come in without one."""
+    keyring = Keyring(keys.by_digest, config.api_keys, Traffic(), is_open=config.is_local)
+    if not config.is_local and not keyring.has_keys:
+        raise LoraComposeError(
+            "keys_needed",
+            f"--host {config.host} can be reached from other machines, and there is no API key. Make one: "
+            f"`lora-compose keys create NAME --role admin --data-dir {config.data_dir}`",
+        )
+    if keyring.is_open:
+        logger.warning("there are no API keys: everybody on this machine may do everything")
+    return Door(keyring, Audit(config.data_dir / AUDIT_FILE), config.admin_port)
 
 
 def _log_to_stderr() -> None:
@@ -73,9 +97,10 @@ def vllm_namespace(config: ServerConfig, vllm_args: Sequence[str]) -> Namespace:
     return parse_vllm_args(arguments)
 
 
-async def _serve(config: ServerConfig, args: Namespace, registry: Registry) -> None:
-    async with launch(args) as engine, assemble(config, engine, registry) as parts:
-        app = create_app(parts, config.api_keys)
+async def _serve(config: ServerConfig, args: Namespace, registry: Registry, door: Door) -> None:
+    traffic = door.keyring.traffic
+    async with launch(args) as engine, assemble(config, engine, registry, traffic) as parts:
+        app = create_app(parts, door)
         server = Server(
             parts["benchmarks"],
             uvicorn.Config(
@@ -85,16 +110,34 @@ async def _serve(config: ServerConfig, args: Namespace, registry: Registry) -> N
                 access_log=False,
                 log_level="warning",
                 timeout_graceful_shutdown=DRAIN_SECONDS,
+                **_tls(args),
             ),
         )
         # vLLM's error handler stops the server it finds here when its engine has died.
         engine.app.state.server = server
-        logger.info("serving %s on http://%s:%d", engine.base, config.host, config.port)
-        await server.serve()
+        scheme = "https" if server.config.is_ssl else "http"
+        logger.info("serving %s on %s://%s:%d", engine.base, scheme, config.host, config.port)
+        await server.serve(_sockets(config, server.config))
+
+
+def _tls(args: Namespace) -> dict[str, Any]:
+    """vLLM's own options (`--ssl-keyfile`, `--ssl-certfile`, ...), which are uvicorn's."""
+    names = ("ssl_keyfile", "ssl_certfile", "ssl_ca_certs", "ssl_cert_reqs", "ssl_ciphers")
+    return {name: getattr(args, name) for name in names if getattr(args, name, None) is not None}
+
+
+def _sockets(config: ServerConfig, main: uvicorn.Config) -> list[socket] | None:
+    """Two where admin has a port of its own. None: uvicorn opens its one."""
+    if config.admin_port is None:
+        return None
+    logger.info("administration on %s:%d only", config.admin_host, config.admin_port)
+    return [main.bind_socket(), uvicorn.Config(main.app, config.admin_host, config.admin_port).bind_socket()]
 
 
 @asynccontextmanager
-async def assemble(config: ServerConfig, engine: Engine, registry: Registry) -> AsyncIterator[Parts]:
+async def assemble(
+    config: ServerConfig, engine: Engine, registry: Registry, traffic: Traffic
+) -> AsyncIterator[Parts]:
     """The parts around a running engine and an open registry."""
     metrics = Metrics()
     resolver = Resolver(registry, engine.max_lora_rank)
@@ -112,7 +155,7 @@ async def assemble(config: ServerConfig, engine: Engine, registry: Registry) -> 
         fusion = Fusion(engine, residency, metrics)
         # Half of what has a slot of its own: beyond that, more requests mean longer answers for all.
         limits = BenchmarkLimits(in_flight=max(1, engine.slots // 2))
-        benchmarks = Benchmarks(config.data_dir / "benchmarks", Traffic(), limits)
+        benchmarks = Benchmarks(config.data_dir / "benchmarks", traffic, limits)
         parts = Parts(
             engine=engine,
             registry=registry,

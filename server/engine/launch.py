@@ -30,6 +30,7 @@ from vllm.v1.metrics.prometheus import get_prometheus_registry
 
 from server.engine.folding import why_not_foldable
 from server.engine.spec import Component, encode_spec
+from server.engine.token_charge import count_tokens
 
 logger = logging.getLogger(__name__)
 
@@ -201,6 +202,7 @@ async def launch(args: Namespace) -> AsyncIterator[Engine]:
     """
     async with build_async_engine_client(args) as client:
         runtime_weights = await _check_plugin(client)
+        count_tokens(client)
         tasks = await client.get_supported_tasks()
         app = build_app(args, tasks, client.model_config)
         await init_app_state(client, app.state, args, tasks)
