@@ -1,10 +1,8 @@
 """The HTTP surface, all of it: what is not listed here does not exist.
 
-The app is data: routes, middleware and a lifespan that yields the parts the routes work with.
+The app is data: routes and middleware. `Front` puts the parts the routes work with into `request.state`.
 """
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TypedDict
 
 from starlette.applications import Starlette
@@ -30,6 +28,7 @@ from server.fusion import Fusion
 from server.generation import Generation
 from server.merges import Merges
 from server.metrics import Metrics
+from server.pulse import Pulse
 from server.registration import Registration
 from server.removal import Removal
 from server.request_id import RequestIdMiddleware
@@ -51,6 +50,7 @@ class Parts(TypedDict):
     removal: Removal
     metrics: Metrics
     benchmarks: Benchmarks
+    pulse: Pulse
 
 
 def create_app(parts: Parts, door: Door) -> Starlette:
@@ -59,7 +59,6 @@ def create_app(parts: Parts, door: Door) -> Starlette:
         routes=[*generating_routes(parts), *_routes()],
         middleware=[Middleware(RequestIdMiddleware), Middleware(DoorMiddleware, door)],
         exception_handlers=EXCEPTION_HANDLERS,
-        lifespan=_lifespan(parts),
     )
     app.router.redirect_slashes = False
     return app
@@ -69,7 +68,8 @@ def generating_routes(parts: Parts) -> list[BaseRoute]:
     """vLLM's routes, each behind the composition."""
     engine = parts["engine"]
     composing = (parts["resolver"], parts["merges"], parts["residency"], parts["fusion"])
-    shared = (engine.app, engine.base, *composing, parts["metrics"], parts["benchmarks"].traffic)
+    counted = (parts["metrics"], parts["benchmarks"].traffic)
+    shared = (engine.app, engine.base, engine.is_alive, *composing, *counted)
     with_weights = Generation(*shared)
     by_name = Generation(*shared, needs_weights=False)
     return [
@@ -89,11 +89,3 @@ def _routes() -> list[BaseRoute]:
         *benchmarks_api.ROUTES,
         *probes.ROUTES,
     ]
-
-
-def _lifespan(parts: Parts) -> Callable[[Starlette], AbstractAsyncContextManager[Parts]]:
-    @asynccontextmanager
-    async def lifespan(_: Starlette) -> AsyncIterator[Parts]:
-        yield parts
-
-    return lifespan

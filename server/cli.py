@@ -44,6 +44,7 @@ def serve(
         int | None, typer.Option(help=DOCS["admin_port"], show_default=False)
     ] = DEFAULTS.admin_port,
     admin_host: Annotated[str, typer.Option(help=DOCS["admin_host"])] = DEFAULTS.admin_host,
+    hang_seconds: Annotated[float, typer.Option(help=DOCS["hang_seconds"])] = DEFAULTS.hang_seconds,
     max_adapter_bytes: Annotated[
         int, typer.Option(help=DOCS["max_adapter_bytes"], metavar="BYTES")
     ] = DEFAULTS.max_adapter_bytes,
@@ -87,6 +88,7 @@ def serve(
             api_keys=tuple(api_key or DEFAULTS.api_keys),
             admin_port=admin_port,
             admin_host=admin_host,
+            hang_seconds=hang_seconds,
             max_adapter_bytes=max_adapter_bytes,
             auto_fuse=auto_fuse,
             fuse_settings=Settings(

@@ -45,6 +45,8 @@ class ServerConfig:
     """Fuse by itself what most tokens go to, when that pays, and restore the base when it no longer does."""
     fuse_settings: Settings = field(default_factory=Settings)
     """How readily."""
+    hang_seconds: float = 30.0
+    """An engine that neither answers nor works for so long is ended, and started again."""
     max_adapter_bytes: int = 4 * 1024**3
     """Largest adapter file accepted."""
 
@@ -53,6 +55,8 @@ class ServerConfig:
             raise ValueError(f"--port ({self.port}) must be between 1 and 65535")
         if self.admin_port is not None and not (0 < self.admin_port < 65536 and self.admin_port != self.port):
             raise ValueError(f"--admin-port ({self.admin_port}) must be another one, between 1 and 65535")
+        if self.hang_seconds < 2:
+            raise ValueError(f"--hang-seconds ({self.hang_seconds}) must be at least 2")
         for root in self.adapter_roots:
             if not root.is_dir():
                 raise ValueError(f"--adapter-root ({root}) must be a directory")

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from adapters import errors
-from server.engine.launch import AdapterNotPrepared
+from server.engine.launch import AdapterNotPrepared, EngineDied
 
 logger = logging.getLogger(__name__)
 
@@ -103,6 +103,11 @@ def not_prepared(_: Request, error: Exception) -> JSONResponse:
     return error_response(503, "The engine could not prepare this composition.", "composition_unavailable")
 
 
+def engine_dead(_: Request, __: Exception) -> JSONResponse:
+    """It died while this was being made ready for it."""
+    return error_response(503, "The engine died; it is being started again.", "engine_unavailable")
+
+
 def http_error(_: Request, error: Exception) -> JSONResponse:
     """Starlette's 404, 405 and the like."""
     assert isinstance(error, HTTPException)
@@ -120,6 +125,7 @@ def unexpected(_: Request, __: Exception) -> JSONResponse:
 EXCEPTION_HANDLERS: dict[Any, Any] = {
     errors.LoraComposeError: refusal,
     AdapterNotPrepared: not_prepared,
+    EngineDied: engine_dead,
     HTTPException: http_error,
     Exception: unexpected,
 }

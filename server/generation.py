@@ -34,6 +34,8 @@ class Generation:
 
     vllm: ASGIApp
     base: str
+    is_alive: Callable[[], bool]
+    """Whether what vLLM answers is the engine's."""
     resolver: Resolver
     merges: Merges
     residency: Residency
@@ -58,7 +60,7 @@ class Generation:
                 content = json.dumps(self._given(body, name, caller)).encode()
                 stack.enter_context(charging(caller.charge_tokens if caller.pays_tokens else None))
                 inner = _with_length(scope, len(content)), _replay(content, receive)
-                await self.vllm(*inner, translate_errors(watched))
+                await self.vllm(*inner, translate_errors(watched, self.is_alive))
         self.metrics.requests.labels(_kind(pinned), f"{watched.status // 100}xx").inc()
 
     async def _make_ready(self, pinned: Pinned | None, caller: Caller, stack: AsyncExitStack) -> None:

@@ -19,6 +19,12 @@ class Metrics:
         self.in_flight = Gauge(
             "lora_compose_in_flight_requests", "Generating requests being answered", registry=self.registry
         )
+        self.engine_up = Gauge("lora_compose_engine_up", "Whether an engine runs", registry=self.registry)
+        self.engine_restarts = Counter(
+            "lora_compose_engine_restarts",
+            "Engines started in the place of one that died",
+            registry=self.registry,
+        )
         self.registered = Gauge(
             "lora_compose_registered_adapters", "Adapters in the registry", registry=self.registry
         )

@@ -10,7 +10,7 @@ from argparse import Namespace
 from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from socket import socket
-from types import FrameType
+from types import FrameType, SimpleNamespace
 from typing import Any, NoReturn
 
 import uvicorn
@@ -30,13 +30,16 @@ from server.benchmark_runs import Benchmarks
 from server.benchmark_runs import Limits as BenchmarkLimits
 from server.config import EMBEDDED_OPTIONS, ServerConfig
 from server.engine.launch import Engine, launch, parse_vllm_args, set_environment
+from server.front import Front
 from server.fusion import Fusion
 from server.merges import Merges
 from server.metrics import Metrics
+from server.pulse import Pulse
 from server.registration import Registration
 from server.removal import Removal
 from server.residency import Residency
 from server.resolver import Resolver
+from server.supervisor import Supervisor
 from server.tenants.key_store import KeyStore
 from server.tenants.keyring import Keyring
 from server.traffic import Traffic
@@ -98,25 +101,37 @@ def vllm_namespace(config: ServerConfig, vllm_args: Sequence[str]) -> Namespace:
 
 
 async def _serve(config: ServerConfig, args: Namespace, registry: Registry, door: Door) -> None:
-    traffic = door.keyring.traffic
-    async with launch(args) as engine, assemble(config, engine, registry, traffic) as parts:
-        app = create_app(parts, door)
-        server = Server(
-            parts["benchmarks"],
-            uvicorn.Config(
-                app,
-                host=config.host,
-                port=config.port,
-                access_log=False,
-                log_level="warning",
-                timeout_graceful_shutdown=DRAIN_SECONDS,
-                **_tls(args),
-            ),
-        )
-        # vLLM's error handler stops the server it finds here when its engine has died.
-        engine.app.state.server = server
+    front, metrics = Front(), Metrics()
+
+    @asynccontextmanager
+    async def start() -> AsyncIterator[Parts]:
+        async with launch(args, beside_others=supervisor.up.is_set()) as engine:
+            # vLLM's error handler stops the server it finds here when its engine has died; ours goes on.
+            engine.app.state.server = SimpleNamespace(should_exit=False)
+            async with assemble(config, engine, registry, door.keyring.traffic, metrics) as parts:
+                yield parts
+
+    supervisor = Supervisor(start, lambda parts: create_app(parts, door), front, metrics)
+    server = Server(
+        front,
+        uvicorn.Config(
+            front,
+            host=config.host,
+            port=config.port,
+            access_log=False,
+            log_level="warning",
+            timeout_graceful_shutdown=DRAIN_SECONDS,
+            **_tls(args),
+        ),
+    )
+    async with _running(supervisor.run()) as supervising:
+        up = asyncio.create_task(supervisor.up.wait())
+        await asyncio.wait({up, supervising}, return_when=asyncio.FIRST_COMPLETED)
+        up.cancel()
+        if supervising.done():
+            supervising.result()
         scheme = "https" if server.config.is_ssl else "http"
-        logger.info("serving %s on %s://%s:%d", engine.base, scheme, config.host, config.port)
+        logger.info("serving %s on %s://%s:%d", args.model, scheme, config.host, config.port)
         await server.serve(_sockets(config, server.config))
 
 
@@ -136,10 +151,9 @@ def _sockets(config: ServerConfig, main: uvicorn.Config) -> list[socket] | None:
 
 @asynccontextmanager
 async def assemble(
-    config: ServerConfig, engine: Engine, registry: Registry, traffic: Traffic
+    config: ServerConfig, engine: Engine, registry: Registry, traffic: Traffic, metrics: Metrics
 ) -> AsyncIterator[Parts]:
     """The parts around a running engine and an open registry."""
-    metrics = Metrics()
     resolver = Resolver(registry, engine.max_lora_rank)
 
     async def sweep(held: frozenset[str]) -> None:
@@ -177,9 +191,11 @@ async def assemble(
             removal=Removal(registry, resolver, residency, metrics),
             metrics=metrics,
             benchmarks=benchmarks,
+            pulse=Pulse(engine, config.hang_seconds),
         )
         async with AsyncExitStack() as stack:
             stack.push_async_callback(benchmarks.close)
+            await stack.enter_async_context(_running(parts["pulse"].watch()))
             if config.auto_fuse:
                 auto_fuse = AutoFuse(engine, fusion, resolver, merges, metrics, config.fuse_settings)
                 await stack.enter_async_context(_running(auto_fuse.run()))
@@ -187,11 +203,11 @@ async def assemble(
 
 
 @asynccontextmanager
-async def _running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+async def _running(work: Coroutine[Any, Any, None]) -> AsyncIterator["asyncio.Task[None]"]:
     """`work` goes on beside, for as long as the context is open."""
     task = asyncio.create_task(work)
     try:
-        yield
+        yield task
     finally:
         task.cancel()
         with suppress(asyncio.CancelledError):
@@ -201,14 +217,15 @@ async def _running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
 class Server(uvicorn.Server):
     """uvicorn, ending with exit code 0 when it is asked to end."""
 
-    def __init__(self, benchmarks: Benchmarks, config: uvicorn.Config) -> None:
+    def __init__(self, front: Front, config: uvicorn.Config) -> None:
         super().__init__(config)
-        self._benchmarks = benchmarks
+        self._front = front
 
     @override
     async def shutdown(self, sockets: list[socket] | None = None) -> None:
         """The benchmark goes first: the drain would wait for requests it keeps sending."""
-        await self._benchmarks.close()
+        if self._front.parts is not None:
+            await self._front.parts["benchmarks"].close()
         await super().shutdown(sockets)
 
     @contextmanager
