@@ -232,6 +232,8 @@ def set_environment(model: str) -> None:
         # One core is the HTTP server's. An OpenMP team on all of them waits at every barrier for that one.
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) - 1)))
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    # A process that serves has threads, and a fork of it could inherit a lock that nobody gives back.
+    os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
     if Path(model).is_dir():
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
