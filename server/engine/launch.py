@@ -19,19 +19,17 @@ import psutil
 import torch
 from fastapi import FastAPI
 from huggingface_hub import snapshot_download
-from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.entrypoints.launchers.api_server.app_state import init_app_state
 from vllm.entrypoints.launchers.api_server.entry import build_async_engine_client
 from vllm.entrypoints.launchers.app import build_app
 from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
 from vllm.lora.request import LoRARequest
 from vllm.platforms import current_platform
-from vllm.usage.usage_lib import UsageContext
 from vllm.utils.argparse_utils import FlexibleArgumentParser
-from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 from vllm.v1.metrics.prometheus import get_prometheus_registry
 
+from server.engine.client import client_beside_others, cpu_seconds, engine_processes
 from server.engine.folding import why_not_foldable
 from server.engine.spec import Component, encode_spec
 from server.engine.token_charge import count_tokens
@@ -161,34 +159,18 @@ class Engine:
 
     def cpu_seconds(self) -> float:
         """Used so far by the engine's processes that are there."""
-        return sum(map(_cpu_seconds, self._processes()))
+        return sum(map(cpu_seconds, engine_processes(self.client)))
 
     def kill(self) -> None:
         """End its processes at once, stopped ones too."""
-        for process in self._processes():
+        for process in engine_processes(self.client):
             with suppress(psutil.NoSuchProcess):
                 process.kill()
-
-    def _processes(self) -> list[psutil.Process]:
-        found = []
-        for own in self.client.engine_core.resources.engine_manager.processes:
-            with suppress(psutil.NoSuchProcess):
-                process = psutil.Process(own.pid)
-                found += [process, *process.children(recursive=True)]
-        return found
 
     @property
     def metrics_registry(self) -> Any:
         """The Prometheus registry vLLM's own metrics are in."""
         return get_prometheus_registry()
-
-
-def _cpu_seconds(process: psutil.Process) -> float:
-    try:
-        times = process.cpu_times()
-    except psutil.NoSuchProcess:
-        return 0.0
-    return float(times.user + times.system)
 
 
 def parse_vllm_args(arguments: Sequence[str]) -> Namespace:
@@ -239,40 +221,13 @@ def set_environment(model: str) -> None:
 
 
 @asynccontextmanager
-async def _client(args: Namespace) -> AsyncIterator[AsyncLLM]:
-    """As `build_async_engine_client`, whose constructor blocks until the model is loaded, in a thread.
-
-    vLLM's clients begin their tasks at their first use if there was no event loop when they were made."""
-    engine_args = AsyncEngineArgs.from_cli_args(args)
-    config = engine_args.create_engine_config(usage_context=UsageContext.OPENAI_API_SERVER)
-    making = asyncio.ensure_future(
-        asyncio.to_thread(
-            AsyncLLM.from_vllm_config,
-            config,
-            usage_context=UsageContext.OPENAI_API_SERVER,
-            disable_log_stats=engine_args.disable_log_stats,
-            enable_log_requests=engine_args.enable_log_requests,
-        )
-    )
-    try:
-        client = await asyncio.shield(making)
-        yield client
-    finally:
-        # However this is left, the process it started must not outlive it.
-        if not making.done():
-            await asyncio.wait([making])
-        if not making.exception():
-            making.result().shutdown(timeout=config.shutdown_timeout)
-
-
-@asynccontextmanager
 async def launch(args: Namespace, *, beside_others: bool = False) -> AsyncIterator[Engine]:
     """The engine, running for as long as the context is open.
 
     `beside_others`: this event loop has others to answer meanwhile, and must not stand still.
     Raises PluginMissing where it would answer wrongly.
     """
-    async with _client(args) if beside_others else build_async_engine_client(args) as client:
+    async with client_beside_others(args) if beside_others else build_async_engine_client(args) as client:
         runtime_weights = await _check_plugin(client)
         count_tokens(client)
         tasks = await client.get_supported_tasks()
