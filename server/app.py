@@ -33,6 +33,7 @@ from server.metrics import Metrics
 from server.registration import Registration
 from server.removal import Removal
 from server.request_id import RequestIdMiddleware
+from server.request_metrics import RequestMetricsMiddleware
 from server.residency import Residency
 from server.resolver import Resolver
 
@@ -61,6 +62,7 @@ def create_app(parts: Parts, api_keys: tuple[str, ...]) -> Starlette:
         routes=[*generating_routes(parts), *_routes()],
         middleware=[
             Middleware(RequestIdMiddleware),
+            Middleware(RequestMetricsMiddleware, parts["metrics"]),
             *([Middleware(AuthMiddleware, api_keys, parts["benchmarks"].traffic)] if api_keys else []),
         ],
         exception_handlers=EXCEPTION_HANDLERS,

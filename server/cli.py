@@ -40,6 +40,9 @@ def serve(
         list[str] | None,
         typer.Option(help=f"{DOCS['api_keys']} Repeatable.", envvar="LORA_COMPOSE_API_KEY", metavar="KEY"),
     ] = None,
+    lora_requests_info: Annotated[
+        bool, typer.Option("--lora-requests-info", help=DOCS["lora_requests_info"])
+    ] = DEFAULTS.lora_requests_info,
     max_adapter_bytes: Annotated[
         int, typer.Option(help=DOCS["max_adapter_bytes"], metavar="BYTES")
     ] = DEFAULTS.max_adapter_bytes,
@@ -81,6 +84,7 @@ def serve(
             allow_hf=allow_hf,
             strict=strict,
             api_keys=tuple(api_key or DEFAULTS.api_keys),
+            lora_requests_info=lora_requests_info,
             max_adapter_bytes=max_adapter_bytes,
             auto_fuse=auto_fuse,
             fuse_settings=Settings(

@@ -40,6 +40,8 @@ class ServerConfig:
     """Fuse by itself what most tokens go to, when that pays, and restore the base when it no longer does."""
     fuse_settings: Settings = field(default_factory=Settings)
     """How readily."""
+    lora_requests_info: bool = False
+    """Publish `vllm:lora_requests_info`, for routers that pick a server by the adapters it runs."""
     max_adapter_bytes: int = 4 * 1024**3
     """Largest adapter file accepted."""
 

@@ -18,6 +18,7 @@ from server.fusion import Fusion
 from server.merges import Merges
 from server.metrics import Metrics
 from server.request_body import read_object
+from server.request_metrics import KIND, UNRESOLVED
 from server.residency import Residency
 from server.resolver import Pinned, Resolver
 from server.traffic import Traffic
@@ -42,11 +43,16 @@ class Generation:
     """False where only names matter (`/tokenize`): then nothing is made resident, and vLLM sees the base."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        state = scope["state"]
+        if self.needs_weights:
+            state[KIND] = UNRESOLVED
         body = await read_object(Request(scope, receive))
         asked = asked_composition(body, self.base, self.resolver.saved)
         pinned = None if asked is None else self.resolver.pin(asked)
         name = self.base if pinned is None else pinned.name
-        watched = _Watched(send, name)
+        if self.needs_weights:
+            state[KIND] = _kind(pinned)
+            self.metrics.adapter_requests.count(pinned.names if pinned else ())
         with self.metrics.in_flight.track_inprogress(), self.traffic.counted(scope):
             async with AsyncExitStack() as stack:
                 servable = None
@@ -58,24 +64,21 @@ class Generation:
                 model = name if self.needs_weights else self.base
                 content = json.dumps(without_extensions(body, model)).encode()
                 await self.vllm(
-                    _with_length(scope, len(content)), _replay(content, receive), translate_errors(watched)
+                    _with_length(scope, len(content)),
+                    _replay(content, receive),
+                    translate_errors(_named(send, name)),
                 )
-        self.metrics.requests.labels(_kind(pinned), f"{watched.status // 100}xx").inc()
 
 
-class _Watched:
-    """Passes messages on, adding the composition's header and noting the status."""
+def _named(send: Send, name: str) -> Send:
+    """A `send` that adds the composition's header."""
 
-    def __init__(self, send: Send, name: str) -> None:
-        self._send = send
-        self._name = name.encode("ascii")
-        self.status = 500
-
-    async def __call__(self, message: Message) -> None:
+    async def named(message: Message) -> None:
         if message["type"] == "http.response.start":
-            self.status = message["status"]
-            message["headers"] = [*message["headers"], (COMPOSITION_HEADER, self._name)]
-        await self._send(message)
+            message["headers"] = [*message["headers"], (COMPOSITION_HEADER, name.encode("ascii"))]
+        await send(message)
+
+    return named
 
 
 def _kind(pinned: Pinned | None) -> str:

@@ -124,6 +124,8 @@ class HostMemory:
             self._metrics.prepare_seconds.observe(seconds)
             logger.info("prepared %s as %d in %.3f s", part.order.label, part.lora_int_id, seconds)
         else:
+            if not part.prepared.cancelled():
+                self._metrics.prepare_failures.inc()
             self._pins = {own: key for own, key in self._pins.items() if key != part.order.key}
             if not part.users:
                 self._drop(part)

@@ -74,7 +74,7 @@ def vllm_namespace(config: ServerConfig, vllm_args: Sequence[str]) -> Namespace:
 
 
 async def _serve(config: ServerConfig, args: Namespace, registry: Registry) -> None:
-    async with launch(args) as engine, assemble(config, engine, registry) as parts:
+    async with launch(args, config.lora_requests_info) as engine, assemble(config, engine, registry) as parts:
         app = create_app(parts, config.api_keys)
         server = Server(
             parts["benchmarks"],

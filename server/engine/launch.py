@@ -29,6 +29,7 @@ from vllm.v1.engine.exceptions import EngineDeadError
 from vllm.v1.metrics.prometheus import get_prometheus_registry
 
 from server.engine.folding import why_not_foldable
+from server.engine.lora_info import bound_lora_info
 from server.engine.spec import Component, encode_spec
 
 logger = logging.getLogger(__name__)
@@ -194,13 +195,14 @@ def set_environment(model: str) -> None:
 
 
 @asynccontextmanager
-async def launch(args: Namespace) -> AsyncIterator[Engine]:
+async def launch(args: Namespace, lora_requests_info: bool = False) -> AsyncIterator[Engine]:
     """The engine, running for as long as the context is open.
 
-    Raises PluginMissing where it would answer wrongly.
+    `lora_requests_info` publishes vLLM's metric of that name. Raises PluginMissing where it would answer wrongly.
     """
     async with build_async_engine_client(args) as client:
         runtime_weights = await _check_plugin(client)
+        bound_lora_info(client, lora_requests_info)
         tasks = await client.get_supported_tasks()
         app = build_app(args, tasks, client.model_config)
         await init_app_state(client, app.state, args, tasks)
