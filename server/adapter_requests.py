@@ -1,7 +1,7 @@
 """Requests by adapter, in a bounded number of series.
 
-A label per adapter grows with whatever is registered. Here the first names that are asked for get a series each,
-the others share one, and a name that is removed gives its series back.
+A label per adapter grows with whatever is registered. Here the first names that are asked for get a series
+each, the others share one, and a name that is removed gives its series back.
 """
 
 from collections.abc import Iterable

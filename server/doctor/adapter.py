@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adapters.errors import AdapterRejected
+from server.config import EMBEDDED_OPTIONS, ServerConfig
 from server.doctor.finding import Check, Finding, fail, ok, warn
+from server.doctor.model import read_config
 
 if TYPE_CHECKING:
     from adapters.base_shapes import BaseShapes
@@ -34,10 +36,12 @@ ADVICE = {
 
 @cache
 def shapes_of(model: Path) -> "BaseShapes":
-    """Read once for any number of adapters."""
+    """Read once for any number of adapters, under the name the base is served by."""
     from adapters.base_shapes import BaseShapes
 
-    return BaseShapes.of(model, model.name)
+    read_config(model)
+    embedded = ServerConfig(str(model)).is_embedded
+    return BaseShapes.of(model, EMBEDDED_OPTIONS[1] if embedded else model.name)
 
 
 def checks(directory: Path, model: Path, max_lora_rank: int) -> list[Check]:

@@ -1,4 +1,4 @@
-"""Is a data directory writable, with room, free to own, and is its registry whole? Nothing in it is changed."""
+"""Is a data directory writable, with room, free to own, and its registry whole? Nothing in it is changed."""
 
 import shutil
 from functools import partial

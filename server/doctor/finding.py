@@ -1,6 +1,7 @@
 """A check and what it found: a status, a sentence, and what to do.
 
-A check is data: a name and a function. One that raises has failed, with the exception's sentence; the others go on.
+A check is data: a name and a function. One that raises has failed, with the exception's sentence; the others
+go on.
 """
 
 from collections.abc import Callable

@@ -118,7 +118,7 @@ def compiler() -> Finding:
     wanted = os.environ.get("TORCH_COMPILE_DISABLE", "1") == "0"
     if wanted and not any(map(shutil.which, ("g++", "c++", "clang++"))):
         return warn(
-            "TORCH_COMPILE_DISABLE is 0 and there is no C++ compiler: the first request for logprobs may fail",
+            "TORCH_COMPILE_DISABLE is 0 and there is no C++ compiler: a request for logprobs may fail",
             "Unset TORCH_COMPILE_DISABLE, or install g++",
         )
     return ok("none is needed")

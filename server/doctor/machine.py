@@ -15,7 +15,7 @@ ENOUGH_MEMORY = 4 * GIB
 LEAST_MEMORY = 1 * GIB
 ENOUGH_SHARED = GIB // 4
 ENOUGH_FILES = 4096
-SHARED = Path("/dev/shm")  # noqa: S108  where POSIX shared memory lies
+SHARED = Path("/dev/shm")
 
 
 def checks(port: int) -> list[Check]:

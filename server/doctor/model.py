@@ -24,7 +24,9 @@ def checks(directory: Path) -> list[Check]:
         ("memory", lambda where: fits_memory(where, read_config(where))),
         ("shapes", shapes),
     )
-    return [Check(SECTION, name, partial(look, directory)) for name, look in rows]
+    # Without a config there is nothing to say about the rest, and no use in saying it eight times.
+    made = rows if (directory / "config.json").is_file() else rows[:1]
+    return [Check(SECTION, name, partial(look, directory)) for name, look in made]
 
 
 def read_config(directory: Path) -> dict[str, Any]:

@@ -13,8 +13,8 @@ STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 def table(results: Iterable[Result]) -> Table:
     """One row a check; what to do stands under what was found."""
     made = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
-    for fold in ("fold", "fold", "fold", "fold"):
-        made.add_column(overflow=fold)  # type: ignore[arg-type]
+    for _ in range(4):
+        made.add_column(overflow="fold")
     before = ""
     for result in results:
         section = result.section if result.section != before else ""

@@ -5,6 +5,7 @@ from functools import partial
 
 import httpx
 
+from adapters.client import unreachable
 from server.doctor.finding import Check, Finding, fail, ok, warn
 from server.installed import DISTRIBUTION, version_of, vllm_version
 
@@ -20,7 +21,10 @@ def checks(url: str, api_key: str | None) -> list[Check]:
 
 def _get(url: str, api_key: str | None, path: str) -> httpx.Response:
     headers = {} if api_key is None else {"authorization": f"Bearer {api_key}"}
-    return httpx.get(f"{url}{path}", headers=headers, timeout=TIMEOUT_SECONDS)
+    try:
+        return httpx.get(f"{url}{path}", headers=headers, timeout=TIMEOUT_SECONDS)
+    except (httpx.TransportError, httpx.InvalidURL) as error:
+        raise unreachable(url, str(error) or type(error).__name__) from None
 
 
 def _message(reply: httpx.Response) -> str:
@@ -32,10 +36,7 @@ def _message(reply: httpx.Response) -> str:
 
 
 def alive(url: str, api_key: str | None) -> Finding:
-    try:
-        reply = _get(url, api_key, "/livez")
-    except httpx.TransportError as error:
-        return fail(f"nothing answers at {url}: {error}", START)
+    reply = _get(url, api_key, "/livez")
     if not reply.is_success or "status" not in reply.text:
         return fail(f"what answers at {url} is no lora-compose: {_message(reply)}", START)
     return ok(f"the process answers in {reply.elapsed.total_seconds() * 1000:.0f} ms")

@@ -198,7 +198,8 @@ def set_environment(model: str) -> None:
 async def launch(args: Namespace, lora_requests_info: bool = False) -> AsyncIterator[Engine]:
     """The engine, running for as long as the context is open.
 
-    `lora_requests_info` publishes vLLM's metric of that name. Raises PluginMissing where it would answer wrongly.
+    `lora_requests_info` publishes vLLM's metric of that name.
+    Raises PluginMissing where it would answer wrongly.
     """
     async with build_async_engine_client(args) as client:
         runtime_weights = await _check_plugin(client)

@@ -1,17 +1,18 @@
 """Keeps `vllm:lora_requests_info` from growing.
 
-vLLM gives each mix of adapters in flight a series of its own, for ever: with compositions, of which there is no
-end, that is a leak. Routers that pick a server by it only look at the newest, so that is all there is, if asked for.
+vLLM gives each mix of adapters in flight a series of its own, for ever: with compositions, of which there is
+no end, that is a leak. Routers that pick a server by it look at the newest only, so that is all there is, and
+only if asked for.
 """
 
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Self
 
 from prometheus_client import REGISTRY, Metric
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
-from typing_extensions import Self, override
+from typing_extensions import override
 
 NAME = "vllm:lora_requests_info"
 
