@@ -28,6 +28,7 @@ ADVICE = {
     "rank_too_large": "Start `serve` with a higher --max-lora-rank, or truncate it: "
     '`lora-compose compose "svd(a,rank=R)" OUT --adapter a=DIR`',
     "unknown_layer": OTHER_BASE,
+    "unknown_module": OTHER_BASE,
     "unsupported_feature": "Train it as plain LoRA (rsLoRA and ranks per module work), or remove the field",
     "weights_too_large": "Start `serve` with a higher --max-adapter-bytes",
     "wrong_base": OTHER_BASE,

@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
 
-from adapters.errors import Conflict, LoraComposeError
+from adapters.errors import Conflict, LoraComposeError, NotFound, StorageUnavailable
 from server.doctor.finding import Check, Finding, fail, ok, warn
 
 SECTION = "data"
@@ -81,8 +81,13 @@ def registry(directory: Path) -> Finding:
     with Registry.open_readonly(directory) as opened:
         try:
             opened.check_integrity()
-        except (AssertionError, LoraComposeError) as error:
+        except (AssertionError, NotFound) as error:
             return fail(str(error), "Register what is named again: the same bytes repair it")
+        except StorageUnavailable as error:
+            return fail(
+                f"{DATABASE} cannot be read: {str(error.__cause__).partition(chr(10))[0]}",
+                f"Restore {DATABASE} from a backup before anything is started: what it does not name is swept",
+            )
         names, saved = opened.names(), opened.compositions()
     return ok(f"{len(names)} adapters and {len(saved)} saved compositions")
 

@@ -68,7 +68,10 @@ def examine(check: Check) -> Result:
 
 def _fainted(error: Exception) -> Finding:
     if isinstance(error, LoraComposeError):
-        cause = f" ({error.__cause__})" if error.__cause__ else ""
+        cause = f" ({_first_line(error.__cause__)})" if error.__cause__ else ""
         return fail(f"{error.message}{cause}", f"Mend that and look again (code {error.code})")
-    text = str(error).strip().partition("\n")[0]
-    return fail(f"{type(error).__name__}: {text:.300}", "Mend that and look again")
+    return fail(f"{type(error).__name__}: {_first_line(error)}", "Mend that and look again")
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0][:300]

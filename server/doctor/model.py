@@ -57,7 +57,7 @@ def config(directory: Path) -> Finding:
 
 
 def architecture(directory: Path) -> Finding:
-    from server.engine.inspection import knows, takes_lora
+    from server.engine.inspection import generates, knows, takes_lora
 
     named = read_config(directory).get("architectures") or []
     if not named:
@@ -69,6 +69,8 @@ def architecture(directory: Path) -> Finding:
         return fail(
             f"vLLM does not know {', '.join(named)}", "Serve a model of vLLM's list of supported models"
         )
+    if not generates(known[0]):
+        return fail(f"{known[0]} generates no text", "Serve a causal language model")
     if not takes_lora(known[0]):
         return fail(f"vLLM applies no LoRA to {known[0]}", "Serve a model that vLLM lists as supporting LoRA")
     return ok(f"vLLM knows {known[0]} and applies LoRA to it")

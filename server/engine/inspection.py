@@ -8,6 +8,7 @@ from operator import attrgetter
 import vllm
 from vllm import ModelRegistry
 from vllm.model_executor.models.interfaces import supports_lora
+from vllm.model_executor.models.interfaces_base import is_text_generation_model
 from vllm.platforms import current_platform
 
 from server.engine.plugin import OVERRIDES, Override
@@ -51,3 +52,8 @@ def knows(architecture: str) -> bool:
 def takes_lora(architecture: str) -> bool:
     """Whether that class takes adapters. Imports it."""
     return bool(supports_lora(ModelRegistry.models[architecture].load_model_cls()))
+
+
+def generates(architecture: str) -> bool:
+    """Whether it answers in text, and does not only embed or classify."""
+    return bool(is_text_generation_model(ModelRegistry.models[architecture].load_model_cls()))

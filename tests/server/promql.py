@@ -15,8 +15,8 @@ TOKEN = re.compile(
 )
 AGGREGATIONS = {"sum", "avg", "min", "max", "count", "topk", "bottomk", "quantile", "stddev"}
 FUNCTIONS = {
-    "rate", "irate", "increase", "delta", "deriv", "changes", "resets", "predict_linear", "histogram_quantile",
-    "clamp_min", "clamp_max", "absent", "time", "vector", "scalar", "avg_over_time", "max_over_time",
+    "rate", "irate", "increase", "delta", "deriv", "changes", "resets", "predict_linear", "time",
+    "histogram_quantile", "clamp_min", "clamp_max", "absent", "avg_over_time", "max_over_time",
 }  # fmt: skip
 LISTS = {"by", "without", "on", "ignoring", "group_left", "group_right"}
 OPERATORS = {"and", "or", "unless", "bool", "offset"}

@@ -1,6 +1,6 @@
 """Every request is counted where it enters, against the real server and against small apps for odd ends."""
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +10,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from server.metrics import Metrics
-from server.request_metrics import RequestMetricsMiddleware
+from server.request_metrics import KIND, RequestMetricsMiddleware
 from tests.running_server import RunningServer
 from training.testbed.paths import ADAPTERS_DIR
 
@@ -144,6 +144,22 @@ async def test_a_route_is_its_pattern_and_a_path_nobody_serves_is_other() -> Non
     read = metrics.registry.get_sample_value
     assert read("lora_compose_http_requests_total", {"route": "/{code}", "status": "200"}) == 2
     assert read("lora_compose_http_requests_total", {"route": "other", "status": "404"}) == 1
+
+
+async def test_an_error_inside_a_stream_is_counted_and_is_no_token() -> None:
+    async def events() -> AsyncIterator[bytes]:
+        yield b'data: {"choices": []}\n\n'
+        yield b'data: {"error": {"code": "internal_error"}}\n\n'
+        yield b"data: [DONE]\n\n"
+
+    def stream(request: Request) -> Response:
+        request.scope["state"][KIND] = "base"
+        return StreamingResponse(events(), media_type="text/event-stream")
+
+    read = (await asked(["/one"], stream)).registry.get_sample_value
+    assert read("lora_compose_stream_errors_total") == 1
+    assert read("lora_compose_time_to_first_token_seconds_count", {"kind": "base"}) == 1
+    assert read("lora_compose_inter_token_latency_seconds_count", {"kind": "base"}) is None
 
 
 async def test_a_bug_of_ours_counts_as_500() -> None:

@@ -77,6 +77,10 @@ def test_every_code_of_admission_has_advice() -> None:
     codes = set()
     for path in ADAPTERS.glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "AdapterRejected" and node.args:
+            made = isinstance(node, ast.Call) and getattr(node.func, "id", "") in (
+                "AdapterRejected",
+                "_refusal",
+            )
+            if isinstance(node, ast.Call) and made and node.args:
                 codes |= {one.value for one in ast.walk(node.args[0]) if isinstance(one, ast.Constant)}
     assert {code for code in codes if isinstance(code, str) and "." not in code} <= ADVICE.keys()

@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import typer
@@ -31,6 +33,13 @@ def test_one_failure_ends_with_1_and_the_table_says_what_to_do(tmp_path: Path) -
     assert "(missing_config)" in output
     assert "-> Save it again" in output
     assert "1 failed" in output
+
+
+def test_help_imports_nothing_slow() -> None:
+    code = "import sys, server.doctor.cli; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    imported = {module.partition(".")[0] for module in done.stdout.split()}
+    assert not imported & {"torch", "vllm", "transformers", "openai", "sqlalchemy"}
 
 
 def test_help_teaches_by_examples() -> None:
