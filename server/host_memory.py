@@ -42,6 +42,7 @@ class HostMemory:
         self._kept: Counter[str] = Counter()
         self._engine = engine
         self._metrics = metrics
+        metrics.pinned.set_function(lambda: len({*self._pins.values()}))
         self._changed = changed
         self._ids = itertools.count(1)
         self._parts: OrderedDict[str, Part] = OrderedDict()

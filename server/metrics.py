@@ -114,6 +114,17 @@ class Metrics:
             ["outcome"],
             registry=self.registry,
         )
+        self.registration_seconds = Histogram(
+            "lora_compose_registration_duration_seconds",
+            "Copying, checking and registering an adapter, refused ones included",
+            buckets=SECONDS,
+            registry=self.registry,
+        )
+        self.pinned = Gauge(
+            "lora_compose_pinned_adapters",
+            "Adapters that are never evicted from the engine's host memory",
+            registry=self.registry,
+        )
         self.resident = Gauge(
             "lora_compose_prepared_adapters",
             "Adapters in the engine's host memory, or on their way there",
@@ -191,6 +202,11 @@ class Metrics:
             "How long generation stood still for a switch of the base weights (fusing, restoring)",
             ["kind"],
             buckets=SECONDS,
+            registry=self.registry,
+        )
+        self.switches_in_progress = Gauge(
+            "lora_compose_fusion_switches_in_progress",
+            "Whether the base weights are being loaded: generation may stand still",
             registry=self.registry,
         )
         self.switch_failures = Counter(

@@ -82,7 +82,8 @@ class Registration:
     def _counted(self) -> Iterator[None]:
         """Whatever is wrong with an adapter's files counts as a refusal, wherever it is found."""
         try:
-            yield
+            with self.metrics.registration_seconds.time():
+                yield
         except AdapterRejected:
             self.metrics.registrations.labels("refused").inc()
             raise

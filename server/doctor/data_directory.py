@@ -86,7 +86,7 @@ def registry(directory: Path) -> Finding:
         except StorageUnavailable as error:
             return fail(
                 f"{DATABASE} cannot be read: {str(error.__cause__).partition(chr(10))[0]}",
-                f"Restore {DATABASE} from a backup before anything is started: what it does not name is swept",
+                f"Restore {DATABASE} from a backup before a server starts: files it does not name are swept",
             )
         names, saved = opened.names(), opened.compositions()
     return ok(f"{len(names)} adapters and {len(saved)} saved compositions")

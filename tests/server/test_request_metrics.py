@@ -13,8 +13,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from server.auth import AuthMiddleware
 from server.metrics import Metrics
 from server.request_metrics import KIND, RequestMetricsMiddleware
+from server.traffic import Traffic
 from tests.running_server import RunningServer
 from training.testbed.paths import ADAPTERS_DIR
 
@@ -115,11 +117,11 @@ def test_the_server_says_that_it_is_ready_what_it_is_and_what_disk_is_left(sampl
     assert "lora_compose_build_info{" in http.get("/metrics").text
 
 
-async def asked(paths: list[str], answer: Callable[[Request], Response]) -> Metrics:
+async def asked(paths: list[str], answer: Callable[[Request], Response], *inner: Middleware) -> Metrics:
     """The metrics of a small app after requests to these paths."""
     metrics = Metrics()
     app = Starlette(
-        routes=[Route("/{code}", answer)], middleware=[Middleware(RequestMetricsMiddleware, metrics)]
+        routes=[Route("/{code}", answer)], middleware=[Middleware(RequestMetricsMiddleware, metrics), *inner]
     )
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
@@ -160,6 +162,13 @@ async def test_an_error_inside_a_stream_is_counted_and_is_no_token() -> None:
     assert read("lora_compose_stream_errors_total") == 1
     assert read("lora_compose_time_to_first_token_seconds_count", {"kind": "base"}) == 1
     assert read("lora_compose_inter_token_latency_seconds_count", {"kind": "base"}) is None
+
+
+async def test_what_authentication_refuses_is_counted() -> None:
+    metrics = await asked(["/one"], lambda _: Response(), Middleware(AuthMiddleware, ["secret"], Traffic()))
+    read = metrics.registry.get_sample_value
+    assert read("lora_compose_refusals_total", {"code": "invalid_api_key"}) == 1
+    assert read("lora_compose_http_requests_total", {"route": "other", "status": "401"}) == 1
 
 
 async def test_a_bug_of_ours_counts_as_500() -> None:
