@@ -1,6 +1,7 @@
 """Liveness, readiness and metrics: whether to send traffic here, and what became of it."""
 
 import shutil
+from pathlib import Path
 
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.concurrency import run_in_threadpool
@@ -33,6 +34,14 @@ async def _is_ready(request: Request) -> bool:
         return False
 
 
+def _free_bytes(directory: Path) -> int:
+    """0 where the directory is gone or its disk does not answer: nothing can be stored there."""
+    try:
+        return shutil.disk_usage(directory).free
+    except OSError:
+        return 0
+
+
 async def health(request: Request) -> Response:
     """vLLM's own: an empty 200, or 503."""
     return Response(status_code=200 if await request.state.engine.is_healthy() else 503)
@@ -42,8 +51,7 @@ async def metrics(request: Request) -> Response:
     """Prometheus exposition: ours, then vLLM's."""
     ours = request.state.metrics
     ours.ready.set(await _is_ready(request))
-    disk = await run_in_threadpool(shutil.disk_usage, request.state.registry.staging_dir)
-    ours.free_bytes.set(disk.free)
+    ours.free_bytes.set(await run_in_threadpool(_free_bytes, request.state.registry.staging_dir))
     text = ours.text(request.state.engine.metrics_registry)
     return Response(text, media_type=CONTENT_TYPE_LATEST)
 
