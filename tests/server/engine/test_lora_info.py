@@ -1,6 +1,7 @@
 from types import SimpleNamespace
 
 from prometheus_client import REGISTRY, Gauge
+from vllm.v1.metrics.prometheus import unregister_vllm_metrics
 
 from server.engine.lora_info import NAME, bound_lora_info
 
@@ -24,6 +25,14 @@ def test_unless_asked_for_vllm_has_no_gauge_to_write_to() -> None:
     written = logger()
     bound_lora_info(client(written), publish=False)
     assert written.gauge_lora_info is None
+    assert series() == []
+
+
+def test_an_engine_that_starts_anew_finds_the_name_free() -> None:
+    bound_lora_info(client(logger()), publish=True)
+    unregister_vllm_metrics()
+    again = logger()
+    bound_lora_info(client(again), publish=False)
     assert series() == []
 
 
