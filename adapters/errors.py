@@ -47,5 +47,16 @@ class Busy(LoraComposeError):
     """Something that has to wait until the server is less busy (HTTP 503)."""
 
 
+@dataclass
+class QuotaExceeded(LoraComposeError):
+    """More than a key may have (HTTP 429)."""
+
+    retry_after: float | None = None
+    """Seconds after which it may be had; None where waiting does not help."""
+
+    def __str__(self) -> str:
+        return self.message
+
+
 class StorageUnavailable(LoraComposeError):
     """The registry's disk or database cannot be read or written now (HTTP 503)."""

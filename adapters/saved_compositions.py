@@ -35,7 +35,7 @@ def every(session: Session) -> dict[str, Composition]:
 def get(session: Session, name: str) -> CompositionRow:
     row = session.get(CompositionRow, name)
     if row is None:
-        raise NotFound("composition_not_found", f"There is no composition {name!r}.", "name")
+        raise no_composition(name)
     return row
 
 
@@ -72,3 +72,8 @@ def refuse_if_needed(needing: list[str], what: str) -> None:
     """Raises Conflict("in_use") naming one of the compositions `needing`, if there are any."""
     if needing:
         raise Conflict("in_use", f"The composition {needing[0]!r} needs {what}.", "name")
+
+
+def no_composition(name: str) -> NotFound:
+    """What is said of a name nothing is saved under."""
+    return NotFound("composition_not_found", f"There is no composition {name!r:.200}.", "name")

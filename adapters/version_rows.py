@@ -33,8 +33,13 @@ def live(session: Session, name: str) -> list[VersionRow]:
     """The versions of `name`, oldest first; NotFound("model_not_found") where there is none."""
     rows = list(session.scalars(select(VersionRow).filter_by(name=name).order_by(VersionRow.number)))
     if not rows:
-        raise NotFound("model_not_found", f"There is no adapter {name!r}.", "model")
+        raise no_adapter(name)
     return rows
+
+
+def no_adapter(name: str) -> NotFound:
+    """What is said of a name nobody registered."""
+    return NotFound("model_not_found", f"There is no adapter {name!r}.", "model")
 
 
 def find(session: Session, name: str, ref: str | None) -> VersionRow:

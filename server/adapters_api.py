@@ -1,5 +1,6 @@
 """`/v1/adapters`: register, list, inspect and remove adapters while the server runs; move their aliases."""
 
+from dataclasses import replace
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
@@ -13,6 +14,7 @@ from adapters.lineage import check_lineage
 from adapters.names import check_alias, check_name
 from adapters.registry import Registry
 from adapters.store import CONFIG_FILE, WEIGHTS_FILE, Version
+from adapters.version_rows import no_adapter
 from server.merges import servable_of
 from server.registration import Offer
 from server.request_body import read_object
@@ -50,6 +52,7 @@ async def register(request: Request) -> JSONResponse:
         version, created = await _register_upload(request)
     else:
         version, created = await _register_reference(await read_object(request), request)
+    request.state.audited.digest, request.state.audited.version = version.digest, version.number
     request.state.residency.prefetch(servable_of(version))
     return _answer(request, version, 201 if created else 200)
 
@@ -57,6 +60,7 @@ async def register(request: Request) -> JSONResponse:
 async def _register_upload(request: Request) -> tuple[Version, bool]:
     registration = request.state.registration
     async with read_upload(request, registration.limits.max_bytes) as (offer, form):
+        offer = offered(request, offer)
         files = [uploaded_file(form, name) for name in (CONFIG_FILE, WEIGHTS_FILE)]
         return await run_in_threadpool(registration.from_files, offer, *files)
 
@@ -65,7 +69,9 @@ async def _register_reference(body: dict[str, Any], request: Request) -> tuple[V
     for field in body.keys() - JSON_FIELDS:
         raise InvalidRequest("unknown_field", f"There is no field {field!r:.80} here.", field[:80])
     told = check_lineage(body["lineage"]) if "lineage" in body else None
-    offer = Offer(check_name(body.get("name")), body.get("alias"), _text(body, "digest"), told)
+    offer = offered(
+        request, Offer(check_name(body.get("name")), body.get("alias"), _text(body, "digest"), told)
+    )
     path, hub = _text(body, "path"), _text(body, "hf")
     if (path is None) == (hub is None):
         raise InvalidRequest("invalid_source", "Give either a path or an hf reference.", "path")
@@ -73,6 +79,13 @@ async def _register_reference(body: dict[str, Any], request: Request) -> tuple[V
     if path is not None:
         return await run_in_threadpool(registration.from_path, offer, path)
     return await run_in_threadpool(registration.from_hub, offer, hub)
+
+
+def offered(request: Request, offer: Offer) -> Offer:
+    """By the caller. Raises Forbidden("name_not_allowed")."""
+    request.state.caller.require_name(offer.name)
+    request.state.audited.adapter = offer.name
+    return replace(offer, caller=request.state.caller)
 
 
 def _text(body: dict[str, Any], field: str) -> str | None:
@@ -92,7 +105,7 @@ def list_adapters(request: Request) -> JSONResponse:
     registry, base = request.state.registry, request.state.engine.base
     data = [
         adapter_object(version, registry, base)
-        for name in sorted(registry.names())
+        for name in sorted(filter(request.state.caller.sees, registry.names()))
         for version in sorted(registry.versions(name), key=lambda v: -v.number)
     ]
     return JSONResponse({"object": "list", "data": data})
@@ -101,6 +114,7 @@ def list_adapters(request: Request) -> JSONResponse:
 def show(request: Request) -> JSONResponse:
     """`GET /v1/adapters/{name}[@ref]`"""
     name, ref = parse_reference(request.path_params["reference"], "name")
+    request.state.caller.require(name, no_adapter)
     return _answer(request, request.state.registry.resolve(name, ref))
 
 
@@ -108,6 +122,9 @@ async def remove(request: Request) -> Response:
     """`DELETE /v1/adapters/{name}[@ref]`: requests in flight finish, new ones get 404."""
     name, ref = parse_reference(request.path_params["reference"], "name")
     cascade = request.query_params.get("cascade", "false") == "true"
+    request.state.caller.require(name, no_adapter)
+    if cascade:
+        request.state.caller.require_operator("cascade: others' compositions may depend on this adapter")
     await request.state.removal.remove(name, ref, cascade=cascade)
     return Response(status_code=204)
 
@@ -118,6 +135,7 @@ async def put_alias(request: Request) -> JSONResponse:
     number = (await read_object(request)).get("version")
     if isinstance(number, bool) or not isinstance(number, int) or number < 1:
         raise InvalidRequest("invalid_version", "version must be a version number.", "version")
+    request.state.caller.require(name, no_adapter)
     registry = request.state.registry
     version = await run_in_threadpool(registry.set_alias, name, alias, str(number))
     request.state.resolver.registry_changed()
@@ -127,6 +145,7 @@ async def put_alias(request: Request) -> JSONResponse:
 async def delete_alias(request: Request) -> Response:
     """`DELETE /v1/adapters/{name}/aliases/{alias}`"""
     name, alias = check_name(request.path_params["name"]), check_alias(request.path_params["alias"])
+    request.state.caller.require(name, no_adapter)
     await run_in_threadpool(request.state.registry.remove_alias, name, alias)
     request.state.resolver.registry_changed()
     return Response(status_code=204)

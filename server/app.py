@@ -1,10 +1,8 @@
 """The HTTP surface, all of it: what is not listed here does not exist.
 
-The app is data: routes, middleware and a lifespan that yields the parts the routes work with.
+The app is data: routes and middleware. `Front` puts the parts the routes work with into `request.state`.
 """
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TypedDict
 
 from starlette.applications import Starlette
@@ -22,7 +20,7 @@ from server import (
     probes,
     residency_api,
 )
-from server.auth import AuthMiddleware
+from server.auth import Door, DoorMiddleware
 from server.benchmark_runs import Benchmarks
 from server.engine.launch import Engine
 from server.errors import EXCEPTION_HANDLERS
@@ -30,15 +28,14 @@ from server.fusion import Fusion
 from server.generation import Generation
 from server.merges import Merges
 from server.metrics import Metrics
+from server.pulse import Pulse
 from server.registration import Registration
 from server.removal import Removal
 from server.request_id import RequestIdMiddleware
 from server.request_metrics import RequestMetricsMiddleware
 from server.residency import Residency
 from server.resolver import Resolver
-
-GENERATING = ("/v1/chat/completions", "/v1/completions", "/v1/responses")
-NAMING = ("/tokenize", "/detokenize")
+from server.tenants.access import GENERATING, NAMING
 
 
 class Parts(TypedDict):
@@ -54,19 +51,19 @@ class Parts(TypedDict):
     removal: Removal
     metrics: Metrics
     benchmarks: Benchmarks
+    pulse: Pulse
 
 
-def create_app(parts: Parts, api_keys: tuple[str, ...]) -> Starlette:
+def create_app(parts: Parts, door: Door) -> Starlette:
     """The app in front of a running engine."""
     app = Starlette(
         routes=[*generating_routes(parts), *_routes()],
         middleware=[
             Middleware(RequestIdMiddleware),
             Middleware(RequestMetricsMiddleware, parts["metrics"]),
-            *([Middleware(AuthMiddleware, api_keys, parts["benchmarks"].traffic)] if api_keys else []),
+            Middleware(DoorMiddleware, door),
         ],
         exception_handlers=EXCEPTION_HANDLERS,
-        lifespan=_lifespan(parts),
     )
     app.router.redirect_slashes = False
     return app
@@ -76,7 +73,8 @@ def generating_routes(parts: Parts) -> list[BaseRoute]:
     """vLLM's routes, each behind the composition."""
     engine = parts["engine"]
     composing = (parts["resolver"], parts["merges"], parts["residency"], parts["fusion"])
-    shared = (engine.app, engine.base, *composing, parts["metrics"], parts["benchmarks"].traffic)
+    counted = (parts["metrics"], parts["benchmarks"].traffic)
+    shared = (engine.app, engine.base, engine.is_alive, *composing, *counted)
     with_weights = Generation(*shared)
     by_name = Generation(*shared, needs_weights=False)
     return [
@@ -96,11 +94,3 @@ def _routes() -> list[BaseRoute]:
         *benchmarks_api.ROUTES,
         *probes.ROUTES,
     ]
-
-
-def _lifespan(parts: Parts) -> Callable[[Starlette], AbstractAsyncContextManager[Parts]]:
-    @asynccontextmanager
-    async def lifespan(_: Starlette) -> AsyncIterator[Parts]:
-        yield parts
-
-    return lifespan

@@ -1,40 +1,92 @@
-"""API keys: with any configured, every path but the probes wants `Authorization: Bearer <key>`.
+"""The door: who asks, what they may, how much; everything else is refused here, by default.
 
-A running benchmark has a key of its own (see `traffic`)."""
+It decides by `scope["path"]`, the path that is routed, and by the socket a request came through, never by a
+header such as Host.
+"""
 
-import hashlib
-import hmac
-from collections.abc import Sequence
+from dataclasses import dataclass, field
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.datastructures import State
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server.errors import error_response
-from server.traffic import Traffic
+from adapters.errors import LoraComposeError, QuotaExceeded, StorageUnavailable
+from server.audit import Audit
+from server.errors import error_response, refusal
+from server.tenants.access import PROBES, is_public, may
+from server.tenants.caller import Caller
+from server.tenants.key import Key
+from server.tenants.keyring import Keyring
+from server.tenants.ledger import Ledger
 
-OPEN_PATHS = frozenset({"/livez", "/readyz", "/health"})
+
+@dataclass
+class Door:
+    """What the middleware works with."""
+
+    keyring: Keyring
+    audit: Audit
+    admin_port: int | None = None
+    """Where everything but inference is, and nowhere else."""
+    ledger: Ledger = field(default_factory=Ledger)
 
 
-class AuthMiddleware:
-    """Decides by `scope["path"]`, the path that is routed, never by a header such as Host."""
+class DoorMiddleware:
+    """Puts the caller into `request.state.caller`, and a line into the audit log of what changes anything."""
 
-    def __init__(self, app: ASGIApp, keys: Sequence[str], traffic: Traffic) -> None:
+    def __init__(self, app: ASGIApp, door: Door) -> None:
         self._app = app
-        self._traffic = traffic
-        self._digests = [hashlib.sha256(key.encode()).digest() for key in keys]
+        self._door = door
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in OPEN_PATHS or self._allows(scope):
+        if scope["type"] == "lifespan" or scope["path"] in PROBES:
             await self._app(scope, receive, send)
             return
-        response = error_response(401, "A valid API key is needed: Authorization: Bearer <key>.")
-        response.headers["www-authenticate"] = "Bearer"
-        await response(scope, receive, send)
+        status = 500
 
-    def _allows(self, scope: Scope) -> bool:
-        given = [value for name, value in scope["headers"] if name == b"authorization"]
-        if len(given) != 1:
-            return False
-        scheme, _, key = given[0].partition(b" ")
-        digest = hashlib.sha256(key).digest()
-        matches = [hmac.compare_digest(digest, known) for known in self._digests]
-        return (scheme.lower() == b"bearer" and any(matches)) or self._traffic.is_own(scope)
+        async def watched(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        key = None
+        scope.setdefault("state", {})["audited"] = State()
+        try:
+            key = self._door.keyring.owner(scope)
+            await self._answer(key, scope, receive, watched)
+        except (StorageUnavailable, QuotaExceeded) as error:
+            await _refused(error)(scope, receive, watched)
+        finally:
+            self._door.audit.note(scope, key, status)
+
+    async def _answer(self, key: Key | None, scope: Scope, receive: Receive, send: Send) -> None:
+        denied = self._denied(key, scope)
+        if denied is not None or key is None:
+            assert denied is not None
+            await denied(scope, receive, send)
+            return
+        account = self._door.ledger.account(key)
+        scope["state"]["caller"] = Caller(key, account)
+        with account.answering():
+            await self._app(scope, receive, send)
+
+    def _denied(self, key: Key | None, scope: Scope) -> Response | None:
+        method, path = scope.get("method", "GET"), scope["path"]
+        if key is None:
+            response = error_response(401, "A valid API key is needed: Authorization: Bearer <key>.")
+            response.headers["www-authenticate"] = "Bearer"
+            return response
+        ports = self._door.admin_port, (scope.get("server") or ("", None))[1]
+        if ports[0] is not None and ports[0] != ports[1] and not is_public(method, path):
+            return error_response(404, "Not Found")
+        if not may(key, method, path):
+            return error_response(
+                403, f"This key (role {key.role}) may not {method} this path.", "permission_denied"
+            )
+        return None
+
+
+def _refused(error: LoraComposeError) -> Response:
+    return refusal(Request({"type": "http"}), error)

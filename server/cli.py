@@ -40,6 +40,11 @@ def serve(
         list[str] | None,
         typer.Option(help=f"{DOCS['api_keys']} Repeatable.", envvar="LORA_COMPOSE_API_KEY", metavar="KEY"),
     ] = None,
+    admin_port: Annotated[
+        int | None, typer.Option(help=DOCS["admin_port"], show_default=False)
+    ] = DEFAULTS.admin_port,
+    admin_host: Annotated[str, typer.Option(help=DOCS["admin_host"])] = DEFAULTS.admin_host,
+    hang_seconds: Annotated[float, typer.Option(help=DOCS["hang_seconds"])] = DEFAULTS.hang_seconds,
     lora_requests_info: Annotated[
         bool, typer.Option("--lora-requests-info", help=DOCS["lora_requests_info"])
     ] = DEFAULTS.lora_requests_info,
@@ -84,6 +89,9 @@ def serve(
             allow_hf=allow_hf,
             strict=strict,
             api_keys=tuple(api_key or DEFAULTS.api_keys),
+            admin_port=admin_port,
+            admin_host=admin_host,
+            hang_seconds=hang_seconds,
             lora_requests_info=lora_requests_info,
             max_adapter_bytes=max_adapter_bytes,
             auto_fuse=auto_fuse,

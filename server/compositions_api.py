@@ -8,8 +8,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from adapters.composition import Composition
-from adapters.errors import InvalidRequest, NotFound
+from adapters.errors import InvalidRequest
 from adapters.names import check_name
+from adapters.saved_compositions import no_composition
 from server.asked import EXTENSIONS, asked_composition
 from server.request_body import read_object
 from server.resolver import Pinned
@@ -35,15 +36,18 @@ async def save(request: Request) -> JSONResponse:
     for field in body.keys() - FIELDS:
         raise InvalidRequest("unknown_field", f"There is no field {field!r:.80} here.", field[:80])
     state = request.state
-    composition = asked_composition(body, state.engine.base, state.resolver.saved)
+    caller = state.caller
+    composition = asked_composition(body, state.engine.base, caller.saved(state.resolver.saved))
     if composition is None:
         raise InvalidRequest(
             "invalid_composition", "Name at least one adapter, in model or adapters.", "model"
         )
-    pinned = state.resolver.pin(composition)
+    pinned = state.resolver.pin(composition, caller.sees)
     if request.query_params.get("dry_run", "false") == "true":
         return JSONResponse(await _predicted(request, composition, pinned))
     name = check_name(body.get("name"))
+    caller.require_name(name)
+    state.audited.composition = name
     await run_in_threadpool(state.registry.save_composition, name, composition)
     state.resolver.registry_changed()
     return JSONResponse(composition_object(name, composition, pinned), 201)
@@ -51,7 +55,7 @@ async def save(request: Request) -> JSONResponse:
 
 async def _predicted(request: Request, composition: Composition, pinned: Pinned) -> dict[str, Any]:
     """Rank, bytes and error. A merge is built to know them, and kept: asking for it later costs nothing."""
-    report = await request.state.merges.report(pinned)
+    report = await request.state.merges.report(pinned, request.state.caller.build)
     size = sum(version.bytes for _, version in pinned.versions) if report is None else report["bytes"]
     error = 0.0 if report is None else report["relative_error"]
     described = composition_object(None, composition, pinned)
@@ -64,6 +68,7 @@ def list_compositions(request: Request) -> JSONResponse:
     data = [
         composition_object(name, composition, request.state.resolver.pin(composition))
         for name, composition in saved
+        if request.state.caller.sees_all(composition)
     ]
     return JSONResponse({"object": "list", "data": data})
 
@@ -71,17 +76,17 @@ def list_compositions(request: Request) -> JSONResponse:
 def show(request: Request) -> JSONResponse:
     """`GET /v1/compositions/{name}`"""
     name = request.path_params["name"]
-    composition = request.state.resolver.saved(name)
+    composition = request.state.caller.saved(request.state.resolver.saved)(name)
     if composition is None:
-        raise NotFound("composition_not_found", f"There is no composition {name!r:.200}.", "name")
+        raise no_composition(name)
     return JSONResponse(composition_object(name, composition, request.state.resolver.pin(composition)))
 
 
 async def delete(request: Request) -> Response:
     """`DELETE /v1/compositions/{name}`: the name goes, its adapters stay."""
-    await run_in_threadpool(
-        request.state.registry.delete_composition, check_name(request.path_params["name"])
-    )
+    name = check_name(request.path_params["name"])
+    request.state.caller.require_name(name)
+    await run_in_threadpool(request.state.registry.delete_composition, name)
     request.state.resolver.registry_changed()
     return Response(status_code=204)
 

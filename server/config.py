@@ -1,6 +1,7 @@
 """What `lora-compose serve` can be told beyond vLLM's own options."""
 
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from pathlib import Path
 
 from adapters.cli_options import default_data_dir
@@ -35,11 +36,17 @@ class ServerConfig:
     strict: bool = False
     """Refuse adapters that say they were made for another base, instead of warning."""
     api_keys: tuple[str, ...] = ()
-    """If any is given, every request needs one as a bearer token."""
+    """A key that may do everything, beside those of `lora-compose keys`. With any key, requests need one."""
+    admin_port: int | None = None
+    """Port for all but inference, which is then the only thing the other one answers."""
+    admin_host: str = "127.0.0.1"
+    """Address that port listens on."""
     auto_fuse: bool = False
     """Fuse by itself what most tokens go to, when that pays, and restore the base when it no longer does."""
     fuse_settings: Settings = field(default_factory=Settings)
     """How readily."""
+    hang_seconds: float = 30.0
+    """An engine that neither answers nor works for so long is ended, and started again."""
     lora_requests_info: bool = False
     """Publish `vllm:lora_requests_info`, for routers that pick a server by the adapters it runs."""
     max_adapter_bytes: int = 4 * 1024**3
@@ -48,6 +55,10 @@ class ServerConfig:
     def __post_init__(self) -> None:
         if not 0 < self.port < 65536:
             raise ValueError(f"--port ({self.port}) must be between 1 and 65535")
+        if self.admin_port is not None and not (0 < self.admin_port < 65536 and self.admin_port != self.port):
+            raise ValueError(f"--admin-port ({self.admin_port}) must be another one, between 1 and 65535")
+        if self.hang_seconds < 2:
+            raise ValueError(f"--hang-seconds ({self.hang_seconds}) must be at least 2")
         for root in self.adapter_roots:
             if not root.is_dir():
                 raise ValueError(f"--adapter-root ({root}) must be a directory")
@@ -57,6 +68,19 @@ class ServerConfig:
             raise ValueError("--api-key must not be empty")
 
     @property
+    def is_local(self) -> bool:
+        """Whether only this machine can reach it."""
+        hosts = [self.host] if self.admin_port is None else [self.host, self.admin_host]
+        return all(map(_is_loopback, hosts))
+
+    @property
     def is_embedded(self) -> bool:
         """Whether the base is the one that ships with the project."""
         return Path(self.model).is_dir() and Path(self.model).resolve() == EMBEDDED_BASE
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -5,6 +5,7 @@ OpenAI client retries 409 and 5xx otherwise; passing ones say when to come back.
 """
 
 import logging
+import math
 from http import HTTPStatus
 from typing import Any
 
@@ -13,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from adapters import errors
-from server.engine.launch import AdapterNotPrepared
+from server.engine.launch import AdapterNotPrepared, EngineDied
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +25,7 @@ STATUS: dict[type[errors.LoraComposeError], int] = {
     errors.Conflict: 409,
     errors.AdapterRejected: 422,
     errors.Unservable: 422,
+    errors.QuotaExceeded: 429,
     errors.Busy: 503,
     errors.StorageUnavailable: 503,
 }
@@ -83,13 +85,27 @@ def error_response(
 def refusal(_: Request, error: Exception) -> JSONResponse:
     """A domain error, as its class says."""
     assert isinstance(error, errors.LoraComposeError)
-    return error_response(STATUS[type(error)], error.message, error.code, error.param)
+    response = error_response(STATUS[type(error)], error.message, error.code, error.param)
+    if isinstance(error, errors.QuotaExceeded):
+        del response.headers["retry-after"]
+        lasting = error.retry_after is None
+        response.headers.update(
+            {"x-should-retry": "false"}
+            if lasting
+            else {"retry-after": str(math.ceil(error.retry_after or 0))}
+        )
+    return response
 
 
 def not_prepared(_: Request, error: Exception) -> JSONResponse:
     """The engine could not build an adapter that admission let through: ours to look into."""
     logger.error("adapter not prepared: %s", error)
     return error_response(503, "The engine could not prepare this composition.", "composition_unavailable")
+
+
+def engine_dead(_: Request, __: Exception) -> JSONResponse:
+    """It died while this was being made ready for it."""
+    return error_response(503, "The engine died; it is being started again.", "engine_unavailable")
 
 
 def http_error(_: Request, error: Exception) -> JSONResponse:
@@ -109,6 +125,7 @@ def unexpected(_: Request, __: Exception) -> JSONResponse:
 EXCEPTION_HANDLERS: dict[Any, Any] = {
     errors.LoraComposeError: refusal,
     AdapterNotPrepared: not_prepared,
+    EngineDied: engine_dead,
     HTTPException: http_error,
     Exception: unexpected,
 }

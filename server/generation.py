@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.asked import asked_composition, without_extensions
+from server.engine.token_charge import charging
 from server.fusion import Fusion
 from server.merges import Merges
 from server.metrics import Metrics
@@ -21,6 +22,7 @@ from server.request_body import read_object
 from server.request_metrics import KIND, UNRESOLVED
 from server.residency import Residency
 from server.resolver import Pinned, Resolver
+from server.tenants.caller import Caller
 from server.traffic import Traffic
 from server.vllm_errors import translate_errors
 
@@ -33,6 +35,8 @@ class Generation:
 
     vllm: ASGIApp
     base: str
+    is_alive: Callable[[], bool]
+    """Whether what vLLM answers is the engine's."""
     resolver: Resolver
     merges: Merges
     residency: Residency
@@ -46,28 +50,39 @@ class Generation:
         state = scope["state"]
         if self.needs_weights:
             state[KIND] = UNRESOLVED
+        caller: Caller = scope["state"]["caller"]
+        caller.account.demand("tokens_per_minute", 0)
         body = await read_object(Request(scope, receive))
-        asked = asked_composition(body, self.base, self.resolver.saved)
-        pinned = None if asked is None else self.resolver.pin(asked)
+        asked = asked_composition(body, self.base, caller.saved(self.resolver.saved))
+        pinned = None if asked is None else self.resolver.pin(asked, caller.sees)
         name = self.base if pinned is None else pinned.name
         if self.needs_weights:
             state[KIND] = _kind(pinned)
             self.metrics.adapter_requests.count(pinned.names if pinned else ())
         with self.metrics.in_flight.track_inprogress(), self.traffic.counted(scope):
             async with AsyncExitStack() as stack:
-                servable = None
-                if pinned is not None and self.needs_weights:
-                    servable = await self.merges.servable(pinned)
-                    await stack.enter_async_context(self.residency.hold(servable))
                 if self.needs_weights:
-                    self.fusion.check(servable)
-                model = name if self.needs_weights else self.base
-                content = json.dumps(without_extensions(body, model)).encode()
-                await self.vllm(
-                    _with_length(scope, len(content)),
-                    _replay(content, receive),
-                    translate_errors(_named(send, name)),
-                )
+                    await self._make_ready(pinned, caller, stack)
+                content = json.dumps(self._given(body, name, caller)).encode()
+                stack.enter_context(charging(caller.charge_tokens if caller.pays_tokens else None))
+                inner = _with_length(scope, len(content)), _replay(content, receive)
+                await self.vllm(*inner, translate_errors(_named(send, name), self.is_alive))
+
+    async def _make_ready(self, pinned: Pinned | None, caller: Caller, stack: AsyncExitStack) -> None:
+        """Merged and resident for as long as `stack` is open."""
+        servable = None
+        if pinned is not None:
+            servable = await self.merges.servable(pinned, caller.build)
+            if missing := self.residency.missing(servable):
+                caller.build(missing)
+            await stack.enter_async_context(self.residency.hold(servable))
+        self.fusion.check(servable)
+
+    def _given(self, body: dict[str, Any], name: str, caller: Caller) -> dict[str, Any]:
+        """What vLLM reads."""
+        if not self.needs_weights:
+            return without_extensions(body, self.base)
+        return without_extensions(body, name) | caller.salted(body)
 
 
 def _named(send: Send, name: str) -> Send:

@@ -179,6 +179,10 @@ class HostMemory:
         part = self._parts.get(order.key) or self.begin(order)
         part.owners.add(order.versions)
 
+    def pins(self) -> list[frozenset[str]]:
+        """The versions of each."""
+        return list(self._pins)
+
     def unpin(self, versions: frozenset[str]) -> None:
         """What was pinned as these may be evicted again."""
         self._pins.pop(versions, None)

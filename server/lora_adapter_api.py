@@ -8,6 +8,8 @@ from starlette.routing import Route
 from adapters.composition_grammar import parse_reference
 from adapters.errors import InvalidRequest
 from adapters.names import check_name
+from adapters.version_rows import no_adapter
+from server.adapters_api import offered
 from server.registration import Offer
 from server.request_body import read_object
 
@@ -18,7 +20,8 @@ async def load(request: Request) -> PlainTextResponse:
     name, path = check_name(body.get("lora_name"), "lora_name"), body.get("lora_path")
     if not isinstance(path, str):
         raise InvalidRequest("invalid_source", "lora_path must be a directory.", "lora_path")
-    version, _ = await run_in_threadpool(request.state.registration.from_path, Offer(name), path)
+    offer = offered(request, Offer(name))
+    version, _ = await run_in_threadpool(request.state.registration.from_path, offer, path)
     return PlainTextResponse(f"Success: LoRA adapter '{version.name}' added successfully.")
 
 
@@ -26,6 +29,8 @@ async def unload(request: Request) -> PlainTextResponse:
     """`POST /v1/unload_lora_adapter` with `{lora_name}`: every version of it, or one as `name@2`."""
     body = await read_object(request)
     name, ref = parse_reference(body.get("lora_name"), "lora_name")
+    request.state.audited.adapter = name
+    request.state.caller.require(name, no_adapter)
     await request.state.removal.remove(name, ref, cascade=False)
     return PlainTextResponse(f"Success: LoRA adapter '{name}' removed successfully.")
 

@@ -8,6 +8,7 @@ import hashlib
 import logging
 import os
 import time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -27,6 +28,8 @@ from server.resolver import Pinned
 from server.servable import Member, Servable
 
 logger = logging.getLogger(__name__)
+
+MayBuild = Callable[[], None]
 
 
 class Merges:
@@ -50,22 +53,27 @@ class Merges:
     ) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    async def servable(self, pinned: Pinned) -> Servable:
-        """A stack as it is; a merge built first, or found built."""
+    async def servable(self, pinned: Pinned, may_build: MayBuild | None = None) -> Servable:
+        """A stack as it is; a merge built first, or found built. `may_build` raises where it may not be."""
         if pinned.composition.is_stack:
             return Servable(pinned.name, tuple(_member(version, m.weight) for m, version in pinned.versions))
-        merged = Component(str(await self._directory(pinned)), 1.0, pinned.rank)
+        merged = Component(str(await self._directory(pinned, may_build)), 1.0, pinned.rank)
         return Servable(pinned.name, (Member(merged, pinned.ids, pinned.digests),))
 
-    async def report(self, pinned: Pinned) -> dict[str, Any] | None:
+    async def report(self, pinned: Pinned, may_build: MayBuild | None = None) -> dict[str, Any] | None:
         """What a merge loses against the exact stack (see `adapters.report`); None for a stack."""
         if pinned.composition.is_stack:
             return None
-        await self._directory(pinned)
+        await self._directory(pinned, may_build)
         return await run_in_threadpool(self._registry.derived_report, merge_key(pinned))
 
-    async def _directory(self, pinned: Pinned) -> Path:
+    async def _directory(self, pinned: Pinned, may_build: MayBuild | None) -> Path:
         key = merge_key(pinned)
+        if may_build is not None and key not in self._building:
+            found = await run_in_threadpool(self._registry.derived, key)
+            if found is not None:
+                return found
+            may_build()
         task = self._building.get(key)
         if task is None:
             task = self._building[key] = asyncio.create_task(self._find_or_build(key, pinned))

@@ -34,6 +34,12 @@ class Metrics:
         self.ready = Gauge(
             "lora_compose_ready", "Whether /readyz says to send traffic here", registry=self.registry
         )
+        self.engine_up = Gauge("lora_compose_engine_up", "Whether an engine runs", registry=self.registry)
+        self.engine_restarts = Counter(
+            "lora_compose_engine_restarts",
+            "Engines started in the place of one that died",
+            registry=self.registry,
+        )
         build = Gauge(
             "lora_compose_build_info",
             "Always 1; the versions are its labels",

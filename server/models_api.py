@@ -11,6 +11,7 @@ from adapters.registry import Registry
 from adapters.store import Version
 from server.asked import model_not_found
 from server.engine.launch import Engine
+from server.tenants.caller import Caller
 
 
 def model_card(name: str, created: int, **fields: Any) -> dict[str, Any]:
@@ -34,28 +35,32 @@ def composition_card(name: str, composition: Composition, base: str) -> dict[str
     return model_card(name, 0, root=composition.canonical, parent=base)
 
 
-def cards(engine: Engine, registry: Registry) -> list[dict[str, Any]]:
+def cards(engine: Engine, registry: Registry, caller: Caller) -> list[dict[str, Any]]:
     """The base first, then adapters (their newest version) and saved compositions, each by name."""
     saved = sorted(registry.compositions().items())
     return [
         base_card(engine),
-        *(adapter_card(version, engine.base) for version in registry.newest()),
-        *(composition_card(name, composition, engine.base) for name, composition in saved),
+        *(adapter_card(v, engine.base) for v in registry.newest() if caller.sees(v.name)),
+        *(composition_card(name, one, engine.base) for name, one in saved if caller.sees_all(one)),
     ]
 
 
 def list_models(request: Request) -> JSONResponse:
     """`GET /v1/models`"""
-    return JSONResponse({"object": "list", "data": cards(request.state.engine, request.state.registry)})
+    return JSONResponse({"object": "list", "data": _cards(request)})
 
 
 def show_model(request: Request) -> JSONResponse:
     """`GET /v1/models/{id}`, where id may hold slashes, as a hub id does."""
     name = request.path_params["id"]
-    for card in cards(request.state.engine, request.state.registry):
+    for card in _cards(request):
         if card["id"] == name:
             return JSONResponse(card)
     raise model_not_found(name)
+
+
+def _cards(request: Request) -> list[dict[str, Any]]:
+    return cards(request.state.engine, request.state.registry, request.state.caller)
 
 
 ROUTES = [Route("/v1/models", list_models), Route("/v1/models/{id:path}", show_model)]

@@ -21,6 +21,8 @@ async def livez(_: Request) -> JSONResponse:
 async def readyz(request: Request) -> JSONResponse:
     """The engine lives and the registry is open: send traffic."""
     request.state.fusion.check(None)
+    if request.state.pulse.is_stuck:
+        return error_response(503, "The engine gives no sign of life.", "engine_stuck")
     if await request.state.engine.is_healthy():
         return JSONResponse({"status": "ready"})
     return error_response(503, "The engine is not running.", "engine_dead")

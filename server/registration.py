@@ -4,9 +4,10 @@ Everything here runs in a worker thread, since it reads and hashes files. The co
 original: what changes after the check is not what was checked.
 """
 
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -20,6 +21,7 @@ from adapters.names import check_alias, check_name
 from adapters.registry import Registry
 from adapters.store import CONFIG_FILE, WEIGHTS_FILE, Version, content_of
 from server.metrics import Metrics
+from server.tenants.caller import Caller
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,9 @@ class Offer:
     """The digest the client computed; another one means the bytes did not arrive whole."""
     training: Mapping[str, Any] | None = None
     """How it came about, as the client tells it; see `adapters.lineage`."""
+
+    caller: Caller | None = None
+    """Whose quotas it comes under."""
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -50,6 +55,7 @@ class Registration:
     allow_hf: bool
     metrics: Metrics
     changed: Callable[[], None]
+    _one_by_one: threading.Lock = field(default_factory=threading.Lock)
 
     def from_path(self, offer: Offer, path: str) -> tuple[Version, bool]:
         """A directory on this machine, inside an --adapter-root. (version, whether it is new)."""
@@ -101,7 +107,12 @@ class Registration:
     def _from_staged(self, offer: Offer, staged: Path, source: str) -> tuple[Version, bool]:
         if offer.digest is not None and content_of(staged).digest != offer.digest:
             raise InvalidRequest("digest_mismatch", "The files have another digest than was given.", "digest")
-        version, created = self._admit_and_register(offer, staged, source)
+        if offer.caller is None or not offer.caller.is_short_of_room:
+            version, created = self._admit_and_register(offer, staged, source)
+        else:
+            with self._one_by_one:  # two at once must not both find the last room
+                offer.caller.require_room(self.registry, staged)
+                version, created = self._admit_and_register(offer, staged, source)
         self.metrics.registrations.labels("created" if created else "unchanged").inc()
         self.changed()
         return version, created

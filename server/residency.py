@@ -220,6 +220,14 @@ class Residency:
         in_flight = (servable for bundle in self._bundles.values() for servable in bundle.servables)
         return [*in_flight, *(ticket.servable for ticket in self._queue)]
 
+    def pinned_ids(self) -> set[str]:
+        """The versions that are pinned, as `name@number`."""
+        return {one for versions in self.host.pins() for one in versions}
+
+    def missing(self, servable: Servable) -> int:
+        """How many of its parts would have to be built."""
+        return sum(order.key not in self.host for order in self._orders(servable))
+
     def prefetch(self, servable: Servable) -> None:
         """Begin to build what is missing, where that evicts nothing and keeps nobody waiting."""
         for order in self._orders(servable):

@@ -5,7 +5,7 @@ asks. Refusals happen here, before anything is built and before a byte is stream
 """
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from adapters.composition import Composition, Member
@@ -13,6 +13,7 @@ from adapters.errors import InvalidRequest, Unservable
 from adapters.method_options import STACK
 from adapters.registry import Registry
 from adapters.store import Version
+from adapters.version_rows import no_adapter
 
 # ‖w·ΔW‖ beyond this overflows activations, and a NaN in the shared KV cache would reach other requests.
 MAX_DELTA_NORM = 1e6
@@ -75,8 +76,12 @@ class Resolver:
                     self._saved = saved
         return saved.get(name)
 
-    def pin(self, composition: Composition) -> Pinned:
-        """Raises NotFound("model_not_found"), Unservable("rank_too_large") or InvalidRequest."""
+    def pin(self, composition: Composition, sees: Callable[[str], bool] | None = None) -> Pinned:
+        """Raises NotFound("model_not_found"), Unservable("rank_too_large") or InvalidRequest.
+
+        To whom does not see a member it is as if it were not registered."""
+        if sees is not None:
+            self._refuse_unseen(composition, sees)
         pinned = self._pinned.get(composition)
         if pinned is None:
             changes, pinned = self._changes, self._pin(composition)
@@ -86,6 +91,14 @@ class Resolver:
                 if changes == self._changes:  # else it was overtaken, and is old already
                     self._pinned[composition] = pinned
         return pinned
+
+    def _refuse_unseen(self, composition: Composition, sees: Callable[[str], bool]) -> None:
+        if all(sees(member.name) for member in composition.members):
+            return
+        for member in composition.members:  # the first that is missed is told, whichever way it is missing
+            if not sees(member.name):
+                raise no_adapter(member.name)
+            self._version(member.name, member.ref)
 
     def _pin(self, composition: Composition) -> Pinned:
         found = {member: self._version(member.name, member.ref) for member in composition.members}

@@ -10,7 +10,7 @@ from argparse import Namespace
 from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from socket import socket
-from types import FrameType
+from types import FrameType, SimpleNamespace
 from typing import Any, NoReturn
 
 import uvicorn
@@ -20,25 +20,34 @@ from typing_extensions import override
 
 from adapters.admission import Limits
 from adapters.base_shapes import BaseShapes
+from adapters.errors import LoraComposeError
 from adapters.registry import Registry
 from server.app import Parts, create_app
+from server.audit import Audit
+from server.auth import Door
 from server.auto_fuse import AutoFuse
 from server.benchmark_runs import Benchmarks
 from server.benchmark_runs import Limits as BenchmarkLimits
 from server.config import EMBEDDED_OPTIONS, ServerConfig
 from server.engine.launch import Engine, launch, parse_vllm_args, set_environment
+from server.front import Front
 from server.fusion import Fusion
 from server.merges import Merges
 from server.metrics import Metrics
+from server.pulse import Pulse
 from server.registration import Registration
 from server.removal import Removal
 from server.residency import Residency
 from server.resolver import Resolver
+from server.supervisor import Supervisor
+from server.tenants.key_store import KeyStore
+from server.tenants.keyring import Keyring
 from server.traffic import Traffic
 
 logger = logging.getLogger(__name__)
 
 DRAIN_SECONDS = 30
+AUDIT_FILE = "audit.jsonl"
 
 
 def run(config: ServerConfig, vllm_args: Sequence[str]) -> None:
@@ -47,8 +56,26 @@ def run(config: ServerConfig, vllm_args: Sequence[str]) -> None:
     _log_to_stderr()
     set_environment(config.model)
     args = vllm_namespace(config, vllm_args)
-    with Registry(config.data_dir, reserved=args.served_model_name or [args.model]) as registry:
-        uvloop.run(_serve(config, args, registry))
+    with (
+        Registry(config.data_dir, reserved=args.served_model_name or [args.model]) as registry,
+        KeyStore(config.data_dir) as keys,
+    ):
+        door = _door(config, keys)
+        uvloop.run(_serve(config, args, registry, door))
+
+
+def _door(config: ServerConfig, keys: KeyStore) -> Door:
+    """Raises LoraComposeError("keys_needed") where strangers could come in without one."""
+    keyring = Keyring(keys.by_digest, config.api_keys, Traffic(), is_open=config.is_local)
+    if not config.is_local and not keyring.has_keys:
+        raise LoraComposeError(
+            "keys_needed",
+            f"--host {config.host} can be reached from other machines, and there is no API key. Make one: "
+            f"`lora-compose keys create NAME --role admin --data-dir {config.data_dir}`",
+        )
+    if keyring.is_open:
+        logger.warning("there are no API keys: everybody on this machine may do everything")
+    return Door(keyring, Audit(config.data_dir / AUDIT_FILE), config.admin_port)
 
 
 def _log_to_stderr() -> None:
@@ -73,30 +100,62 @@ def vllm_namespace(config: ServerConfig, vllm_args: Sequence[str]) -> Namespace:
     return parse_vllm_args(arguments)
 
 
-async def _serve(config: ServerConfig, args: Namespace, registry: Registry) -> None:
-    async with launch(args, config.lora_requests_info) as engine, assemble(config, engine, registry) as parts:
-        app = create_app(parts, config.api_keys)
-        server = Server(
-            parts["benchmarks"],
-            uvicorn.Config(
-                app,
-                host=config.host,
-                port=config.port,
-                access_log=False,
-                log_level="warning",
-                timeout_graceful_shutdown=DRAIN_SECONDS,
-            ),
-        )
-        # vLLM's error handler stops the server it finds here when its engine has died.
-        engine.app.state.server = server
-        logger.info("serving %s on http://%s:%d", engine.base, config.host, config.port)
-        await server.serve()
+async def _serve(config: ServerConfig, args: Namespace, registry: Registry, door: Door) -> None:
+    front, metrics = Front(), Metrics()
+
+    @asynccontextmanager
+    async def start() -> AsyncIterator[Parts]:
+        async with launch(
+            args, lora_requests_info=config.lora_requests_info, beside_others=supervisor.up.is_set()
+        ) as engine:
+            # vLLM's error handler stops the server it finds here when its engine has died; ours goes on.
+            engine.app.state.server = SimpleNamespace(should_exit=False)
+            async with assemble(config, engine, registry, door.keyring.traffic, metrics) as parts:
+                yield parts
+
+    supervisor = Supervisor(start, lambda parts: create_app(parts, door), front, metrics)
+    server = Server(
+        front,
+        uvicorn.Config(
+            front,
+            host=config.host,
+            port=config.port,
+            access_log=False,
+            log_level="warning",
+            timeout_graceful_shutdown=DRAIN_SECONDS,
+            **_tls(args),
+        ),
+    )
+    async with _running(supervisor.run()) as supervising:
+        up = asyncio.create_task(supervisor.up.wait())
+        await asyncio.wait({up, supervising}, return_when=asyncio.FIRST_COMPLETED)
+        up.cancel()
+        if supervising.done():
+            supervising.result()
+        scheme = "https" if server.config.is_ssl else "http"
+        logger.info("serving %s on %s://%s:%d", args.model, scheme, config.host, config.port)
+        await server.serve(_sockets(config, server.config))
+
+
+def _tls(args: Namespace) -> dict[str, Any]:
+    """vLLM's own options (`--ssl-keyfile`, `--ssl-certfile`, ...), which are uvicorn's."""
+    names = ("ssl_keyfile", "ssl_certfile", "ssl_ca_certs", "ssl_cert_reqs", "ssl_ciphers")
+    return {name: getattr(args, name) for name in names if getattr(args, name, None) is not None}
+
+
+def _sockets(config: ServerConfig, main: uvicorn.Config) -> list[socket] | None:
+    """Two where admin has a port of its own. None: uvicorn opens its one."""
+    if config.admin_port is None:
+        return None
+    logger.info("administration on %s:%d only", config.admin_host, config.admin_port)
+    return [main.bind_socket(), uvicorn.Config(main.app, config.admin_host, config.admin_port).bind_socket()]
 
 
 @asynccontextmanager
-async def assemble(config: ServerConfig, engine: Engine, registry: Registry) -> AsyncIterator[Parts]:
+async def assemble(
+    config: ServerConfig, engine: Engine, registry: Registry, traffic: Traffic, metrics: Metrics
+) -> AsyncIterator[Parts]:
     """The parts around a running engine and an open registry."""
-    metrics = Metrics()
     resolver = Resolver(registry, engine.max_lora_rank)
 
     async def sweep(held: frozenset[str]) -> None:
@@ -112,7 +171,7 @@ async def assemble(config: ServerConfig, engine: Engine, registry: Registry) -> 
         fusion = Fusion(engine, residency, metrics)
         # Half of what has a slot of its own: beyond that, more requests mean longer answers for all.
         limits = BenchmarkLimits(in_flight=max(1, engine.slots // 2))
-        benchmarks = Benchmarks(config.data_dir / "benchmarks", Traffic(), limits)
+        benchmarks = Benchmarks(config.data_dir / "benchmarks", traffic, limits)
         parts = Parts(
             engine=engine,
             registry=registry,
@@ -134,9 +193,11 @@ async def assemble(config: ServerConfig, engine: Engine, registry: Registry) -> 
             removal=Removal(registry, resolver, residency, metrics),
             metrics=metrics,
             benchmarks=benchmarks,
+            pulse=Pulse(engine, config.hang_seconds),
         )
         async with AsyncExitStack() as stack:
             stack.push_async_callback(benchmarks.close)
+            await stack.enter_async_context(_running(parts["pulse"].watch()))
             if config.auto_fuse:
                 auto_fuse = AutoFuse(engine, fusion, resolver, merges, metrics, config.fuse_settings)
                 await stack.enter_async_context(_running(auto_fuse.run()))
@@ -144,11 +205,11 @@ async def assemble(config: ServerConfig, engine: Engine, registry: Registry) -> 
 
 
 @asynccontextmanager
-async def _running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+async def _running(work: Coroutine[Any, Any, None]) -> AsyncIterator["asyncio.Task[None]"]:
     """`work` goes on beside, for as long as the context is open."""
     task = asyncio.create_task(work)
     try:
-        yield
+        yield task
     finally:
         task.cancel()
         with suppress(asyncio.CancelledError):
@@ -158,14 +219,15 @@ async def _running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
 class Server(uvicorn.Server):
     """uvicorn, ending with exit code 0 when it is asked to end."""
 
-    def __init__(self, benchmarks: Benchmarks, config: uvicorn.Config) -> None:
+    def __init__(self, front: Front, config: uvicorn.Config) -> None:
         super().__init__(config)
-        self._benchmarks = benchmarks
+        self._front = front
 
     @override
     async def shutdown(self, sockets: list[socket] | None = None) -> None:
         """The benchmark goes first: the drain would wait for requests it keeps sending."""
-        await self._benchmarks.close()
+        if self._front.parts is not None:
+            await self._front.parts["benchmarks"].close()
         await super().shutdown(sockets)
 
     @contextmanager

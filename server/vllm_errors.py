@@ -5,6 +5,7 @@ Inside a stream an error arrives as an SSE event and is turned there.
 """
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from starlette.types import Message, Send
@@ -14,7 +15,7 @@ from server.errors import CODES, error_body, error_headers
 SSE_ERROR = b'data: {"error"'
 
 
-def translate_errors(send: Send) -> Send:
+def translate_errors(send: Send, is_alive: Callable[[], bool]) -> Send:
     """A `send` that rewrites what vLLM says when it refuses, and passes everything else on untouched."""
     refused: Message | None = None
     chunks: list[bytes] = []
@@ -22,14 +23,14 @@ def translate_errors(send: Send) -> Send:
     async def translated(message: Message) -> None:
         nonlocal refused
         if message["type"] == "http.response.start" and message["status"] >= 400:
-            refused = message
+            refused = message if is_alive() else {**message, "status": 503}
         elif refused is not None and message["type"] == "http.response.body":
             chunks.append(message.get("body", b""))
             if not message.get("more_body", False):
                 await _send_refusal(send, refused, b"".join(chunks))
         else:
             if message.get("body", b"").startswith(SSE_ERROR):
-                message = {**message, "body": _sse(message["body"])}
+                message = {**message, "body": _sse(message["body"], is_alive())}
             await send(message)
 
     return translated
@@ -37,7 +38,7 @@ def translate_errors(send: Send) -> Send:
 
 async def _send_refusal(send: Send, start: Message, body: bytes) -> None:
     status = start["status"]
-    content = json.dumps(contract_body(status, body)).encode()
+    content = json.dumps(engine_died() if status == 503 else contract_body(status, body)).encode()
     kept = [h for h in start["headers"] if h[0].lower() not in (b"content-length", b"content-type")]
     headers = [
         *kept,
@@ -60,10 +61,16 @@ def contract_body(status: int, body: bytes) -> dict[str, Any]:
     return error_body(status, message, code, param)
 
 
-def _sse(event: bytes) -> bytes:
+def engine_died() -> dict[str, Any]:
+    """What those hear whose answer the engine took with it. Asked again, they get it from the next one."""
+    return error_body(503, "The engine died; it is being started again.", "engine_unavailable")
+
+
+def _sse(event: bytes, is_alive: bool) -> bytes:
     payload, _, rest = event.removeprefix(b"data: ").partition(b"\n\n")
     try:
         status = int(json.loads(payload)["error"]["code"])
     except (ValueError, KeyError, TypeError):
         status = 500
-    return b"data: " + json.dumps(contract_body(status, payload)).encode() + b"\n\n" + rest
+    told = contract_body(status, payload) if is_alive else engine_died()
+    return b"data: " + json.dumps(told).encode() + b"\n\n" + rest

@@ -10,33 +10,42 @@ import os
 import time
 from argparse import Namespace
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from fastapi import FastAPI
 from huggingface_hub import snapshot_download
+from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.entrypoints.launchers.api_server.app_state import init_app_state
 from vllm.entrypoints.launchers.api_server.entry import build_async_engine_client
 from vllm.entrypoints.launchers.app import build_app
 from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
 from vllm.lora.request import LoRARequest
 from vllm.platforms import current_platform
+from vllm.usage.usage_lib import UsageContext
 from vllm.utils.argparse_utils import FlexibleArgumentParser
+from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 from vllm.v1.metrics.prometheus import get_prometheus_registry
 
 from server.engine.folding import why_not_foldable
 from server.engine.lora_info import bound_lora_info
 from server.engine.spec import Component, encode_spec
+from server.engine.token_charge import count_tokens
 
 logger = logging.getLogger(__name__)
 
 IN_PROCESS = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
 PREPARE_POLL_SECONDS = 0.002
 WORKER_EXTENSION = "server.engine.worker.CompositionWorkerExtension"
+
+
+EngineDied = EngineDeadError
+"""vLLM's own: whatever was in flight is lost."""
 
 
 class AdapterNotPrepared(Exception):
@@ -143,10 +152,44 @@ class Engine:
             return False
         return True
 
+    def is_alive(self) -> bool:
+        """As far as is known without asking."""
+        return not self.client.errored
+
+    async def beat(self) -> None:
+        """Returns as soon as the engine has a moment. Raises EngineDeadError."""
+        await self.client.collective_rpc("lora_backend")
+
+    def cpu_seconds(self) -> float:
+        """Used so far by the engine's processes that are there."""
+        return sum(map(_cpu_seconds, self._processes()))
+
+    def kill(self) -> None:
+        """End its processes at once, stopped ones too."""
+        for process in self._processes():
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+
+    def _processes(self) -> list[psutil.Process]:
+        found = []
+        for own in self.client.engine_core.resources.engine_manager.processes:
+            with suppress(psutil.NoSuchProcess):
+                process = psutil.Process(own.pid)
+                found += [process, *process.children(recursive=True)]
+        return found
+
     @property
     def metrics_registry(self) -> Any:
         """The Prometheus registry vLLM's own metrics are in."""
         return get_prometheus_registry()
+
+
+def _cpu_seconds(process: psutil.Process) -> float:
+    try:
+        times = process.cpu_times()
+    except psutil.NoSuchProcess:
+        return 0.0
+    return float(times.user + times.system)
 
 
 def parse_vllm_args(arguments: Sequence[str]) -> Namespace:
@@ -190,20 +233,53 @@ def set_environment(model: str) -> None:
         # One core is the HTTP server's. An OpenMP team on all of them waits at every barrier for that one.
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) - 1)))
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    # A process that serves has threads, and a fork of it could inherit a lock that nobody gives back.
+    os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
     if Path(model).is_dir():
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
 @asynccontextmanager
-async def launch(args: Namespace, lora_requests_info: bool = False) -> AsyncIterator[Engine]:
+async def _client(args: Namespace) -> AsyncIterator[AsyncLLM]:
+    """As `build_async_engine_client`, whose constructor blocks until the model is loaded, in a thread.
+
+    vLLM's clients begin their tasks at their first use if there was no event loop when they were made."""
+    engine_args = AsyncEngineArgs.from_cli_args(args)
+    config = engine_args.create_engine_config(usage_context=UsageContext.OPENAI_API_SERVER)
+    making = asyncio.ensure_future(
+        asyncio.to_thread(
+            AsyncLLM.from_vllm_config,
+            config,
+            usage_context=UsageContext.OPENAI_API_SERVER,
+            disable_log_stats=engine_args.disable_log_stats,
+            enable_log_requests=engine_args.enable_log_requests,
+        )
+    )
+    try:
+        client = await asyncio.shield(making)
+        yield client
+    finally:
+        # However this is left, the process it started must not outlive it.
+        if not making.done():
+            await asyncio.wait([making])
+        if not making.exception():
+            making.result().shutdown(timeout=config.shutdown_timeout)
+
+
+@asynccontextmanager
+async def launch(
+    args: Namespace, *, lora_requests_info: bool = False, beside_others: bool = False
+) -> AsyncIterator[Engine]:
     """The engine, running for as long as the context is open.
 
     `lora_requests_info` publishes vLLM's metric of that name.
+    `beside_others`: this event loop has others to answer meanwhile, and must not stand still.
     Raises PluginMissing where it would answer wrongly.
     """
-    async with build_async_engine_client(args) as client:
+    async with _client(args) if beside_others else build_async_engine_client(args) as client:
         runtime_weights = await _check_plugin(client)
         bound_lora_info(client, lora_requests_info)
+        count_tokens(client)
         tasks = await client.get_supported_tasks()
         app = build_app(args, tasks, client.model_config)
         await init_app_state(client, app.state, args, tasks)

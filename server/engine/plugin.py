@@ -55,7 +55,15 @@ CPU_SELECTION = Override(
     sha256="518ded4105f79ddbd08370147b59cd9667b5a9569ccec337c9bcf35d431dd636",
     reason="upstream tells its LoRA manager ids only; weights per request are in the requests",
 )
-OVERRIDES = (WORKER_MANAGER, CPU_MANAGER, CPU_WRAPPER, CPU_SELECTION)
+TOKEN_COUNT = Override(
+    module="vllm.v1.engine.async_llm",
+    attribute="AsyncLLM.generate",
+    replacement="server.engine.token_charge:count_tokens",
+    source="vllm.v1.engine.async_llm:AsyncLLM.generate",
+    sha256="5bd0ee90459b0e29348891b03548cdc31eef8c9218b3c416d5df4e5e14d1bca2",
+    reason="usage at the HTTP layer never reaches whoever hangs up early; put on our one client by launch",
+)
+OVERRIDES = (WORKER_MANAGER, CPU_MANAGER, CPU_WRAPPER, CPU_SELECTION, TOKEN_COUNT)
 
 
 def install() -> None:

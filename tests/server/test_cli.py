@@ -44,7 +44,8 @@ def test_every_field_of_the_config_is_an_option_with_its_docs_and_default() -> N
         option = options[name]
         assert isinstance(option, TyperOption)
         assert (option.help or "").startswith(docs[field])
-        assert (() if option.default is None else option.default) == getattr(defaults, field)
+        unset = () if field in REPEATABLE else None
+        assert (unset if option.default is None else option.default) == getattr(defaults, field)
 
 
 def test_every_setting_of_auto_fuse_is_an_option_with_its_docs_and_default() -> None:

@@ -13,9 +13,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from server.auth import AuthMiddleware
+from server.audit import Audit
+from server.auth import Door, DoorMiddleware
 from server.metrics import Metrics
 from server.request_metrics import KIND, RequestMetricsMiddleware
+from server.tenants.key_store import KeyStore
+from server.tenants.keyring import Keyring
 from server.traffic import Traffic
 from tests.running_server import RunningServer
 from training.testbed.paths import ADAPTERS_DIR
@@ -164,8 +167,11 @@ async def test_an_error_inside_a_stream_is_counted_and_is_no_token() -> None:
     assert read("lora_compose_inter_token_latency_seconds_count", {"kind": "base"}) is None
 
 
-async def test_what_authentication_refuses_is_counted() -> None:
-    metrics = await asked(["/one"], lambda _: Response(), Middleware(AuthMiddleware, ["secret"], Traffic()))
+async def test_what_authentication_refuses_is_counted(tmp_path: Path) -> None:
+    with KeyStore(tmp_path) as keys:
+        keyring = Keyring(keys.by_digest, ("secret",), Traffic(), is_open=False)
+        door = Door(keyring, Audit(tmp_path / "audit.jsonl"))
+        metrics = await asked(["/one"], lambda _: Response(), Middleware(DoorMiddleware, door))
     read = metrics.registry.get_sample_value
     assert read("lora_compose_refusals_total", {"code": "invalid_api_key"}) == 1
     assert read("lora_compose_http_requests_total", {"route": "other", "status": "401"}) == 1

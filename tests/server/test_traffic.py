@@ -1,15 +1,20 @@
 """The key of a running benchmark: good at the door for as long as it runs, and for nothing else."""
 
+from pathlib import Path
+
 import httpx
 import pytest
 from starlette.responses import PlainTextResponse
 
-from server.auth import AuthMiddleware
+from server.audit import Audit
+from server.auth import Door, DoorMiddleware
+from server.tenants.keyring import Keyring
 from server.traffic import Traffic
 
 
 async def status(traffic: Traffic, key: str) -> int:
-    app = AuthMiddleware(PlainTextResponse("in"), ["configured"], traffic)
+    door = Door(Keyring(dict, ["configured"], traffic), Audit(Path("/dev/null")))
+    app = DoorMiddleware(PlainTextResponse("in"), door)
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://server") as client:
         reply = await client.get("/v1/models", headers={"authorization": f"Bearer {key}"})

@@ -1,0 +1,44 @@
+"""What uvicorn serves: the app in front of the engine that runs, and 503 while none does."""
+
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from server.app import Parts
+from server.errors import error_response
+
+
+class Front:
+    """`parts` and the app are those of the engine that runs now; None in between."""
+
+    def __init__(self) -> None:
+        self.parts: Parts | None = None
+        self._app: ASGIApp | None = None
+
+    def open(self, app: ASGIApp, parts: Parts) -> None:
+        """From now on `app` answers, with `parts` in `request.state`."""
+        self._app, self.parts = app, parts
+
+    def close(self) -> None:
+        """Nobody answers but the probes. Requests that are being answered go on to their end."""
+        self._app = self.parts = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await _lifespan(receive, send)
+        elif self._app is None:
+            await _without_engine(scope)(scope, receive, send)
+        else:
+            state = {**scope.get("state", {}), **(self.parts or {})}
+            await self._app({**scope, "state": state}, receive, send)
+
+
+def _without_engine(scope: Scope) -> JSONResponse:
+    if scope["path"] == "/livez":
+        return JSONResponse({"status": "alive"})
+    return error_response(503, "The engine is being started again.", "engine_unavailable")
+
+
+async def _lifespan(receive: Receive, send: Send) -> None:
+    for phase in ("startup", "shutdown"):
+        await receive()
+        await send({"type": f"lifespan.{phase}.complete"})

@@ -1,0 +1,42 @@
+"""What is the engine's own and was asked for by people: put back into the one that takes its place."""
+
+import logging
+from dataclasses import dataclass
+
+from starlette.concurrency import run_in_threadpool
+
+from adapters.composition_grammar import parse_reference
+from server.app import Parts
+from server.merges import servable_of
+from server.servable import Servable
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Pinned versions by id, and what is folded into the base."""
+
+    pins: tuple[str, ...] = ()
+    fused: Servable | None = None
+
+    @classmethod
+    def of(cls, parts: Parts) -> "Kept":
+        """As it is now."""
+        return cls(tuple(sorted(parts["residency"].pinned_ids())), parts["fusion"].fused)
+
+    async def put_back(self, parts: Parts) -> None:
+        """What cannot be had any more is said in the log, and keeps nothing else from being put back."""
+        for reference in self.pins:
+            try:
+                version = await run_in_threadpool(
+                    parts["registry"].resolve, *parse_reference(reference, "name")
+                )
+                await parts["residency"].pin(servable_of(version))
+            except Exception:  # whatever it is, the engine must come up
+                logger.exception("%s could not be pinned again", reference)
+        if self.fused is not None:
+            try:
+                await parts["fusion"].fuse(self.fused)
+            except Exception:
+                logger.exception("%s could not be fused again", self.fused.name)

@@ -1,0 +1,77 @@
+"""Keeps an engine running: where one dies another takes its place, with what people had asked of it.
+
+HTTP stays up meanwhile and says 503, so nobody waits for a connection that will not be answered.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+
+from starlette.types import ASGIApp
+
+from server.app import Parts
+from server.front import Front
+from server.kept import Kept
+from server.metrics import Metrics
+
+logger = logging.getLogger(__name__)
+
+LOOK_SECONDS = 0.1
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0
+STEADY_SECONDS = 60.0
+"""An engine that ran so long did not die of how it was started: the next one need not wait."""
+
+Start = Callable[[], AbstractAsyncContextManager[Parts]]
+Build = Callable[[Parts], ASGIApp]
+
+
+class Supervisor:
+    """`start` brings up an engine and the parts around it; `build` makes the app in front of them."""
+
+    def __init__(
+        self, start: Start, build: Callable[[Parts], ASGIApp], front: Front, metrics: Metrics
+    ) -> None:
+        self._start = start
+        self._build = build
+        self._front = front
+        self._metrics = metrics
+        self._kept = Kept()
+        self._pause = FIRST_PAUSE
+        self.up = asyncio.Event()
+        """Set when the first engine answers."""
+
+    async def run(self) -> None:
+        """Until cancelled. Raises what kept the very first engine from starting."""
+        while True:
+            began = time.monotonic()
+            try:
+                async with self._start() as parts:
+                    await self._serve(parts)
+            except Exception:
+                if not self.up.is_set():
+                    raise
+                logger.exception("the engine could not be started, or not ended cleanly")
+            await self._wait(time.monotonic() - began)
+            self._metrics.engine_restarts.inc()
+
+    async def _serve(self, parts: Parts) -> None:
+        """Until its engine is dead."""
+        await self._kept.put_back(parts)
+        self._front.open(self._build(parts), parts)
+        self._metrics.engine_up.set(1)
+        self.up.set()
+        try:
+            while await parts["engine"].is_healthy():
+                await asyncio.sleep(LOOK_SECONDS)
+            logger.error("the engine died: starting another")
+        finally:
+            self._front.close()
+            self._metrics.engine_up.set(0)
+            self._kept = Kept.of(parts)
+
+    async def _wait(self, lived: float) -> None:
+        pause = FIRST_PAUSE if lived > STEADY_SECONDS else self._pause
+        self._pause = min(2 * pause, LONGEST_PAUSE)
+        await asyncio.sleep(pause)

@@ -1,0 +1,55 @@
+"""What each role may do, as a table. What is not in it is the operator's alone, or does not exist."""
+
+import re
+from dataclasses import dataclass
+
+from server.tenants.key import Key
+
+PROBES = frozenset({"/livez", "/readyz", "/health"})
+GENERATING = ("/v1/chat/completions", "/v1/completions", "/v1/responses")
+NAMING = ("/tokenize", "/detokenize")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """`roles` may use `methods` on paths that match whole; an admin of some adapters counts as admin."""
+
+    methods: frozenset[str]
+    path: re.Pattern[str]
+    roles: frozenset[str]
+
+
+def _rule(methods: str, path: str, *roles: str) -> Rule:
+    return Rule(frozenset(methods.split()), re.compile(path), frozenset(roles))
+
+
+NAMED = r"/v1/adapters/[^/]+"
+RULES = (
+    _rule("POST", "|".join(map(re.escape, (*GENERATING, *NAMING))), "inference", "admin"),
+    _rule("GET HEAD", r"/v1/models(/.*)?", "inference", "admin", "monitor"),
+    _rule("GET HEAD", rf"/v1/adapters|{NAMED}", "inference", "admin"),
+    _rule("GET HEAD", r"/v1/compositions(/[^/]+)?", "inference", "admin"),
+    _rule("GET HEAD", r"/metrics", "monitor"),
+    _rule("POST", r"/v1/adapters|/v1/compositions", "admin"),
+    _rule("DELETE", rf"{NAMED}|/v1/compositions/[^/]+", "admin"),
+    _rule("PUT DELETE", rf"{NAMED}/aliases/[^/]+", "admin"),
+    _rule("POST", r"/v1/(un)?load_lora_adapter", "admin"),
+)
+
+
+def may(key: Key, method: str, path: str) -> bool:
+    """Whether the key's role allows it; which adapters it may name is the routes' to ask."""
+    return key.is_operator or key.role in roles_of(method, path)
+
+
+def is_public(method: str, path: str) -> bool:
+    """Whether it belongs on the port for inference where admin has one of its own."""
+    return path in PROBES or "inference" in roles_of(method, path)
+
+
+def roles_of(method: str, path: str) -> frozenset[str]:
+    """Of the first rule that matches; none where the operator alone may."""
+    for rule in RULES:
+        if method in rule.methods and rule.path.fullmatch(path):
+            return rule.roles
+    return frozenset()

@@ -1,0 +1,82 @@
+"""What every key has used of its quotas, since the server started."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from adapters.errors import QuotaExceeded
+from server.tenants.bucket import Bucket
+from server.tenants.key import Key, Quotas
+
+MINUTE, HOUR = 60.0, 3600.0
+IN_FLIGHT_RETRY = 1.0
+
+
+@dataclass
+class Account:
+    """Of one key, under one set of quotas."""
+
+    quotas: Quotas
+    in_flight: int = 0
+    buckets: dict[str, Bucket] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        rates = (("requests_per_minute", MINUTE), ("tokens_per_minute", MINUTE), ("builds_per_hour", HOUR))
+        for name, seconds in rates:
+            bound = getattr(self.quotas, name)
+            if bound:
+                self.buckets[name] = Bucket(float(bound), seconds)
+
+    def demand(self, name: str, cost: float) -> None:
+        """Raises QuotaExceeded, saying when it could be had, unless there is `cost` of it."""
+        bucket = self.buckets.get(name)
+        if getattr(self.quotas, name) == 0:
+            raise exceeded(name, 0, None)
+        wait = 0.0 if bucket is None else bucket.wait(cost)
+        if wait:
+            raise exceeded(name, getattr(self.quotas, name), wait)
+
+    def take(self, name: str, cost: float) -> None:
+        """Into debt if need be."""
+        if name in self.buckets:
+            self.buckets[name].take(cost)
+
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        """For as long as a request is answered. Raises QuotaExceeded."""
+        most = self.quotas.in_flight
+        if most is not None and self.in_flight >= most:
+            raise exceeded("in_flight", most, IN_FLIGHT_RETRY)
+        self.demand("requests_per_minute", 1)
+        self.take("requests_per_minute", 1)
+        self.in_flight += 1
+        try:
+            yield
+        finally:
+            self.in_flight -= 1
+
+
+@dataclass
+class Ledger:
+    """Accounts by key. One whose quotas were changed begins anew."""
+
+    _accounts: dict[str, Account] = field(default_factory=dict)
+
+    def account(self, key: Key) -> Account:
+        """The key's own."""
+        found = self._accounts.get(key.id)
+        if found is None or found.quotas != key.quotas:
+            found = self._accounts[key.id] = Account(key.quotas)
+        return found
+
+
+def exceeded(name: str, bound: int, wait: float | None) -> QuotaExceeded:
+    """`wait` in seconds; None or infinite where waiting does not help."""
+    lasting = wait is None or wait == float("inf")
+    hint = "" if lasting else f" Try again in {wait:.0f} s."
+    return QuotaExceeded(
+        "quota_exceeded",
+        f"This key's quota of {bound} {name.replace('_', ' ')} is used up.{hint}",
+        name,
+        None if lasting else wait,
+    )
