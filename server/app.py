@@ -32,6 +32,7 @@ from server.pulse import Pulse
 from server.registration import Registration
 from server.removal import Removal
 from server.request_id import RequestIdMiddleware
+from server.request_metrics import RequestMetricsMiddleware
 from server.residency import Residency
 from server.resolver import Resolver
 from server.tenants.access import GENERATING, NAMING
@@ -57,7 +58,11 @@ def create_app(parts: Parts, door: Door) -> Starlette:
     """The app in front of a running engine."""
     app = Starlette(
         routes=[*generating_routes(parts), *_routes()],
-        middleware=[Middleware(RequestIdMiddleware), Middleware(DoorMiddleware, door)],
+        middleware=[
+            Middleware(RequestIdMiddleware),
+            Middleware(RequestMetricsMiddleware, parts["metrics"]),
+            Middleware(DoorMiddleware, door),
+        ],
         exception_handlers=EXCEPTION_HANDLERS,
     )
     app.router.redirect_slashes = False

@@ -45,6 +45,9 @@ def serve(
     ] = DEFAULTS.admin_port,
     admin_host: Annotated[str, typer.Option(help=DOCS["admin_host"])] = DEFAULTS.admin_host,
     hang_seconds: Annotated[float, typer.Option(help=DOCS["hang_seconds"])] = DEFAULTS.hang_seconds,
+    lora_requests_info: Annotated[
+        bool, typer.Option("--lora-requests-info", help=DOCS["lora_requests_info"])
+    ] = DEFAULTS.lora_requests_info,
     max_adapter_bytes: Annotated[
         int, typer.Option(help=DOCS["max_adapter_bytes"], metavar="BYTES")
     ] = DEFAULTS.max_adapter_bytes,
@@ -89,6 +92,7 @@ def serve(
             admin_port=admin_port,
             admin_host=admin_host,
             hang_seconds=hang_seconds,
+            lora_requests_info=lora_requests_info,
             max_adapter_bytes=max_adapter_bytes,
             auto_fuse=auto_fuse,
             fuse_settings=Settings(

@@ -47,6 +47,8 @@ class ServerConfig:
     """How readily."""
     hang_seconds: float = 30.0
     """An engine that neither answers nor works for so long is ended, and started again."""
+    lora_requests_info: bool = False
+    """Publish `vllm:lora_requests_info`, for routers that pick a server by the adapters it runs."""
     max_adapter_bytes: int = 4 * 1024**3
     """Largest adapter file accepted."""
 

@@ -129,7 +129,9 @@ class Fusion:
                 await self._check_fusable(servable)
                 # Every residual needs them: they stay in host memory for as long as they are fused.
                 await members.enter_async_context(self._residency.keep(servable))
-            stalled = await self._load(servable)
+            failures = self._metrics.switch_failures.labels(through)
+            with self._metrics.switches_in_progress.track_inprogress(), failures.count_exceptions():
+                stalled = await self._load(servable)
         except BaseException:
             await members.aclose()
             if self.state == through:  # refused before anything was loaded

@@ -19,6 +19,7 @@ from server.fusion import Fusion
 from server.merges import Merges
 from server.metrics import Metrics
 from server.request_body import read_object
+from server.request_metrics import KIND, UNRESOLVED
 from server.residency import Residency
 from server.resolver import Pinned, Resolver
 from server.tenants.caller import Caller
@@ -46,13 +47,18 @@ class Generation:
     """False where only names matter (`/tokenize`): then nothing is made resident, and vLLM sees the base."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        state = scope["state"]
+        if self.needs_weights:
+            state[KIND] = UNRESOLVED
         caller: Caller = scope["state"]["caller"]
         caller.account.demand("tokens_per_minute", 0)
         body = await read_object(Request(scope, receive))
         asked = asked_composition(body, self.base, caller.saved(self.resolver.saved))
         pinned = None if asked is None else self.resolver.pin(asked, caller.sees)
         name = self.base if pinned is None else pinned.name
-        watched = _Watched(send, name)
+        if self.needs_weights:
+            state[KIND] = _kind(pinned)
+            self.metrics.adapter_requests.count(pinned.names if pinned else ())
         with self.metrics.in_flight.track_inprogress(), self.traffic.counted(scope):
             async with AsyncExitStack() as stack:
                 if self.needs_weights:
@@ -60,8 +66,7 @@ class Generation:
                 content = json.dumps(self._given(body, name, caller)).encode()
                 stack.enter_context(charging(caller.charge_tokens if caller.pays_tokens else None))
                 inner = _with_length(scope, len(content)), _replay(content, receive)
-                await self.vllm(*inner, translate_errors(watched, self.is_alive))
-        self.metrics.requests.labels(_kind(pinned), f"{watched.status // 100}xx").inc()
+                await self.vllm(*inner, translate_errors(_named(send, name), self.is_alive))
 
     async def _make_ready(self, pinned: Pinned | None, caller: Caller, stack: AsyncExitStack) -> None:
         """Merged and resident for as long as `stack` is open."""
@@ -80,19 +85,15 @@ class Generation:
         return without_extensions(body, name) | caller.salted(body)
 
 
-class _Watched:
-    """Passes messages on, adding the composition's header and noting the status."""
+def _named(send: Send, name: str) -> Send:
+    """A `send` that adds the composition's header."""
 
-    def __init__(self, send: Send, name: str) -> None:
-        self._send = send
-        self._name = name.encode("ascii")
-        self.status = 500
-
-    async def __call__(self, message: Message) -> None:
+    async def named(message: Message) -> None:
         if message["type"] == "http.response.start":
-            self.status = message["status"]
-            message["headers"] = [*message["headers"], (COMPOSITION_HEADER, self._name)]
-        await self._send(message)
+            message["headers"] = [*message["headers"], (COMPOSITION_HEADER, name.encode("ascii"))]
+        await send(message)
+
+    return named
 
 
 def _kind(pinned: Pinned | None) -> str:

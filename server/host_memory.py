@@ -42,6 +42,7 @@ class HostMemory:
         self._kept: Counter[str] = Counter()
         self._engine = engine
         self._metrics = metrics
+        metrics.pinned.set_function(lambda: len({*self._pins.values()}))
         self._changed = changed
         self._ids = itertools.count(1)
         self._parts: OrderedDict[str, Part] = OrderedDict()
@@ -124,6 +125,8 @@ class HostMemory:
             self._metrics.prepare_seconds.observe(seconds)
             logger.info("prepared %s as %d in %.3f s", part.order.label, part.lora_int_id, seconds)
         else:
+            if not part.prepared.cancelled():
+                self._metrics.prepare_failures.inc()
             self._pins = {own: key for own, key in self._pins.items() if key != part.order.key}
             if not part.users:
                 self._drop(part)

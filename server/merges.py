@@ -82,7 +82,13 @@ class Merges:
 
     async def _find_or_build(self, key: str, pinned: Pinned) -> Path:
         found = await run_in_threadpool(self._registry.derived, key)
-        return found if found is not None else await self._build(key, pinned)
+        if found is not None:
+            return found
+        with (
+            self._metrics.merges_in_progress.track_inprogress(),
+            self._metrics.merge_failures.count_exceptions(),
+        ):
+            return await self._build(key, pinned)
 
     async def _build(self, key: str, pinned: Pinned) -> Path:
         started = time.perf_counter()

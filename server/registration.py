@@ -5,7 +5,8 @@ original: what changes after the check is not what was checked.
 """
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -58,7 +59,9 @@ class Registration:
 
     def from_path(self, offer: Offer, path: str) -> tuple[Version, bool]:
         """A directory on this machine, inside an --adapter-root. (version, whether it is new)."""
-        return self._take(offer, self._allowed(path), "path")
+        directory = self._allowed(path)
+        with self._counted():
+            return self._take(offer, directory, "path")
 
     def from_hub(self, offer: Offer, reference: str) -> tuple[Version, bool]:
         """`org/repo` or `org/repo@revision` on the Hugging Face Hub; only with --allow-hf."""
@@ -73,12 +76,23 @@ class Registration:
             )
         except (HfHubHTTPError, LocalEntryNotFoundError, ValueError) as error:
             raise NotFound("adapter_not_found", f"The Hub has no {reference!r:.200}.", "hf") from error
-        return self._take(offer, Path(directory), f"hf:{reference}", follow_links=True)
+        with self._counted():
+            return self._take(offer, Path(directory), f"hf:{reference}", follow_links=True)
 
     def from_files(self, offer: Offer, config: BinaryIO, weights: BinaryIO) -> tuple[Version, bool]:
         """Two open files, such as an upload's."""
-        with self.registry.stage(config, weights, self.limits.max_bytes) as staged:
+        with self._counted(), self.registry.stage(config, weights, self.limits.max_bytes) as staged:
             return self._from_staged(offer, staged, "upload")
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        """Whatever is wrong with an adapter's files counts as a refusal, wherever it is found."""
+        try:
+            with self.metrics.registration_seconds.time():
+                yield
+        except AdapterRejected:
+            self.metrics.registrations.labels("refused").inc()
+            raise
 
     def _take(
         self, offer: Offer, directory: Path, source: str, follow_links: bool = False
@@ -104,11 +118,7 @@ class Registration:
         return version, created
 
     def _admit_and_register(self, offer: Offer, staged: Path, source: str) -> tuple[Version, bool]:
-        try:
-            admission = admit(staged, self.base, self.limits)
-        except AdapterRejected:
-            self.metrics.registrations.labels("refused").inc()
-            raise
+        admission = admit(staged, self.base, self.limits)
         lineage: dict[str, Any] = {
             "base_model_name_or_path": admission.base_model_name_or_path,
             "base_fingerprint": self.base.fingerprint,

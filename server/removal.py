@@ -23,5 +23,8 @@ class Removal:
         """Raises NotFound, or Conflict("in_use") while a saved composition needs it and `cascade` is off."""
         gone = await run_in_threadpool(self.registry.remove, name, ref, cascade=cascade)
         self.resolver.registry_changed()
-        self.metrics.registered.set(len(self.registry.names()))
+        left = set(self.registry.names())
+        self.metrics.registered.set(len(left))
+        for removed in {version.name for version in gone} - left:
+            self.metrics.adapter_requests.forget(removed)
         await self.residency.withdraw(frozenset(version.id for version in gone))

@@ -78,6 +78,8 @@ class Residency:
 
     def __init__(self, engine: LoraEngine, capacity: int, slots: int, metrics: Metrics, sweep: Sweep) -> None:
         self.slots = slots
+        metrics.slots.set(slots)
+        metrics.capacity.set(capacity)
         self.host = HostMemory(engine, capacity, metrics, self._admit)
         self._engine = engine
         self._metrics = metrics

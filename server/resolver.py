@@ -38,6 +38,10 @@ class Pinned:
         return frozenset(version.id for _, version in self.versions)
 
     @property
+    def names(self) -> frozenset[str]:
+        return frozenset(version.name for _, version in self.versions)
+
+    @property
     def digests(self) -> frozenset[str]:
         return frozenset(version.digest for _, version in self.versions)
 

@@ -31,6 +31,7 @@ from vllm.v1.metrics.prometheus import get_prometheus_registry
 
 from server.engine.client import client_beside_others, cpu_seconds, engine_processes
 from server.engine.folding import why_not_foldable
+from server.engine.lora_info import bound_lora_info
 from server.engine.spec import Component, encode_spec
 from server.engine.token_charge import count_tokens
 
@@ -221,14 +222,18 @@ def set_environment(model: str) -> None:
 
 
 @asynccontextmanager
-async def launch(args: Namespace, *, beside_others: bool = False) -> AsyncIterator[Engine]:
+async def launch(
+    args: Namespace, *, lora_requests_info: bool = False, beside_others: bool = False
+) -> AsyncIterator[Engine]:
     """The engine, running for as long as the context is open.
 
+    `lora_requests_info` publishes vLLM's metric of that name.
     `beside_others`: this event loop has others to answer meanwhile, and must not stand still.
     Raises PluginMissing where it would answer wrongly.
     """
     async with client_beside_others(args) if beside_others else build_async_engine_client(args) as client:
         runtime_weights = await _check_plugin(client)
+        bound_lora_info(client, lora_requests_info)
         count_tokens(client)
         tasks = await client.get_supported_tasks()
         app = build_app(args, tasks, client.model_config)

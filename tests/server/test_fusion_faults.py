@@ -67,6 +67,20 @@ async def fusion(
     assert all(not part.users for part in resident.host.parts())
 
 
+async def test_a_failed_switch_is_counted_and_none_is_left_under_way() -> None:
+    metrics, engine = Metrics(), LoadingEngine(runtime_weights=True, max_loras=4)
+    made = Fusion(engine, Residency(engine, 4, 4, metrics, Swept()), metrics)
+    engine.failures = 1
+    with pytest.raises(OSError, match="the disk is gone"):
+        await made.fuse(servable("a"))
+    await made.fuse(servable("a"))
+    read = metrics.registry.get_sample_value
+    assert read("lora_compose_fusion_switch_failures_total", {"kind": "fusing"}) == 1
+    assert read("lora_compose_fusion_switch_duration_seconds_count", {"kind": "fusing"}) == 1
+    assert read("lora_compose_fusion_switches_in_progress") == 0
+    await made.restore()
+
+
 def tells(fused: Fusion) -> tuple[str, Servable | None]:
     return fused.state, fused.fused
 

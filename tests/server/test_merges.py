@@ -5,6 +5,12 @@ from pathlib import Path
 import httpx
 import pytest
 
+from adapters.composition_grammar import parse
+from adapters.registry import Registry
+from server.merges import Merges
+from server.metrics import Metrics
+from server.resolver import Resolver
+from tests.adapters.registries import register
 from tests.server.test_stack import served
 
 PAIR = [{"name": "roll", "weight": 0.9}, {"name": "upper"}]
@@ -69,3 +75,17 @@ def test_density_where_it_is_needed_must_be_given(http: httpx.Client, adapter_ro
     body = {"model": "testbed-base", "adapters": PAIR, "composition": {"method": "ties"}, "prompt": "x"}
     reply = http.post("/v1/completions", json=body)
     assert (reply.status_code, reply.json()["error"]["code"]) == (400, "missing_density")
+
+
+async def test_a_merge_that_cannot_be_built_is_counted_and_is_no_duration(tmp_path: Path) -> None:
+    metrics = Metrics()
+    with Registry(tmp_path / "data") as registry, Merges(registry, "base", metrics) as merges:
+        for name in "ab":
+            register(registry, name, f"no weights at all: {name}")
+        pinned = Resolver(registry, 64).pin(parse("svd(a+b,rank=2)"))
+        with pytest.raises(Exception, match="adapter"):
+            await merges.servable(pinned)
+    read = metrics.registry.get_sample_value
+    assert read("lora_compose_merge_failures_total") == 1
+    assert read("lora_compose_merge_duration_seconds_count") == 0
+    assert read("lora_compose_merges_in_progress") == 0

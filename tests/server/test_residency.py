@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 
@@ -194,6 +194,18 @@ async def test_a_failed_build_is_every_waiter_s_error_and_is_tried_again() -> No
         engine.broken.clear()
         await use(resident, "a")
         assert engine.built == ["a", "a"]
+
+
+async def test_failed_builds_are_counted_and_given_up_ones_are_not() -> None:
+    metrics, engine = Metrics(), RecordingEngine(runtime_weights=True)
+    resident = Residency(engine, 2, 8, metrics, Swept())
+    engine.broken.add("a")
+    for name in "ab":
+        with suppress(ValueError):
+            await use(resident, name)
+    assert metrics.registry.get_sample_value("lora_compose_prepare_failures_total") == 1
+    assert metrics.registry.get_sample_value("lora_compose_host_capacity_adapters") == 2
+    assert metrics.registry.get_sample_value("lora_compose_slots") == 8
 
 
 async def test_a_waiter_that_gives_up_leaves_the_build_to_the_others() -> None:

@@ -1,20 +1,12 @@
 """What we override in vLLM still is what we wrote our replacements against."""
 
-import hashlib
 import importlib
-import inspect
-from operator import attrgetter
 
 import pytest
 import vllm
 
+from server.engine.inspection import changed_overrides, knows, source_digest, takes_lora
 from server.engine.plugin import OVERRIDES, VLLM_VERSION, Override
-
-
-def source_digest(override: Override) -> str:
-    module, _, name = override.source.partition(":")
-    source = inspect.getsource(attrgetter(name)(importlib.import_module(module)))
-    return hashlib.sha256(source.encode()).hexdigest()
 
 
 def test_the_pinned_vllm_is_installed() -> None:
@@ -34,3 +26,13 @@ def test_the_overridden_name_still_exists(override: Override) -> None:
     for part in override.attribute.split("."):
         target = getattr(target, part)
     assert callable(target)
+
+
+def test_the_doctor_s_guard_says_the_same() -> None:
+    assert changed_overrides() == []
+
+
+def test_the_models_of_the_shipped_base_are_known_and_take_adapters() -> None:
+    assert knows("LlamaForCausalLM")
+    assert takes_lora("LlamaForCausalLM")
+    assert not knows("NoSuchForCausalLM")

@@ -1,0 +1,71 @@
+"""Would the server admit this adapter? Asked of the real admission, against the real base's shapes."""
+
+from functools import cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from adapters.errors import AdapterRejected
+from server.config import EMBEDDED_OPTIONS, ServerConfig
+from server.doctor.finding import Check, Finding, fail, ok, warn
+from server.doctor.model import read_config
+
+if TYPE_CHECKING:
+    from adapters.base_shapes import BaseShapes
+
+SAVE_AGAIN = "Save it again with PEFT's save_pretrained, and give that directory"
+OTHER_BASE = "Give --model the base it was trained on, or train it again for this one"
+ADVICE = {
+    "bad_adapter_config": SAVE_AGAIN,
+    "bad_alpha": "Correct lora_alpha and alpha_pattern in adapter_config.json to what it was trained with",
+    "bad_rank": "Correct r and rank_pattern in adapter_config.json to what it was trained with",
+    "corrupt_weights": "Copy adapter_model.safetensors again from where it was trained",
+    "missing_config": SAVE_AGAIN,
+    "missing_weights": SAVE_AGAIN,
+    "non_finite_weights": "The training diverged, or it overflows in this dtype: train it at a lower rate",
+    "not_a_regular_file": "Copy the files themselves into the directory (`cp -L`)",
+    "pickle_refused": SAVE_AGAIN,
+    "rank_mismatch": "Config and weights are of two adapters: " + SAVE_AGAIN.lower(),
+    "rank_too_large": "Start `serve` with a higher --max-lora-rank, or truncate it: "
+    '`lora-compose compose "svd(a,rank=R)" OUT --adapter a=DIR`',
+    "unknown_layer": OTHER_BASE,
+    "unknown_module": OTHER_BASE,
+    "unsupported_feature": "Train it as plain LoRA (rsLoRA and ranks per module work), or remove the field",
+    "weights_too_large": "Start `serve` with a higher --max-adapter-bytes",
+    "wrong_base": OTHER_BASE,
+}
+
+
+@cache
+def shapes_of(model: Path) -> "BaseShapes":
+    """Read once for any number of adapters, under the name the base is served by."""
+    from adapters.base_shapes import BaseShapes
+
+    read_config(model)
+    embedded = ServerConfig(str(model)).is_embedded
+    return BaseShapes.of(model, EMBEDDED_OPTIONS[1] if embedded else model.name)
+
+
+def checks(directory: Path, model: Path, max_lora_rank: int) -> list[Check]:
+    section = f"adapter {directory.name}"
+    return [Check(section, "admission", partial(admission, directory, model, max_lora_rank))]
+
+
+def admission(directory: Path, model: Path, max_lora_rank: int) -> Finding:
+    """In the dtype the base computes in on this machine."""
+    import torch
+
+    from adapters.admission import Limits, admit
+
+    if not directory.is_dir():
+        return fail(f"{directory} is no directory", "Give the directory that PEFT's save_pretrained wrote")
+    try:
+        found = admit(directory, shapes_of(model), Limits(max_lora_rank, torch.float32))
+    except AdapterRejected as error:
+        return fail(f"{error.message} ({error.code})", ADVICE.get(error.code, SAVE_AGAIN))
+    words = (
+        f"rank {found.rank}, {found.parameters} parameters in {found.coverage['linears']} of "
+        f"{found.coverage['linears_total']} linears"
+    )
+    if found.warnings:
+        return warn(f"{words}; {'; '.join(found.warnings)}", "Read the warning; it can be served as it is")
+    return ok(words)

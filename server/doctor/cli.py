@@ -1,0 +1,85 @@
+"""`lora-compose doctor`: what is wrong here, and what to do about it."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress, TextColumn
+
+from adapters.cli_options import ApiKey, AsJson, DataDir, default_data_dir, echo_json
+from server.config import EMBEDDED_BASE, ServerConfig
+from server.doctor import adapter as adapter_checks
+from server.doctor import data_directory, installation, machine, running_server
+from server.doctor import model as model_checks
+from server.doctor.finding import Check, Result, examine
+
+
+def doctor(
+    model: Annotated[
+        Path | None,
+        typer.Option(help="A model directory; by default the base that ships with us.", metavar="DIR"),
+    ] = None,
+    adapter: Annotated[
+        list[Path] | None,
+        typer.Option(help="An adapter directory, to be admitted for --model. Repeatable.", metavar="DIR"),
+    ] = None,
+    data_dir: DataDir = None,
+    url: Annotated[
+        str | None, typer.Option(help="A running server to look at as well.", metavar="URL")
+    ] = None,
+    api_key: ApiKey = None,
+    port: Annotated[int, typer.Option(help="The port a server is to listen on.")] = ServerConfig.port,
+    max_lora_rank: Annotated[
+        int, typer.Option(min=1, help="The highest rank the server is to take (its --max-lora-rank).")
+    ] = 64,
+    as_json: AsJson = False,
+) -> None:
+    """Look for what is wrong, and say what to do: installation, machine, model, adapters, registry, server.
+
+    Nothing is changed and nothing is started. The exit code is 1 if any check failed.
+
+    - `lora-compose doctor` looks at this installation, the shipped base and the default registry
+    - `lora-compose doctor --model ./llama --adapter ./sql --adapter ./polite` before serving them
+    - `lora-compose doctor --data-dir /var/lib/lora-compose` reads every stored file against its digest
+    - `lora-compose doctor --url http://127.0.0.1:8000 --json` for scripts
+    """
+    base = model or EMBEDDED_BASE
+    checks = [
+        *installation.checks(),
+        *machine.checks(port),
+        *model_checks.checks(base),
+        *(check for each in adapter or [] for check in adapter_checks.checks(each, base, max_lora_rank)),
+        *data_directory.checks(data_dir or default_data_dir()),
+        *(running_server.checks(url, api_key) if url else []),
+    ]
+    results = examine_all(checks)
+    sound = all(result.status != "fail" for result in results)
+    if as_json:
+        echo_json({"ok": sound, "checks": [result.to_dict() for result in results]})
+    else:
+        from server.doctor.report import summary, table
+
+        Console().print(table(results))
+        typer.echo(summary(results))
+    raise typer.Exit(0 if sound else 1)
+
+
+def examine_all(checks: list[Check]) -> list[Result]:
+    """In order, with a bar on stderr: importing vLLM and reading a large registry take a while."""
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    screen = Console(stderr=True)
+    columns = (*Progress.get_default_columns(), MofNCompleteColumn(), TextColumn("{task.fields[what]}"))
+    results = []
+    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bar:
+        task = bar.add_task("checks", total=len(checks), what="")
+        for check in checks:
+            bar.update(task, what=f"{check.section}: {check.name}")
+            results.append(examine(check))
+            bar.advance(task)
+    return results
+
+
+if __name__ == "__main__":
+    typer.run(doctor)

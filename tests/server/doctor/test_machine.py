@@ -1,0 +1,36 @@
+import os
+import socket
+
+import pytest
+
+from server.doctor import machine
+from server.doctor.finding import examine
+
+
+def test_the_machine_the_tests_run_on_can_serve() -> None:
+    found = [examine(check) for check in machine.checks(port=1)]
+    assert {one.status for one in found if one.name != "port"} <= {"ok", "warn"}
+
+
+def test_a_port_somebody_listens_on_is_said_with_what_to_do() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        taken = machine.port_is_free(port)
+    assert (taken.status, str(port) in taken.sentence, "--port" in taken.advice) == ("warn", True, True)
+    assert machine.port_is_free(port).status == "ok"
+
+
+@pytest.mark.parametrize(("threads", "status"), [("64", "warn"), ("many", "fail")])
+def test_threads_that_leave_no_core_or_are_no_number_are_said(
+    threads: str, status: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    monkeypatch.setenv("OMP_NUM_THREADS", threads)
+    assert machine.cores().status == status
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert machine.cores().status == "ok"
+
+
+def test_memory_is_what_is_left_to_this_process() -> None:
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    assert 0 < machine.available_memory() <= total
