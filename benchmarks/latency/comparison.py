@@ -84,13 +84,19 @@ def _log_ratios(document: dict[str, Any]) -> dict[tuple[str, str, str], list[flo
         if all(row["failure"] is None for row in one["rows"]):
             values.setdefault((one["cell"], one["arm"]), {})[one["repeat"]] = {
                 "output_throughput": tokens_a_second(one),
-                **{metric: median(samples(metric, one["rows"])) for metric in ("ttft", "tpot")},
+                **{
+                    metric: median(found)
+                    for metric in ("ttft", "tpot")
+                    if (of := samples(metric, one["rows"]))
+                },
             }
     found: dict[tuple[str, str, str], list[float]] = {}
     for (cell, arm), repeats in values.items():
         base = values.get((cell, BASE), {})
         for metric in COMPARED if arm != BASE else ():
-            shared = sorted(repeats.keys() & base.keys())
+            shared = [
+                r for r in sorted(repeats.keys() & base.keys()) if metric in repeats[r] and metric in base[r]
+            ]
             found[cell, arm, metric] = [math.log(repeats[r][metric] / base[r][metric]) for r in shared]
     return found
 

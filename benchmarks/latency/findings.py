@@ -135,8 +135,18 @@ def ratios(passes: Sequence[Pass], base: Sequence[Pass], seed: int) -> dict[str,
     """Arm over base within each repeat; a repeat in which either lost a request is left out, not patched."""
     found = {"output_throughput": _ratio(passes, base, tokens_a_second, seed)}
     for metric in METRICS:
-        found[metric] = _ratio(passes, base, lambda one, m=metric: median(samples(m, one["rows"])), seed)  # type: ignore[misc]
+        mine, theirs = (_measured(group, metric) for group in (passes, base))
+        found[metric] = _ratio(mine, theirs, _typical(metric), seed)
     return {name: value for name, value in found.items() if value is not None}
+
+
+def _measured(passes: Sequence[Pass], metric: str) -> list[Pass]:
+    """Those with any sample: answers whose tokens all came in one chunk have no gaps between them."""
+    return [one for one in passes if samples(metric, one["rows"])]
+
+
+def _typical(metric: str) -> Callable[[Pass], float]:
+    return lambda one: median(samples(metric, one["rows"]))
 
 
 def _ratio(

@@ -63,8 +63,9 @@ def samples(metric: str, rows: Sequence[Row]) -> list[float]:
     good = [row for row in rows if row["failure"] is None and row["times"]]
     if metric == "itl":
         return [gap for row in good for gap in itl(row)]
-    of = {"ttft": ttft, "tpot": tpot, "e2el": e2el}[metric]
-    return [of(row) for row in good]
+    if metric == "tpot":  # what came in one chunk says nothing of the time between its tokens
+        return [tpot(row) for row in good if len(row["times"]) > 1]
+    return [{"ttft": ttft, "e2el": e2el}[metric](row) for row in good]
 
 
 def is_good(row: Row, objectives: dict[str, float]) -> bool:

@@ -88,3 +88,14 @@ def test_the_markdown_has_every_arm_and_what_is_doubtful() -> None:
     text = markdown(document, found, "Advice.", ["A point."])
     assert all(f"| {arm} |" in text for arm in COSTS)
     assert "1 of 100 requests failed: wrong answer" in text
+
+
+def test_answers_that_came_in_one_chunk_have_no_gaps_and_spoil_nothing_else() -> None:
+    document = result({"base": 1.0, "single": 1.2})
+    for one in document["passes"]:
+        for each in one["rows"]:
+            each["times"] = each["times"][-1:]
+    told = findings(document).of(CELL, "single")
+    assert told is not None
+    assert "itl" not in told.ratios
+    assert {"output_throughput", "ttft"} <= told.ratios.keys()
