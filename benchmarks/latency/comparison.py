@@ -82,14 +82,7 @@ def _log_ratios(document: dict[str, Any]) -> dict[tuple[str, str, str], list[flo
     values: dict[tuple[str, str], dict[int, dict[str, float]]] = {}
     for one in document["passes"]:
         if all(row["failure"] is None for row in one["rows"]):
-            values.setdefault((one["cell"], one["arm"]), {})[one["repeat"]] = {
-                "output_throughput": tokens_a_second(one),
-                **{
-                    metric: median(found)
-                    for metric in ("ttft", "tpot")
-                    if (of := samples(metric, one["rows"]))
-                },
-            }
+            values.setdefault((one["cell"], one["arm"]), {})[one["repeat"]] = _typical(one)
     found: dict[tuple[str, str, str], list[float]] = {}
     for (cell, arm), repeats in values.items():
         base = values.get((cell, BASE), {})
@@ -99,6 +92,13 @@ def _log_ratios(document: dict[str, Any]) -> dict[tuple[str, str, str], list[flo
             ]
             found[cell, arm, metric] = [math.log(repeats[r][metric] / base[r][metric]) for r in shared]
     return found
+
+
+def _typical(one: dict[str, Any]) -> dict[str, float]:
+    """A pass's numbers; where all answers came in one chunk, none for the time between tokens."""
+    measured = {metric: samples(metric, one["rows"]) for metric in ("ttft", "tpot")}
+    found = {metric: median(values) for metric, values in measured.items() if values}
+    return {"output_throughput": tokens_a_second(one), **found}
 
 
 def _welch(first: Sequence[float], second: Sequence[float]) -> float:
