@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from adapters.bounded_regex import BadPattern
 from adapters.config_features import refuse_unsupported
 from adapters.errors import AdapterRejected
-from adapters.module_patterns import BadPattern, ModulePatterns
+from adapters.module_patterns import ModulePatterns
 from adapters.regular_file import open_regular
 from adapters.strict_json import NotStrictJson, parse_object
 
@@ -22,6 +23,11 @@ MAX_RANK = 1 << 16
 """A rank above this is a typing error and not a large adapter."""
 MAX_ALPHA = 1e6
 """Alphas in use are at most a few thousand; near 1e38 scaling * B is infinite and poisons the KV cache."""
+
+SETTINGS = (
+    "eva_config", "corda_config", "lora_ga_config", "arrow_config", "loftq_config", "auto_mapping",
+)  # fmt: skip
+TASK_TYPES = (None, "SEQ_CLS", "SEQ_2_SEQ_LM", "CAUSAL_LM", "TOKEN_CLS", "QUESTION_ANS", "FEATURE_EXTRACTION")
 
 
 @dataclass(frozen=True)
@@ -80,10 +86,10 @@ def parse_config(raw: dict[str, Any]) -> AdapterConfig:
         lora_alpha=_alpha("lora_alpha", raw.get("lora_alpha")),
         use_rslora=bool(raw.get("use_rslora")),
         rank_pattern={
-            k: _rank(f"rank_pattern[{k!r:.80}]", v) for k, v in (raw.get("rank_pattern") or {}).items()
+            k: _rank(f"rank_pattern[{k!r:.80}]", v) for k, v in raw.get("rank_pattern", {}).items()
         },
         alpha_pattern={
-            k: _alpha(f"alpha_pattern[{k!r:.80}]", v) for k, v in (raw.get("alpha_pattern") or {}).items()
+            k: _alpha(f"alpha_pattern[{k!r:.80}]", v) for k, v in raw.get("alpha_pattern", {}).items()
         },
         base_model_name_or_path=raw.get("base_model_name_or_path"),
         raw=raw,
@@ -98,10 +104,16 @@ def _check_types(raw: dict[str, Any]) -> None:
         "use_dora": (bool, type(None)),
         "fan_in_fan_out": (bool, type(None)),
         "init_lora_weights": (bool, str, type(None)),
-        "rank_pattern": (dict, type(None)),
-        "alpha_pattern": (dict, type(None)),
+        "rank_pattern": (dict,),
+        "alpha_pattern": (dict,),
         "base_model_name_or_path": (str, type(None)),
         "target_modules": (str, list),
+        "exclude_modules": (str, list, type(None)),
+        "layers_to_transform": (int, list, type(None)),
+        "layers_pattern": (str, list, type(None)),
+        "lora_dropout": (int, float),
+        "task_type": (str, type(None)),
+        **dict.fromkeys(SETTINGS, (dict, type(None))),
     }
     for name, allowed in types.items():
         if name in raw and not isinstance(raw[name], allowed):
@@ -110,9 +122,30 @@ def _check_types(raw: dict[str, Any]) -> None:
     for name in ("peft_type", "target_modules"):
         if name not in raw:
             raise _bad(name, f"{name} is missing; PEFT always writes it")
-    targets = raw["target_modules"]
-    if isinstance(targets, list) and not all(isinstance(target, str) for target in targets):
-        raise _bad("target_modules", f"target_modules must hold only strings, not {targets!r:.80}")
+    for name in ("target_modules", "exclude_modules", "layers_pattern"):
+        found = raw.get(name)
+        if isinstance(found, list) and not all(isinstance(one, str) for one in found):
+            raise _bad(name, f"{name} must hold only strings, not {found!r:.80}")
+    _check_what_peft_checks(raw)
+
+
+def _check_what_peft_checks(raw: dict[str, Any]) -> None:
+    """Nothing here is computed with, but PEFT would not load the adapter: it is not one."""
+    if not raw["target_modules"]:
+        raise _bad("target_modules", "target_modules names no module")
+    if raw.get("task_type") not in TASK_TYPES:
+        raise _bad("task_type", f"there is no task_type {raw['task_type']!r:.80}")
+    if not 0 <= raw.get("lora_dropout", 0) <= 1:
+        raise _bad("lora_dropout", "lora_dropout must be between 0 and 1")
+    layers = raw.get("layers_to_transform")
+    if isinstance(layers, list) and not all(type(layer) is int for layer in layers):
+        raise _bad("layers_to_transform", "layers_to_transform must hold only whole numbers")
+    if isinstance(raw["target_modules"], str):
+        for name in ("layers_to_transform", "layers_pattern"):
+            if raw.get(name) is not None:
+                raise _bad(name, f"{name} cannot be used when target_modules is a pattern")
+    if raw.get("layers_pattern") and layers in (None, []):
+        raise _bad("layers_pattern", "layers_pattern needs layers_to_transform")
 
 
 def _rank(name: str, value: object) -> int:

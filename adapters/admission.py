@@ -14,10 +14,12 @@ import torch
 
 from adapters.adapter_config import AdapterConfig, read_config
 from adapters.base_shapes import BaseShapes, layer_of
+from adapters.bounded_regex import BadPattern
 from adapters.config_features import unknown_fields
 from adapters.errors import AdapterRejected
 from adapters.regular_file import open_regular
 from adapters.safetensors_header import read_header
+from adapters.targets import Targets
 from adapters.tensor_pairs import Pair, pair_tensors
 from adapters.weight_norms import peak
 
@@ -67,6 +69,7 @@ def admit(directory: Path, base: BaseShapes, limits: Limits) -> Admission:
     with open_regular(directory / WEIGHTS, missing="missing_weights") as file:
         header = read_header(file, limits.max_bytes)
     pairs = pair_tensors(header, config, base)
+    _check_targets(pairs, config)
     highest = peak(directory / WEIGHTS, pairs, config, limits.dtype)
     if highest == 0:
         warnings.append("zero_effect: every delta is zero, so it answers as the base does")
@@ -118,16 +121,31 @@ def _field_warnings(config: AdapterConfig, limits: Limits) -> list[str]:
     return [f"unknown_fields: adapter_config.json has {text}; they are ignored"]
 
 
-def refuse_pickle(directory: Path) -> None:
+def refuse_pickle(directory: Path | int) -> None:
     """Raises AdapterRejected("pickle_refused") for a directory whose weights are only a pickle."""
-    if os.path.lexists(directory / WEIGHTS):
+    with os.scandir(directory) as entries:
+        names = {entry.name for entry in entries}
+    if WEIGHTS in names:
         return
     for name in _PICKLES:
-        if os.path.lexists(directory / name):
+        if name in names:
             message = (
                 f"{name} is a pickle, which can run code and is never opened; save it as {WEIGHTS} instead."
             )
             raise AdapterRejected("pickle_refused", message, name)
+
+
+def _check_targets(pairs: Sequence[Pair], config: AdapterConfig) -> None:
+    """PEFT would leave out, without a word, the tensors of a module that the config does not target."""
+    targets = Targets.of(config.raw)
+    for pair in pairs:
+        try:
+            field = targets.field_against(pair.module)
+        except BadPattern as error:
+            raise AdapterRejected("bad_adapter_config", f"adapter_config.json: {error}.") from error
+        if field is not None:
+            message = f"The weights adapt {pair.module}, which {field} leaves out; correct the config."
+            raise AdapterRejected("unknown_module", message, field)
 
 
 def _coverage(pairs: Sequence[Pair], base: BaseShapes) -> dict[str, Any]:

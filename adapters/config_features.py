@@ -27,6 +27,12 @@ _UNSUPPORTED: dict[str, str] = {
     "megatron_config": "Megatron's parallel layers are not served; convert the adapter to plain PEFT",
 }
 
+# To PEFT an empty one of these is no less of a feature than a full one.
+_OFF_ONLY_AS_NONE = frozenset({
+    "arrow_config", "kasa_config", "monteclora_config", "trainable_token_indices", "use_bdlora",
+    "velora_config",
+})  # fmt: skip
+
 # Initialisations that leave the base's weights alone, so that a trained adapter is a plain LoRA.
 _HARMLESS_INITS = frozenset({"gaussian", "eva", "orthogonal", "mica"})
 
@@ -48,7 +54,7 @@ def refuse_unsupported(raw: dict[str, Any]) -> None:
     if raw.get("bias", "none") != "none":
         _refuse("bias", raw["bias"], 'it trains biases of the base; train with bias="none"')
     for field, reason in _UNSUPPORTED.items():
-        if raw.get(field) not in _PLAIN:
+        if raw.get(field) not in ((None,) if field in _OFF_ONLY_AS_NONE else _PLAIN):
             _refuse(field, raw[field], reason)
     _check_init(raw.get("init_lora_weights", True))
     for field, value in raw.items():

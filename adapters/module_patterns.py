@@ -2,24 +2,19 @@
 
 The rule is `peft.utils.other.get_pattern_key`: keys are regular expressions matched, in order, against the
 end of a module name from a dot on; the first that matches wins. Plain names, of which EVA writes one for each
-module, are looked up instead. `regex` reads the others as `re` would, but can be told to stop.
+module, are looked up instead.
 """
 
-import time
 from collections.abc import Iterable
 
 import regex  # type: ignore[import-untyped]
 
+from adapters.bounded_regex import BadPattern, BoundedRegex, compiled
+
 MAX_KEYS = 4096
 MAX_KEY_LENGTH = 512
-BUDGET_SECONDS = 2.0
-"""Time one ModulePatterns may spend matching in all its life; ordinary adapters need some thousandths."""
 
 _NAME = regex.compile(r"[\w.-]+")
-
-
-class BadPattern(ValueError):
-    """A key that is no regular expression, or that takes too long to match; the text says which."""
 
 
 class ModulePatterns:
@@ -38,7 +33,7 @@ class ModulePatterns:
             else:
                 self._patterns.append((order, _compile(key)))
         self._found: dict[str, str | None] = {}
-        self._left = BUDGET_SECONDS
+        self._bounded = BoundedRegex()
 
     def key_for(self, module: str) -> str | None:
         """The first key that matches `module`, None where none does. Raises BadPattern once time is up."""
@@ -67,14 +62,10 @@ class ModulePatterns:
         for order, pattern in self._patterns:
             if order > best:
                 break
-            start = time.perf_counter()
             try:
-                matched = self._left > 0 and pattern.match(module, timeout=self._left)
-            except TimeoutError:
-                matched = False
-            self._left -= time.perf_counter() - start
-            if self._left <= 0:
-                raise BadPattern(f"the key {self._keys[order][:60]!r} takes too long to match")
+                matched = self._bounded.match(pattern.match, module)
+            except BadPattern as error:
+                raise BadPattern(f"the key {self._keys[order][:60]!r}: {error}") from error
             if matched:
                 return order
         return best
@@ -86,10 +77,7 @@ def _dots(key: str) -> tuple[int, ...]:
 
 
 def _compile(key: str) -> "regex.Pattern[str]":
-    # "(?" and "[[" are where `regex` and `re` part ways, and no module's name needs them.
-    if len(key) > MAX_KEY_LENGTH or "(?" in key or "[[" in key:
+    # "(?" is where a key's groups would mix with the rule's own, and no module's name needs it.
+    if len(key) > MAX_KEY_LENGTH or "(?" in key:
         raise BadPattern(f"the key {key[:60]!r} is too long or too intricate a pattern")
-    try:
-        return regex.compile(rf"(.*\.)?({key})$")
-    except regex.error as error:
-        raise BadPattern(f"the key {key[:60]!r} is not a regular expression: {error}") from error
+    return compiled(rf"(.*\.)?({key})$", key)

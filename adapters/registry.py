@@ -11,31 +11,21 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
-from sqlalchemy import select
-
 from adapters import saved_compositions, version_rows
-from adapters.aliases import aliases_of, drop_alias, point_alias
+from adapters.aliases import aliases_by_version, aliases_of, drop_alias, point_alias
 from adapters.composition import Composition
 from adapters.composition_grammar import parse
 from adapters.database import Database, sqlite_url, storage_faults
 from adapters.derived import forget_without_members, insert_derived, named_digests
-from adapters.errors import Conflict, NotFound, StorageUnavailable
+from adapters.errors import Conflict, NotFound
 from adapters.identity import pair
 from adapters.integrity import check_rows
 from adapters.method_options import METHOD_NAMES, SPELLINGS
-from adapters.names import check_alias, check_name
+from adapters.names import check_name
 from adapters.ownership import lock_of, take
-from adapters.store import (
-    CONFIG_FILE,
-    MAX_CONFIG_BYTES,
-    MAX_WEIGHTS_BYTES,
-    WEIGHTS_FILE,
-    Store,
-    Version,
-    copy_regular,
-)
-from adapters.tables import DerivedRow, VersionRow
-from adapters.version_rows import Admitted, as_version, find, live
+from adapters.store import MAX_WEIGHTS_BYTES, Store, Version, copy_adapter
+from adapters.tables import DerivedRow
+from adapters.version_rows import Admitted, as_version, damaged, find, live
 
 logger = logging.getLogger(__name__)
 
@@ -113,18 +103,23 @@ class Registry:
         Raises AdapterRejected not_a_regular_file, missing_*, bad_adapter_config or weights_too_large."""
         with self.staging() as staged:
             with storage_faults():
-                copy_regular(config, staged / CONFIG_FILE, MAX_CONFIG_BYTES)
-                copy_regular(weights, staged / WEIGHTS_FILE, max_bytes)
+                copy_adapter(config, weights, staged, max_bytes)
             yield staged
 
     def register(
-        self, name: str, staged: Path, facts: Admitted, source: str, lineage: Mapping[str, Any]
+        self,
+        name: str,
+        staged: Path,
+        facts: Admitted,
+        source: str,
+        lineage: Mapping[str, Any],
+        alias: str | None = None,
     ) -> tuple[Version, bool]:
         """Take the two files out of `staged` and make them a version of `name`: (it, whether it is new).
 
         Bytes that are a live version already stay that version: facts are renewed, damaged files repaired.
-        `lineage` is JSON-able; its "base_fingerprint" says which base it was admitted for.
-        Raises InvalidRequest("invalid_name"), Conflict("name_reserved")."""
+        `lineage` is JSON-able; its "base_fingerprint" says for which base. From the same moment on `alias`
+        points at it. Raises InvalidRequest("invalid_name"), Conflict("name_reserved")."""
         self._check_free(name)
         with ExitStack() as end:
             with storage_faults():
@@ -135,6 +130,8 @@ class Registry:
                 created = row is None
                 row = row or version_rows.insert_version(session, name, sealed.content)
                 version_rows.describe(row, facts, source, lineage)
+                if alias is not None:
+                    point_alias(session, name, alias, str(row.number))
                 self._store.install(sealed)
                 version = as_version(row, self._store)
         logger.info("registered %s, rank %d, %d bytes", version.id, version.rank, version.bytes)
@@ -150,25 +147,25 @@ class Registry:
                 # Swept since we looked, perhaps: then the rows have changed as well.
                 before, version = version, self._look_up(name, ref)
                 if version == before:
-                    raise _damaged(version)
+                    raise damaged(version)
         return version
 
     def require_files(self, version: Version) -> None:
         """Raises StorageUnavailable("adapter_files_missing") if a file is gone or cut. It reads no bytes."""
         with storage_faults():
             if not self._store.holds(version.content):
-                raise _damaged(version)
+                raise damaged(version)
 
     def verify(self, version: Version) -> None:
         """As `require_files`, but reads the files and compares the digest."""
         with storage_faults():
             if not self._store.is_intact(version.content):
-                raise _damaged(version)
+                raise damaged(version)
 
     def names(self) -> list[str]:
         """The adapters that have a version, sorted."""
         with self._database.reading() as session:
-            return sorted(session.scalars(select(VersionRow.name).distinct()))
+            return version_rows.names(session)
 
     def versions(self, name: str) -> list[Version]:
         """Oldest first, also those whose files are missing; NotFound("model_not_found")."""
@@ -178,9 +175,19 @@ class Registry:
     def newest(self) -> list[Version]:
         """The newest version of each adapter, by name, also where its files are missing."""
         with self._database.reading() as session:
-            rows = session.scalars(select(VersionRow).order_by(VersionRow.number))
-            last = {row.name: as_version(row, self._store) for row in rows}
-        return [last[name] for name in sorted(last)]
+            return [as_version(row, self._store) for row in version_rows.newest(session)]
+
+    def catalogue(self) -> list[tuple[Version, list[str]]]:
+        """Every version with its aliases, by name and the newest of a name first; in one look at the rows."""
+        with self._database.reading() as session:
+            aliases = aliases_by_version(session)
+            rows = version_rows.every(session)
+            return [(as_version(row, self._store), aliases[row.name, row.number]) for row in rows]
+
+    def count(self) -> int:
+        """How many adapters have a version."""
+        with self._database.reading() as session:
+            return version_rows.count_names(session)
 
     def remove(self, name: str, ref: str | None = None, cascade: bool = False) -> list[Version]:
         """Forget one version, or with ref None the whole adapter, and the aliases of what goes; what went.
@@ -209,7 +216,6 @@ class Registry:
 
     def set_alias(self, name: str, alias: str, ref: str | None = None) -> Version:
         """Point `name@alias` at what `ref` names now; NotFound("model_not_found")."""
-        check_alias(alias)
         with self._database.writing() as session:
             return as_version(point_alias(session, name, alias, ref), self._store)
 
@@ -292,9 +298,3 @@ class Registry:
     def _check_free(self, name: str) -> None:
         if check_name(name) in self._reserved:
             raise Conflict("name_reserved", f"{name!r} is reserved.", "name")
-
-
-def _damaged(version: Version) -> StorageUnavailable:
-    return StorageUnavailable(
-        "adapter_files_missing", f"The files of {version.id} are missing or damaged; register it again."
-    )

@@ -17,14 +17,14 @@ _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _IRREGULAR = frozenset({errno.ELOOP, errno.ENXIO, errno.ENODEV})
 
 
-def open_regular(path: Path, missing: str) -> BinaryIO:
-    """Open `path` for reading bytes.
+def open_regular(path: Path, missing: str, directory: int | None = None) -> BinaryIO:
+    """Open `path` for reading bytes; with the descriptor `directory`, the file of its name in there.
 
     Raises AdapterRejected `not_a_regular_file`, or one with the code `missing` where there is no such file;
     any other OSError (permissions, a failing disk) is left to the caller.
     """
     try:
-        descriptor = os.open(path, _FLAGS)
+        descriptor = os.open(path if directory is None else path.name, _FLAGS, dir_fd=directory)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise AdapterRejected(missing, f"The adapter has no file {path.name}; add it.", path.name) from error
     except OSError as error:

@@ -25,7 +25,10 @@ WEIGHTS_FILE = "adapter_model.safetensors"
 MAX_CONFIG_BYTES = 1 << 20
 MAX_WEIGHTS_BYTES = 4 << 30
 
-_MISSING = {CONFIG_FILE: "missing_config", WEIGHTS_FILE: "missing_weights"}
+MISSING = {CONFIG_FILE: "missing_config", WEIGHTS_FILE: "missing_weights"}
+"""The code for an adapter without that file."""
+FILES = tuple(MISSING)
+
 _TOO_LARGE = {CONFIG_FILE: "bad_adapter_config", WEIGHTS_FILE: "weights_too_large"}
 _CHUNK = 1 << 20
 
@@ -97,12 +100,15 @@ class Store:
         self.staging_dir = data_dir / "tmp"
 
     def create(self) -> None:
-        """Make the folders, and empty `tmp/`: whatever is in it was left by a process that died."""
+        """Make the folders, and undo what a process that died left: files in `tmp/`, folders not sealed."""
         for directory in (self.contents, self.staging_dir):
             directory.mkdir(parents=True, exist_ok=True)
             sync_directory(directory.parent)
         for left in self.staging_dir.iterdir():
             _remove(left)
+        for entry in os.scandir(self.contents):
+            if entry.is_dir(follow_symlinks=False) and entry.stat().st_mode & 0o222:
+                Path(entry.path).chmod(0o555)
 
     @contextmanager
     def staging(self) -> Iterator[Path]:
@@ -122,8 +128,8 @@ class Store:
 
         Raises AdapterRejected unless both are regular files."""
         with self.staging() as directory:
-            for name in (CONFIG_FILE, WEIGHTS_FILE):
-                with open_regular(staged / name, _MISSING[name]) as file:
+            for name in FILES:
+                with open_regular(staged / name, MISSING[name]) as file:
                     os.fchmod(file.fileno(), 0o444)
                     os.fsync(file.fileno())
                 (staged / name).rename(directory / name)
@@ -181,8 +187,8 @@ class Store:
 def content_of(directory: Path) -> Content:
     """The digest is sha256 over the sha256 of the config and of the weights (32 bytes each), in hex."""
     whole, sizes = hashlib.sha256(), []
-    for name in (CONFIG_FILE, WEIGHTS_FILE):
-        with open_regular(directory / name, _MISSING[name]) as file:
+    for name in FILES:
+        with open_regular(directory / name, MISSING[name]) as file:
             part = hashlib.sha256()
             while chunk := file.read(_CHUNK):
                 part.update(chunk)
@@ -197,7 +203,7 @@ def copy_regular(source: Path | BinaryIO, target: Path, max_bytes: int) -> None:
     Raises AdapterRejected not_a_regular_file, missing_*, or bad_adapter_config or weights_too_large beyond
     `max_bytes`."""
     if isinstance(source, Path):
-        with open_regular(source, _MISSING[target.name]) as file:
+        with open_regular(source, MISSING[target.name]) as file:
             copy_regular(file, target, max_bytes)
         return
     with target.open("xb") as copy:
@@ -207,6 +213,12 @@ def copy_regular(source: Path | BinaryIO, target: Path, max_bytes: int) -> None:
                     _TOO_LARGE[target.name], f"{target.name} has more than {max_bytes} bytes."
                 )
             copy.write(chunk)
+
+
+def copy_adapter(config: Path | BinaryIO, weights: Path | BinaryIO, directory: Path, max_bytes: int) -> None:
+    """Copy the two files of an adapter into `directory`; raises as `copy_regular`."""
+    copy_regular(config, directory / CONFIG_FILE, MAX_CONFIG_BYTES)
+    copy_regular(weights, directory / WEIGHTS_FILE, max_bytes)
 
 
 def sync_directory(directory: Path) -> None:
@@ -222,6 +234,14 @@ def _remove(path: Path) -> None:
     """Delete a folder, read-only or not, or a stray file."""
     if path.is_symlink() or not path.is_dir():
         path.unlink(missing_ok=True)
+        return
+    path.chmod(0o700)
+    # What is there as a rule goes without a descriptor, of which there may be none left.
+    for name in FILES:
+        with suppress(IsADirectoryError):
+            (path / name).unlink(missing_ok=True)
+    with suppress(OSError):
+        path.rmdir()
         return
     for parent, _, _ in os.walk(path):
         Path(parent).chmod(0o700)

@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from sqlalchemy import select
+from sqlalchemy import func, select, tuple_
 from sqlalchemy.orm import Session
 
-from adapters.errors import NotFound
+from adapters.errors import NotFound, StorageUnavailable
 from adapters.names import is_version
 from adapters.store import Content, Store, Version
 from adapters.tables import AdapterRow, AliasRow, VersionRow
@@ -44,18 +44,46 @@ def no_adapter(name: str) -> NotFound:
 
 def find(session: Session, name: str, ref: str | None) -> VersionRow:
     """The version that a number, an alias, or None (the newest) names; NotFound("model_not_found")."""
-    rows = live(session, name)
-    if ref is None:
-        return rows[-1]
-    if is_version(ref):
-        number: int | None = int(ref)
-    else:
-        alias = session.get(AliasRow, (name, ref))
-        number = alias.number if alias else None
-    for row in rows:
-        if row.number == number:
-            return row
+    row = _newest_of(session, name) if ref is None else _numbered(session, name, ref)
+    if row is not None:
+        return row
+    live(session, name)
     raise NotFound("model_not_found", f"The adapter {name!r} has no version or alias {ref!r}.", "model")
+
+
+def _newest_of(session: Session, name: str) -> VersionRow | None:
+    rows = select(VersionRow).filter_by(name=name).order_by(VersionRow.number.desc())
+    return session.scalars(rows.limit(1)).first()
+
+
+def _numbered(session: Session, name: str, ref: str) -> VersionRow | None:
+    """By its key: a name may have thousands of versions."""
+    if is_version(ref):
+        return session.get(VersionRow, (name, int(ref)))
+    alias = session.get(AliasRow, (name, ref))
+    return None if alias is None else session.get(VersionRow, (name, alias.number))
+
+
+def newest(session: Session) -> list[VersionRow]:
+    """The newest version of each adapter, by name."""
+    last = select(VersionRow.name, func.max(VersionRow.number)).group_by(VersionRow.name)
+    rows = select(VersionRow).where(tuple_(VersionRow.name, VersionRow.number).in_(last))
+    return sorted(session.scalars(rows), key=lambda row: row.name)
+
+
+def every(session: Session) -> list[VersionRow]:
+    """Every version, by name and the newest of a name first."""
+    return sorted(session.scalars(select(VersionRow)), key=lambda row: (row.name, -row.number))
+
+
+def names(session: Session) -> list[str]:
+    """The adapters that have a version, sorted."""
+    return sorted(session.scalars(select(VersionRow.name).distinct()))
+
+
+def count_names(session: Session) -> int:
+    """How many adapters have a version."""
+    return session.scalar(select(func.count(VersionRow.name.distinct()))) or 0
 
 
 def find_content(session: Session, name: str, digest: str) -> VersionRow | None:
@@ -93,6 +121,13 @@ def describe(row: VersionRow, facts: Admitted, source: str, lineage: Mapping[str
     row.coverage, row.warnings = facts.coverage, list(facts.warnings)
     row.source = source
     row.lineage = {**row.lineage, **lineage}
+
+
+def damaged(version: Version) -> StorageUnavailable:
+    """What to raise where the files of a version are not what its row says."""
+    return StorageUnavailable(
+        "adapter_files_missing", f"The files of {version.id} are missing or damaged; register it again."
+    )
 
 
 def as_version(row: VersionRow, store: Store) -> Version:

@@ -109,8 +109,6 @@ def _on_this_machine(run: Run, asked: PublishArguments, alias: str | None, linea
         admission = admit(staged, shapes, limits)
         told = {"base_fingerprint": shapes.fingerprint, "training": lineage}
         version, _ = registry.register(
-            str(asked.publish), staged, admission, f"train:{run.record['method']}", told
+            str(asked.publish), staged, admission, f"train:{run.record['method']}", told, alias
         )
-        if alias is not None:
-            registry.set_alias(version.name, alias, str(version.number))
         return version.id

@@ -122,3 +122,22 @@ def test_both_files_must_be_there(store: Store, name: str, code: str) -> None:
             pass
     assert refused.value.code == code
     assert not list(store.staging_dir.iterdir())
+
+
+def test_a_folder_left_writable_by_a_killed_repair_is_sealed_at_the_start(store: Store) -> None:
+    content = put(store, "weights")
+    store.path(content.digest).chmod(0o755)
+    store.create()
+    assert store.path(content.digest).stat().st_mode & 0o777 == 0o555
+    assert store.is_intact(content)
+
+
+def test_a_folder_goes_away_without_a_descriptor(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_left(*_: object, **__: object) -> int:
+        raise OSError(24, "Too many open files")
+
+    with store.staging() as staged:
+        write_files(staged, "half")
+        monkeypatch.setattr(os, "open", none_left)
+        monkeypatch.setattr(os, "scandir", none_left)
+    assert not staged.exists()

@@ -1,0 +1,44 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from adapters.admission import Limits, admit
+from adapters.base_shapes import BaseShapes
+from adapters.errors import AdapterRejected
+from tests.adapters.written_adapters import SHAPES, write_peft
+from tests.faults.campaign.broken_adapter import config
+
+LIMITS = Limits(max_lora_rank=8, dtype=torch.float32)
+BASE = BaseShapes(dict(SHAPES), "f00d", "made-up")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "code"),
+    [
+        ("target_modules", ["nothing"], "unknown_module"),
+        ("target_modules", [], "bad_adapter_config"),
+        ("target_modules", [7], "bad_adapter_config"),
+        ("target_modules", "CAUSAL_LM", "unknown_module"),
+        ("target_modules", "(", "bad_adapter_config"),
+        ("exclude_modules", ["q_proj"], "unknown_module"),
+        ("layers_to_transform", 99, "unknown_module"),
+        ("alpha_pattern", None, "bad_adapter_config"),
+        ("task_type", "CAUSAL", "bad_adapter_config"),
+        ("lora_dropout", 7, "bad_adapter_config"),
+        ("lora_dropout", "x", "bad_adapter_config"),
+        ("layers_pattern", "layers", "bad_adapter_config"),
+        ("layers_to_transform", ["x"], "bad_adapter_config"),
+        ("exclude_modules", [1], "bad_adapter_config"),
+        ("eva_config", 7, "bad_adapter_config"),
+    ],
+)
+def test_what_peft_would_not_load_as_it_is_is_refused(
+    tmp_path: Path, field: str, value: object, code: str
+) -> None:
+    directory = write_peft(tmp_path / "a", seed=1).directory
+    admit(directory, BASE, LIMITS)
+    config(**{field: value})(directory)
+    with pytest.raises(AdapterRejected) as refusal:
+        admit(directory, BASE, LIMITS)
+    assert refusal.value.code == code
