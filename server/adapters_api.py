@@ -1,5 +1,6 @@
 """`/v1/adapters`: register, list, inspect and remove adapters while the server runs; move their aliases."""
 
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -9,23 +10,21 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from adapters.composition_grammar import parse_reference
-from adapters.errors import InvalidRequest
+from adapters.errors import InvalidRequest, NotFound
 from adapters.lineage import check_lineage
 from adapters.names import check_alias, check_name
-from adapters.registry import Registry
 from adapters.store import CONFIG_FILE, WEIGHTS_FILE, Version
 from adapters.version_rows import no_adapter
 from server.merges import servable_of
+from server.openapi.bodies import AdapterOffer, AliasTarget, fields_of
+from server.openapi.objects import AdapterList, AdapterObject
 from server.registration import Offer
-from server.request_body import read_object
+from server.request_body import check_fields, read_flag, read_object
 from server.upload import read_upload, uploaded_file
 
-JSON_FIELDS = {"name", "path", "hf", "alias", "digest", "lineage"}
 
-
-def adapter_object(version: Version, registry: Registry, base: str) -> dict[str, Any]:
-    """One version as JSON."""
-    aliases = registry.aliases(version.name)
+def adapter_object(version: Version, aliases: list[str], base: str) -> AdapterObject:
+    """One version as JSON; `aliases` are those that point at it."""
     return {
         "object": "adapter",
         "id": version.id,
@@ -37,7 +36,7 @@ def adapter_object(version: Version, registry: Registry, base: str) -> dict[str,
         "created_at": int(version.created_at.timestamp()),
         "source": version.source,
         "base": base,
-        "aliases": sorted(alias for alias, number in aliases.items() if number == version.number),
+        "aliases": aliases,
         "parameters": version.parameters,
         "coverage": version.coverage,
         "warnings": list(version.warnings),
@@ -47,6 +46,7 @@ def adapter_object(version: Version, registry: Registry, base: str) -> dict[str,
 
 async def register(request: Request) -> JSONResponse:
     """`POST /v1/adapters`: 201 with a new version, 200 where these bytes are registered already."""
+    request.state.caller.build()
     content_type = request.headers.get("content-type", "")
     if content_type.partition(";")[0].strip().lower() == "multipart/form-data":
         version, created = await _register_upload(request)
@@ -66,8 +66,7 @@ async def _register_upload(request: Request) -> tuple[Version, bool]:
 
 
 async def _register_reference(body: dict[str, Any], request: Request) -> tuple[Version, bool]:
-    for field in body.keys() - JSON_FIELDS:
-        raise InvalidRequest("unknown_field", f"There is no field {field!r:.80} here.", field[:80])
+    check_fields(body, fields_of(AdapterOffer))
     told = check_lineage(body["lineage"]) if "lineage" in body else None
     offer = offered(
         request, Offer(check_name(body.get("name")), body.get("alias"), _text(body, "digest"), told)
@@ -97,22 +96,27 @@ def _text(body: dict[str, Any], field: str) -> str | None:
 
 def _answer(request: Request, version: Version, status: int = 200) -> JSONResponse:
     state = request.state
-    return JSONResponse(adapter_object(version, state.registry, state.engine.base), status)
+    numbers: dict[str, int] = {}
+    with suppress(NotFound):  # somebody may have removed it since; it was registered all the same
+        numbers = state.registry.aliases(version.name)
+    aliases = [alias for alias, number in numbers.items() if number == version.number]
+    return JSONResponse(adapter_object(version, aliases, state.engine.base), status)
 
 
 def list_adapters(request: Request) -> JSONResponse:
     """`GET /v1/adapters`: every version, the newest of a name first."""
-    registry, base = request.state.registry, request.state.engine.base
+    base, sees = request.state.engine.base, request.state.caller.sees
     data = [
-        adapter_object(version, registry, base)
-        for name in sorted(filter(request.state.caller.sees, registry.names()))
-        for version in sorted(registry.versions(name), key=lambda v: -v.number)
+        adapter_object(version, aliases, base)
+        for version, aliases in request.state.registry.catalogue()
+        if sees(version.name)
     ]
-    return JSONResponse({"object": "list", "data": data})
+    listed: AdapterList = {"object": "list", "data": data}
+    return JSONResponse(listed)
 
 
 def show(request: Request) -> JSONResponse:
-    """`GET /v1/adapters/{name}[@ref]`"""
+    """`GET /v1/adapters/{name}[@ref]`: one version, the newest where none is named."""
     name, ref = parse_reference(request.path_params["reference"], "name")
     request.state.caller.require(name, no_adapter)
     return _answer(request, request.state.registry.resolve(name, ref))
@@ -121,7 +125,7 @@ def show(request: Request) -> JSONResponse:
 async def remove(request: Request) -> Response:
     """`DELETE /v1/adapters/{name}[@ref]`: requests in flight finish, new ones get 404."""
     name, ref = parse_reference(request.path_params["reference"], "name")
-    cascade = request.query_params.get("cascade", "false") == "true"
+    cascade = read_flag(request, "cascade")
     request.state.caller.require(name, no_adapter)
     if cascade:
         request.state.caller.require_operator("cascade: others' compositions may depend on this adapter")
@@ -130,9 +134,11 @@ async def remove(request: Request) -> Response:
 
 
 async def put_alias(request: Request) -> JSONResponse:
-    """`PUT /v1/adapters/{name}/aliases/{alias}` with `{"version": 2}`: moves it, in one step."""
+    """`PUT /v1/adapters/{name}/aliases/{alias}`: the alias points to `{"version": 2}` from now on."""
     name, alias = check_name(request.path_params["name"]), check_alias(request.path_params["alias"])
-    number = (await read_object(request)).get("version")
+    body = await read_object(request)
+    check_fields(body, fields_of(AliasTarget))
+    number = body.get("version")
     if isinstance(number, bool) or not isinstance(number, int) or number < 1:
         raise InvalidRequest("invalid_version", "version must be a version number.", "version")
     request.state.caller.require(name, no_adapter)
@@ -143,7 +149,7 @@ async def put_alias(request: Request) -> JSONResponse:
 
 
 async def delete_alias(request: Request) -> Response:
-    """`DELETE /v1/adapters/{name}/aliases/{alias}`"""
+    """`DELETE /v1/adapters/{name}/aliases/{alias}`: the alias goes, the version stays."""
     name, alias = check_name(request.path_params["name"]), check_alias(request.path_params["alias"])
     request.state.caller.require(name, no_adapter)
     await run_in_threadpool(request.state.registry.remove_alias, name, alias)

@@ -17,6 +17,7 @@ from server import (
     fusion_api,
     lora_adapter_api,
     models_api,
+    openapi_api,
     probes,
     residency_api,
 )
@@ -31,7 +32,6 @@ from server.metrics import Metrics
 from server.pulse import Pulse
 from server.registration import Registration
 from server.removal import Removal
-from server.request_id import RequestIdMiddleware
 from server.request_metrics import RequestMetricsMiddleware
 from server.residency import Residency
 from server.resolver import Resolver
@@ -57,9 +57,8 @@ class Parts(TypedDict):
 def create_app(parts: Parts, door: Door) -> Starlette:
     """The app in front of a running engine."""
     app = Starlette(
-        routes=[*generating_routes(parts), *_routes()],
+        routes=[*generating_routes(parts), *routes()],
         middleware=[
-            Middleware(RequestIdMiddleware),
             Middleware(RequestMetricsMiddleware, parts["metrics"]),
             Middleware(DoorMiddleware, door),
         ],
@@ -74,7 +73,7 @@ def generating_routes(parts: Parts) -> list[BaseRoute]:
     engine = parts["engine"]
     composing = (parts["resolver"], parts["merges"], parts["residency"], parts["fusion"])
     counted = (parts["metrics"], parts["benchmarks"].traffic)
-    shared = (engine.app, engine.base, engine.is_alive, *composing, *counted)
+    shared = (engine.app, engine.base, engine.is_alive, engine.longest_body, *composing, *counted)
     with_weights = Generation(*shared)
     by_name = Generation(*shared, needs_weights=False)
     return [
@@ -83,7 +82,8 @@ def generating_routes(parts: Parts) -> list[BaseRoute]:
     ]
 
 
-def _routes() -> list[BaseRoute]:
+def routes() -> list[BaseRoute]:
+    """Ours."""
     return [
         *models_api.ROUTES,
         *adapters_api.ROUTES,
@@ -92,5 +92,6 @@ def _routes() -> list[BaseRoute]:
         *residency_api.ROUTES,
         *fusion_api.ROUTES,
         *benchmarks_api.ROUTES,
+        *openapi_api.ROUTES,
         *probes.ROUTES,
     ]

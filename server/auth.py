@@ -16,6 +16,7 @@ from server.audit import Audit
 from server.errors import error_response, refusal
 from server.tenants.access import PROBES, is_public, may
 from server.tenants.caller import Caller
+from server.tenants.flood import Flood
 from server.tenants.key import Key
 from server.tenants.keyring import Keyring
 from server.tenants.ledger import Ledger
@@ -30,6 +31,7 @@ class Door:
     admin_port: int | None = None
     """Where everything but inference is, and nowhere else."""
     ledger: Ledger = field(default_factory=Ledger)
+    flood: Flood = field(default_factory=Flood)
 
 
 class DoorMiddleware:
@@ -43,28 +45,32 @@ class DoorMiddleware:
         if scope["type"] == "lifespan" or scope["path"] in PROBES:
             await self._app(scope, receive, send)
             return
-        status = 500
+        key, is_noted = None, False
 
         async def watched(message: Message) -> None:
-            nonlocal status
+            nonlocal is_noted
             if message["type"] == "http.response.start":
-                status = message["status"]
+                # Before the client hears of it: whoever has the answer finds the line.
+                self._door.audit.note(scope, key, message["status"])
+                is_noted = True
             await send(message)
 
-        key = None
         scope.setdefault("state", {})["audited"] = State()
         try:
             key = self._door.keyring.owner(scope)
             await self._answer(key, scope, receive, watched)
         except (StorageUnavailable, QuotaExceeded) as error:
+            await self._door.flood.slow_down(key.id if key else None)
             await _refused(error)(scope, receive, watched)
         finally:
-            self._door.audit.note(scope, key, status)
+            if not is_noted:
+                self._door.audit.note(scope, key, 500)
 
     async def _answer(self, key: Key | None, scope: Scope, receive: Receive, send: Send) -> None:
         denied = self._denied(key, scope)
         if denied is not None or key is None:
             assert denied is not None
+            await self._door.flood.slow_down(key.id if key else None)
             await denied(scope, receive, send)
             return
         account = self._door.ledger.account(key)

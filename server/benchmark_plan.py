@@ -12,6 +12,7 @@ from typing import Any
 from adapters.composition_grammar import parse_reference
 from adapters.errors import InvalidRequest
 from adapters.registry import Registry
+from server.request_body import check_fields
 
 ARM = re.compile(r"base|single|(?:stack|merge):([1-8])")
 LONGEST_LIST = 16
@@ -64,8 +65,7 @@ FIELDS = frozenset(BenchmarkPlan.__dataclass_fields__)
 
 def read_plan(body: dict[str, Any], registry: Registry, max_model_len: int) -> BenchmarkPlan:
     """Raises InvalidRequest, naming the field, and NotFound for an adapter that is not registered."""
-    for field in sorted(body.keys() - FIELDS):
-        raise InvalidRequest("unknown_field", f"There is no field {field!r:.80} here.", field[:80])
+    check_fields(body, FIELDS)
     adapters = _adapters(body, registry)
     given: dict[str, Any] = {name: _whole(body[name], name) for name in BOUNDS if name in body}
     if "concurrency" in body:

@@ -1,8 +1,5 @@
 """`/v1/benchmarks`: measure this server under a bounded load of its own, follow it, fetch what it found."""
 
-from dataclasses import asdict
-from typing import Any
-
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse
@@ -10,6 +7,7 @@ from starlette.routing import Route
 
 from server.benchmark_plan import read_plan
 from server.benchmark_runs import REPORT, RESULT, Run
+from server.openapi.objects import BenchmarkList, BenchmarkObject
 from server.request_body import read_object
 
 # The page comes from where the API is: its scripts may draw, and reach nothing.
@@ -20,9 +18,17 @@ REPORT_HEADERS = {
 }
 
 
-def benchmark_object(run: Run) -> dict[str, Any]:
+def benchmark_object(run: Run) -> BenchmarkObject:
     """One run as JSON."""
-    return {"object": "benchmark", **asdict(run)}
+    return {
+        "object": "benchmark",
+        "id": run.id,
+        "created": run.created,
+        "plan": run.plan,
+        "status": run.status,
+        "progress": run.progress,
+        "error": run.error,
+    }
 
 
 async def start(request: Request) -> JSONResponse:
@@ -41,11 +47,12 @@ def _own_url(request: Request) -> str:
 async def list_runs(request: Request) -> JSONResponse:
     """`GET /v1/benchmarks`: the newest first."""
     data = [benchmark_object(run) for run in request.state.benchmarks.runs()]
-    return JSONResponse({"object": "list", "data": data})
+    listed: BenchmarkList = {"object": "list", "data": data}
+    return JSONResponse(listed)
 
 
 async def show(request: Request) -> JSONResponse:
-    """`GET /v1/benchmarks/{id}`"""
+    """`GET /v1/benchmarks/{id}`: how far it is, or how it ended."""
     return JSONResponse(benchmark_object(request.state.benchmarks.run(request.path_params["id"])))
 
 
@@ -55,7 +62,7 @@ async def cancel(request: Request) -> JSONResponse:
 
 
 async def report(request: Request) -> FileResponse:
-    """`GET /v1/benchmarks/{id}/report`: the page."""
+    """`GET /v1/benchmarks/{id}/report`: the page about it."""
     path = request.state.benchmarks.file(request.path_params["id"], REPORT)
     return FileResponse(path, media_type="text/html", headers=REPORT_HEADERS)
 

@@ -11,7 +11,7 @@ from adapters.cli_options import DEFAULT_URL, ApiKey, AsJson, Url, echo_json
 from adapters.errors import LoraComposeError
 from adapters.fuse_settings import Settings
 from server.ask import Answer, Question, ask, composition_text, open_client
-from server.config import ServerConfig
+from server.config import LogFormat, ServerConfig
 from server.field_docs import field_docs
 
 DEFAULTS = ServerConfig()
@@ -45,6 +45,7 @@ def serve(
     ] = DEFAULTS.admin_port,
     admin_host: Annotated[str, typer.Option(help=DOCS["admin_host"])] = DEFAULTS.admin_host,
     hang_seconds: Annotated[float, typer.Option(help=DOCS["hang_seconds"])] = DEFAULTS.hang_seconds,
+    log_format: Annotated[LogFormat, typer.Option(help=DOCS["log_format"])] = DEFAULTS.log_format,
     lora_requests_info: Annotated[
         bool, typer.Option("--lora-requests-info", help=DOCS["lora_requests_info"])
     ] = DEFAULTS.lora_requests_info,
@@ -92,6 +93,7 @@ def serve(
             admin_port=admin_port,
             admin_host=admin_host,
             hang_seconds=hang_seconds,
+            log_format=log_format,
             lora_requests_info=lora_requests_info,
             max_adapter_bytes=max_adapter_bytes,
             auto_fuse=auto_fuse,

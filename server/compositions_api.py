@@ -1,7 +1,5 @@
 """`/v1/compositions`: save a composition under a name, or only ask what it would be (`?dry_run=true`)."""
 
-from typing import Any
-
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -11,14 +9,14 @@ from adapters.composition import Composition
 from adapters.errors import InvalidRequest
 from adapters.names import check_name
 from adapters.saved_compositions import no_composition
-from server.asked import EXTENSIONS, asked_composition
-from server.request_body import read_object
+from server.asked import asked_composition
+from server.openapi.bodies import NamedComposition, fields_of
+from server.openapi.objects import CompositionList, CompositionObject, PredictedComposition
+from server.request_body import check_fields, read_flag, read_object
 from server.resolver import Pinned
 
-FIELDS = {"name", "model", *EXTENSIONS}
 
-
-def composition_object(name: str | None, composition: Composition, pinned: Pinned) -> dict[str, Any]:
+def composition_object(name: str | None, composition: Composition, pinned: Pinned) -> CompositionObject:
     """A composition as JSON: as it was written, and what it stands for now."""
     return {
         "object": "composition",
@@ -31,10 +29,10 @@ def composition_object(name: str | None, composition: Composition, pinned: Pinne
 
 
 async def save(request: Request) -> JSONResponse:
-    """`POST /v1/compositions` with a name and a composition in any form a request may use."""
+    """`POST /v1/compositions`: save a composition by name or, with `?dry_run=true`, say what it takes."""
     body = await read_object(request)
-    for field in body.keys() - FIELDS:
-        raise InvalidRequest("unknown_field", f"There is no field {field!r:.80} here.", field[:80])
+    check_fields(body, fields_of(NamedComposition))
+    dry_run = read_flag(request, "dry_run")
     state = request.state
     caller = state.caller
     composition = asked_composition(body, state.engine.base, caller.saved(state.resolver.saved))
@@ -43,7 +41,7 @@ async def save(request: Request) -> JSONResponse:
             "invalid_composition", "Name at least one adapter, in model or adapters.", "model"
         )
     pinned = state.resolver.pin(composition, caller.sees)
-    if request.query_params.get("dry_run", "false") == "true":
+    if dry_run:
         return JSONResponse(await _predicted(request, composition, pinned))
     name = check_name(body.get("name"))
     caller.require_name(name)
@@ -53,7 +51,7 @@ async def save(request: Request) -> JSONResponse:
     return JSONResponse(composition_object(name, composition, pinned), 201)
 
 
-async def _predicted(request: Request, composition: Composition, pinned: Pinned) -> dict[str, Any]:
+async def _predicted(request: Request, composition: Composition, pinned: Pinned) -> PredictedComposition:
     """Rank, bytes and error. A merge is built to know them, and kept: asking for it later costs nothing."""
     report = await request.state.merges.report(pinned, request.state.caller.build)
     size = sum(version.bytes for _, version in pinned.versions) if report is None else report["bytes"]
@@ -63,18 +61,19 @@ async def _predicted(request: Request, composition: Composition, pinned: Pinned)
 
 
 def list_compositions(request: Request) -> JSONResponse:
-    """`GET /v1/compositions`"""
+    """`GET /v1/compositions`: the saved ones."""
     saved = sorted(request.state.registry.compositions().items())
     data = [
         composition_object(name, composition, request.state.resolver.pin(composition))
         for name, composition in saved
         if request.state.caller.sees_all(composition)
     ]
-    return JSONResponse({"object": "list", "data": data})
+    listed: CompositionList = {"object": "list", "data": data}
+    return JSONResponse(listed)
 
 
 def show(request: Request) -> JSONResponse:
-    """`GET /v1/compositions/{name}`"""
+    """`GET /v1/compositions/{name}`: what a saved one stands for now."""
     name = request.path_params["name"]
     composition = request.state.caller.saved(request.state.resolver.saved)(name)
     if composition is None:

@@ -3,10 +3,12 @@
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Literal
 
 from adapters.cli_options import default_data_dir
 from adapters.fuse_settings import Settings
 
+LogFormat = Literal["text", "json"]
 EMBEDDED_BASE = Path(__file__).resolve().parent.parent / "training" / "testbed" / "base"
 EMBEDDED_OPTIONS = (
     "--served-model-name",
@@ -47,6 +49,8 @@ class ServerConfig:
     """How readily."""
     hang_seconds: float = 30.0
     """An engine that neither answers nor works for so long is ended, and started again."""
+    log_format: LogFormat = "text"
+    """How log lines look: text, or json with a line for each event, vLLM's included."""
     lora_requests_info: bool = False
     """Publish `vllm:lora_requests_info`, for routers that pick a server by the adapters it runs."""
     max_adapter_bytes: int = 4 * 1024**3

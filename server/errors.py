@@ -12,6 +12,7 @@ from typing import Any
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
+from starlette.routing import Match, Route
 
 from adapters import errors
 from server.engine.launch import AdapterNotPrepared, EngineDied
@@ -43,16 +44,19 @@ CODES = {
     403: "forbidden",
     404: "not_found",
     405: "method_not_allowed",
+    408: "request_timeout",
     413: "request_too_large",
     415: "unsupported_media_type",
     422: "unprocessable",
     429: "rate_limited",
+    431: "headers_too_large",
     500: "internal_error",
     501: "not_implemented",
     503: "overloaded",
     504: "timeout",
 }
 RETRY_AFTER_SECONDS = "1"
+OUR_BUG = "The server failed to answer. Its log has the reason."
 
 
 def error_type(status: int) -> str:
@@ -108,18 +112,27 @@ def engine_dead(_: Request, __: Exception) -> JSONResponse:
     return error_response(503, "The engine died; it is being started again.", "engine_unavailable")
 
 
-def http_error(_: Request, error: Exception) -> JSONResponse:
+def http_error(request: Request, error: Exception) -> JSONResponse:
     """Starlette's 404, 405 and the like."""
     assert isinstance(error, HTTPException)
     detail = error.detail or HTTPStatus(error.status_code).phrase
     response = error_response(error.status_code, detail)
     response.headers.update(error.headers or {})
+    if error.status_code == 405:
+        response.headers["allow"] = _allowed(request)
     return response
+
+
+def _allowed(request: Request) -> str:
+    """Every method the path takes; Starlette names those of one route only."""
+    routes = (route for route in request.app.routes if isinstance(route, Route))
+    found = (route.methods or () for route in routes if route.matches(request.scope)[0] != Match.NONE)
+    return ", ".join(sorted({method for methods in found for method in methods}))
 
 
 def unexpected(_: Request, __: Exception) -> JSONResponse:
     """A bug of ours. Its text stays in the log."""
-    return error_response(500, "The server failed to answer. Its log has the reason.")
+    return error_response(500, OUR_BUG)
 
 
 EXCEPTION_HANDLERS: dict[Any, Any] = {

@@ -28,8 +28,9 @@ class Front:
         elif self._app is None:
             await _without_engine(scope)(scope, receive, send)
         else:
-            state = {**scope.get("state", {}), **(self.parts or {})}
-            await self._app({**scope, "state": state}, receive, send)
+            # Not a copy: who stands around this reads the route that was found.
+            scope["state"] = {**scope.get("state", {}), **(self.parts or {})}
+            await self._app(scope, receive, send)
 
 
 def _without_engine(scope: Scope) -> JSONResponse:

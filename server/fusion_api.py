@@ -1,20 +1,18 @@
 """`/v1/fusion`: fold a composition into the running base, see what is folded, restore the base exactly."""
 
-from typing import Any
-
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from adapters.errors import InvalidRequest
-from server.asked import EXTENSIONS, asked_composition
+from server.asked import asked_composition
 from server.fusion import Fusion
-from server.request_body import read_object
+from server.openapi.bodies import ComposedModel, fields_of
+from server.openapi.objects import FusionObject
+from server.request_body import check_fields, read_object
 
-FIELDS = {"model", *EXTENSIONS}
 
-
-def fusion_object(fusion: Fusion) -> dict[str, Any]:
+def fusion_object(fusion: Fusion) -> FusionObject:
     """The state, and what the last switch took, as JSON."""
     fused, last = fusion.fused, fusion.last
     return {
@@ -22,20 +20,19 @@ def fusion_object(fusion: Fusion) -> dict[str, Any]:
         "state": fusion.state,
         "model": fused.name if fused else None,
         "progress": fusion.progress,
-        "last_switch": last and {"seconds": last.seconds, "stalled_seconds": last.stalled_seconds},
+        "last_switch": {"seconds": last.seconds, "stalled_seconds": last.stalled_seconds} if last else None,
     }
 
 
 def show(request: Request) -> JSONResponse:
-    """`GET /v1/fusion`"""
+    """`GET /v1/fusion`: what is folded into the base."""
     return JSONResponse(fusion_object(request.state.fusion))
 
 
 async def fuse(request: Request) -> JSONResponse:
-    """`PUT /v1/fusion` with a composition in any form a request may use; answers when it is in the base."""
+    """`PUT /v1/fusion`: fold a composition into the base; answers when it is in."""
     body = await read_object(request)
-    for field in sorted(body.keys() - FIELDS):
-        raise InvalidRequest("unknown_field", f"There is no field {field!r:.80} here.", field[:80])
+    check_fields(body, fields_of(ComposedModel))
     state = request.state
     composition = asked_composition(body, state.engine.base, state.resolver.saved)
     if composition is None:

@@ -14,19 +14,25 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.asked import asked_composition, without_extensions
+from server.engine.launch import BYTES_A_TOKEN
 from server.engine.token_charge import charging
 from server.fusion import Fusion
 from server.merges import Merges
 from server.metrics import Metrics
 from server.request_body import read_object
+from server.request_log import DIGESTS
 from server.request_metrics import KIND, UNRESOLVED
 from server.residency import Residency
 from server.resolver import Pinned, Resolver
+from server.responses_input import check_answers
+from server.sequences import sequences
 from server.tenants.caller import Caller
+from server.tracing import request_span, step
 from server.traffic import Traffic
 from server.vllm_errors import translate_errors
 
 COMPOSITION_HEADER = b"x-lora-composition"
+FREE_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,8 @@ class Generation:
     base: str
     is_alive: Callable[[], bool]
     """Whether what vLLM answers is the engine's."""
+    longest_body: int
+    """Bytes."""
     resolver: Resolver
     merges: Merges
     residency: Residency
@@ -50,17 +58,21 @@ class Generation:
         state = scope["state"]
         if self.needs_weights:
             state[KIND] = UNRESOLVED
+        with request_span(scope) as scope:
+            await self._answer(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         caller: Caller = scope["state"]["caller"]
-        caller.account.demand("tokens_per_minute", 0)
-        body = await read_object(Request(scope, receive))
-        asked = asked_composition(body, self.base, caller.saved(self.resolver.saved))
-        pinned = None if asked is None else self.resolver.pin(asked, caller.sees)
+        body = await self._read(Request(scope, receive), caller)
+        check_answers(body.get("input"))
+        with step("resolve"):
+            asked = asked_composition(body, self.base, caller.saved(self.resolver.saved))
+            pinned = None if asked is None else self.resolver.pin(asked, caller.sees)
         name = self.base if pinned is None else pinned.name
-        if self.needs_weights:
-            state[KIND] = _kind(pinned)
-            self.metrics.adapter_requests.count(pinned.names if pinned else ())
+        self._note(scope["state"], pinned)
         with self.metrics.in_flight.track_inprogress(), self.traffic.counted(scope):
             async with AsyncExitStack() as stack:
+                stack.enter_context(caller.account.sequences(sequences(body)))
                 if self.needs_weights:
                     await self._make_ready(pinned, caller, stack)
                 content = json.dumps(self._given(body, name, caller)).encode()
@@ -68,14 +80,32 @@ class Generation:
                 inner = _with_length(scope, len(content)), _replay(content, receive)
                 await self.vllm(*inner, translate_errors(_named(send, name), self.is_alive))
 
+    def _note(self, state: dict[str, Any], pinned: Pinned | None) -> None:
+        """For the metrics and the log."""
+        if pinned is not None:
+            state[DIGESTS] = [version.digest[:12] for _, version in pinned.versions]
+        if self.needs_weights:
+            state[KIND] = _kind(pinned)
+            self.metrics.adapter_requests.count(pinned.names if pinned else ())
+
+    async def _read(self, request: Request, caller: Caller) -> dict[str, Any]:
+        """Where tokens are paid for so is a large body, before it is read: even to refuse it takes time."""
+        caller.account.demand("tokens_per_minute", 0)
+        declared = request.headers.get("content-length", str(self.longest_body))
+        if declared.isdigit() and int(declared) > FREE_BYTES:
+            caller.charge_tokens(min(int(declared), self.longest_body) // BYTES_A_TOKEN)
+        return await read_object(request, self.longest_body)
+
     async def _make_ready(self, pinned: Pinned | None, caller: Caller, stack: AsyncExitStack) -> None:
         """Merged and resident for as long as `stack` is open."""
         servable = None
         if pinned is not None:
-            servable = await self.merges.servable(pinned, caller.build)
+            with step("merge"):
+                servable = await self.merges.servable(pinned, caller.build)
             if missing := self.residency.missing(servable):
                 caller.build(missing)
-            await stack.enter_async_context(self.residency.hold(servable))
+            with step("prepare"):
+                await stack.enter_async_context(self.residency.hold(servable))
         self.fusion.check(servable)
 
     def _given(self, body: dict[str, Any], name: str, caller: Caller) -> dict[str, Any]:

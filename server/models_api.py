@@ -1,41 +1,49 @@
 """`/v1/models`: the base, the adapters and the saved compositions, on vLLM's model cards."""
 
-from typing import Any
+from contextlib import suppress
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from adapters.composition import Composition
+from adapters.errors import NotFound
 from adapters.registry import Registry
 from adapters.store import Version
 from server.asked import model_not_found
 from server.engine.launch import Engine
+from server.openapi.objects import ModelCard, ModelList
 from server.tenants.caller import Caller
 
 
-def model_card(name: str, created: int, **fields: Any) -> dict[str, Any]:
-    """vLLM's `ModelCard` fields."""
-    return {"id": name, "object": "model", "created": created, "owned_by": "lora-compose", **fields}
+def model_card(name: str, created: int, root: str, parent: str | None) -> ModelCard:
+    """What all of them have."""
+    return {
+        "id": name,
+        "object": "model",
+        "created": created,
+        "owned_by": "lora-compose",
+        "root": root,
+        "parent": parent,
+    }
 
 
-def base_card(engine: Engine) -> dict[str, Any]:
+def base_card(engine: Engine) -> ModelCard:
     created = int(engine.model_dir.stat().st_mtime)
-    return model_card(
-        engine.base, created, root=str(engine.model_dir), parent=None, max_model_len=engine.max_model_len
-    )
+    card = model_card(engine.base, created, str(engine.model_dir), None)
+    return {**card, "max_model_len": engine.max_model_len}
 
 
-def adapter_card(version: Version, base: str) -> dict[str, Any]:
+def adapter_card(version: Version, base: str) -> ModelCard:
     created = int(version.created_at.timestamp())
-    return model_card(version.name, created, root=version.id, parent=base, rank=version.rank)
+    return {**model_card(version.name, created, version.id, base), "rank": version.rank}
 
 
-def composition_card(name: str, composition: Composition, base: str) -> dict[str, Any]:
-    return model_card(name, 0, root=composition.canonical, parent=base)
+def composition_card(name: str, composition: Composition, base: str) -> ModelCard:
+    return model_card(name, 0, composition.canonical, base)
 
 
-def cards(engine: Engine, registry: Registry, caller: Caller) -> list[dict[str, Any]]:
+def cards(engine: Engine, registry: Registry, caller: Caller) -> list[ModelCard]:
     """The base first, then adapters (their newest version) and saved compositions, each by name."""
     saved = sorted(registry.compositions().items())
     return [
@@ -46,20 +54,28 @@ def cards(engine: Engine, registry: Registry, caller: Caller) -> list[dict[str, 
 
 
 def list_models(request: Request) -> JSONResponse:
-    """`GET /v1/models`"""
-    return JSONResponse({"object": "list", "data": _cards(request)})
+    """`GET /v1/models`: what `model` may be: the base, adapters and saved compositions."""
+    listed: ModelList = {"object": "list", "data": _cards(request)}
+    return JSONResponse(listed)
 
 
 def show_model(request: Request) -> JSONResponse:
-    """`GET /v1/models/{id}`, where id may hold slashes, as a hub id does."""
-    name = request.path_params["id"]
-    for card in _cards(request):
-        if card["id"] == name:
-            return JSONResponse(card)
+    """`GET /v1/models/{id}`: one of them. The id may hold slashes, as a hub id does."""
+    name, engine = request.path_params["id"], request.state.engine
+    registry, caller = request.state.registry, request.state.caller
+    if name == engine.base:
+        return JSONResponse(base_card(engine))
+    with suppress(NotFound):
+        caller.require(name, model_not_found)
+        return JSONResponse(adapter_card(registry.versions(name)[-1], engine.base))
+    with suppress(NotFound):
+        composition = registry.composition(name)
+        if caller.sees_all(composition):
+            return JSONResponse(composition_card(name, composition, engine.base))
     raise model_not_found(name)
 
 
-def _cards(request: Request) -> list[dict[str, Any]]:
+def _cards(request: Request) -> list[ModelCard]:
     return cards(request.state.engine, request.state.registry, request.state.caller)
 
 

@@ -4,9 +4,10 @@ Everything here runs in a worker thread, since it reads and hashes files. The co
 original: what changes after the check is not what was checked.
 """
 
+import errno
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -16,12 +17,19 @@ from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
 from adapters.admission import Limits, admit, refuse_pickle
 from adapters.base_shapes import BaseShapes
-from adapters.errors import AdapterRejected, Forbidden, InvalidRequest, NotFound
+from adapters.confined import confined_directory
+from adapters.database import storage_faults
+from adapters.errors import AdapterRejected, Forbidden, InvalidRequest, NotFound, StorageUnavailable
 from adapters.names import check_alias, check_name
 from adapters.registry import Registry
-from adapters.store import CONFIG_FILE, WEIGHTS_FILE, Version, content_of
+from adapters.regular_file import open_regular
+from adapters.safetensors_header import read_header
+from adapters.store import FILES, MISSING, Version, content_of
 from server.metrics import Metrics
 from server.tenants.caller import Caller
+
+SWAPPED = frozenset({errno.ELOOP, errno.ENOTDIR})
+"""What opening a directory says of one that has become a link, or a file."""
 
 
 @dataclass(frozen=True)
@@ -59,9 +67,9 @@ class Registration:
 
     def from_path(self, offer: Offer, path: str) -> tuple[Version, bool]:
         """A directory on this machine, inside an --adapter-root. (version, whether it is new)."""
-        directory = self._allowed(path)
-        with self._counted():
-            return self._take(offer, directory, "path")
+        root, directory = self._allowed(path)
+        with self._counted(), _inside(root, directory) as descriptor:
+            return self._take(offer, descriptor)
 
     def from_hub(self, offer: Offer, reference: str) -> tuple[Version, bool]:
         """`org/repo` or `org/repo@revision` on the Hugging Face Hub; only with --allow-hf."""
@@ -71,17 +79,19 @@ class Registration:
             )
         repo, _, revision = reference.partition("@")
         try:
-            directory = snapshot_download(
-                repo, revision=revision or None, allow_patterns=[CONFIG_FILE, WEIGHTS_FILE]
-            )
+            directory = snapshot_download(repo, revision=revision or None, allow_patterns=list(FILES))
         except (HfHubHTTPError, LocalEntryNotFoundError, ValueError) as error:
             raise NotFound("adapter_not_found", f"The Hub has no {reference!r:.200}.", "hf") from error
         with self._counted():
-            return self._take(offer, Path(directory), f"hf:{reference}", follow_links=True)
+            refuse_pickle(Path(directory))
+            # The Hub's cache is made of links.
+            files = [(Path(directory) / name).resolve() for name in FILES]
+            with self.registry.stage(files[0], files[1], self.limits.max_bytes) as staged:
+                return self._from_staged(offer, staged, f"hf:{reference}")
 
     def from_files(self, offer: Offer, config: BinaryIO, weights: BinaryIO) -> tuple[Version, bool]:
         """Two open files, such as an upload's."""
-        with self._counted(), self.registry.stage(config, weights, self.limits.max_bytes) as staged:
+        with self._counted(), self._stage(config, weights) as staged:
             return self._from_staged(offer, staged, "upload")
 
     @contextmanager
@@ -94,15 +104,23 @@ class Registration:
             self.metrics.registrations.labels("refused").inc()
             raise
 
-    def _take(
-        self, offer: Offer, directory: Path, source: str, follow_links: bool = False
-    ) -> tuple[Version, bool]:
+    def _take(self, offer: Offer, directory: int) -> tuple[Version, bool]:
         refuse_pickle(directory)
-        files = [directory / CONFIG_FILE, directory / WEIGHTS_FILE]
-        if follow_links:  # the Hub's cache is made of links
-            files = [file.resolve() for file in files]
-        with self.registry.stage(files[0], files[1], self.limits.max_bytes) as staged:
-            return self._from_staged(offer, staged, source)
+        with ExitStack() as end:
+            with storage_faults():
+                config, weights = (
+                    end.enter_context(open_regular(Path(name), missing, directory))
+                    for name, missing in MISSING.items()
+                )
+            staged = end.enter_context(self._stage(config, weights))
+            return self._from_staged(offer, staged, "path")
+
+    def _stage(self, config: BinaryIO, weights: BinaryIO) -> AbstractContextManager[Path]:
+        """Copies, unless the weights' own header tells already that gigabytes would be copied for nothing."""
+        with storage_faults():
+            read_header(weights, self.limits.max_bytes)
+            weights.seek(0)
+        return self.registry.stage(config, weights, self.limits.max_bytes)
 
     def _from_staged(self, offer: Offer, staged: Path, source: str) -> tuple[Version, bool]:
         if offer.digest is not None and content_of(staged).digest != offer.digest:
@@ -125,19 +143,32 @@ class Registration:
         }
         if offer.training is not None:
             lineage |= {"training": dict(offer.training)}
-        version, created = self.registry.register(offer.name, staged, admission, source, lineage)
-        if offer.alias is not None:
-            self.registry.set_alias(offer.name, offer.alias, str(version.number))
-        return version, created
+        return self.registry.register(offer.name, staged, admission, source, lineage, offer.alias)
 
-    def _allowed(self, path: str) -> Path:
-        """`path` as a directory inside a root, links followed; the same refusal whether or not it exists."""
-        if "\0" not in path:
+    def _allowed(self, path: str) -> tuple[Path, Path]:
+        """A root and the directory `path` in it, links followed; the same refusal if it does not exist."""
+        with suppress(OSError, RuntimeError, ValueError):  # a loop of links, a link that goes, a NUL
             directory = Path(path).resolve()
-            if any(directory.is_relative_to(root.resolve()) for root in self.adapter_roots):
-                if not directory.is_dir():
-                    raise NotFound("adapter_not_found", "There is no such adapter directory.", "path")
-                return directory
-        raise Forbidden(
-            "path_not_allowed", "The path is not inside an --adapter-root of this server.", "path"
-        )
+            for root in map(Path.resolve, self.adapter_roots):
+                if directory.is_relative_to(root):
+                    return root, directory
+        raise _not_allowed()
+
+
+@contextmanager
+def _inside(root: Path, directory: Path) -> Iterator[int]:
+    """Its descriptor. Raises NotFound("adapter_not_found"), Forbidden where it is a link by now."""
+    with ExitStack() as end:
+        try:
+            descriptor = end.enter_context(confined_directory(root, directory))
+        except FileNotFoundError as error:
+            raise NotFound("adapter_not_found", "There is no such adapter directory.", "path") from error
+        except OSError as error:
+            if error.errno in SWAPPED:
+                raise _not_allowed() from error
+            raise StorageUnavailable("storage_unavailable", "The directory cannot be read now.") from error
+        yield descriptor
+
+
+def _not_allowed() -> Forbidden:
+    return Forbidden("path_not_allowed", "The path is not inside an --adapter-root of this server.", "path")

@@ -1,6 +1,7 @@
 """Reads a JSON request body once, bounded."""
 
 import json
+from collections.abc import Set
 from typing import Any
 
 from starlette.exceptions import HTTPException
@@ -8,7 +9,8 @@ from starlette.requests import Request
 
 from adapters.errors import InvalidRequest
 
-MAX_JSON_BYTES = 32 * 1024 * 1024
+MAX_JSON_BYTES = 1024 * 1024
+"""Of what administers; a generating route has a limit of its own."""
 
 
 async def read_bytes(request: Request, limit: int = MAX_JSON_BYTES) -> bytes:
@@ -26,7 +28,7 @@ async def read_bytes(request: Request, limit: int = MAX_JSON_BYTES) -> bytes:
     return b"".join(chunks)
 
 
-async def read_object(request: Request) -> dict[str, Any]:
+async def read_object(request: Request, limit: int = MAX_JSON_BYTES) -> dict[str, Any]:
     """The body as a JSON object. Raises HTTPException 413, 415, InvalidRequest("invalid_json")."""
     content_type = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     if (
@@ -34,7 +36,7 @@ async def read_object(request: Request) -> dict[str, Any]:
         or request.headers.get("content-encoding", "identity") != "identity"
     ):
         raise HTTPException(415, "Send the body as application/json, without a content encoding.")
-    return parse_object(await read_bytes(request))
+    return parse_object(await read_bytes(request, limit))
 
 
 def parse_object(body: bytes) -> dict[str, Any]:
@@ -46,3 +48,25 @@ def parse_object(body: bytes) -> dict[str, Any]:
     if not isinstance(parsed, dict):
         raise InvalidRequest("invalid_json", "The request body must be a JSON object.")
     return parsed
+
+
+def check_fields(body: dict[str, Any], known: Set[str]) -> None:
+    """Raises InvalidRequest("unknown_field") for one that nobody reads. Its name may be any text at all."""
+    for field in sorted(body.keys() - known):
+        raise InvalidRequest(
+            "unknown_field", f"There is no field {field[:64]!a} here.", ascii(field[:64])[1:-1]
+        )
+
+
+def read_flag(request: Request, name: str) -> bool:
+    """The one query parameter a route takes: `?name` or `?name=true`, `?name=false`, or not there."""
+    given = request.query_params.multi_items()
+    for other, _ in given:
+        if other != name:
+            raise InvalidRequest(
+                "unknown_field", f"There is no parameter {other[:64]!a} here.", ascii(other[:64])[1:-1]
+            )
+    values = {value for _, value in given}
+    if not values <= {"", "true"} and values != {"false"}:
+        raise InvalidRequest("invalid_request", f"{name} must be true or false.", name)
+    return bool(values) and values != {"false"}

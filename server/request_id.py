@@ -1,11 +1,15 @@
 """Every reply says which request it answers: `x-request-id`, the client's own or a new one."""
 
 import re
+from contextvars import ContextVar
 from uuid import uuid4
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 HEADER = b"x-request-id"
+REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
+"""Of the request that is being answered, for log lines. uvicorn answers each in a task of its own, and so in
+a context of its own; it is not reset, since uvicorn logs what went wrong after the app has returned."""
 _SAFE = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 
 
@@ -21,6 +25,7 @@ class RequestIdMiddleware:
             return
         given = next((value for name, value in scope["headers"] if name == HEADER), b"")
         request_id = given if _SAFE.fullmatch(given) else uuid4().hex.encode()
+        REQUEST_ID.set(request_id.decode())
         others = [header for header in scope["headers"] if header[0] != HEADER]
 
         async def send_with_id(message: Message) -> None:

@@ -9,16 +9,17 @@ from starlette.routing import Route
 from adapters.composition_grammar import parse_reference
 from adapters.store import Version
 from server.merges import servable_of
+from server.openapi.objects import PinObject, PreparedPart, ResidencyObject
 from server.parts import Part
 
 
 async def show(request: Request) -> JSONResponse:
-    """`GET /v1/residency`"""
+    """`GET /v1/residency`: where adapters are now."""
     state = request.state
     workers = await state.engine.resident()
     residency, fused = state.residency, state.fusion.fused
     runtime_weights = state.engine.runtime_weights
-    return JSONResponse({
+    answer: ResidencyObject = {
         "object": "residency",
         "runtime_weights": runtime_weights,
         "host": {
@@ -31,10 +32,11 @@ async def show(request: Request) -> JSONResponse:
         "active": {"slots": residency.slots, "compositions": residency.active()},
         "fused": fused and fused.name,
         "queued": residency.queued,
-    })
+    }
+    return JSONResponse(answer)
 
 
-def _part(part: Part, pinned: bool, workers: list[dict[str, Any]], runtime_weights: bool) -> dict[str, Any]:
+def _part(part: Part, pinned: bool, workers: list[dict[str, Any]], runtime_weights: bool) -> PreparedPart:
     """One build. `workers` counts those that say they have it, `bytes` is what it takes in all of them."""
     key = part.order.key if runtime_weights else str(part.lora_int_id)
     sizes = [worker["bytes"][key] for worker in workers if key in worker["bytes"]]
@@ -53,7 +55,8 @@ async def pin(request: Request) -> JSONResponse:
     """`PUT /v1/adapters/{name}[@ref]/pin`: in host memory at once, and until it is unpinned or removed."""
     version = _version(request)
     await request.state.residency.pin(servable_of(version))
-    return JSONResponse({"object": "adapter.pin", "id": version.id, "pinned": True})
+    pinned: PinObject = {"object": "adapter.pin", "id": version.id, "pinned": True}
+    return JSONResponse(pinned)
 
 
 async def unpin(request: Request) -> Response:

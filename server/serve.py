@@ -6,6 +6,7 @@ What can be refused without the engine (a data directory in use, a bad option) i
 import asyncio
 import logging
 import signal
+import sys
 from argparse import Namespace
 from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
@@ -32,11 +33,15 @@ from server.config import EMBEDDED_OPTIONS, ServerConfig
 from server.engine.launch import Engine, launch, parse_vllm_args, set_environment
 from server.front import Front
 from server.fusion import Fusion
+from server.http_protocol import HttpProtocol
+from server.logs import configure
 from server.merges import Merges
 from server.metrics import Metrics
 from server.pulse import Pulse
 from server.registration import Registration
 from server.removal import Removal
+from server.request_id import RequestIdMiddleware
+from server.request_log import RequestLogMiddleware
 from server.residency import Residency
 from server.resolver import Resolver
 from server.supervisor import Supervisor
@@ -47,13 +52,17 @@ from server.traffic import Traffic
 logger = logging.getLogger(__name__)
 
 DRAIN_SECONDS = 30
+# The event loop waits for so long whenever a thread works (checks an adapter, lists). Python's own is 5 ms.
+SWITCH_SECONDS = 0.0005
 AUDIT_FILE = "audit.jsonl"
 
 
 def run(config: ServerConfig, vllm_args: Sequence[str]) -> None:
     """Serve until SIGTERM or SIGINT. Raises LoraComposeError where the data directory cannot be had."""
     signal.signal(signal.SIGTERM, _end_start_up)
-    _log_to_stderr()
+    config.data_dir.mkdir(parents=True, exist_ok=True)
+    configure(config.log_format, config.data_dir)
+    sys.setswitchinterval(SWITCH_SECONDS)
     set_environment(config.model)
     args = vllm_namespace(config, vllm_args)
     with (
@@ -76,15 +85,6 @@ def _door(config: ServerConfig, keys: KeyStore) -> Door:
     if keyring.is_open:
         logger.warning("there are no API keys: everybody on this machine may do everything")
     return Door(keyring, Audit(config.data_dir / AUDIT_FILE), config.admin_port)
-
-
-def _log_to_stderr() -> None:
-    """One line per event of ours; vLLM's loggers have their own handlers."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    for name in ("adapters", "server"):
-        logging.getLogger(name).addHandler(handler)
-        logging.getLogger(name).setLevel(logging.INFO)
 
 
 def _end_start_up(*_: object) -> NoReturn:
@@ -117,11 +117,12 @@ async def _serve(config: ServerConfig, args: Namespace, registry: Registry, door
     server = Server(
         front,
         uvicorn.Config(
-            front,
+            RequestIdMiddleware(front if args.disable_uvicorn_access_log else RequestLogMiddleware(front)),
             host=config.host,
             port=config.port,
+            http=HttpProtocol,
             access_log=False,
-            log_level="warning",
+            log_config=None,
             timeout_graceful_shutdown=DRAIN_SECONDS,
             **_tls(args),
         ),
@@ -163,7 +164,7 @@ async def assemble(
 
     def changed() -> None:
         resolver.registry_changed()
-        metrics.registered.set(len(registry.names()))
+        metrics.registered.set(registry.count())
 
     residency = Residency(engine, engine.max_cpu_loras, engine.slots, metrics, sweep)
     changed()

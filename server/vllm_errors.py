@@ -10,7 +10,7 @@ from typing import Any
 
 from starlette.types import Message, Send
 
-from server.errors import CODES, error_body, error_headers
+from server.errors import CODES, OUR_BUG, error_body, error_headers
 
 SSE_ERROR = b'data: {"error"'
 
@@ -51,7 +51,10 @@ async def _send_refusal(send: Send, start: Message, body: bytes) -> None:
 
 
 def contract_body(status: int, body: bytes) -> dict[str, Any]:
-    """vLLM's error body in our shape; a body that is none keeps its text out of the reply."""
+    """vLLM's error body in our shape; a body that is none keeps its text out of the reply, and so does a
+    bug of vLLM's, which says what Python said."""
+    if status == 500:
+        return error_body(500, OUR_BUG)
     try:
         error = json.loads(body)["error"]
         message, param = str(error["message"]), error.get("param")

@@ -5,6 +5,7 @@ defaults differ, and only where a LoRA server or a CPU wants another one.
 """
 
 import asyncio
+import gc
 import logging
 import os
 import time
@@ -39,6 +40,9 @@ logger = logging.getLogger(__name__)
 
 IN_PROCESS = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
 PREPARE_POLL_SECONDS = 0.002
+BYTES_A_TOKEN = 64
+"""No request that fits its context has more, JSON's escapes and a field's name included."""
+LEAST_BODY, PICTURES_BODY = 2 << 20, 32 << 20
 WORKER_EXTENSION = "server.engine.worker.CompositionWorkerExtension"
 
 
@@ -76,6 +80,13 @@ class Engine:
         """How many sets of adapters can be in use at a time. Where slots hold factors, one is the base's own
         residual's while something is fused."""
         return self.max_loras if self.runtime_weights else max(1, self.max_loras - 1)
+
+    @property
+    def longest_body(self) -> int:
+        """Bytes of JSON that a request may have: parsing more would only keep others waiting."""
+        if self.client.model_config.is_multimodal_model:
+            return PICTURES_BODY
+        return max(LEAST_BODY, self.max_model_len * BYTES_A_TOKEN)
 
     @property
     def checkpoint_bytes(self) -> int:
@@ -239,6 +250,9 @@ async def launch(
         app = build_app(args, tasks, client.model_config)
         await init_app_state(client, app.state, args, tasks)
         config = client.vllm_config
+        # vLLM's app freezes the heap as it starts. The last engine's client is frozen and full of cycles: it
+        # would stay for ever, with its ZeroMQ threads, pipes and memory.
+        gc.unfreeze()
         async with app.router.lifespan_context(app):
             yield Engine(
                 client=client,

@@ -30,6 +30,7 @@ RULES = (
     _rule("GET HEAD", rf"/v1/adapters|{NAMED}", "inference", "admin"),
     _rule("GET HEAD", r"/v1/compositions(/[^/]+)?", "inference", "admin"),
     _rule("GET HEAD", r"/metrics", "monitor"),
+    _rule("GET HEAD", r"/openapi\.json", "inference", "admin", "monitor"),
     _rule("POST", r"/v1/adapters|/v1/compositions", "admin"),
     _rule("DELETE", rf"{NAMED}|/v1/compositions/[^/]+", "admin"),
     _rule("PUT DELETE", rf"{NAMED}/aliases/[^/]+", "admin"),

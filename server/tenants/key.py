@@ -22,13 +22,13 @@ class Quotas:
     """None: no bound."""
 
     requests_per_minute: int | None = None
-    """Requests of any kind; as many may come at once."""
+    """Requests of any kind; a sixth of them may come at once."""
     tokens_per_minute: int | None = None
     """Prompt and answer. Charged as they are computed, so one answer may run into debt."""
     in_flight: int | None = None
-    """Requests being answered at a time."""
+    """Answers being made at a time: a request for several counts as several."""
     builds_per_hour: int | None = None
-    """Merges built, and adapters prepared for the engine that were not ready."""
+    """Merges built, adapters checked for registering, and prepared for the engine where they were not."""
     adapters: int | None = None
     """Versions registered under the names this key may see."""
     adapter_bytes: int | None = None

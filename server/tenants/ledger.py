@@ -10,6 +10,9 @@ from server.tenants.key import Key, Quotas
 
 MINUTE, HOUR = 60.0, 3600.0
 IN_FLIGHT_RETRY = 1.0
+AT_ONCE = 1 / 6
+"""The share of a quota that may come at once; the rest comes evenly. A whole minute's would be a storm."""
+LEAST_AT_ONCE = 10.0
 
 
 @dataclass
@@ -25,7 +28,8 @@ class Account:
         for name, seconds in rates:
             bound = getattr(self.quotas, name)
             if bound:
-                self.buckets[name] = Bucket(float(bound), seconds)
+                at_once = max(bound * AT_ONCE, min(float(bound), LEAST_AT_ONCE))
+                self.buckets[name] = Bucket(at_once, seconds * at_once / bound)
 
     def demand(self, name: str, cost: float) -> None:
         """Raises QuotaExceeded, saying when it could be had, unless there is `cost` of it."""
@@ -54,6 +58,20 @@ class Account:
             yield
         finally:
             self.in_flight -= 1
+
+    @contextmanager
+    def sequences(self, count: int) -> Iterator[None]:
+        """A request that is being answered asks for so many answers: it counts as many.
+
+        Raises QuotaExceeded, for good where they are more than may ever be at a time."""
+        most, more = self.quotas.in_flight, count - 1
+        if most is not None and self.in_flight + more > most:
+            raise exceeded("in_flight", most, IN_FLIGHT_RETRY if count <= most else None)
+        self.in_flight += more
+        try:
+            yield
+        finally:
+            self.in_flight -= more
 
 
 @dataclass

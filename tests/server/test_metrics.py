@@ -1,9 +1,15 @@
 from pathlib import Path
 
+import torch
 from prometheus_client.metrics import MetricWrapperBase
 from vllm.v1.metrics import buckets
 
+from adapters.admission import Limits
+from adapters.base_shapes import BaseShapes
+from adapters.registry import Registry
 from server import metrics
+from server.registration import Offer, Registration
+from tests.adapters.written_adapters import SHAPES, write_peft
 
 REFERENCE = Path(__file__).resolve().parent.parent.parent / "docs" / "operations" / "metrics.md"
 
@@ -34,3 +40,29 @@ def rows() -> list[str]:
 
 def test_the_reference_is_what_the_metrics_say_of_themselves() -> None:
     assert [line for line in REFERENCE.read_text().splitlines() if line.startswith("| `")] == rows()
+
+
+def series(made: metrics.Metrics) -> set[tuple[str, ...]]:
+    return {
+        (sample.name, *sorted(f"{key}={value}" for key, value in sample.labels.items()))
+        for family in made.registry.collect()
+        for sample in family.samples
+    }
+
+
+def test_registering_adapters_adds_no_series(tmp_path: Path) -> None:
+    made, base = metrics.Metrics(), BaseShapes(dict(SHAPES), "f00d", "made-up")
+    limits = Limits(max_lora_rank=8, dtype=torch.float32)
+    with Registry(tmp_path / "data") as registry:
+
+        def changed() -> None:
+            made.registered.set(registry.count())
+
+        registration = Registration(registry, base, limits, (tmp_path,), False, made, changed)
+        counts = []
+        for number in range(20):
+            directory = write_peft(tmp_path / f"a{number}", seed=number).directory
+            registration.from_path(Offer(f"adapter{number}"), str(directory))
+            counts.append(series(made))
+    assert counts[0] == counts[-1]
+    assert made.registry.get_sample_value("lora_compose_registered_adapters") == 20

@@ -208,6 +208,36 @@ def test_what_is_not_listed_does_not_exist(
     assert_refused(http.request(method, path), status, code)
 
 
+def test_a_method_that_is_not_taken_is_told_those_that_are(http: httpx.Client) -> None:
+    reply = http.put("/v1/adapters")
+    assert_refused(reply, 405, "method_not_allowed")
+    assert reply.headers["allow"] == "GET, HEAD, POST"
+
+
+@pytest.mark.usefixtures("unchanged")
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("PUT", "/v1/adapters/roll/aliases/prod", {"version": 1, "verison": 1}),
+        ("POST", "/v1/load_lora_adapter", {"lora_name": "x", "lora_path": str(GOOD), "is_3d": True}),
+        ("POST", "/v1/unload_lora_adapter", {"lora_name": "roll", "lora_int_id": 1}),
+        ("POST", "/v1/compositions?dryrun=true", {"name": "typo", "model": "roll+upper"}),
+        ("DELETE", "/v1/adapters/roll?cascde=true", None),
+    ],
+)
+def test_what_nobody_reads_is_refused(http: httpx.Client, method: str, path: str, body: Any) -> None:
+    assert_refused(http.request(method, path, json=body), 400, "unknown_field")
+
+
+@pytest.mark.usefixtures("unchanged")
+def test_a_flag_is_true_false_or_only_named(http: httpx.Client) -> None:
+    body = {"name": "flagged", "model": "roll+upper"}
+    for given in ("dry_run", "dry_run=true"):
+        assert http.post(f"/v1/compositions?{given}", json=body).json()["error"] == 0
+    for given in ("dry_run=yes", "dry_run=true&dry_run=false"):
+        assert_refused(http.post(f"/v1/compositions?{given}", json=body), 400, "invalid_request")
+
+
 def test_another_content_type_or_encoding_is_refused(http: httpx.Client) -> None:
     for headers in ({"content-type": "text/plain"}, {"content-encoding": "gzip"}):
         assert_refused(

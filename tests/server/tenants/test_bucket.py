@@ -4,6 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.tenants.bucket import Bucket
+from server.tenants.key import Quotas
+from server.tenants.ledger import Account
 
 
 class Clock:
@@ -39,3 +41,14 @@ def test_after_the_wait_that_was_told_it_can_be_had_and_not_long_before(amount: 
 
 def test_what_can_never_fit_is_told_so() -> None:
     assert Bucket(3, 60).wait(4) == float("inf")
+
+
+@given(st.integers(1, 5000))
+def test_a_sixth_of_a_minute_s_requests_may_come_at_once_and_never_more_than_a_minute_s(bound: int) -> None:
+    account, answered = Account(Quotas(requests_per_minute=bound)), 0
+    bucket = account.buckets["requests_per_minute"]
+    assert abs(bucket.amount * 60 / bucket.seconds - bound) < 1e-6
+    while not bucket.wait(1):
+        bucket.take(1)
+        answered += 1
+    assert min(bound, 10) <= answered <= max(10, bound / 6 + 1)

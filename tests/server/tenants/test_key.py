@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapters.errors import InvalidRequest
-from server.app import _routes
+from server.app import routes
 from server.tenants.access import PROBES, may, roles_of
 from server.tenants.key import Key, Quotas
 
@@ -50,7 +50,7 @@ def test_what_no_rule_names_is_the_operator_s_alone() -> None:
 def test_inference_and_monitoring_change_nothing() -> None:
     allowed = {
         (method, route.path)  # type: ignore[attr-defined]
-        for route in _routes()
+        for route in routes()
         for method in route.methods  # type: ignore[attr-defined]
         for role in ("inference", "monitor")
         if role in roles_of(method, route.path.replace("{id:path}", "x"))  # type: ignore[attr-defined]

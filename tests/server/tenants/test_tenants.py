@@ -21,6 +21,8 @@ KEYS = {
     "slow": ["--requests-per-minute", "3"],
     "short": ["--tokens-per-minute", "5"],
     "builder": ["--builds-per-hour", "1"],
+    "checker": ["--role", "admin", "--adapters", "checked", "--builds-per-hour", "1"],
+    "narrow": ["--in-flight", "2", "--tokens-per-minute", "30000"],
     "watcher": ["--role", "monitor"],
 }
 
@@ -147,6 +149,31 @@ def test_more_than_the_quota_is_429_and_says_when_to_come_back(tenants: Tenants)
         models = [f"svd(acme-roll:0.{n}+other-upper,rank=4)" for n in (1, 2, 3)]
         codes = [builder.post("/v1/completions", json=ASKED | {"model": m}).status_code for m in models]
         assert codes[-1] == 429
+
+
+def test_a_request_for_many_answers_is_as_many_requests(tenants: Tenants) -> None:
+    with tenants.by("narrow") as narrow:
+        for many in ({"n": 3, "temperature": 1}, {"prompt": ["a", "b", "c"]}):
+            told = narrow.post("/v1/completions", json=ASKED | many)
+            assert (told.status_code, told.json()["error"]["param"]) == (429, "in_flight")
+            assert told.headers["x-should-retry"] == "false"
+        assert narrow.post("/v1/completions", json=ASKED | {"prompt": ["a", "b"]}).status_code == 200
+
+
+def test_a_body_nobody_can_read_is_refused_and_paid_for(tenants: Tenants) -> None:
+    with tenants.by("narrow") as narrow:
+        huge = ASKED | {"prompt": "a" * (2 << 20)}
+        assert narrow.post("/v1/completions", json=huge).status_code == 413
+        refused = narrow.post("/v1/completions", json=ASKED)
+        assert refused.json()["error"]["param"] == "tokens_per_minute"
+
+
+def test_to_have_an_adapter_checked_is_a_build(tenants: Tenants) -> None:
+    body = {"name": "checked", "path": str(ADAPTERS_DIR / "roll")}
+    with tenants.by("checker") as checker:
+        told = [checker.post("/v1/adapters", json=body).status_code for _ in range(2)]
+        assert told == [201, 429]
+        assert checker.delete("/v1/adapters/checked").status_code == 204
 
 
 def test_the_answer_is_the_same_and_the_prefix_cache_another(tenants: Tenants) -> None:

@@ -1,0 +1,26 @@
+"""Every fault that may share a server with others, tried on the shared one; the rest has one of its own."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.faults.campaign.fault import Fault, Needs
+from tests.faults.campaign.target import Target, warm_up
+from tests.faults.campaign.trial import FAULTS, tried
+from tests.running_server import RunningServer
+
+SHARED = [fault for fault in FAULTS if fault.needs is Needs.ANY]
+
+
+@pytest.fixture(scope="session")
+def target(server: RunningServer, adapter_root: Path) -> Target:
+    made = Target(server, server.log.parent / "data", adapter_root)
+    warm_up(made)
+    return made
+
+
+@pytest.mark.parametrize("fault", SHARED, ids=lambda fault: fault.title)
+def test_everything_is_as_it_was_after(target: Target, fault: Fault) -> None:
+    outcome = tried(target, fault, each=False)
+    assert not outcome.wrong, "\n".join(outcome.wrong)
+    assert outcome.variants == len(fault.variants)
