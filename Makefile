@@ -9,7 +9,7 @@ LOCK := requirements/$(DEVICE).lock
 # The lock is complete, so nothing is resolved; torch+cpu comes from wherever pip is told to look.
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help setup demo serve test test-workers lint types format testbed bench bench-hot-load bench-residency bench-fusion bench-auto-fuse bench-kernels bench-referee quality bench-memory bench-training clean
+.PHONY: help setup demo serve test test-workers lint types format testbed bench bench-hot-load bench-residency bench-fusion bench-auto-fuse bench-kernels bench-referee quality bench-memory bench-training faults soak hostile fuzz clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -81,6 +81,22 @@ bench-memory: setup ## the memory planner against measured peaks, about half an 
 
 bench-training: setup ## is training as fast as plain TRL? five minutes
 	$(BIN)/python -m training.testbed.speed
+
+faults: setup ## every fault we know, 200 kills, 10,000 spoiled adapters, 10,000 registered ones (20 minutes)
+	$(BIN)/python -m tests.faults.campaign.run
+	$(BIN)/python -m tests.faults.kill_points --count 200
+	$(BIN)/python -m tests.faults.bad_adapters --count 10000
+	$(BIN)/python -m tests.faults.ten_thousand --count 10000
+
+soak: setup ## thirty minutes of mixed traffic and random faults: nothing lost, nothing wrong, nothing grows
+	$(BIN)/python -m tests.faults.soak --minutes 30 --output soak.json --plot soak.png
+
+hostile: setup ## what one tenant can do to another, with quotas on and off
+	$(BIN)/python -m tests.faults.hostile_tenant --minutes 10
+
+fuzz: setup ## schemathesis over our OpenAPI document, from an environment of its own
+	test -x .venv-fuzz/bin/st || ($(PYTHON) -m venv .venv-fuzz && .venv-fuzz/bin/pip install -q schemathesis==4.32.5)
+	$(BIN)/python -m tests.faults.openapi_fuzz --st .venv-fuzz/bin/st --seconds 600
 
 clean: ## remove .venv and caches
 	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

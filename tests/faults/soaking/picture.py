@@ -1,0 +1,50 @@
+"""The soak as a picture: what must not grow, over time, with the faults."""
+
+from pathlib import Path
+from typing import Any
+
+PANELS = (
+    ("resident memory, MiB", ("server_mib", "engine_mib")),
+    ("file descriptors", ("server_fds", "engine_fds")),
+    ("metric series", ("series",)),
+    ("threads, registry rows, temporary files", ("server_threads", "engine_threads", "rows", "tmp_files")),
+)
+NAMES = {
+    "server_mib": "server",
+    "engine_mib": "engine",
+    "server_fds": "server",
+    "engine_fds": "engine",
+    "series": "series in /metrics",
+    "server_threads": "server's threads",
+    "engine_threads": "engine's threads",
+    "rows": "versions registered",
+    "tmp_files": "temporary files",
+}
+COLOURS = {"engine killed": "#c1121f", "engine stopped": "#e08a00"}
+OTHER = "#8d99ae"
+
+
+def plot(document: dict[str, Any], path: Path) -> None:
+    """Four panels over minutes."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(len(PANELS), 1, figsize=(10, 11), sharex=True, constrained_layout=True)
+    for axis, (title, names) in zip(axes, PANELS, strict=True):
+        for name in names:
+            points = [(s["at"] / 60, s[name]) for s in document["samples"] if name in s]
+            axis.plot(*zip(*points, strict=True), label=NAMES[name], linewidth=1.4)
+        for fault in document["faults"]:
+            axis.axvline(fault["at"] / 60, color=COLOURS.get(fault["name"], OTHER), alpha=0.5, linewidth=0.8)
+        axis.set_title(title, loc="left", fontsize=10)
+        axis.set_ylim(bottom=0)
+        axis.legend(loc="center right", fontsize=8, frameon=False)
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[-1].set_xlabel("minutes; lines: engine killed (red), stopped (orange), other faults (grey)")
+    right = document["answers"]["counts"].get("right", 0)
+    title = f"{document['minutes']:g} minutes, {right} answers right, {document['answers']['bad_count']} not"
+    figure.suptitle(f"{title}, {len(document['faults'])} faults")
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
