@@ -17,6 +17,7 @@ from tempfile import TemporaryDirectory
 from typing import Literal, Protocol
 
 from adapters.errors import Conflict, StorageUnavailable, Unservable
+from server.engine.launch import EngineDied
 from server.engine.spec import Component, combined
 from server.metrics import Metrics
 from server.residency import Residency
@@ -169,6 +170,8 @@ class Fusion:
             self._progress = Path(directory) / "progress"
             try:
                 return await self._engine.load_base(servable.components if servable else (), self._progress)
+            except EngineDied:
+                raise  # the next one begins with the plain base
             except BaseException:
                 await self._recover(self._progress)
                 raise

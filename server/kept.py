@@ -7,6 +7,7 @@ from starlette.concurrency import run_in_threadpool
 
 from adapters.composition_grammar import parse_reference
 from server.app import Parts
+from server.engine.launch import EngineDied
 from server.merges import servable_of
 from server.servable import Servable
 
@@ -26,17 +27,24 @@ class Kept:
         return cls(tuple(sorted(parts["residency"].pinned_ids())), parts["fusion"].fused)
 
     async def put_back(self, parts: Parts) -> None:
-        """What cannot be had any more is said in the log, and keeps nothing else from being put back."""
+        """What cannot be had any more is said in the log, and keeps nothing else from being put back.
+
+        Raises EngineDied: the next one is to have it all.
+        """
         for reference in self.pins:
             try:
                 version = await run_in_threadpool(
                     parts["registry"].resolve, *parse_reference(reference, "name")
                 )
                 await parts["residency"].pin(servable_of(version))
+            except EngineDied:
+                raise
             except Exception:  # whatever it is, the engine must come up
                 logger.exception("%s could not be pinned again", reference)
         if self.fused is not None:
             try:
                 await parts["fusion"].fuse(self.fused)
+            except EngineDied:
+                raise
             except Exception:
                 logger.exception("%s could not be fused again", self.fused.name)

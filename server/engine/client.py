@@ -10,6 +10,9 @@ import psutil
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.usage.usage_lib import UsageContext
 from vllm.v1.engine.async_llm import AsyncLLM
+from vllm.v1.engine.exceptions import EngineDeadError
+
+LOOK_SECONDS = 0.1
 
 
 @asynccontextmanager
@@ -37,6 +40,32 @@ async def client_beside_others(args: Namespace) -> AsyncIterator[AsyncLLM]:
             await asyncio.wait([making])
         if not making.exception():
             making.result().shutdown(timeout=config.shutdown_timeout)
+
+
+@asynccontextmanager
+async def calls_end_with_engine(client: Any) -> AsyncIterator[None]:
+    """Calls in flight raise EngineDeadError when the engine dies; vLLM would let them wait for ever."""
+    watching = asyncio.create_task(_watch(client))
+    try:
+        yield
+    finally:
+        watching.cancel()
+        _end_calls(client.engine_core.utility_results)
+
+
+async def _watch(client: Any) -> None:
+    while True:
+        if client.errored:
+            _end_calls(client.engine_core.utility_results)
+        await asyncio.sleep(LOOK_SECONDS)
+
+
+def _end_calls(waiting: dict[int, asyncio.Future[Any]]) -> None:
+    while waiting:
+        _, future = waiting.popitem()
+        if not future.done():
+            future.set_exception(EngineDeadError())
+            future.exception()  # asyncio complains of those that nobody looks at
 
 
 def engine_processes(client: Any) -> list[psutil.Process]:

@@ -30,7 +30,12 @@ from vllm.utils.argparse_utils import FlexibleArgumentParser
 from vllm.v1.engine.exceptions import EngineDeadError
 from vllm.v1.metrics.prometheus import get_prometheus_registry
 
-from server.engine.client import client_beside_others, cpu_seconds, engine_processes
+from server.engine.client import (
+    calls_end_with_engine,
+    client_beside_others,
+    cpu_seconds,
+    engine_processes,
+)
 from server.engine.folding import why_not_foldable
 from server.engine.lora_info import bound_lora_info
 from server.engine.spec import Component, encode_spec
@@ -242,7 +247,10 @@ async def launch(
     `beside_others`: this event loop has others to answer meanwhile, and must not stand still.
     Raises PluginMissing where it would answer wrongly.
     """
-    async with client_beside_others(args) if beside_others else build_async_engine_client(args) as client:
+    async with (
+        client_beside_others(args) if beside_others else build_async_engine_client(args) as client,
+        calls_end_with_engine(client),
+    ):
         runtime_weights = await _check_plugin(client)
         bound_lora_info(client, lora_requests_info)
         count_tokens(client)

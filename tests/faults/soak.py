@@ -67,6 +67,7 @@ class Soak:
         return {
             "answers": judged(done, breaking.faults, known),
             "changes": dict(sorted(changing.told.items())) | {"unsure": changing.unsure},
+            "internal_errors": changing.internal,
             "faults": [
                 {
                     "name": f.name,
@@ -135,6 +136,7 @@ def verdict(found: dict[str, Any]) -> dict[str, bool]:
         "nothing lost": found["registry"] == found["expected_registry"] == found["after_restart"],
         "nothing answered wrongly": not any("wrong" in one["verdict"] for one in found["answers"]["bad"]),
         "no failure without a reason": found["answers"]["bad_count"] == 0,
+        "no internal error": not found["internal_errors"],
         "flat": all(one is None or one["is_flat"] for one in found["growth"].values()),
         "ended cleanly": found["exit_code"] == 0,
     }
@@ -174,7 +176,7 @@ def _tell(found: dict[str, Any]) -> None:
     typer.echo(f"changes {found['changes']}\nfaults {dict(faults)}")
     for name, one in found["growth"].items():
         typer.echo(f"growth an hour of {name}: {one}")
-    for one in found["answers"]["bad"][:TOLD_BAD]:
+    for one in [*found["answers"]["bad"], *found["internal_errors"]][:TOLD_BAD]:
         typer.echo(str(one))
     for name, holds in found["verdict"].items():
         typer.echo(f"{name}: {'yes' if holds else 'NO'}")

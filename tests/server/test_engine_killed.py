@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import psutil
@@ -79,6 +80,22 @@ def test_a_killed_engine_is_replaced_with_all_that_was_asked_of_it(lone: Running
         until(lambda: is_ready(lone))
         assert seen(lone) == before
     assert "lora_compose_engine_restarts_total 2.0" in httpx.get(f"{lone.url}/metrics").text
+
+
+def test_a_fuse_that_the_engines_death_interrupts_is_refused_and_what_was_fused_stays(
+    lone: RunningServer,
+) -> None:
+    before, engine = seen(lone), engine_of(lone)
+    os.kill(engine.pid, signal.SIGSTOP)  # so that the call is under way when it dies
+    with ThreadPoolExecutor(1) as pool:
+        body = {"model": "dbl"}
+        asked = pool.submit(httpx.put, f"{lone.url}/v1/fusion", json=body, timeout=PATIENCE)
+        until(lambda: httpx.get(f"{lone.url}/v1/fusion").json().get("state") == "fusing")
+        engine.kill()
+        told = asked.result()
+    assert (told.status_code, told.json()["error"]["code"]) == (503, "engine_unavailable")
+    until(lambda: not engine.is_running() and is_ready(lone))
+    assert seen(lone) == before
 
 
 def test_a_stopped_engine_gets_no_traffic_until_it_goes_on(lone: RunningServer) -> None:

@@ -31,6 +31,8 @@ class Changing:
     draw: random.Random
     told: dict[str, int] = field(default_factory=dict)
     unsure: int = 0
+    internal: list[str] = field(default_factory=list)
+    """Each 500, and what it was told to: the engine's death is a 503."""
     made: int = 0
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held for a change: whoever holds it sees a registry at rest."""
@@ -51,6 +53,8 @@ class Changing:
             reply = None
         outcome = "no answer" if reply is None else str(reply.status_code)
         self.told[f"{what} {outcome}"] = self.told.get(f"{what} {outcome}", 0) + 1
+        if reply is not None and reply.status_code == 500:
+            self.internal.append(f"{what} {path} {body} at {reply.headers['date']}: {reply.text}")
         return None if reply is None or reply.status_code >= 500 else reply
 
     def _names(self) -> list[str]:
