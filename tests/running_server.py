@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import psutil
 
 START_SECONDS = 180
 STOP_SECONDS = 60
@@ -49,6 +50,11 @@ class RunningServer:
             except httpx.TransportError:
                 time.sleep(0.25)
         raise RuntimeError(f"the server did not get ready:\n{self.log.read_text()[-4000:]}")
+
+    def engine(self) -> psutil.Process:
+        """The child that holds the model. Raises ValueError, or psutil.NoSuchProcess, where there is none."""
+        children = psutil.Process(self.process.pid).children()
+        return max(children, key=lambda child: child.memory_info().rss)
 
     def stop(self) -> int:
         """SIGTERM, and the exit code."""

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
-import psutil
 import pytest
 
 from tests.running_server import RunningServer
@@ -43,11 +42,6 @@ def until(holds: Callable[[], bool]) -> None:
         time.sleep(0.1)
 
 
-def engine_of(server: RunningServer) -> psutil.Process:
-    """The child that holds the model."""
-    return max(psutil.Process(server.process.pid).children(), key=lambda child: child.memory_info().rss)
-
-
 def is_ready(server: RunningServer) -> bool:
     return httpx.get(f"{server.url}/readyz", timeout=5).status_code == 200
 
@@ -70,7 +64,7 @@ def test_a_killed_engine_is_replaced_with_all_that_was_asked_of_it(lone: Running
         with httpx.stream("POST", f"{lone.url}/v1/completions", json=body, timeout=60) as stream:
             lines = stream.iter_lines()
             next(lines)
-            engine_of(lone).kill()
+            lone.engine().kill()
             rest = [line for line in lines if line]
         assert '"code": "engine_unavailable"' in rest[-1] or '"code": "engine_unavailable"' in rest[-2]
         until(lambda: not is_ready(lone))
@@ -85,7 +79,7 @@ def test_a_killed_engine_is_replaced_with_all_that_was_asked_of_it(lone: Running
 def test_a_fuse_that_the_engines_death_interrupts_is_refused_and_what_was_fused_stays(
     lone: RunningServer,
 ) -> None:
-    before, engine = seen(lone), engine_of(lone)
+    before, engine = seen(lone), lone.engine()
     os.kill(engine.pid, signal.SIGSTOP)  # so that the call is under way when it dies
     with ThreadPoolExecutor(1) as pool:
         body = {"model": "dbl"}
@@ -99,17 +93,17 @@ def test_a_fuse_that_the_engines_death_interrupts_is_refused_and_what_was_fused_
 
 
 def test_a_stopped_engine_gets_no_traffic_until_it_goes_on(lone: RunningServer) -> None:
-    before, engine = seen(lone), engine_of(lone)
+    before, engine = seen(lone), lone.engine()
     os.kill(engine.pid, signal.SIGSTOP)
     until(lambda: not is_ready(lone))
     os.kill(engine.pid, signal.SIGCONT)
     until(lambda: is_ready(lone))
-    assert engine_of(lone).pid == engine.pid
+    assert lone.engine().pid == engine.pid
     assert seen(lone) == before
 
 
 def test_one_that_does_not_go_on_is_ended_and_replaced(lone: RunningServer) -> None:
-    before, engine = seen(lone), engine_of(lone)
+    before, engine = seen(lone), lone.engine()
     os.kill(engine.pid, signal.SIGSTOP)
     until(lambda: not is_ready(lone))
     until(lambda: is_ready(lone))

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from itertools import count
 
 import httpx
-import psutil
 
 from tests.faults.campaign.broken_adapter import each, made
 from tests.faults.campaign.fault import Act, Fault, Needs, told
@@ -81,12 +80,6 @@ def _no_descriptors(target: Target) -> list[str]:
     return [said, told(target.generate({"model": "roll"}), "200")]
 
 
-def engine_of(target: Target) -> psutil.Process:
-    """The child that holds the model."""
-    children = psutil.Process(target.server.process.pid).children()
-    return max(children, key=lambda child: child.memory_info().rss)
-
-
 def until(holds: Callable[[], bool]) -> float:
     """The seconds it took."""
     began = time.monotonic()
@@ -102,7 +95,7 @@ def _is_ready(target: Target) -> bool:
 
 def kill_engine(target: Target) -> None:
     """And wait for the next. What is kept of a dead one until the next dies is kept from now on."""
-    engine_of(target).kill()
+    target.server.engine().kill()
     until(lambda: not _is_ready(target))
     until(lambda: _is_ready(target))
 
@@ -112,7 +105,7 @@ def _killed(target: Target) -> list[str]:
     with target.http.stream("POST", "/v1/completions", json=body) as stream:
         lines = stream.iter_lines()
         next(lines)
-        engine_of(target).kill()
+        target.server.engine().kill()
         rest = "".join(lines)
     assert '"code": "engine_unavailable"' in rest, "the stream ended without a word"
     noticed = until(lambda: not _is_ready(target))
@@ -124,7 +117,7 @@ def _killed(target: Target) -> list[str]:
 
 def _stopped(target: Target) -> list[str]:
     """For three seconds, and going on: nobody is told anything wrong."""
-    engine = engine_of(target)
+    engine = target.server.engine()
     engine.send_signal(signal.SIGSTOP)
     try:
         noticed = until(lambda: not _is_ready(target))

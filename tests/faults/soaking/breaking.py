@@ -88,10 +88,9 @@ class Breaking:
 
 
 def engine_of(server: RunningServer) -> psutil.Process | None:
-    """The child that holds the model."""
-    children = psutil.Process(server.process.pid).children()
+    """None while there is none."""
     with suppress(psutil.NoSuchProcess, ValueError):
-        return max(children, key=lambda child: child.memory_info().rss)
+        return server.engine()
     return None
 
 
