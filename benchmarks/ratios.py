@@ -56,5 +56,7 @@ def ratios_by_round(arm: Mapping[int, float], reference: Mapping[int, float]) ->
     """`arm / reference` of each round that has both, in the order of rounds.
 
     Comparing inside a round takes out what drifts between rounds: other load on the machine, clocks.
+    A round whose reference is 0 has no ratio.
     """
-    return [arm[number] / reference[number] for number in sorted(arm.keys() & reference.keys())]
+    shared = sorted(arm.keys() & reference.keys())
+    return [arm[number] / reference[number] for number in shared if reference[number]]

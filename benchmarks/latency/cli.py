@@ -142,7 +142,7 @@ def serve(
     )
     with _told(progress) as told:
         document = measure(plan.quick() if quick else plan, where, told)
-    output.write_text(json.dumps(document) + "\n")
+    output.write_text(json.dumps(document.to_json()) + "\n")
     found = write_reports(document, html, markdown, quiet=progress == "json")
     typer.echo(f"wrote {output}", err=True)
     raise typer.Exit(1 if found.failed else 0)
@@ -161,7 +161,8 @@ def report(
 
     - `lora-compose bench report bench.json --html report.html`
     """
-    from benchmarks.latency.report import read_result, write_reports
+    from benchmarks.latency.document import read_result
+    from benchmarks.latency.report import write_reports
 
     write_reports(read_result(result), html, markdown, quiet=False)
 
@@ -174,7 +175,7 @@ def ratios(
 
     - `lora-compose bench ratios small.json large.json`
     """
-    from benchmarks.latency.report import read_result
+    from benchmarks.latency.document import read_result
     from benchmarks.latency.tables import side_by_side
 
     typer.echo(side_by_side([read_result(path) for path in results]), nl=False)
@@ -199,8 +200,8 @@ def advise(
     """
     from benchmarks.latency.advice import Traffic
     from benchmarks.latency.advice import advise as advice_of
+    from benchmarks.latency.document import read_result
     from benchmarks.latency.findings import findings
-    from benchmarks.latency.report import read_result
 
     document = read_result(result)
     advice = advice_of(document, findings(document), Traffic(share, requests, accept_loss))
@@ -224,7 +225,7 @@ def compare(
 
     from benchmarks.latency.comparison import compare as comparison_of
     from benchmarks.latency.comparison_table import comparison_table
-    from benchmarks.latency.report import read_result
+    from benchmarks.latency.document import read_result
 
     found = comparison_of(read_result(first), read_result(second), least)
     Console().print(comparison_table(found))

@@ -4,11 +4,14 @@ import json
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
-from typing import Any
+
+from pydantic import BaseModel
 
 from benchmarks.latency import charts
 from benchmarks.latency.crossovers import busiest_cell
+from benchmarks.latency.document import BenchmarkResult
 from benchmarks.latency.findings import Finding, Findings
+from benchmarks.latency.plan import Cell
 from benchmarks.latency.quantities import Quantity
 from benchmarks.latency.tables import doubts, ms, ratio
 
@@ -30,12 +33,13 @@ MADE = (
 
 
 def page(
-    document: dict[str, Any], found: Findings, advice: str, crossovers: Sequence[tuple[str, str]]
+    document: BenchmarkResult, found: Findings, advice: str, crossovers: Sequence[tuple[str, str]]
 ) -> str:
     """`advice` has a paragraph a line; `crossovers` are names and sentences. Same input, same page."""
-    title = f"What serving adapters costs: {document['base']}"
-    machine = document["machine"]
-    where = f"{machine['cpus']} x {machine['cpu']}, {document['created']}, commit {machine['commit']}"
+    title = f"What serving adapters costs: {document.base}"
+    machine, content = document.machine, document.model_dump(mode="json", include=set(MADE))
+    made = {key: content[key] for key in MADE}
+    where = f"{machine.cpus} x {machine.cpu}, {document.created}, commit {machine.commit}"
     parts = [
         f"<h1>{escape(title)}</h1><p>{escape(where)}</p>",
         f'<div class="advice">{_paragraphs(advice.splitlines())}</div>',
@@ -45,7 +49,7 @@ def page(
         _list("When it pays", [sentence for _, sentence in crossovers]),
         *_small_tables(document),
         "<h2>How it was made</h2>",
-        *(_made(key, document.get(key)) for key in MADE),
+        *(_made(key, value) for key, value in made.items()),
     ]
     head = (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
@@ -66,7 +70,7 @@ def _list(title: str, lines: Sequence[str], kind: str = "") -> str:
     return f"<h2>{escape(title)}</h2><ul>{items}</ul>"
 
 
-def _doubtful(document: dict[str, Any], found: Findings) -> str:
+def _doubtful(document: BenchmarkResult, found: Findings) -> str:
     total = sum(one.requests for one in found.all)
     failed = (
         f'<p class="bad">{found.failed} of {total} requests failed or were answered wrongly.</p>'
@@ -76,20 +80,20 @@ def _doubtful(document: dict[str, Any], found: Findings) -> str:
     return failed + _list("To be doubted", doubts(document, found), "doubt")
 
 
-def _cell(document: dict[str, Any], found: Findings, cell: str) -> str:
-    plan = document["plan"]
+def _cell(document: BenchmarkResult, found: Findings, cell: Cell) -> str:
+    plan = document.plan
     lines = "".join(
         f'<tr class="{"failed" if one.failed else ""}">' + "".join(map(_data, _values(one))) + "</tr>"
         for one in found.all
         if one.cell == cell
     )
     caption = (
-        f"Medians; prompts of {plan['prompt_tokens']} tokens, answers of {plan['output_tokens']}, "
-        f"{plan['repeats']} repeats; goodput is what met {', '.join(plan['goodput'])} (ms). "
+        f"Medians; prompts of {plan.prompt_tokens} tokens, answers of {plan.output_tokens}, "
+        f"{plan.repeats} repeats; goodput is what met {', '.join(plan.goodput)} (ms). "
         "A dash: too few samples."
     )
     heads = "".join(f"<th>{escape(header)}</th>" for header in HEADERS)
-    return f"<h2>{escape(cell)}</h2><p>{escape(caption)}</p>{_grid(heads, lines)}"
+    return f"<h2>{escape(cell.id)}</h2><p>{escape(caption)}</p>{_grid(heads, lines)}"
 
 
 def _values(one: Finding) -> list[str]:
@@ -115,27 +119,25 @@ def _data(value: str) -> str:
     return f"<td>{escape(value)}</td>"
 
 
-def _pictures(document: dict[str, Any], found: Findings) -> Iterable[str]:
+def _pictures(document: BenchmarkResult, found: Findings) -> Iterable[str]:
     arms = [arm for arm in found.arms if "@" not in arm]
     cell = busiest_cell(found)
     if cell is not None:
         yield _figure(
-            "Against the base", charts.ratio_intervals(found, cell, arms), f"{cell}; median and 95 %."
+            "Against the base", charts.ratio_intervals(found, cell, arms), f"{cell.id}; median and 95 %."
         )
-        caption = f"Empirical distributions; {cell}."
+        caption = f"Empirical distributions; {cell.id}."
         yield _figure("How long people wait", charts.distributions(document, cell, arms), caption)
-    if any(one.startswith("open") for one in found.cells):
+    if any(one.loop == "open" for one in found.cells):
         caption = "Open loop, from when a request was due: waiting to be sent counts."
         yield _figure("Latency against rate", charts.latency_over_rate(found, arms), caption)
     heat = charts.heat_map(found)
     if heat is not None:
         yield _figure("What a stack costs", heat, "Generated adapters on every module the first adapter has.")
-    line = document.get("timeline")
+    line = document.timeline
     if line:
-        events = "; ".join(
-            f"{n}: {e['what']} ({1000 * e['seconds']:.0f} ms)" for n, e in enumerate(line["events"], 1)
-        )
-        caption = f"Stacks of two at {line['rate']:.3g} requests a second. {events}."
+        events = "; ".join(f"{n}: {e.what} ({1000 * e.seconds:.0f} ms)" for n, e in enumerate(line.events, 1))
+        caption = f"Stacks of two at {line.rate:.3g} requests a second. {events}."
         yield _figure("While adapters come and a stack is fused", charts.timeline(line), caption)
 
 
@@ -147,22 +149,23 @@ def _figure(title: str, picture: str, caption: str) -> str:
     )
 
 
-def _small_tables(document: dict[str, Any]) -> Iterable[str]:
+def _small_tables(document: BenchmarkResult) -> Iterable[str]:
     """First uses, switches, memory and differences."""
     yield _table(
-        "First use and later, ms to the first token", document["cold"], ("first_use_ttft", "warm_ttft"), 1000
+        "First use and later, ms to the first token", document.cold, ("first_use_ttft", "warm_ttft"), 1000
     )
-    yield _table("Switches of the base, ms", document["switches"], ("what", "seconds"), 1000)
-    yield _table("In host memory", document.get("memory", []), ("id", "bytes", "prepare_seconds"), 1)
+    yield _table("Switches of the base, ms", document.switches, ("what", "seconds"), 1000)
+    yield _table("In host memory", document.memory, ("id", "bytes", "prepare_seconds"), 1)
     columns = ("same_answers", "mean_abs_logprob", "max_abs_logprob")
     yield _table(
-        "Difference from the exact stack (log-probabilities in nats)", document["differences"], columns, 1
+        "Difference from the exact stack (log-probabilities in nats)", document.differences, columns, 1
     )
 
 
-def _table(title: str, rows: Sequence[dict[str, Any]], columns: Sequence[str], scale: float) -> str:
-    if not rows:
+def _table(title: str, parts: Sequence[BaseModel], columns: Sequence[str], scale: float) -> str:
+    if not parts:
         return ""
+    rows = [part.model_dump() for part in parts]
     named = [name for name in ("arm", "model") if name in rows[0]]
     heads = "".join(f"<th>{escape(name.replace('_', ' '))}</th>" for name in [*named, *columns])
     lines = "".join(

@@ -16,13 +16,20 @@ class Cell:
     loop: Loop
     concurrency: int | None = None
     rate: float | None = None
+    is_heat_map: bool = False
+    """Whether generated adapters are measured in it, for the heat map of stacking."""
 
     @property
-    def id(self) -> str:
+    def load(self) -> str:
         """`closed loop, 4 in flight`, `open loop, 2.5/s`."""
         if self.loop == "closed":
             return f"closed loop, {self.concurrency} in flight"
         return f"open loop, {self.rate:g}/s"
+
+    @property
+    def id(self) -> str:
+        """Its name in the result and the tables: `heat map`, or its load."""
+        return "heat map" if self.is_heat_map else self.load
 
 
 @dataclass(frozen=True)
@@ -91,6 +98,18 @@ class Plan:
         """Closed loops first: they say what the machine can do."""
         closed = [Cell("closed", concurrency=count) for count in self.concurrency]
         return closed + [Cell("open", rate=rate) for rate in self.rates]
+
+    @property
+    def heat_cell(self) -> Cell:
+        """The load at which generated adapters are measured."""
+        return Cell("closed", concurrency=max(self.concurrency, default=4), is_heat_map=True)
+
+    def cell(self, cell_id: str) -> Cell:
+        """The cell of this plan that has this id. Raises ValueError if there is none."""
+        for cell in (*self.cells(), self.heat_cell):
+            if cell.id == cell_id:
+                return cell
+        raise ValueError(f"{cell_id!r} is not a cell of the plan")
 
     def quick(self) -> Self:
         """A look in a few minutes: short passes at one load of each kind."""

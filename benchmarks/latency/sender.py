@@ -7,36 +7,17 @@ goes wrong with a request is written into its row.
 import asyncio
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
 import httpx
 
 from benchmarks.client import PATH, in_closed_loop
+from benchmarks.latency.document import RequestRow
 
 DATA = "data: "
 DONE = "[DONE]"
-
-
-@dataclass
-class Row:
-    """What became of one request."""
-
-    i: int
-    composition: int
-    prompt: int
-    due: float
-    sent: float
-    ended: float = 0.0
-    times: list[float] = field(default_factory=list)
-    """When each chunk with tokens came."""
-    tokens: int = 0
-    prompt_tokens: int = 0
-    ids: list[int] = field(default_factory=list)
-    """The answer's tokens, where the server tells them."""
-    failure: str | None = None
-    """`http_<status>`, a transport error's class, `wrong_length`, `wrong_answer`, `cut_stream`, …"""
 
 
 @dataclass(frozen=True)
@@ -51,15 +32,21 @@ class Sending:
 
 async def send_pass(
     client: httpx.AsyncClient, sendings: Sequence[Sending], concurrency: int | None
-) -> tuple[list[Row], float]:
+) -> tuple[list[RequestRow], float]:
     """Closed loop with `concurrency`; without, each at its due second whatever the server does (open loop).
 
     Rows in order of sending, and the seconds from the first send to the last answer."""
-    kept: list[tuple[Row, list[tuple[float, str]]]] = []
+    kept: list[tuple[RequestRow, list[tuple[float, str]]]] = []
     began = perf_counter()
 
     async def one(number: int, sending: Sending) -> None:
-        row = Row(number, sending.composition, sending.prompt, sending.due, perf_counter() - began)
+        row = RequestRow(
+            i=number,
+            composition=sending.composition,
+            prompt=sending.prompt,
+            due=sending.due,
+            sent=perf_counter() - began,
+        )
         lines: list[tuple[float, str]] = []
         kept.append((row, lines))
         await _stream(client, sending.body, row, lines, lambda: perf_counter() - began)
@@ -89,7 +76,7 @@ async def _open_loop(sendings: Sequence[Sending], one: Callable[..., Any], began
 async def _stream(
     client: httpx.AsyncClient,
     body: dict[str, Any],
-    row: Row,
+    row: RequestRow,
     lines: list[tuple[float, str]],
     now: Callable[[], float],
 ) -> None:
@@ -105,7 +92,7 @@ async def _stream(
         row.ended = now()
 
 
-def read_chunks(row: Row, lines: Sequence[tuple[float, str]]) -> None:
+def read_chunks(row: RequestRow, lines: Sequence[tuple[float, str]]) -> None:
     """Fill in what the chunks say."""
     if row.failure is not None:
         return

@@ -8,14 +8,13 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
-from typing import Any
 
 import httpx
 
 from adapters.client import Client
 from benchmarks.counters import counters
 from benchmarks.latency.combined import write_random
-from benchmarks.latency.measuring import written
+from benchmarks.latency.document import Event, Sample, Timeline
 from benchmarks.latency.prompts import Words
 from benchmarks.latency.sender import Sending, send_pass
 from benchmarks.latency.targets import Targets
@@ -24,12 +23,11 @@ from benchmarks.latency.workload import body
 SAMPLE_SECONDS = 0.25
 NEW = "arrives-late"
 RATE_SHARE = 0.5
-Event = dict[str, Any]
 
 
 async def timeline(
     client: httpx.AsyncClient, targets: Targets, seconds: float, rate: float, words: Words, seed: int
-) -> dict[str, Any]:
+) -> Timeline:
     """Rows, events and samples of the server's counters, in seconds since it began."""
     draw = random.Random(f"{seed}/timeline")
     ids = [one["id"] for one in targets.adapters]
@@ -43,7 +41,7 @@ async def timeline(
     began = perf_counter()
     events: list[Event] = []
     happening = asyncio.create_task(_happen(targets, seconds, began, events))
-    samples: list[dict[str, Any]] = []
+    samples: list[Sample] = []
     sampling = asyncio.create_task(_sample(client, began, samples))
     try:
         rows, _ = await send_pass(client, sendings, None)
@@ -52,13 +50,9 @@ async def timeline(
         happening.cancel()
         sampling.cancel()
         await asyncio.gather(happening, sampling, return_exceptions=True)
-    return {
-        "seconds": seconds,
-        "rate": rate,
-        "rows": [written(row) for row in rows],
-        "events": events,
-        "samples": samples,
-    }
+    return Timeline(
+        seconds=seconds, rate=rate, rows=[row.for_file() for row in rows], events=events, samples=samples
+    )
 
 
 async def _happen(targets: Targets, seconds: float, began: float, events: list[Event]) -> None:
@@ -101,15 +95,12 @@ async def _happen(targets: Targets, seconds: float, began: float, events: list[E
         await asyncio.sleep(max(0.0, began + share * seconds - perf_counter()))
         start = perf_counter() - began
         await asyncio.to_thread(act)
-        events.append({
-            "t": round(start, 6),
-            "seconds": round(perf_counter() - began - start, 6),
-            "what": what,
-        })
+        seconds_taken = perf_counter() - began - start
+        events.append(Event(t=round(start, 6), seconds=round(seconds_taken, 6), what=what))
 
 
-async def _sample(client: httpx.AsyncClient, began: float, samples: list[dict[str, Any]]) -> None:
+async def _sample(client: httpx.AsyncClient, began: float, samples: list[Sample]) -> None:
     while True:
         values = await counters(client)
-        samples.append({"t": round(perf_counter() - began, 6), "counters": values})
+        samples.append(Sample(t=round(perf_counter() - began, 6), counters=values))
         await asyncio.sleep(SAMPLE_SECONDS)

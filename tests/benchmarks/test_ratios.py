@@ -44,6 +44,6 @@ def test_what_drifts_between_rounds_is_not_in_the_ratios() -> None:
     assert [ratios.minimum, ratios.median, ratios.maximum] == pytest.approx([0.8] * 3)
 
 
-def test_a_round_that_one_arm_lacks_gives_no_ratio() -> None:
-    assert ratios_by_round({0: 1.0, 2: 3.0}, {1: 1.0, 2: 2.0}) == [1.5]
+def test_a_round_that_one_arm_lacks_or_whose_reference_is_zero_gives_no_ratio() -> None:
+    assert ratios_by_round({0: 1.0, 2: 3.0, 3: 1.0}, {1: 1.0, 2: 2.0, 3: 0.0}) == [1.5]
     assert spread([], seed=0) is None

@@ -1,10 +1,10 @@
 """Faults that are planted in a server: each must show in the report."""
 
 from pathlib import Path
-from typing import Any
 
+from benchmarks.latency.document import BenchmarkResult
 from benchmarks.latency.findings import Finding, Findings, findings
-from benchmarks.latency.plan import Plan
+from benchmarks.latency.plan import Cell, Plan
 from benchmarks.latency.run import Where, measure
 from benchmarks.latency.tables import doubts
 from tests.benchmarks.latency.faulty_server import Fault, faulty
@@ -18,20 +18,20 @@ PLAN = Plan(
     output_tokens=4,
     timeline_seconds=0,
 )
-CLOSED, OPEN = "closed loop, 2 in flight", "open loop, 40/s"
+CLOSED, OPEN = Cell("closed", concurrency=2), Cell("open", rate=40.0)
 
 
-def measured(fault: Fault) -> tuple[dict[str, Any], Findings]:
+def measured(fault: Fault) -> tuple[BenchmarkResult, Findings]:
     with faulty(fault) as url:
         document = measure(PLAN, Where(url, ("a",), "", Path()), lambda done, total, what: None)
     return document, findings(document)
 
 
-def flags(found: Findings, cell: str) -> str:
+def flags(found: Findings, cell: Cell) -> str:
     return "; ".join(flag for one in found.all if one.cell == cell for flag in one.flags)
 
 
-def one(found: Findings, cell: str, arm: str) -> Finding:
+def one(found: Findings, cell: Cell, arm: str) -> Finding:
     finding = found.of(cell, arm)
     assert finding is not None
     return finding

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from benchmarks.latency.document import RequestRow
 from benchmarks.latency.quantities import samples
 from benchmarks.ratios import CONFIDENCE, percentile
 
@@ -52,10 +53,14 @@ def ratios(pairs: Sequence[Pair], seed: int) -> list[Ratio]:
     """One for each metric and percentile that the windows have samples of."""
     found = []
     for metric in MEASURED:
-        values = [(samples(metric, pair.quiet), samples(metric, pair.hostile)) for pair in pairs]
+        values = [(_samples(metric, pair.quiet), _samples(metric, pair.hostile)) for pair in pairs]
         if any(quiet for quiet, _ in values) and any(hostile for _, hostile in values):
             found += [_ratio(metric, name, values, seed) for name in QUANTILES]
     return found
+
+
+def _samples(metric: str, rows: Sequence[dict[str, Any]]) -> list[float]:
+    return samples(metric, [RequestRow.model_construct(**row) for row in rows])
 
 
 def _ratio(
