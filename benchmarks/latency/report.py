@@ -21,7 +21,7 @@ def write_reports(
     if html is not None:
         from benchmarks.latency.page import page
 
-        html.write_text(page(document, found, advice.text, [(one.what, one.sentence) for one in points]))
+        html.write_text(page(document, found, advice.text, [one.sentence for one in points]))
     if text is not None:
         text.write_text(markdown(document, found, advice.text, [one.sentence for one in points]))
     if not quiet:

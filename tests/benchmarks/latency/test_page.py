@@ -15,7 +15,7 @@ COSTS = {"base": 0.100, "stack:2": 0.120, "fused:2": 0.100}
 
 
 def made(document: BenchmarkResult) -> str:
-    return page(document, findings(document), "Stack.\nIt costs little.", [("x", "A <crossover>.")])
+    return page(document, findings(document), "Stack.\nIt costs little.", ["A <crossover>."])
 
 
 def with_everything() -> BenchmarkResult:
