@@ -14,13 +14,14 @@ from statistics import median
 from typing import Annotated
 
 import httpx
+import numpy as np
 import typer
 
 from benchmarks.checks import Check, at_most, show
 from benchmarks.client import ask, open_client
 from benchmarks.counters import counters
 from benchmarks.fresh_adapters import write_fresh
-from benchmarks.ratios import percentile, spread
+from benchmarks.ratios import spread
 from benchmarks.servers import EMBEDDED_BASE, free_port, our_command, running
 from benchmarks.workload import Prompts, completion_body
 
@@ -109,7 +110,7 @@ async def zipf(client: httpx.AsyncClient, names: list[str], requests: int) -> li
     grown = {name: after[name] - before[name] for name in after if name in before}
     agree = all(one["workers"] == 1 and not one["requests"] for one in state["host"]["adapters"])
     agree &= len(state["host"]["adapters"]) == after["lora_compose_prepared_adapters"] and not state["queued"]
-    quantiles = " / ".join(f"{1000 * percentile(waits, q):.0f}" for q in (0.5, 0.99, 1.0))
+    quantiles = " / ".join(f"{1000 * np.quantile(waits, q):.0f}" for q in (0.5, 0.99, 1.0))
     return [
         at_most(
             f"wrong or lost of {requests}, {len(names)} adapters, {state['active']['slots']} slots", wrong, 0

@@ -5,11 +5,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
+import numpy as np
+
 from benchmarks.latency.document import BenchmarkResult, Pass
 from benchmarks.latency.plan import Cell, objectives
 from benchmarks.latency.quantities import METRICS, Quantity, is_good, quantity, samples
 from benchmarks.latency.stalls import Stall, stalls
-from benchmarks.ratios import Spread, percentile, ratios_by_round, spread
+from benchmarks.ratios import Spread, ratios_by_round, spread
 
 BASE = "base"
 LAGS = 0.010
@@ -97,7 +99,7 @@ def _finding(
     limits, seed = objectives(plan.goodput), plan.seed
     failures = Counter(row.failure for row in rows if row.failure is not None)
     quantities = {metric: quantity(samples(metric, rows)) for metric in METRICS}
-    lag = percentile([row.sent - row.due for row in rows], 0.99)
+    lag = float(np.quantile([row.sent - row.due for row in rows], 0.99))
     stood = tuple(stall for one in passes for stall in stalls(one.rows))
 
     def over_repeats(value: Callable[[Pass], float]) -> Spread | None:

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from statistics import fmean, median
 
+import numpy as np
+
 from benchmarks.latency.document import RequestRow
-from benchmarks.ratios import percentile
 
 BEYOND = 5
 """Samples that must lie above a percentile: 50 for p90, 500 for p99."""
@@ -34,7 +35,7 @@ def quantity(values: Sequence[float]) -> Quantity | None:
 
 
 def _tail(values: Sequence[float], q: float) -> float | None:
-    return percentile(values, q) if round(len(values) * (1 - q), 6) >= BEYOND else None
+    return float(np.quantile(values, q)) if round(len(values) * (1 - q), 6) >= BEYOND else None
 
 
 def ttft(row: RequestRow) -> float:

@@ -3,21 +3,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.ratios import bootstrap_interval, percentile, ratios_by_round, spread
+from benchmarks.ratios import bootstrap_interval, ratios_by_round, spread
 
 values = st.lists(st.floats(0.1, 10.0), min_size=1, max_size=15)
-
-
-@settings(deadline=None)
-@given(values, st.floats(0, 1))
-def test_a_percentile_is_numpys(numbers: list[float], q: float) -> None:
-    assert percentile(numbers, q) == pytest.approx(float(np.percentile(numbers, q * 100)))
-
-
-@pytest.mark.parametrize(("numbers", "q"), [([], 0.5), ([1.0], 1.1), ([1.0], -0.1)])
-def test_a_percentile_of_nothing_or_outside_is_refused(numbers: list[float], q: float) -> None:
-    with pytest.raises(ValueError, match="percentile"):
-        percentile(numbers, q)
 
 
 @settings(max_examples=15, deadline=None)

@@ -10,9 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from benchmarks.latency.document import RequestRow
 from benchmarks.latency.quantities import samples
-from benchmarks.ratios import CONFIDENCE, percentile
+from benchmarks.ratios import CONFIDENCE
 
 BOUND = 1.5
 RESAMPLES = 500
@@ -72,14 +74,18 @@ def _ratio(
     spread = [hostile / quiet for quiet, hostile in drawn if quiet and hostile]
     quiet, hostile = _pooled(values, q)
     count = sum(len(found) for _, found in values)
-    ends = (percentile(spread, tail), percentile(spread, 1 - tail))
+    ends = map(float, np.quantile(spread, [tail, 1 - tail]))
     return Ratio(metric, name, count, quiet, hostile, hostile / quiet, *ends)
 
 
 def _pooled(values: Sequence[tuple[Sequence[float], Sequence[float]]], q: float) -> tuple[float, float]:
     quiet = [value for found, _ in values for value in found]
     hostile = [value for _, found in values for value in found]
-    return percentile(quiet, q) if quiet else 0.0, percentile(hostile, q) if hostile else 0.0
+    return _quantile(quiet, q), _quantile(hostile, q)
+
+
+def _quantile(values: Sequence[float], q: float) -> float:
+    return float(np.quantile(values, q)) if values else 0.0
 
 
 def failures(pairs: Sequence[Pair]) -> dict[str, dict[str, int]]:
