@@ -19,7 +19,7 @@ from benchmarks.latency.document import DECIMALS, Difference, FirstUse, Pass, Re
 from benchmarks.latency.plan import Cell, Plan
 from benchmarks.latency.prompts import Words, prompt_pool
 from benchmarks.latency.right_answers import Expected, ask_alone
-from benchmarks.latency.sender import Sending, send_pass
+from benchmarks.latency.sender import Sending, send_one, send_pass
 from benchmarks.latency.switching import fused
 from benchmarks.latency.targets import Targets
 from benchmarks.latency.workload import body, planned, workload_digest
@@ -119,10 +119,10 @@ class Measuring:
         seconds = []
         for number in range(2):
             asked = body(model, self._pool[0], 2, f"first-{len(self.measured.cold)}-{number}")
-            rows, _ = await send_pass(self._clients[arm.server], [Sending(0, 0, 0.0, asked)], 1)
-            if rows[0].failure or not rows[0].times:
-                raise RuntimeError(f"{arm.name} ({model}) cannot be measured: {rows[0].failure}")
-            seconds.append(rows[0].times[0])
+            row = await send_one(self._clients[arm.server], asked)
+            if row.failure or not row.times:
+                raise RuntimeError(f"{arm.name} ({model}) cannot be measured: {row.failure}")
+            seconds.append(row.times[0])
         self.measured.cold.append(
             FirstUse(arm=arm.name, model=model, first_use_ttft=seconds[0], warm_ttft=seconds[1])
         )
@@ -223,7 +223,7 @@ class Measuring:
         for one in planned(self.plan, cell, repeat):
             composition = 0 if arm.rank else one.composition
             asked = body(models[composition], self._pool[one.prompt], self.plan.output_tokens, one.salt)
-            sendings.append(Sending(composition, one.prompt, one.due, asked))
+            sendings.append(Sending(asked, composition, one.prompt, one.due))
         return await send_pass(self._clients[arm.server], sendings, cell.concurrency)
 
     def _is_late(self) -> bool:

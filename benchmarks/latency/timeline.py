@@ -36,7 +36,8 @@ async def timeline(
     while due < seconds:
         pair = "+".join(draw.sample(ids, min(2, len(ids))))
         prompt = draw.choices(words.vocabulary, k=16)
-        sendings.append(Sending(0, 0, due, body(pair, prompt, 16, f"timeline-{seed}-{len(sendings)}")))
+        asked = body(pair, prompt, 16, f"timeline-{seed}-{len(sendings)}")
+        sendings.append(Sending(asked, due=due))
         due += draw.expovariate(rate)
     began = perf_counter()
     events: list[Event] = []

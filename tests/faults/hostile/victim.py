@@ -39,7 +39,7 @@ class Victim:
         while due < seconds:
             prompt = draw.randrange(POOL)
             asked = body(MODEL, self.pool[prompt], OUTPUT_TOKENS, f"{seed}/{len(sendings)}")
-            sendings.append(Sending(0, prompt, due, asked))
+            sendings.append(Sending(asked, prompt=prompt, due=due))
             due += draw.expovariate(RATE)
         rows, _ = await send_pass(self.http, sendings, None)
         for row in rows:

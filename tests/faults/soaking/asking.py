@@ -11,7 +11,7 @@ import httpx
 from benchmarks.client import PATH
 from benchmarks.latency.document import RequestRow
 from benchmarks.latency.right_answers import ask_alone
-from benchmarks.latency.sender import read_chunks
+from benchmarks.latency.sender import read_answer
 from tests.faults.soaking.known import BASE, CONTENTS, KINDS, Known
 
 MODEL = "testbed-base"
@@ -115,5 +115,5 @@ async def _read_stream(reply: httpx.Response, answer: Answer) -> None:
         if answer.cut and len(lines) == 3:
             return
     row = RequestRow(i=0, composition=0, prompt=0, due=0.0, sent=0.0)
-    read_chunks(row, lines)
+    read_answer(row, lines)
     answer.ids, answer.failure = row.ids, row.failure
