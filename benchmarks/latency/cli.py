@@ -74,7 +74,8 @@ def serve(
     - `lora-compose bench serve --model org/model --adapter-root ./adapters --adapters a,b,c,d`
     - `lora-compose bench serve --ranks 8,32,128`
 
-    All other options are passed to the vLLM servers that are started. Exit code 1: a request failed.
+    All other options are passed to the vLLM servers that are started. Exit code 1: a request
+    failed, or the server refused a part of the run.
     """
     from benchmarks.latency.report import write_reports
     from benchmarks.latency.run import Where, measure
@@ -94,7 +95,7 @@ def serve(
     output.write_text(json.dumps(document.to_json()) + "\n")
     found = write_reports(document, html, markdown, quiet=progress == "json")
     typer.echo(f"wrote {output}", err=True)
-    raise typer.Exit(1 if found.failed else 0)
+    raise typer.Exit(1 if found.failed or document.caveats else 0)
 
 
 Result = Annotated[Path, typer.Argument(help="Written by `bench serve`.", metavar="FILE")]

@@ -5,13 +5,14 @@ What comes out is plain data for the result's JSON; what it means is found by `f
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import Any
 
 import httpx
 
+from adapters.errors import LoraComposeError
 from benchmarks.client import open_client
 from benchmarks.latency.arms import EXACT, FUSED, Arm, Serves
 from benchmarks.latency.differences import Exact, difference, exactly
@@ -43,6 +44,8 @@ class Measured:
     unlike_base: list[UnlikeBase] = field(default_factory=list)
     """How many prompts each composition answers otherwise than the base: what a mix-up would show by."""
     loads: list[tuple[float, float, float]] = field(default_factory=list)
+    caveats: list[str] = field(default_factory=list)
+    """Parts that the server refused, and why."""
     truncated: bool = False
     """Whether --max-seconds ended it early."""
 
@@ -61,6 +64,7 @@ class Measuring:
         self._exact: dict[tuple[str, ...], Exact] = {}
         self._began = perf_counter()
         self._done = 0
+        self._refused: set[Group] = set()
         self.measured = Measured(plan)
 
     @property
@@ -169,21 +173,31 @@ class Measuring:
 
     async def _group(self, cell: Cell, group: Group, repeat: int) -> None:
         """Arms of one fused composition are measured inside one switch, any other alone."""
-        if self._is_late():
+        if group in self._refused or self._is_late():
             return
         fused_arm = next((arm for arm in group if arm.kind in FUSED), None)
-        switch = nullcontext()
-        if fused_arm is not None:
-            model = self._targets.fused_model(fused_arm)
-            url = self._targets.urls["lora-compose"]
-            switch = fused(url, self._targets.api_key, model, self.measured.switches)  # type: ignore[assignment]
-        async with switch:
+        async with AsyncExitStack() as stack:
+            if fused_arm is not None and not await self._fuse(fused_arm, group, stack):
+                return
             for arm in group:
                 if fused_arm is not None and (arm.name, self._members(arm)[0]) not in self._expected:
                     await self._prepare(arm)
                 if fused_arm is not None:
                     await self._send(arm, cell, repeat=-1)  # what a switch drops is warm again
                 await self._pass(cell, arm, repeat)
+
+    async def _fuse(self, arm: Arm, group: Group, stack: AsyncExitStack) -> bool:
+        """Fuse until `stack` is closed. A refusal is a caveat, and the group is not tried again."""
+        model, url = self._targets.fused_model(arm), self._targets.urls["lora-compose"]
+        switch = fused(url, self._targets.api_key, model, self.measured.switches)
+        try:
+            await stack.enter_async_context(switch)
+        except LoraComposeError as error:
+            names = ", ".join(arm.name for arm in group)
+            self.measured.caveats.append(f"{names}: the server refused to fuse {model}: {error}")
+            self._refused.add(group)
+            return False
+        return True
 
     def _members(self, arm: Arm) -> list[tuple[str, ...]]:
         return self._targets.members(arm, self.plan)

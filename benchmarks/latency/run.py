@@ -85,6 +85,7 @@ def measure(plan: Plan, where: Where, told: Told) -> BenchmarkResult:
         unlike_base=measured.unlike_base,
         memory=memory,
         timeline=line,
+        caveats=measured.caveats,
     )
 
 
@@ -104,7 +105,9 @@ async def _measure(
         told(run.steps(), run.steps(), "timeline")
         rate = RATE_SHARE * max(measured.plan.rates)
         async with httpx.AsyncClient(base_url=targets.urls["lora-compose"], timeout=120) as client:
-            return measured, await timeline(client, targets, plan.timeline_seconds, rate, words, plan.seed)
+            line, refused = await timeline(client, targets, plan.timeline_seconds, rate, words, plan.seed)
+        measured.caveats += refused
+        return measured, line
 
 
 def _memory(targets: Targets) -> list[HeldAdapter]:

@@ -66,6 +66,7 @@ def doubts(document: BenchmarkResult, found: Findings) -> list[str]:
     """Everything that makes the numbers doubtful, one a line."""
     lines = [f"{one.cell.id}, {one.arm}: {flag}" for one in found.all for flag in one.flags]
     lines += [f"{arm} was left out: {why}" for arm, why in document.skipped.items()]
+    lines += document.caveats
     lines += [
         f"{one.arm}: answers no prompt otherwise than the base, so a mix-up with it would not show"
         for one in document.unlike_base

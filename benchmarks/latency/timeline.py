@@ -12,6 +12,7 @@ from time import perf_counter
 import httpx
 
 from adapters.client import Client
+from adapters.errors import LoraComposeError
 from benchmarks.counters import counters
 from benchmarks.latency.combined import write_random
 from benchmarks.latency.document import Event, Sample, Timeline
@@ -27,8 +28,8 @@ RATE_SHARE = 0.5
 
 async def timeline(
     client: httpx.AsyncClient, targets: Targets, seconds: float, rate: float, words: Words, seed: int
-) -> Timeline:
-    """Rows, events and samples of the server's counters, in seconds since it began."""
+) -> tuple[Timeline, list[str]]:
+    """What was measured, and the step that the server refused, if there is one. Later steps are left out."""
     draw = random.Random(f"{seed}/timeline")
     ids = [one["id"] for one in targets.adapters]
     sendings: list[Sending] = []
@@ -46,18 +47,17 @@ async def timeline(
     sampling = asyncio.create_task(_sample(client, began, samples))
     try:
         rows, _ = await send_pass(client, sendings, None)
-        await happening
+        refused = await happening
     finally:
         happening.cancel()
         sampling.cancel()
         await asyncio.gather(happening, sampling, return_exceptions=True)
-    return Timeline(
-        seconds=seconds, rate=rate, rows=[row.for_file() for row in rows], events=events, samples=samples
-    )
+    written = [row.for_file() for row in rows]
+    return Timeline(seconds=seconds, rate=rate, rows=written, events=events, samples=samples), refused
 
 
-async def _happen(targets: Targets, seconds: float, began: float, events: list[Event]) -> None:
-    """A new adapter and its first answer, fuse, restore."""
+async def _happen(targets: Targets, seconds: float, began: float, events: list[Event]) -> list[str]:
+    """A new adapter and its first answer, fuse, restore. Returns a caveat if one of them is refused."""
     ids = [one["id"] for one in targets.adapters]
     stack = "+".join(ids[:2])
     url, key = targets.urls["lora-compose"], targets.api_key
@@ -95,9 +95,13 @@ async def _happen(targets: Targets, seconds: float, began: float, events: list[E
     for share, what, act in steps:
         await asyncio.sleep(max(0.0, began + share * seconds - perf_counter()))
         start = perf_counter() - began
-        await asyncio.to_thread(act)
+        try:
+            await asyncio.to_thread(act)
+        except (LoraComposeError, httpx.HTTPError) as error:
+            return [f"The timeline ends early. The server refused to {what}: {error}"]
         seconds_taken = perf_counter() - began - start
         events.append(Event(t=round(start, 6), seconds=round(seconds_taken, 6), what=what))
+    return []
 
 
 async def _sample(client: httpx.AsyncClient, began: float, samples: list[Sample]) -> None:
