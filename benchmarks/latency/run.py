@@ -14,7 +14,6 @@ import httpx
 
 from adapters.client import Client
 from benchmarks.latency.document import (
-    AdapterVersion,
     BenchmarkResult,
     HeldAdapter,
     Machine,
@@ -69,10 +68,7 @@ def measure(plan: Plan, where: Where, told: Told) -> BenchmarkResult:
         started=where.url is None,
         commands=started_commands,
         base=targets.base,
-        adapters=[
-            AdapterVersion(id=one["id"], digest=one.get("digest"), rank=one.get("rank"))
-            for one in targets.adapters
-        ],
+        adapters=list(targets.adapters),
         skipped=dict(targets.skipped),
         plan=measured.plan,
         workload_digest=measured.workload_digest,

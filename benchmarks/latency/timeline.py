@@ -31,7 +31,7 @@ async def timeline(
 ) -> tuple[Timeline, list[str]]:
     """What was measured, and the step that the server refused, if there is one. Later steps are left out."""
     draw = random.Random(f"{seed}/timeline")
-    ids = [one["id"] for one in targets.adapters]
+    ids = [one.id for one in targets.adapters]
     sendings: list[Sending] = []
     due = draw.expovariate(rate)
     while due < seconds:
@@ -58,7 +58,7 @@ async def timeline(
 
 async def _happen(targets: Targets, seconds: float, began: float, events: list[Event]) -> list[str]:
     """A new adapter and its first answer, fuse, restore. Returns a caveat if one of them is refused."""
-    ids = [one["id"] for one in targets.adapters]
+    ids = [one.id for one in targets.adapters]
     stack = "+".join(ids[:2])
     url, key = targets.urls["lora-compose"], targets.api_key
 

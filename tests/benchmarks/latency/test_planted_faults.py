@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.client import open_client
-from benchmarks.latency.document import BenchmarkResult
+from benchmarks.latency.document import AdapterVersion, BenchmarkResult
 from benchmarks.latency.findings import Finding, Findings, findings
 from benchmarks.latency.plan import Cell, Plan
 from benchmarks.latency.prompts import Words
@@ -94,7 +94,9 @@ def test_a_refused_fuse_is_a_caveat_and_the_other_arms_are_measured() -> None:
 async def test_a_timeline_with_a_refused_step_keeps_its_requests(tmp_path: Path) -> None:
     shutil.copytree(EMBEDDED_ADAPTERS / "roll", tmp_path / "roll")
     with faulty(Fault()) as url:
-        targets = Targets({"lora-compose": url}, "base", ({"id": "roll@1"},), root=tmp_path)
+        targets = Targets(
+            {"lora-compose": url}, "base", (AdapterVersion(id="roll@1", digest=None, rank=8),), root=tmp_path
+        )
         async with open_client(url, 8) as client:
             line, (caveat,) = await timeline(client, targets, 0.5, 20.0, Words(range(5, 50)), seed=0)
     assert caveat.startswith("The timeline ends early. The server refused to register arrives-late")
