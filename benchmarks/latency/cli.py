@@ -1,4 +1,4 @@
-"""`lora-compose bench`: what base, one adapter, stacks, merges and fusing cost here, and which to choose."""
+"""`lora-compose bench`: measures what the base, adapters, stacks, merges and fusing cost on this machine."""
 
 import json
 import sys
@@ -18,7 +18,9 @@ ADAPTERS = "roll,upper,polite,dbl,code,wrap,okay,bang"
 EMBEDDED = "the embedded base"
 
 app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode="markdown", help="Measure serving, and say which way to serve."
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    help="Measure the ways to serve adapters, and recommend one.",
 )
 
 
@@ -98,16 +100,18 @@ def serve(
     raise typer.Exit(1 if found.failed or document.caveats else 0)
 
 
-Result = Annotated[Path, typer.Argument(help="Written by `bench serve`.", metavar="FILE")]
+Result = Annotated[Path, typer.Argument(help="Result of `bench serve`.", metavar="FILE")]
 
 
 @app.command()
 def report(
     result: Result,
-    html: Annotated[Path | None, typer.Option(help="Write the page.", metavar="FILE")] = None,
-    markdown: Annotated[Path | None, typer.Option(help="Write it as Markdown.", metavar="FILE")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write the report as a page.", metavar="FILE")] = None,
+    markdown: Annotated[
+        Path | None, typer.Option(help="Write the report as Markdown.", metavar="FILE")
+    ] = None,
 ) -> None:
-    """Make the tables, the page and the advice again from a result.
+    """Make the tables, the page and the advice from a result.
 
     - `lora-compose bench report bench.json --html report.html`
     """
@@ -119,9 +123,9 @@ def report(
 
 @app.command()
 def ratios(
-    results: Annotated[list[Path], typer.Argument(help="Written by `bench serve`.", metavar="FILE...")],
+    results: Annotated[list[Path], typer.Argument(help="Results of `bench serve`.", metavar="FILE...")],
 ) -> None:
-    """Put results beside each other, as a Markdown table of ratios to the base.
+    """Compare the ratios to the base of several results, as a Markdown table.
 
     - `lora-compose bench ratios small.json large.json`
     """
@@ -135,16 +139,16 @@ def ratios(
 def advise(
     result: Result,
     share: Annotated[
-        float, typer.Option(min=0, max=1, help="Of all requests, that the hottest composition gets.")
+        float, typer.Option(min=0, max=1, help="Share of all requests that the most-used composition gets.")
     ] = 0.5,
     requests: Annotated[
-        int, typer.Option(min=1, help="It gets before its adapters or weights change.")
+        int, typer.Option(min=1, help="Requests that it gets before its adapters or weights change.")
     ] = 10_000,
     accept_loss: Annotated[
-        bool, typer.Option("--accept-loss", help="Answers may differ from the exact stack's.")
+        bool, typer.Option("--accept-loss", help="Accept answers that differ from the exact stack's.")
     ] = False,
 ) -> None:
-    """Say which way to serve these adapters under this traffic, what it costs, and where it would flip.
+    """Recommend a way to serve these adapters under this traffic, with its cost and its limits.
 
     - `lora-compose bench advise bench.json --share 0.8 --requests 100000`
     """
@@ -163,11 +167,11 @@ def advise(
 def compare(
     first: Result,
     second: Result,
-    least: Annotated[float, typer.Option(min=0, help="Changes smaller than this share are none.")] = 0.05,
+    least: Annotated[float, typer.Option(min=0, help="Ignore changes smaller than this share.")] = 0.05,
 ) -> None:
-    """Say what changed between two results beyond noise. Exit code 1: something did, for CI.
+    """Show what changed between two results by more than noise. Exit code 1: something changed.
 
-    Ratios to the base are compared, so a slower machine is no change.
+    Ratios to the base are compared, so a slower machine does not count as a change.
 
     - `lora-compose bench compare before.json after.json --least 0.03`
     """
@@ -192,7 +196,7 @@ def _listed(text: str) -> list[str]:
 @contextmanager
 def _told(progress: str) -> Iterator[Any]:
     if progress == "json":
-        yield lambda done, total, what: print(  # noqa: T201  a line for whoever follows the run
+        yield lambda done, total, what: print(  # noqa: T201  one line for each step
             json.dumps({"progress": {"done": done, "total": total, "what": what}}), flush=True
         )
         return
