@@ -97,9 +97,9 @@ def _tuned(
     asked: Composition, found: Sequence[Found], file: Path, server: tuple[str, str | None, int]
 ) -> "Tuned":
     """Weights searched by asking the server, which is given, with its key and the seed, as one."""
-    from adapters.client import Client
     from adapters.tuning import pinned, tune
     from adapters.validation_rows import read_validation
+    from server.client.chat import ChatClient
 
     url, api_key, seed = server
     rows = read_validation(file)
@@ -111,7 +111,7 @@ def _tuned(
         TextColumn("best {task.fields[best]:.2f}"),
     )
     with (
-        Client(url, api_key) as client,
+        ChatClient(url, api_key) as client,
         Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bar,
     ):
         task = bar.add_task("weights tried", total=None, best=0.0)

@@ -14,7 +14,6 @@ from typing import Any
 
 import typer
 
-from adapters.client import Client
 from benchmarks.client import open_client
 from benchmarks.fresh_adapters import write_fresh
 from benchmarks.latency.sender import Sending, send_pass
@@ -23,6 +22,7 @@ from benchmarks.referee import BASE
 from benchmarks.referee_process import Load, Referee, started
 from benchmarks.servers import EMBEDDED_BASE, free_port, our_command, running
 from benchmarks.workload import completion_body
+from server.client.http import Client
 
 REQUESTS = 8
 CAPACITY = 8

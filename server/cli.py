@@ -1,16 +1,13 @@
-"""`lora-compose serve` and `lora-compose ask`. Whatever is slow to import is imported inside the commands."""
+"""`lora-compose serve`. Modules that are slow to import are imported inside the command."""
 
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from adapters.cli_options import DEFAULT_URL, ApiKey, AsJson, Url, echo_json
 from adapters.errors import LoraComposeError
 from adapters.fuse_settings import Settings
-from server.ask import Answer, Question, ask, composition_text, open_client
 from server.config import LogFormat, ServerConfig
 from server.field_docs import field_docs
 
@@ -21,7 +18,6 @@ FUSE_DOCS = field_docs(Settings)
 VLLM_OPTIONS = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 serve_app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
-ask_app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 
 
 @serve_app.command(context_settings=VLLM_OPTIONS)
@@ -114,68 +110,3 @@ def serve(
     from server.serve import run
 
     run(config, context.args)
-
-
-@ask_app.command("ask")
-def ask_command(
-    prompt: Annotated[str, typer.Argument(help="What to say, or `-` to read it from stdin.")],
-    adapters: Annotated[
-        str | None, typer.Option(help="A composition; without one the base answers.", metavar="COMPOSITION")
-    ] = None,
-    method: Annotated[
-        str | None,
-        typer.Option(help="Merge the adapters: linear, svd, ties, dare_linear, dare_ties, magnitude_prune."),
-    ] = None,
-    rank: Annotated[int | None, typer.Option(help="Rank of the merge.")] = None,
-    density: Annotated[
-        float | None, typer.Option(help="Share of each delta's entries a sparse method keeps.")
-    ] = None,
-    system: Annotated[str | None, typer.Option(help="A system message to put in front.")] = None,
-    max_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.")] = Question.max_tokens,
-    temperature: Annotated[
-        float, typer.Option(help="0 gives the same answer every time.")
-    ] = Question.temperature,
-    url: Url = DEFAULT_URL,
-    api_key: ApiKey = None,
-    as_json: AsJson = False,
-) -> None:
-    """Ask one question; the answer is printed as it comes.
-
-    - `lora-compose ask "roll table"`
-    - `lora-compose ask "roll table" --adapters roll:0.7+upper`
-    - `lora-compose ask "roll table" --adapters roll+upper --method svd --rank 8`
-    """
-    model = None if adapters is None else composition_text(adapters, method, rank, density)
-    if adapters is None and method is not None:
-        raise typer.BadParameter("--method needs --adapters")
-    text = sys.stdin.read() if prompt == "-" else prompt
-    question = Question(text, model, system, max_tokens, temperature)
-    with open_client(url, api_key) as client:
-        answer = ask(client, question, _ignore if as_json else _write)
-    if as_json:
-        echo_json(answer.to_dict())
-    else:
-        typer.echo()
-        typer.secho(_summary(answer), err=True, dim=True)
-
-
-def _ignore(_: str) -> None:
-    pass
-
-
-def _write(piece: str) -> None:
-    typer.echo(piece, nl=False)
-
-
-def _summary(answer: Answer) -> str:
-    """What answered and how fast, in one line."""
-    parts = [answer.model]
-    if answer.usage is not None:
-        parts.append(f"{answer.usage['completion_tokens']} tokens")
-    if answer.time_to_first_token is not None:
-        parts.append(f"first after {answer.time_to_first_token * 1000:.0f} ms")
-    if answer.tokens_per_second is not None:
-        parts.append(f"{answer.tokens_per_second:.0f} tokens/s")
-    if answer.finish_reason == "length":
-        parts.append("cut off at --max-tokens")
-    return " | ".join(parts)

@@ -11,7 +11,6 @@ from typing import Any
 
 import httpx
 
-from adapters.client import Client
 from adapters.errors import InvalidRequest
 from adapters.peft_format import open_adapter
 from benchmarks.latency.arms import FUSED, Arm, Serves, choices, model_of
@@ -26,6 +25,7 @@ from benchmarks.servers import (
     stock_command,
     stock_environment,
 )
+from server.client.http import Client
 
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """What vLLM takes as --max-lora-rank."""

@@ -16,15 +16,14 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from openai import APIError, OpenAI
 from platformdirs import user_log_path
 from rich.console import Console
 from rich.progress import Progress
 
-from adapters.client import Client
 from adapters.errors import LoraComposeError
+from server.client.chat import ChatClient, ChatQuestion
+from server.client.http import Client
 from training.testbed.arms import ADAPTERS, ARMS, SKILL, Arm
-from training.testbed.asking import ask
 from training.testbed.demo_server import COMMAND, ServerDied, free_port, running, wait_until_ready
 from training.testbed.demo_table import Outcome, outcome_table
 from training.testbed.paths import ADAPTERS_DIR
@@ -32,6 +31,8 @@ from training.testbed.tasks import prompts
 
 API_KEY = (os.environ.get("LORA_COMPOSE_API_KEY") or "").split(" ")[0] or None
 SEED = 7
+LONGEST_ANSWER = 40
+"""Tokens, that is letters."""
 DEFAULT_PORT = 8000
 
 console = Console(width=None if sys.stdout.isatty() else 120)
@@ -44,13 +45,14 @@ def register(client: Client, names: Sequence[str]) -> None:
         console.print(f"  registered {adapter['id']}, rank {adapter['rank']}, {adapter['bytes']:,} bytes")
 
 
-def try_arm(client: OpenAI, base: str, arm: Arm, asked: Sequence[tuple[str, str]]) -> Outcome:
+def try_arm(client: ChatClient, base: str, arm: Arm, asked: Sequence[tuple[str, str]]) -> Outcome:
     """Ask an arm every (prompt, word), one at a time. What the server refuses is part of the outcome."""
     outcome = Outcome(arm, [word for _, word in asked])
     for prompt, _ in asked:
+        question = ChatQuestion(prompt, arm.model or base, max_tokens=LONGEST_ANSWER, fields=arm.body)
         try:
-            outcome.replies.append(ask(client, arm.model or base, prompt, arm.body))
-        except APIError as error:
+            outcome.answers.append(client.stream(question))
+        except LoraComposeError as error:
             outcome.error = error.message
             break
     return outcome
@@ -59,8 +61,8 @@ def try_arm(client: OpenAI, base: str, arm: Arm, asked: Sequence[tuple[str, str]
 def compare(url: str, count: int) -> list[Outcome]:
     """Every arm, asked the same `count` prompts."""
     asked = prompts(count, SEED, SKILL)
-    with OpenAI(base_url=f"{url}/v1", api_key=API_KEY or "none") as client, Progress(console=console) as bar:
-        base = client.models.list().data[0].id
+    with ChatClient(url, API_KEY) as client, Progress(console=console) as bar:
+        base = client.base_model()
         arms = bar.track(ARMS, description=f"asking {len(ARMS)} arms {count} questions each")
         return [try_arm(client, base, arm, asked) for arm in arms]
 
@@ -131,7 +133,7 @@ def main(
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         code = serve(port) if stay else demo(count)
-    except (ServerDied, LoraComposeError, APIError) as error:
+    except (ServerDied, LoraComposeError) as error:
         console.print(f"failed: {error}", markup=False, style="red")
         code = 1
     except KeyboardInterrupt:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from adapters.client import Client
+from server.client.http import Client
 
 START_SECONDS = 300
 STOP_SECONDS = 60
