@@ -1,7 +1,7 @@
 """Asks a running server chat questions with the `openai` client. The only code that does so.
 
 `answer` returns a text; `stream` also returns times, usage and the name of what answered. A refusal is raised
-as LoraComposeError with the server's own code and message; where no server answers, its code is
+as LoraComposeError with the server's own code and message. If no server answers, the code is
 `server_unreachable`. The `openai` package is imported when a client is made, so that `--help` stays fast.
 """
 

@@ -1,7 +1,7 @@
 """HTTP client for a running server: adapters, fusion, residency, tokens. `chat.py` asks chat questions.
 
-A refusal is raised as LoraComposeError with the server's own code and message; where no server answers, its
-code is `server_unreachable`. JSON objects are returned unchanged, without a check of their fields.
+A refusal is raised as LoraComposeError with the server's own code and message. If no server answers, the code
+is `server_unreachable`. JSON objects are returned unchanged, without a check of their fields.
 """
 
 from collections.abc import Mapping

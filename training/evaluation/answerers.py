@@ -10,7 +10,7 @@ from training.data.messages import Message
 IN_FLIGHT = 16
 """Requests a server has at a time."""
 MAX_RETRIES = 2
-"""Of one request that fails, or is refused for a quota."""
+"""How often a request is repeated that failed or was refused because of a quota."""
 
 
 class Answerer(Protocol):
@@ -64,7 +64,8 @@ class LocalModel:
 class ServedModel:
     """`model` of an OpenAI-compatible server: a base, an adapter or a composition.
 
-    What the server refuses is raised as LoraComposeError with its own code; none there: "server_unreachable".
+    A refusal is raised as LoraComposeError with the server's code. If no server answers, the code is
+    `server_unreachable`.
     """
 
     def __init__(self, url: str, model: str | None = None, api_key: str | None = None) -> None:
