@@ -11,6 +11,7 @@ from adapters.console import ANY_ARGUMENTS
 from training.planning.cli import plan
 from training.recipe import Method
 from training.requirements import parse_requirements
+from training.tuning.cli import weights
 
 if TYPE_CHECKING:
     from training.run import Run
@@ -129,6 +130,9 @@ def sweep(
     else:
         Console().print(sweep_table(points, goal))
         typer.echo(f"Wrote {output}: sweep.json, sweep.png, points/")
+
+
+app.command("weights")(weights)
 
 
 def _train(

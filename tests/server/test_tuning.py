@@ -2,10 +2,10 @@
 
 from adapters.client import Client
 from adapters.composition_grammar import parse
-from adapters.tuning import tune
-from adapters.validation_rows import ValidationRow
 from tests.running_server import RunningServer
 from training.testbed.tasks import answer, prompts
+from training.tuning.rows import ValidationRow
+from training.tuning.tune import tune
 
 
 def test_tuned_weights_answer_more_of_the_rows_nobody_searched_on(server: RunningServer) -> None:
