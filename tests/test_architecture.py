@@ -16,8 +16,6 @@ ALLOWED = {
     "benchmarks": {"adapters", "benchmarks"},
 }
 FACES = {
-    # `compose --tune` asks a server; it belongs to training.
-    "adapters": ("server.client.chat",),
     "training": ("server.client",),
     "benchmarks": ("server.client",),
 }

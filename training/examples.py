@@ -9,6 +9,7 @@ from training.data.mixing import mix
 from training.data.parts import parts_of, token_counter
 from training.data.reading import Rows, read_rows
 from training.recipe import Method, Recipe
+from training.run_record import DatasetFacts, MixShare, Source
 
 WANTED: Mapping[Method, tuple[str, ...]] = {"sft": ("instruction", "conversational"), "dpo": ("preference",)}
 
@@ -19,7 +20,7 @@ class Examples:
 
     train: Any
     held_out: Any
-    facts: dict[str, Any]
+    facts: DatasetFacts
     """For the record: sources with digests, and the ratio achieved."""
 
 
@@ -42,20 +43,20 @@ def examples_of(recipe: Recipe, tokenizer: Any) -> Examples:
     return Examples(
         train,
         held_out,
-        {
-            "sources": [
-                {
-                    "source": p.rows.source,
-                    "kind": p.kind,
-                    "rows": len(p.rows.dataset),
-                    "digest": p.rows.digest,
-                }
-                for p in parts
+        DatasetFacts(
+            sources=[
+                Source(
+                    source=part.rows.source,
+                    kind=part.kind,
+                    rows=len(part.rows.dataset),
+                    digest=part.rows.digest,
+                )
+                for part in parts
             ],
-            "mix": [asdict(achieved) for achieved in mixed.achieved],
-            "train_rows": len(train),
-            "held_out_rows": 0 if held_out is None else len(held_out),
-        },
+            mix=[MixShare(**asdict(achieved)) for achieved in mixed.achieved],
+            train_rows=len(train),
+            held_out_rows=0 if held_out is None else len(held_out),
+        ),
     )
 
 

@@ -117,10 +117,14 @@ def _explained(error: Exception, parser: Any) -> str:
 
 
 def _check(recipe: Recipe) -> None:
-    """What no library would notice before hours are spent. Raises LoraComposeError("invalid_recipe")."""
+    """What no library would notice before hours are spent.
+
+    Raises LoraComposeError("invalid_recipe"), and what PublishArguments.check raises.
+    """
     faults = [message for holds, message in _rules(recipe) if not holds]
     if faults:
         raise LoraComposeError("invalid_recipe", "; ".join(faults), "recipe")
+    recipe.publish.check()
 
 
 def _rules(recipe: Recipe) -> list[tuple[bool, str]]:

@@ -1,16 +1,23 @@
-"""`run.json`: everything a run was made from and what came of it, so that it can be judged and repeated."""
+"""`run.json`: everything a run was made from and what came of it, so that it can be judged and repeated.
+
+A typed document with a schema number. A file without a number, from before there was one, is read as well.
+"""
 
 import json
 import platform
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from adapters.errors import LoraComposeError
-from training.recipe import Recipe
+from training.data.mixing import Kind
+from training.recipe import Method, Recipe
 
 RECORD_FILE: Final = "run.json"
+SCHEMA: Final = 1
 PACKAGES: Final = (
     "lora-compose",
     "torch",
@@ -23,22 +30,136 @@ PACKAGES: Final = (
 )
 
 
-def begun(recipe: Recipe, data: Mapping[str, Any]) -> dict[str, Any]:
-    """The record of a run that has not ended."""
-    import torch
+class Document(BaseModel):
+    """A part of the record. Fields that only a later version knows are ignored."""
 
-    return {
-        "status": "running",
-        "method": recipe.method,
-        "base": recipe.model.model_name_or_path,
-        "settings": recipe.settings(),
-        "data": dict(data),
-        "versions": {package: _version(package) for package in PACKAGES},
-        "python": platform.python_version(),
-        "device": torch.cuda.get_device_name()
-        if torch.cuda.is_available()
-        else platform.processor() or "cpu",
-    }
+    model_config = ConfigDict(frozen=True, populate_by_name=True)
+
+
+class Source(Document):
+    """A source of training rows. `digest` is a sha256 of its rows."""
+
+    source: str
+    kind: Kind
+    rows: int
+    digest: str
+
+
+class MixShare(Document):
+    """The share of the mix that a source has, of the unit the ratio counts."""
+
+    source: str
+    kind: Kind
+    examples: int
+    tokens: int | None
+    share: float
+
+
+class DatasetFacts(Document):
+    """The rows of the run."""
+
+    sources: list[Source]
+    mix: list[MixShare]
+    train_rows: int
+    held_out_rows: int
+
+
+class PreparedFacts(Document):
+    """The tokenized rows. Tokens with a loss are in ⟦brackets⟧ in `example`."""
+
+    rows: int
+    left_out: int
+    """Rows dropped, because after truncation they contain no answer tokens."""
+    example: str
+    learnt_tokens: int | None = None
+    tokens: int | None = None
+
+
+class RunSettings(Document):
+    """The settings that decide the result. `training` and `model` hold TRL's own options."""
+
+    method: Method
+    training: dict[str, Any]
+    model: dict[str, Any]
+    data: dict[str, Any]
+    start: dict[str, Any]
+    score: dict[str, Any]
+
+
+class Best(Document):
+    """The best checkpoint, by metric_for_best_model. Both are None if no best checkpoint was chosen."""
+
+    metric: float | None
+    checkpoint: str | None
+
+
+class RunRecord(Document):
+    """A run that was started."""
+
+    schema_number: int = Field(default=0, alias="schema")
+    """0 in files from before there were numbers. Their fields are the same."""
+    status: Literal["running", "finished"]
+    method: Method
+    base: str
+    settings: RunSettings
+    data: DatasetFacts
+    versions: dict[str, str | None]
+    python: str
+    device: str
+    base_scores: dict[str, float] = {}
+    start_scores: dict[str, float] = {}
+    """The scores of the adapter that training starts from (init_adapter)."""
+    prepared: PreparedFacts | None = None
+
+    @classmethod
+    def begun(cls, recipe: Recipe, data: DatasetFacts) -> Self:
+        """The record of a run that has not ended."""
+        import torch
+
+        return cls(
+            schema=SCHEMA,
+            status="running",
+            method=recipe.method,
+            base=recipe.model.model_name_or_path,
+            settings=RunSettings.model_validate(_as_json(recipe.settings())),
+            data=data,
+            versions={package: _version(package) for package in PACKAGES},
+            python=platform.python_version(),
+            device=torch.cuda.get_device_name()
+            if torch.cuda.is_available()
+            else platform.processor() or "cpu",
+        )
+
+    def with_facts(self, **facts: Any) -> Self:
+        """The same record with further fields."""
+        return self.model_copy(update=facts)
+
+    def finished(self, **outcome: Any) -> "FinishedRecord":
+        """The record of the run after its end; `outcome` holds the fields that FinishedRecord adds."""
+        return FinishedRecord.model_validate({**self.to_dict(), "status": "finished", **outcome})
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `run.json` holds: the fields that were set."""
+        return self.model_dump(by_alias=True, exclude_unset=True)
+
+
+class FinishedRecord(RunRecord):
+    """A run that ended."""
+
+    status: Literal["finished"]
+    seconds: float
+    peak_memory_bytes: int
+    steps: int
+    epochs: float | None
+    best: Best
+    history: list[dict[str, Any]]
+    """The trainer's log: an entry each logging or evaluation step."""
+    scores: dict[str, float]
+
+
+def _as_json(value: object) -> Any:
+    """`value` after a round through JSON, so that it compares equal to what a file holds."""
+    return json.loads(json.dumps(value, default=str))
 
 
 def _version(package: str) -> str | None:
@@ -48,35 +169,50 @@ def _version(package: str) -> str | None:
         return None
 
 
-def write_record(directory: Path, record: Mapping[str, Any]) -> None:
+def write_record(directory: Path, record: RunRecord) -> None:
     """Replaces the one that is there, whole or not at all."""
     directory.mkdir(parents=True, exist_ok=True)
     scratch = directory / f".{RECORD_FILE}"
-    scratch.write_text(json.dumps(record, indent=1, default=str) + "\n")
+    scratch.write_text(json.dumps(record.to_dict(), indent=1) + "\n")
     scratch.replace(directory / RECORD_FILE)
 
 
-def read_record(directory: Path) -> dict[str, Any] | None:
-    """None where there is none. Raises LoraComposeError("bad_run_record")."""
+def read_record(directory: Path) -> RunRecord | None:
+    """A FinishedRecord if the run ended; None without a file. Raises LoraComposeError("bad_run_record")."""
     file = directory / RECORD_FILE
     if not file.exists():
         return None
     try:
-        record = json.loads(file.read_text())
+        content = json.loads(file.read_text())
     except (OSError, ValueError) as error:
-        raise LoraComposeError("bad_run_record", f"{file}: {error}", "output_dir") from error
-    if not isinstance(record, dict):
-        raise LoraComposeError("bad_run_record", f"{file} holds no object", "output_dir")
-    return record
+        raise _bad(file, str(error)) from error
+    if not isinstance(content, dict):
+        raise _bad(file, "the file does not hold a JSON object")
+    _check_schema(file, content)
+    kind = FinishedRecord if content.get("status") == "finished" else RunRecord
+    try:
+        return kind.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise _bad(file, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
 
 
-def check_same_run(
-    directory: Path, record: Mapping[str, Any], recipe: Recipe, data: Mapping[str, Any]
-) -> None:
+def _check_schema(file: Path, content: Mapping[str, Any]) -> None:
+    number = content.get("schema", 0)
+    if not isinstance(number, int) or number > SCHEMA:
+        raise _bad(file, f"the file has schema {number}; this version of lora-compose reads up to {SCHEMA}")
+
+
+def _bad(file: Path, reason: str) -> LoraComposeError:
+    return LoraComposeError("bad_run_record", f"{file}: {reason}", "output_dir")
+
+
+def check_same_run(directory: Path, before: RunRecord, now: RunRecord) -> None:
     """A run is resumed with the settings and the data it began with. Raises LoraComposeError("other_run")."""
-    now = json.loads(json.dumps({"settings": recipe.settings(), "data": dict(data)}, default=str))
-    before = {"settings": record["settings"], "data": record["data"]}
-    changed = sorted(_differences("", before, now))
+    changed = sorted(
+        _differences("settings", before.settings.model_dump(), now.settings.model_dump())
+        | _differences("data", before.data.model_dump(), now.data.model_dump())
+    )
     if changed:
         raise LoraComposeError(
             "other_run",

@@ -4,18 +4,17 @@ from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from typing import Any
 
+from training.arguments import ScoreArguments
 from training.evaluation.answerers import LocalModel
 from training.evaluation.scores import score
 from training.evaluation.tasks import load_tasks
-from training.recipe import Recipe
 
 Scorer = Callable[[Any], dict[str, float]]
 """A model's scores by name."""
 
 
-def scorer_of(recipe: Recipe, tokenizer: Any) -> Scorer | None:
+def scorer_of(asked: ScoreArguments, tokenizer: Any) -> Scorer | None:
     """None where the recipe names no tasks."""
-    asked = recipe.score
     tasks = [
         *load_tasks(asked.domain_tasks, "domain", limit=asked.score_limit),
         *load_tasks(asked.general_tasks, "general", limit=asked.score_limit),

@@ -16,7 +16,7 @@ from adapters.errors import LoraComposeError
 from training.recipe import Method, Recipe, read_recipe
 from training.requirements import parse_requirements, unmet
 from training.run import Run, train
-from training.run_record import read_record
+from training.run_record import FinishedRecord, read_record
 
 Settings = Mapping[str, str]
 """Options of one point, as the command line gives them."""
@@ -73,7 +73,7 @@ def _recipe(method: Method, file: Path, options: Sequence[str], output: Path, se
 
 def _run(recipe: Recipe) -> Run:
     record = read_record(recipe.output)
-    if record is not None and record["status"] == "finished":
+    if isinstance(record, FinishedRecord):
         return Run(recipe.output, record)
     return train(recipe, resume=record is not None)
 

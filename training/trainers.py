@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from training.base_model import fresh_adapter, keep_adapter_precise
 from training.examples import Examples
 from training.recipe import Recipe
 from training.scoring import Scorer
@@ -35,11 +34,27 @@ def make_trainer(
         train_dataset=examples.train,
         eval_dataset=examples.held_out,
         processing_class=tokenizer,
-        peft_config=fresh_adapter(recipe),
+        peft_config=_fresh_adapter(recipe),
         callbacks=[] if recipe.score.patience is None else [EarlyStoppingCallback(recipe.score.patience)],
     )
     if REFERENCE in getattr(trainer.model, "peft_config", {}) and recipe.start.reference == "base":
         trainer.model.delete_adapter(REFERENCE)  # without one, TRL switches the adapter off instead
     if (recipe.model.load_in_4bit or recipe.model.load_in_8bit) and recipe.model.dtype == "float32":
-        keep_adapter_precise(trainer.model)
+        _keep_adapter_precise(trainer.model)
     return trainer
+
+
+def _fresh_adapter(recipe: Recipe) -> Any:
+    """PEFT's config of the adapter to add; None where one is there already, or all weights are trained."""
+    from trl import get_peft_config
+
+    return None if recipe.start.init_adapter is not None else get_peft_config(recipe.model)
+
+
+def _keep_adapter_precise(model: Any) -> None:
+    """TRL casts LoRA weights on a quantized base to bfloat16, for GPUs. Where we compute in float32, they
+    learn in float32: their updates are smaller than bfloat16 can tell.
+    """
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()

@@ -1,11 +1,11 @@
 """Weights are searched by asking a real server; a stack at other weights needs nothing built there."""
 
 from adapters.composition_grammar import parse
-from adapters.tuning import tune
-from adapters.validation_rows import ValidationRow
 from server.client.chat import ChatClient
 from tests.running_server import RunningServer
 from training.testbed.tasks import answer, prompts
+from training.tuning.rows import ValidationRow
+from training.tuning.tune import tune
 
 
 def test_tuned_weights_answer_more_of_the_rows_nobody_searched_on(server: RunningServer) -> None:

@@ -12,7 +12,7 @@ from server.openapi.codes import ERROR_CODES
 
 ROOT = Path(__file__).resolve().parents[3]
 STATUSES = {error.__name__: status for error, status in STATUS.items()}
-COMMANDS = {"cli.py", "export.py", "console.py", "tuning.py", "validation_rows.py"}
+COMMANDS = {"cli.py", "export.py", "console.py"}
 CLIENT = ROOT / "server" / "client"
 BEFORE_HTTP = {
     # Refused at the start of a server or by a command that opens the registry itself.
