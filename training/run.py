@@ -17,8 +17,15 @@ from training.curves import draw_curves
 from training.examples import Examples, examples_of
 from training.preflight import preference_facts, preflight
 from training.recipe import Recipe
-from training.run_record import FinishedRecord, RunRecord, check_same_run, read_record, write_record
-from training.scoring import Scorer, base_scores, scorer_of, with_forgetting
+from training.run_record import (
+    RECORD_FILE,
+    FinishedRecord,
+    RunRecord,
+    check_same_run,
+    read_record,
+    write_record,
+)
+from training.scoring import Scorer, scorer_of
 from training.trainers import make_trainer
 
 ADAPTER_DIR = "adapter"
@@ -55,7 +62,7 @@ class PreparedRun:
     dataset: Examples
     trainer: Any
     """TRL's SFTTrainer or DPOTrainer. It holds the model with its adapter."""
-    scorer: Scorer | None
+    scorer: Scorer
     record: RunRecord
     checkpoint: str | None
     """The checkpoint to resume from."""
@@ -74,9 +81,9 @@ def train(
     run.trainer.train(resume_from_checkpoint=run.checkpoint)
     seconds, memory = time.perf_counter() - began, _peak_memory()
     save(run)
-    record = run.record.finished(
-        seconds=seconds, peak_memory_bytes=memory, scores=score(run), **_training_log(run.trainer.state)
-    )
+    scores = run.scorer.after(run.trainer.model, run.record.base_scores)
+    log = _training_log(run.trainer.state)
+    record = run.record.finished(seconds=seconds, peak_memory_bytes=memory, scores=scores, **log)
     write_record(run.directory, record)
     draw_curves(record, run.directory / CURVES_FILE)
     return Run(run.directory, record)
@@ -93,22 +100,19 @@ def prepare(recipe: Recipe, *, resume: bool = False, overwrite: bool = False) ->
     directory = recipe.output
     tokenizer = load_tokenizer(recipe.model)
     dataset = examples_of(recipe, tokenizer)
-    record = RunRecord.begun(recipe, dataset.facts)
+    record = RunRecord.begun(recipe.settings(), dataset.facts)
     if overwrite:
         remove_run(directory)
     checkpoint = _checkpoint(directory, record, resume)
     model = load_model(recipe)
     scorer = scorer_of(recipe.score, tokenizer)
-    if scorer is not None:
-        record = record.with_facts(base_scores=base_scores(scorer, model))
-        if recipe.start.init_adapter is not None:
-            record = record.with_facts(start_scores=scorer(model))
+    scores = scorer.before(model)
     trainer = make_trainer(recipe, model, tokenizer, dataset, scorer)
     if recipe.method == "dpo":
         facts = preference_facts(trainer, tokenizer)
     else:
         facts = preflight(trainer, tokenizer, len(dataset.train))
-    record = record.with_facts(prepared=facts)
+    record = record.model_copy(update={**scores, "prepared": facts})
     return PreparedRun(directory, dataset, trainer, scorer, record, checkpoint, recipe.model.use_peft)
 
 
@@ -124,7 +128,7 @@ def _tell_prepared(record: RunRecord, tell: Tell) -> None:
 
 def remove_run(directory: Path) -> None:
     """Delete the run in `directory`, and only the files that a run writes."""
-    names = (ADAPTER_DIR, MODEL_DIR, CURVES_FILE, "run.json")
+    names = (ADAPTER_DIR, MODEL_DIR, CURVES_FILE, RECORD_FILE)
     files = [*filter(Path.exists, (directory / name for name in names)), *directory.glob("checkpoint-*")]
     for path in files:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -161,13 +165,6 @@ def save(run: PreparedRun) -> None:
     for name in (CONFIG_FILE, WEIGHTS_FILE):
         (scratch / name).replace(target / name)
     shutil.rmtree(scratch)
-
-
-def score(run: PreparedRun) -> dict[str, float]:
-    """The scores of the trained model, with `forgetting`; empty if the recipe names no tasks."""
-    if run.scorer is None:
-        return {}
-    return with_forgetting(run.scorer(run.trainer.model), run.record.base_scores)
 
 
 def _training_log(state: Any) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from adapters.errors import LoraComposeError
 from training.data.mixing import Kind
-from training.recipe import Method, Recipe
+from training.recipe import Method
 
 RECORD_FILE: Final = "run.json"
 SCHEMA: Final = 1
@@ -112,16 +112,16 @@ class RunRecord(Document):
     prepared: PreparedFacts | None = None
 
     @classmethod
-    def begun(cls, recipe: Recipe, data: DatasetFacts) -> Self:
-        """The record of a run that has not ended."""
+    def begun(cls, settings: Mapping[str, Any], data: DatasetFacts) -> Self:
+        """The record of a run that has not ended; `settings` is what Recipe.settings gives."""
         import torch
 
         return cls(
             schema=SCHEMA,
             status="running",
-            method=recipe.method,
-            base=recipe.model.model_name_or_path,
-            settings=RunSettings.model_validate(_as_json(recipe.settings())),
+            method=settings["method"],
+            base=settings["model"]["model_name_or_path"],
+            settings=RunSettings.model_validate(_as_json(settings)),
             data=data,
             versions={package: _version(package) for package in PACKAGES},
             python=platform.python_version(),
@@ -129,10 +129,6 @@ class RunRecord(Document):
             if torch.cuda.is_available()
             else platform.processor() or "cpu",
         )
-
-    def with_facts(self, **facts: Any) -> Self:
-        """The same record with further fields."""
-        return self.model_copy(update=facts)
 
     def finished(self, **outcome: Any) -> "FinishedRecord":
         """The record of the run after its end; `outcome` holds the fields that FinishedRecord adds."""

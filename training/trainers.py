@@ -10,9 +10,7 @@ REFERENCE = "ref"
 """TRL's name for its frozen copy of the adapter that DPO starts from."""
 
 
-def make_trainer(
-    recipe: Recipe, model: Any, tokenizer: Any, examples: Examples, scorer: Scorer | None
-) -> Any:
+def make_trainer(recipe: Recipe, model: Any, tokenizer: Any, examples: Examples, scorer: Scorer) -> Any:
     """An SFTTrainer or DPOTrainer. With `score_each_evaluation`, evaluations have eval_domain and so on."""
     from transformers import EarlyStoppingCallback
     from trl import DPOTrainer, SFTTrainer
@@ -23,7 +21,7 @@ def make_trainer(
         def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
             output = super().evaluation_loop(*args, **kwargs)  # type: ignore[misc]
             prefix = kwargs.get("metric_key_prefix", "eval")
-            if scorer is not None and recipe.score.score_each_evaluation:
+            if recipe.score.score_each_evaluation:
                 output.metrics.update({f"{prefix}_{n}": v for n, v in scorer(self.model).items()})  # type: ignore[attr-defined]
             return output
 
