@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adapters.errors import LoraComposeError
 from adapters.store import CONFIG_FILE, WEIGHTS_FILE
-from training.base_model import load_model, load_tokenizer
+from training.base_model import load_base
 from training.curves import draw_curves
 from training.examples import Examples, examples_of
 from training.preflight import preference_facts, preflight
@@ -21,11 +20,11 @@ from training.run_record import (
     RECORD_FILE,
     FinishedRecord,
     RunRecord,
-    check_same_run,
-    read_record,
+    begin_record,
+    finish_record,
     write_record,
 )
-from training.scoring import Scorer, scorer_of
+from training.scoring import Scorer
 from training.trainers import make_trainer
 
 ADAPTER_DIR = "adapter"
@@ -83,8 +82,9 @@ def train(
     save(run)
     scores = run.scorer.after(run.trainer.model, run.record.base_scores)
     log = _training_log(run.trainer.state)
-    record = run.record.finished(seconds=seconds, peak_memory_bytes=memory, scores=scores, **log)
-    write_record(run.directory, record)
+    record = finish_record(
+        run.directory, run.record, seconds=seconds, peak_memory_bytes=memory, scores=scores, **log
+    )
     draw_curves(record, run.directory / CURVES_FILE)
     return Run(run.directory, record)
 
@@ -95,25 +95,30 @@ def prepare(recipe: Recipe, *, resume: bool = False, overwrite: bool = False) ->
     The rows are read and checked before the model is loaded. Raises as `train` does.
     """
     from transformers import set_seed
+    from transformers.trainer_utils import get_last_checkpoint
 
     set_seed(recipe.training.seed)
     directory = recipe.output
-    tokenizer = load_tokenizer(recipe.model)
-    dataset = examples_of(recipe, tokenizer)
-    record = RunRecord.begun(recipe.settings(), dataset.facts)
+    dataset = examples_of(recipe)
     if overwrite:
         remove_run(directory)
-    checkpoint = _checkpoint(directory, record, resume)
-    model = load_model(recipe)
-    scorer = scorer_of(recipe.score, tokenizer)
-    scores = scorer.before(model)
-    trainer = make_trainer(recipe, model, tokenizer, dataset, scorer)
+    resumes = resume and (directory / RECORD_FILE).exists()
+    record = begin_record(recipe, dataset.facts, resume=resume)
+    base = load_base(recipe)
+    made = make_trainer(recipe, base, dataset)
     if recipe.method == "dpo":
-        facts = preference_facts(trainer, tokenizer)
+        facts = preference_facts(made.trainer, base.tokenizer)
     else:
-        facts = preflight(trainer, tokenizer, len(dataset.train))
-    record = record.model_copy(update={**scores, "prepared": facts})
-    return PreparedRun(directory, dataset, trainer, scorer, record, checkpoint, recipe.model.use_peft)
+        facts = preflight(made.trainer, base.tokenizer, len(dataset.train))
+    return PreparedRun(
+        directory,
+        dataset,
+        made.trainer,
+        made.scorer,
+        record.model_copy(update={**made.scores, "prepared": facts}),
+        get_last_checkpoint(str(directory)) if resumes else None,
+        recipe.model.use_peft,
+    )
 
 
 def _tell_prepared(record: RunRecord, tell: Tell) -> None:
@@ -132,26 +137,6 @@ def remove_run(directory: Path) -> None:
     files = [*filter(Path.exists, (directory / name for name in names)), *directory.glob("checkpoint-*")]
     for path in files:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
-def _checkpoint(directory: Path, record: RunRecord, resume: bool) -> str | None:
-    """The checkpoint to go on from; None for a run that starts from the beginning."""
-    from transformers.trainer_utils import get_last_checkpoint
-
-    before = read_record(directory)
-    if before is None:
-        return None
-    if not resume:
-        raise LoraComposeError(
-            "run_exists",
-            f"{directory} holds a run ({before.status}): go on with --resume, "
-            "start again with --overwrite, "
-            "or give another --output_dir.",
-            "output_dir",
-        )
-    check_same_run(directory, before, record)
-    last: str | None = get_last_checkpoint(str(directory))
-    return last
 
 
 def save(run: PreparedRun) -> None:
