@@ -1,10 +1,19 @@
 """The base a run adapts, quantized or not, with the adapter it goes on from or a fresh one."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from adapters.errors import LoraComposeError
 from training.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Base:
+    """The base model, with the adapter of `init_adapter` on it if the recipe names one."""
+
+    model: Any
+    tokenizer: Any
 
 
 def load_tokenizer(model: Any) -> Any:
@@ -17,7 +26,7 @@ def load_tokenizer(model: Any) -> Any:
         raise _not_loaded(model, error) from error
 
 
-def load_model(recipe: Recipe) -> Any:
+def load_base(recipe: Recipe) -> Base:
     """The base in the asked precision; with `init_adapter`, that adapter on it, to be trained on.
 
     Raises LoraComposeError("base_not_loaded") or ("init_adapter_not_loaded").
@@ -26,6 +35,7 @@ def load_model(recipe: Recipe) -> Any:
     from trl import get_quantization_config
 
     model, training = recipe.model, recipe.training
+    tokenizer = load_tokenizer(model)
     quantization = get_quantization_config(model)
     options: dict[str, Any] = dict(training.model_init_kwargs or {})
     training.model_init_kwargs = None  # TRL would warn that the model is loaded already
@@ -40,7 +50,9 @@ def load_model(recipe: Recipe) -> Any:
     except (OSError, ValueError) as error:
         raise _not_loaded(model, error) from error
     _keep_layout(base)
-    return base if recipe.start.init_adapter is None else _with_adapter(base, Path(recipe.start.init_adapter))
+    if recipe.start.init_adapter is not None:
+        base = _with_adapter(base, Path(recipe.start.init_adapter))
+    return Base(base, tokenizer)
 
 
 def _keep_layout(base: Any) -> None:

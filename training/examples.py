@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from adapters.errors import LoraComposeError
+from training.base_model import load_tokenizer
 from training.data.mixing import mix
 from training.data.parts import parts_of, token_counter
 from training.data.reading import Rows, read_rows
@@ -24,7 +25,7 @@ class Examples:
     """For the record: sources with digests, and the ratio achieved."""
 
 
-def examples_of(recipe: Recipe, tokenizer: Any) -> Examples:
+def examples_of(recipe: Recipe) -> Examples:
     """Raises DataRejected for a bad row, and LoraComposeError("wrong_form") for rows of another method."""
     data, seed = recipe.data, recipe.training.seed
     parts = parts_of(
@@ -32,7 +33,7 @@ def examples_of(recipe: Recipe, tokenizer: Any) -> Examples:
         [_read(source, recipe.method) for source in data.domain],
         data.ratio,
     )
-    counter = token_counter(tokenizer) if data.mix_by == "tokens" else None
+    counter = token_counter(load_tokenizer(recipe.model)) if data.mix_by == "tokens" else None
     mixed = mix(parts, total=data.rows, by=data.mix_by, seed=seed, count_tokens=counter)
     train, held_out = mixed.dataset, None
     if data.held_out:

@@ -10,15 +10,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adapters.errors import LoraComposeError
 from adapters.store import CONFIG_FILE, WEIGHTS_FILE
-from training.base_model import load_model, load_tokenizer
+from training.base_model import load_base
 from training.curves import draw_curves
 from training.examples import Examples, examples_of
 from training.preflight import preference_facts, preflight
 from training.recipe import Recipe
-from training.run_record import FinishedRecord, RunRecord, check_same_run, read_record, write_record
-from training.scoring import Scorer, base_scores, scorer_of, with_forgetting
+from training.run_record import (
+    RECORD_FILE,
+    FinishedRecord,
+    RunRecord,
+    begin_record,
+    finish_record,
+    write_record,
+)
+from training.scoring import Scorer
 from training.trainers import make_trainer
 
 ADAPTER_DIR = "adapter"
@@ -55,7 +61,7 @@ class PreparedRun:
     dataset: Examples
     trainer: Any
     """TRL's SFTTrainer or DPOTrainer. It holds the model with its adapter."""
-    scorer: Scorer | None
+    scorer: Scorer
     record: RunRecord
     checkpoint: str | None
     """The checkpoint to resume from."""
@@ -74,10 +80,11 @@ def train(
     run.trainer.train(resume_from_checkpoint=run.checkpoint)
     seconds, memory = time.perf_counter() - began, _peak_memory()
     save(run)
-    record = run.record.finished(
-        seconds=seconds, peak_memory_bytes=memory, scores=score(run), **_training_log(run.trainer.state)
+    scores = run.scorer.after(run.trainer.model, run.record.base_scores)
+    log = _training_log(run.trainer.state)
+    record = finish_record(
+        run.directory, run.record, seconds=seconds, peak_memory_bytes=memory, scores=scores, **log
     )
-    write_record(run.directory, record)
     draw_curves(record, run.directory / CURVES_FILE)
     return Run(run.directory, record)
 
@@ -88,28 +95,30 @@ def prepare(recipe: Recipe, *, resume: bool = False, overwrite: bool = False) ->
     The rows are read and checked before the model is loaded. Raises as `train` does.
     """
     from transformers import set_seed
+    from transformers.trainer_utils import get_last_checkpoint
 
     set_seed(recipe.training.seed)
     directory = recipe.output
-    tokenizer = load_tokenizer(recipe.model)
-    dataset = examples_of(recipe, tokenizer)
-    record = RunRecord.begun(recipe, dataset.facts)
+    dataset = examples_of(recipe)
     if overwrite:
         remove_run(directory)
-    checkpoint = _checkpoint(directory, record, resume)
-    model = load_model(recipe)
-    scorer = scorer_of(recipe.score, tokenizer)
-    if scorer is not None:
-        record = record.with_facts(base_scores=base_scores(scorer, model))
-        if recipe.start.init_adapter is not None:
-            record = record.with_facts(start_scores=scorer(model))
-    trainer = make_trainer(recipe, model, tokenizer, dataset, scorer)
+    resumes = resume and (directory / RECORD_FILE).exists()
+    record = begin_record(recipe, dataset.facts, resume=resume)
+    base = load_base(recipe)
+    made = make_trainer(recipe, base, dataset)
     if recipe.method == "dpo":
-        facts = preference_facts(trainer, tokenizer)
+        facts = preference_facts(made.trainer, base.tokenizer)
     else:
-        facts = preflight(trainer, tokenizer, len(dataset.train))
-    record = record.with_facts(prepared=facts)
-    return PreparedRun(directory, dataset, trainer, scorer, record, checkpoint, recipe.model.use_peft)
+        facts = preflight(made.trainer, base.tokenizer, len(dataset.train))
+    return PreparedRun(
+        directory,
+        dataset,
+        made.trainer,
+        made.scorer,
+        record.model_copy(update={**made.scores, "prepared": facts}),
+        get_last_checkpoint(str(directory)) if resumes else None,
+        recipe.model.use_peft,
+    )
 
 
 def _tell_prepared(record: RunRecord, tell: Tell) -> None:
@@ -124,30 +133,10 @@ def _tell_prepared(record: RunRecord, tell: Tell) -> None:
 
 def remove_run(directory: Path) -> None:
     """Delete the run in `directory`, and only the files that a run writes."""
-    names = (ADAPTER_DIR, MODEL_DIR, CURVES_FILE, "run.json")
+    names = (ADAPTER_DIR, MODEL_DIR, CURVES_FILE, RECORD_FILE)
     files = [*filter(Path.exists, (directory / name for name in names)), *directory.glob("checkpoint-*")]
     for path in files:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
-def _checkpoint(directory: Path, record: RunRecord, resume: bool) -> str | None:
-    """The checkpoint to go on from; None for a run that starts from the beginning."""
-    from transformers.trainer_utils import get_last_checkpoint
-
-    before = read_record(directory)
-    if before is None:
-        return None
-    if not resume:
-        raise LoraComposeError(
-            "run_exists",
-            f"{directory} holds a run ({before.status}): go on with --resume, "
-            "start again with --overwrite, "
-            "or give another --output_dir.",
-            "output_dir",
-        )
-    check_same_run(directory, before, record)
-    last: str | None = get_last_checkpoint(str(directory))
-    return last
 
 
 def save(run: PreparedRun) -> None:
@@ -161,13 +150,6 @@ def save(run: PreparedRun) -> None:
     for name in (CONFIG_FILE, WEIGHTS_FILE):
         (scratch / name).replace(target / name)
     shutil.rmtree(scratch)
-
-
-def score(run: PreparedRun) -> dict[str, float]:
-    """The scores of the trained model, with `forgetting`; empty if the recipe names no tasks."""
-    if run.scorer is None:
-        return {}
-    return with_forgetting(run.scorer(run.trainer.model), run.record.base_scores)
 
 
 def _training_log(state: Any) -> dict[str, Any]:

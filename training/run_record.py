@@ -6,6 +6,7 @@ A typed document with a schema number. A file without a number, from before ther
 import json
 import platform
 from collections.abc import Mapping
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final, Literal, Self
@@ -18,6 +19,15 @@ from training.recipe import Method, Recipe
 
 RECORD_FILE: Final = "run.json"
 SCHEMA: Final = 1
+PLACES: Final = (
+    "output_dir",
+    "logging_dir",
+    "run_name",
+    "resume_from_checkpoint",
+    "hub_model_id",
+    "push_to_hub",
+)
+"""Settings that do not decide the result."""
 PACKAGES: Final = (
     "lora-compose",
     "torch",
@@ -85,6 +95,14 @@ class RunSettings(Document):
     start: dict[str, Any]
     score: dict[str, Any]
 
+    @classmethod
+    def of(cls, recipe: Recipe) -> Self:
+        """Of a recipe, as JSON holds them: without where the run is written or published to."""
+        training = {name: value for name, value in recipe.training.to_dict().items() if name not in PLACES}
+        parts = {name: asdict(getattr(recipe, name)) for name in ("model", "data", "start", "score")}
+        settings = {"method": recipe.method, "training": training, **parts}
+        return cls.model_validate_json(json.dumps(settings, default=str))
+
 
 class Best(Document):
     """The best checkpoint, by metric_for_best_model. Both are None if no best checkpoint was chosen."""
@@ -121,7 +139,7 @@ class RunRecord(Document):
             status="running",
             method=recipe.method,
             base=recipe.model.model_name_or_path,
-            settings=RunSettings.model_validate(_as_json(recipe.settings())),
+            settings=RunSettings.of(recipe),
             data=data,
             versions={package: _version(package) for package in PACKAGES},
             python=platform.python_version(),
@@ -129,10 +147,6 @@ class RunRecord(Document):
             if torch.cuda.is_available()
             else platform.processor() or "cpu",
         )
-
-    def with_facts(self, **facts: Any) -> Self:
-        """The same record with further fields."""
-        return self.model_copy(update=facts)
 
     def finished(self, **outcome: Any) -> "FinishedRecord":
         """The record of the run after its end; `outcome` holds the fields that FinishedRecord adds."""
@@ -157,16 +171,39 @@ class FinishedRecord(RunRecord):
     scores: dict[str, float]
 
 
-def _as_json(value: object) -> Any:
-    """`value` after a round through JSON, so that it compares equal to what a file holds."""
-    return json.loads(json.dumps(value, default=str))
-
-
 def _version(package: str) -> str | None:
     try:
         return version(package)
     except PackageNotFoundError:
         return None
+
+
+def begin_record(recipe: Recipe, data: DatasetFacts, *, resume: bool) -> RunRecord:
+    """The record of a run that begins in the recipe's output_dir. Nothing is written yet.
+
+    Raises LoraComposeError: "run_exists" if output_dir holds a run and `resume` is not set, "other_run".
+    """
+    record = RunRecord.begun(recipe, data)
+    before = read_record(recipe.output)
+    if before is None:
+        return record
+    if not resume:
+        raise LoraComposeError(
+            "run_exists",
+            f"{recipe.output} holds a run ({before.status}): go on with --resume, "
+            "start again with --overwrite, "
+            "or give another --output_dir.",
+            "output_dir",
+        )
+    check_same_run(recipe.output, before, record)
+    return record
+
+
+def finish_record(directory: Path, record: RunRecord, **outcome: Any) -> FinishedRecord:
+    """Write the record of the run after its end; `outcome` holds the fields that FinishedRecord adds."""
+    finished = record.finished(**outcome)
+    write_record(directory, finished)
+    return finished
 
 
 def write_record(directory: Path, record: RunRecord) -> None:
