@@ -41,7 +41,7 @@ async def our_pass(url: str, load: Load) -> dict[str, float]:
     """
     draw, vocabulary = random.Random(load.seed), _vocabulary()
     sendings = [
-        Sending(0, number, 0.0, _body(load, draw.choices(vocabulary, k=load.prompt_tokens)))
+        Sending(_body(load, draw.choices(vocabulary, k=load.prompt_tokens)), prompt=number)
         for number in range(load.requests + 2 * load.concurrency)
     ]
     async with open_client(url, load.concurrency) as client:

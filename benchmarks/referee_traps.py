@@ -45,7 +45,7 @@ def wrong_answers(referee: Referee) -> list[dict[str, Any]]:
 async def _completed(url: str, model: str) -> int:
     body = completion_body(model, "abcdefgh", 32, stream=True)
     async with open_client(url, 2) as client:
-        rows, _ = await send_pass(client, [Sending(0, 0, 0.0, body)] * REQUESTS, 2)
+        rows, _ = await send_pass(client, [Sending(body)] * REQUESTS, 2)
     return sum(row.failure is None for row in rows)
 
 

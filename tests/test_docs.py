@@ -10,8 +10,8 @@ from adapters.fuse_settings import Settings
 from adapters.method_options import METHOD_NAMES
 from benchmarks.latency.advice import advise
 from benchmarks.latency.crossovers import crossovers
+from benchmarks.latency.document import read_result
 from benchmarks.latency.findings import findings
-from benchmarks.latency.report import read_result
 from benchmarks.latency.tables import markdown, side_by_side
 from server import (
     adapters_api,
