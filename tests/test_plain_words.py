@@ -137,10 +137,13 @@ def _kinds_within(parent: ast.AST) -> Iterator[tuple[ast.AST, str]]:
         for keyword in parent.keywords:
             if keyword.arg == "help" or kind in {"metrics", "logs"}:
                 yield from ((node, kind or "help") for node in ast.walk(keyword.value))
-    body = getattr(parent, "body", None)
+    if isinstance(parent, ast.Dict):
+        for key, value in zip(parent.keys, parent.values, strict=True):
+            if isinstance(key, ast.Constant) and key.value == "help":
+                yield from ((node, "help") for node in ast.walk(value))
     if isinstance(parent, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
         is_help = _is_command(parent) or (isinstance(parent, ast.ClassDef) and parent.name in HELP_CLASSES)
-        for place, statement in enumerate(body or ()):
+        for place, statement in enumerate(parent.body):
             if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
                 is_field = place > 0 or isinstance(parent, ast.FunctionDef | ast.AsyncFunctionDef)
                 yield statement.value, "help" if is_help and is_field else "docstrings"
@@ -183,7 +186,7 @@ def page_prose(path: Path) -> Iterator[Prose]:
     """A Markdown page without its code blocks; lines that code writes are of that code's kind."""
     name = str(path.relative_to(ROOT))
     text = re.sub(
-        r"^( *)```.*?^\1```|<!-- faults -->.*?<!-- /faults -->",
+        r"^( *)```.*?^\1```",
         lambda block: re.sub(r"\S", "x", block[0]),
         path.read_text(),
         flags=re.MULTILINE | re.DOTALL,
