@@ -90,7 +90,7 @@ class Finding:
 
 def findings_in(prose: Prose) -> Iterator[Finding]:
     """Every word of the list in `prose`. Code between backticks and addresses of links are skipped."""
-    text = re.sub(r"`[^`]*`", lambda code: re.sub(r"\S", "x", code[0]), prose.text)
+    text = re.sub(r"`(?:[^`\n]|\n(?!\n))*`", lambda code: re.sub(r"\S", "x", code[0]), prose.text)
     text = re.sub(r"\]\([^)\s]*\)", lambda link: "x" * len(link[0]), text)
     for word, pattern in PATTERNS.items():
         for match in pattern.finditer(text):
@@ -129,24 +129,27 @@ def _is_triple(node: ast.expr, text: str) -> bool:
 
 
 def _kinds_within(parent: ast.AST) -> Iterator[tuple[ast.AST, str]]:
-    """The kinds of the literals directly in `parent`, where it decides them."""
+    """The kinds of the literals directly in `parent`, if it decides them."""
     if isinstance(parent, ast.Call):
-        kind = _kind_of_call(ast.unparse(parent.func))
-        for argument in parent.args if kind else ():
-            yield from ((node, kind) for node in ast.walk(argument) if isinstance(node, ast.expr))
-        for keyword in parent.keywords:
-            if keyword.arg == "help" or kind in {"metrics", "logs"}:
-                yield from ((node, kind or "help") for node in ast.walk(keyword.value))
-    if isinstance(parent, ast.Dict):
+        yield from _kinds_in_call(parent, _kind_of_call(ast.unparse(parent.func)))
+    elif isinstance(parent, ast.Dict):
         for key, value in zip(parent.keys, parent.values, strict=True):
             if isinstance(key, ast.Constant) and key.value == "help":
                 yield from ((node, "help") for node in ast.walk(value))
-    if isinstance(parent, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+    elif isinstance(parent, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
         is_help = _is_command(parent) or (isinstance(parent, ast.ClassDef) and parent.name in HELP_CLASSES)
         for place, statement in enumerate(parent.body):
             if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
-                is_field = place > 0 or isinstance(parent, ast.FunctionDef | ast.AsyncFunctionDef)
+                is_field = place > 0 or not isinstance(parent, ast.ClassDef)
                 yield statement.value, "help" if is_help and is_field else "docstrings"
+
+
+def _kinds_in_call(call: ast.Call, kind: str) -> Iterator[tuple[ast.AST, str]]:
+    for argument in call.args if kind else ():
+        yield from ((node, kind) for node in ast.walk(argument))
+    for keyword in call.keywords:
+        if keyword.arg == "help" or kind in {"metrics", "logs"}:
+            yield from ((node, kind or "help") for node in ast.walk(keyword.value))
 
 
 def _kind_of_call(function: str) -> str:
@@ -159,10 +162,11 @@ def _kind_of_call(function: str) -> str:
 
 
 def _is_command(node: ast.AST) -> bool:
-    """Whether a function's docstring is the help of a command."""
-    return any(
-        re.search(r"\.(command|callback)\b", ast.unparse(one)) for one in getattr(node, "decorator_list", ())
-    )
+    """Whether a function's docstring is the help of a command: it is registered or has options of typer."""
+    if not isinstance(node, ast.FunctionDef):
+        return False
+    decorators = " ".join(map(ast.unparse, node.decorator_list))
+    return bool(re.search(r"\.(command|callback)\b", decorators)) or "typer." in ast.unparse(node.args)
 
 
 def _comments(path: Path, source: str) -> Iterator[Prose]:
