@@ -144,13 +144,13 @@ class CompositionWorkerLoRAManager(LRUCacheWorkerLoRAManager):
 
     def _model_of(self, lora_int_id: int, stack: Stack) -> LoRAModel:
         """The stack as vLLM's own structure. Raises ValueError for one vLLM cannot serve."""
-        rank = max((a.shape[0] for a, _ in stack.values()), default=1)
+        rank = max((pair.lora_A.shape[0] for pair in stack.values()), default=1)
         if rank > self.lora_config.max_lora_rank:
             raise ValueError(f"rank {rank} is greater than max_lora_rank {self.lora_config.max_lora_rank}")
         tensors: dict[str, torch.Tensor] = {}
-        for name, (lora_a, lora_b) in stack.items():
-            tensors[f"base_model.model.{name}.lora_A.weight"] = lora_a
-            tensors[f"base_model.model.{name}.lora_B.weight"] = lora_b
+        for name, pair in stack.items():
+            tensors[f"base_model.model.{name}.lora_A.weight"] = pair.lora_A
+            tensors[f"base_model.model.{name}.lora_B.weight"] = pair.lora_B
         mapper = getattr(self._adapter_manager.model, "hf_to_vllm_mapper", None)
         lora: LoRAModel = self._lora_model_cls.from_lora_tensors(
             lora_int_id,

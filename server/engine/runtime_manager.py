@@ -22,7 +22,7 @@ from server.engine.batch import Members, share_rows
 from server.engine.cpu_lora import GroupedPunicaWrapper, Layer, Member
 from server.engine.lora_manager import CompositionWorkerLoRAManager
 from server.engine.metering import Load, Meter
-from server.engine.packs import Factors, Pack, pack_layer
+from server.engine.packs import Pack, PackedPair, pack_layer
 from server.engine.preparing import State, at_leisure
 from server.engine.spec import SCHEME, Component, combined, decode_spec
 from server.engine.stacking import load_stack
@@ -159,7 +159,7 @@ def _load(
     return Load(tokens, sum(count for _, count in rows), sum(size * count for size, count in rows))
 
 
-def factors_of(layer: BaseLinearLayerWithLoRA, weights: LoRALayerWeights) -> list[Factors | None]:
+def factors_of(layer: BaseLinearLayerWithLoRA, weights: LoRALayerWeights) -> list[PackedPair | None]:
     """A pair per slice of the layer, this worker's share of them, as `set_lora` would copy them to a slot."""
     lora_a, lora_b = weights.lora_a, weights.lora_b
     if isinstance(lora_b, list) and len(lora_b) != layer.n_slices:
@@ -168,4 +168,6 @@ def factors_of(layer: BaseLinearLayerWithLoRA, weights: LoRALayerWeights) -> lis
         lora_a, lora_b = layer.slice_lora_a(lora_a), layer.slice_lora_b(lora_b)
     if not isinstance(lora_b, list):
         lora_a, lora_b = [lora_a], [lora_b]
-    return [None if a is None else (a, b) for a, b in zip(lora_a, lora_b, strict=True)]
+    return [
+        None if a is None else PackedPair(lora_A=a, lora_B=b) for a, b in zip(lora_a, lora_b, strict=True)
+    ]

@@ -11,10 +11,11 @@ import torch
 
 from adapters.lora import Lora
 from adapters.peft_format import open_adapter
+from server.engine.packs import PackedPair
 from server.engine.preparing import at_leisure
 from server.engine.spec import Component
 
-Stack = dict[str, tuple[torch.Tensor, torch.Tensor]]
+Stack = dict[str, PackedPair]
 """Per module A `(Σr, d_in)` and B `(d_out, Σr)`."""
 
 
@@ -27,7 +28,7 @@ def stack_factors(loras: Sequence[Lora], weights: Sequence[float], dtype: torch.
             rows.append(module.lora_A.float())
             columns.append(module.lora_B.float() * (weight * module.scaling))
     return {
-        name: (torch.cat(rows).to(dtype), torch.cat(columns, dim=1).to(dtype))
+        name: PackedPair(lora_A=torch.cat(rows).to(dtype), lora_B=torch.cat(columns, dim=1).to(dtype))
         for name, (rows, columns) in at_leisure(factors.items())
     }
 
