@@ -10,6 +10,7 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import BinaryIO, NamedTuple
 
 from safetensors import SafetensorError, safe_open
@@ -72,7 +73,24 @@ def read_header(path: Path, max_bytes: int) -> dict[str, TensorEntry]:
         raise _corrupt(f"{error!s:.200}") from error
 
 
-def _check_sizes(file: BinaryIO, max_bytes: int) -> None:
+def check_header(weights: BinaryIO, max_bytes: int, directory: Path) -> None:
+    """Refuse an open file as `read_header` would, before gigabytes of it are copied. Leaves it at its begin.
+
+    The library reads a stand-in in `directory`: the header alone, in a sparse file of the same size. The file
+    itself is never mapped, since a file that its owner cuts short would then end this process."""
+    length = _check_sizes(weights, max_bytes)
+    with NamedTemporaryFile(dir=directory) as stand_in:
+        size = weights.seek(0, 2)
+        weights.seek(0)
+        stand_in.write(weights.read(8 + length))
+        stand_in.truncate(size)
+        stand_in.flush()
+        read_header(Path(stand_in.name), max_bytes)
+    weights.seek(0)
+
+
+def _check_sizes(file: BinaryIO, max_bytes: int) -> int:
+    """The length of the header."""
     size = file.seek(0, 2)
     if size > max_bytes:
         raise AdapterRejected(
@@ -85,6 +103,7 @@ def _check_sizes(file: BinaryIO, max_bytes: int) -> None:
     length: int = struct.unpack("<Q", prefix)[0]
     if length > MAX_HEADER_BYTES:
         raise _corrupt(f"its header claims {length} bytes; at most {MAX_HEADER_BYTES} are read")
+    return length
 
 
 def _corrupt(reason: str) -> AdapterRejected:

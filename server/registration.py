@@ -7,7 +7,7 @@ original: what changes after the check is not what was checked.
 import errno
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -24,6 +24,7 @@ from adapters.names import check_alias, check_name
 from adapters.registry import Registry
 from adapters.regular_file import open_regular
 from adapters.store import FILES, MISSING, Version, content_of
+from adapters.tensor_pairs import check_header
 from server.metrics import Metrics
 from server.tenants.caller import Caller
 
@@ -90,7 +91,7 @@ class Registration:
 
     def from_files(self, offer: Offer, config: BinaryIO, weights: BinaryIO) -> tuple[Version, bool]:
         """Two open files, such as an upload's."""
-        with self._counted(), self.registry.stage(config, weights, self.limits.max_bytes) as staged:
+        with self._counted(), self._stage(config, weights) as staged:
             return self._from_staged(offer, staged, "upload")
 
     @contextmanager
@@ -111,8 +112,14 @@ class Registration:
                     end.enter_context(open_regular(Path(name), missing, directory))
                     for name, missing in MISSING.items()
                 )
-            staged = end.enter_context(self.registry.stage(config, weights, self.limits.max_bytes))
+            staged = end.enter_context(self._stage(config, weights))
             return self._from_staged(offer, staged, "path")
+
+    def _stage(self, config: BinaryIO, weights: BinaryIO) -> AbstractContextManager[Path]:
+        """Copies. A header that is damaged is refused before gigabytes are copied for nothing."""
+        with storage_faults():
+            check_header(weights, self.limits.max_bytes, self.registry.staging_dir)
+        return self.registry.stage(config, weights, self.limits.max_bytes)
 
     def _from_staged(self, offer: Offer, staged: Path, source: str) -> tuple[Version, bool]:
         if offer.digest is not None and content_of(staged).digest != offer.digest:

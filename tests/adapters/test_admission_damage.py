@@ -1,5 +1,6 @@
 """Weights files that are damaged or hostile. Admission refuses all of them with one code."""
 
+import io
 import json
 import struct
 from pathlib import Path
@@ -14,7 +15,7 @@ from safetensors.torch import load_file, save
 from adapters.admission import Limits, admit
 from adapters.base_shapes import BaseShapes
 from adapters.errors import AdapterRejected
-from adapters.tensor_pairs import MAX_HEADER_BYTES, read_header
+from adapters.tensor_pairs import MAX_HEADER_BYTES, check_header, read_header
 from tests.adapters.adapter_files import factors, key, write_adapter, write_base
 
 LIMITS = Limits(max_lora_rank=16, dtype=torch.float32, max_bytes=1 << 20)
@@ -32,6 +33,19 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> BaseShapes:
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_adapter(tmp_path_factory.mktemp("adapter"))
+
+
+def outcome_before_copying(directory: Path, data: bytes) -> str:
+    """ACCEPTED, or the code that the weights file `data` is refused with before it is copied."""
+    file = io.BytesIO(data)
+    try:
+        check_header(file, LIMITS.max_bytes, directory)
+    except AdapterRejected as error:
+        return error.code
+    finally:
+        assert sorted(path.name for path in directory.iterdir()) == ["adapter_config.json", WEIGHTS]
+    assert file.tell() == 0
+    return ACCEPTED
 
 
 def outcome(directory: Path, data: bytes, base: BaseShapes) -> str:
@@ -101,6 +115,7 @@ def test_the_good_file_is_accepted(directory: Path, base: BaseShapes) -> None:
 )
 def test_a_damaged_file_is_refused(directory: Path, base: BaseShapes, data: bytes) -> None:
     assert outcome(directory, data, base) == "corrupt_weights"
+    assert outcome_before_copying(directory, data) == "corrupt_weights"
 
 
 @st.composite
@@ -124,7 +139,9 @@ def mutated(draw: st.DrawFn) -> bytes:
 def test_a_mutated_file_is_refused_or_is_one_that_the_library_loads(
     directory: Path, base: BaseShapes, data: bytes
 ) -> None:
-    if outcome(directory, data, base) == ACCEPTED:
+    found = outcome(directory, data, base)
+    assert outcome_before_copying(directory, data) in (ACCEPTED, found)
+    if found == ACCEPTED:
         assert load_file(directory / WEIGHTS).keys() == factors().keys()
 
 
