@@ -17,10 +17,8 @@ from adapters.base_shapes import BaseShapes, layer_of
 from adapters.bounded_regex import BadPattern
 from adapters.config_features import unknown_fields
 from adapters.errors import AdapterRejected
-from adapters.regular_file import open_regular
-from adapters.safetensors_header import read_header
 from adapters.targets import Targets
-from adapters.tensor_pairs import Pair, pair_tensors
+from adapters.tensor_pairs import Pair, pair_tensors, read_header
 from adapters.weight_norms import peak
 
 WEIGHTS = "adapter_model.safetensors"
@@ -66,8 +64,7 @@ def admit(directory: Path, base: BaseShapes, limits: Limits) -> Admission:
     _check_rank(config, limits)
     warnings = [*_base_warnings(config, base, limits), *_field_warnings(config, limits)]
     refuse_pickle(directory)
-    with open_regular(directory / WEIGHTS, missing="missing_weights") as file:
-        header = read_header(file, limits.max_bytes)
+    header = read_header(directory / WEIGHTS, limits.max_bytes)
     pairs = pair_tensors(header, config, base)
     _check_targets(pairs, config)
     highest = peak(directory / WEIGHTS, pairs, config, limits.dtype)

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from pythonjsonlogger.json import JsonFormatter as BaseJsonFormatter
 from typing_extensions import override
 
 from server.config import LogFormat
@@ -33,22 +34,18 @@ class TextFormatter(logging.Formatter):
         return super().formatMessage(record) + fields
 
 
-class JsonFormatter(logging.Formatter):
-    """One JSON object a line, a traceback in a field of it."""
+class JsonFormatter(BaseJsonFormatter):
+    """One JSON object a line, a traceback in a field of it. Of a call's `extra`, only `fields` is in it."""
 
     @override
-    def format(self, record: logging.LogRecord) -> str:
-        line: dict[str, Any] = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname,
-            "logger": record.name,
-            "message": record.getMessage(),
-            "pid": record.process,
-            **_fields(record),
-        }
-        if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line)
+    def add_fields(
+        self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]
+    ) -> None:
+        log_data["time"] = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        log_data |= {"level": record.levelname, "logger": record.name, "message": record.getMessage()}
+        log_data |= {"pid": record.process, **_fields(record)}
+        if "exc_info" in message_dict:
+            log_data["exception"] = message_dict["exc_info"]
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:

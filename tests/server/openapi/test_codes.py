@@ -17,6 +17,7 @@ CLIENT = ROOT / "server" / "client"
 BEFORE_HTTP = {
     # Refused at the start of a server or by a command that opens the registry itself.
     *("data_dir_in_use", "wrong_database", "no_registry", "read_only"),
+    *("schema_too_new", "schema_too_old"),
     # `lora-compose keys` only.
     *("key_not_found", "invalid_role", "invalid_pattern", "invalid_quota"),
 }
