@@ -1,15 +1,12 @@
 """The HTTP surface, all of it: what is not listed here does not exist.
 
-The app is data: routes and middleware. `Front` puts the parts the routes work with into `request.state`.
+The app is data: routes and middleware. `Front` puts the `AppState` that the routes use into `request.state`.
 """
-
-from typing import TypedDict
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.routing import BaseRoute, Route
 
-from adapters.registry import Registry
 from server import (
     adapters_api,
     benchmarks_api,
@@ -22,44 +19,20 @@ from server import (
     residency_api,
 )
 from server.auth import Door, DoorMiddleware
-from server.benchmark_runs import Benchmarks
-from server.engine.launch import Engine
 from server.errors import EXCEPTION_HANDLERS
-from server.fusion import Fusion
 from server.generation import Generation
-from server.merges import Merges
-from server.metrics import Metrics
-from server.pulse import Pulse
-from server.registration import Registration
-from server.removal import Removal
+from server.paths import GENERATING, NAMING
+from server.request_body import longest_body
 from server.request_metrics import RequestMetricsMiddleware
-from server.residency import Residency
-from server.resolver import Resolver
-from server.tenants.access import GENERATING, NAMING
+from server.state import AppState
 
 
-class Parts(TypedDict):
-    """What a request finds in `request.state`."""
-
-    engine: Engine
-    registry: Registry
-    resolver: Resolver
-    merges: Merges
-    residency: Residency
-    fusion: Fusion
-    registration: Registration
-    removal: Removal
-    metrics: Metrics
-    benchmarks: Benchmarks
-    pulse: Pulse
-
-
-def create_app(parts: Parts, door: Door) -> Starlette:
+def create_app(state: AppState, door: Door) -> Starlette:
     """The app in front of a running engine."""
     app = Starlette(
-        routes=[*generating_routes(parts), *routes()],
+        routes=[*generating_routes(state), *routes()],
         middleware=[
-            Middleware(RequestMetricsMiddleware, parts["metrics"]),
+            Middleware(RequestMetricsMiddleware, state["metrics"]),
             Middleware(DoorMiddleware, door),
         ],
         exception_handlers=EXCEPTION_HANDLERS,
@@ -68,12 +41,13 @@ def create_app(parts: Parts, door: Door) -> Starlette:
     return app
 
 
-def generating_routes(parts: Parts) -> list[BaseRoute]:
+def generating_routes(state: AppState) -> list[BaseRoute]:
     """vLLM's routes, each behind the composition."""
-    engine = parts["engine"]
-    composing = (parts["resolver"], parts["merges"], parts["residency"], parts["fusion"])
-    counted = (parts["metrics"], parts["benchmarks"].traffic)
-    shared = (engine.app, engine.base, engine.is_alive, engine.longest_body, *composing, *counted)
+    engine = state["engine"]
+    composing = (state["resolver"], state["merges"], state["residency"], state["fusion"])
+    counted = (state["metrics"], state["benchmarks"].traffic)
+    longest = longest_body(engine.max_model_len, takes_pictures=engine.takes_pictures)
+    shared = (engine.app, engine.base, engine.is_alive, longest, *composing, *counted)
     with_weights = Generation(*shared)
     by_name = Generation(*shared, needs_weights=False)
     return [

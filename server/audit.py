@@ -12,7 +12,7 @@ from typing import Any
 
 from starlette.types import Scope
 
-from server.tenants.access import GENERATING, NAMING
+from server.paths import GENERATING, NAMING
 from server.tenants.bucket import Bucket
 from server.tenants.key import Key
 

@@ -14,7 +14,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from adapters.errors import LoraComposeError, QuotaExceeded, StorageUnavailable
 from server.audit import Audit
 from server.errors import error_response, refusal
-from server.tenants.access import PROBES, is_public, may
+from server.paths import PROBES
+from server.tenants.access import is_public, may
 from server.tenants.caller import Caller
 from server.tenants.flood import Flood
 from server.tenants.key import Key

@@ -11,8 +11,9 @@ from adapters.cli_options import DEFAULT_URL, ApiKey, AsJson, Url, echo_json
 from adapters.errors import LoraComposeError
 from adapters.fuse_settings import Settings
 from server.ask import Answer, Question, ask, composition_text, open_client
-from server.config import LogFormat, ServerConfig
+from server.config import ServerConfig
 from server.field_docs import field_docs
+from server.logs import LogFormat
 
 DEFAULTS = ServerConfig()
 DOCS = field_docs(ServerConfig)

@@ -14,12 +14,10 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.asked import asked_composition, without_extensions
-from server.engine.launch import BYTES_A_TOKEN
-from server.engine.token_charge import charging
 from server.fusion import Fusion
 from server.merges import Merges
 from server.metrics import Metrics
-from server.request_body import read_object
+from server.request_body import BYTES_A_TOKEN, read_object
 from server.request_log import DIGESTS
 from server.request_metrics import KIND, UNRESOLVED
 from server.residency import Residency
@@ -27,6 +25,7 @@ from server.resolver import Pinned, Resolver
 from server.responses_input import check_answers
 from server.sequences import sequences
 from server.tenants.caller import Caller
+from server.token_charging import charging
 from server.tracing import request_span, step
 from server.traffic import Traffic
 from server.vllm_errors import translate_errors

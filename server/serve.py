@@ -23,14 +23,15 @@ from adapters.admission import Limits
 from adapters.base_shapes import BaseShapes
 from adapters.errors import LoraComposeError
 from adapters.registry import Registry
-from server.app import Parts, create_app
+from server.app import create_app
 from server.audit import Audit
 from server.auth import Door
 from server.auto_fuse import AutoFuse
 from server.benchmark_runs import Benchmarks
 from server.benchmark_runs import Limits as BenchmarkLimits
 from server.config import EMBEDDED_OPTIONS, ServerConfig
-from server.engine.launch import Engine, launch, parse_vllm_args, set_environment
+from server.engine.engine import Engine
+from server.engine.launch import launch, parse_vllm_args, set_environment
 from server.front import Front
 from server.fusion import Fusion
 from server.http_protocol import HttpProtocol
@@ -44,6 +45,7 @@ from server.request_id import RequestIdMiddleware
 from server.request_log import RequestLogMiddleware
 from server.residency import Residency
 from server.resolver import Resolver
+from server.state import AppState
 from server.supervisor import Supervisor
 from server.tenants.key_store import KeyStore
 from server.tenants.keyring import Keyring
@@ -104,16 +106,16 @@ async def _serve(config: ServerConfig, args: Namespace, registry: Registry, door
     front, metrics = Front(), Metrics()
 
     @asynccontextmanager
-    async def start() -> AsyncIterator[Parts]:
+    async def start() -> AsyncIterator[AppState]:
         async with launch(
             args, lora_requests_info=config.lora_requests_info, beside_others=supervisor.up.is_set()
         ) as engine:
             # vLLM's error handler stops the server it finds here when its engine has died; ours goes on.
             engine.app.state.server = SimpleNamespace(should_exit=False)
-            async with assemble(config, engine, registry, door.keyring.traffic, metrics) as parts:
-                yield parts
+            async with assemble(config, engine, registry, door.keyring.traffic, metrics) as state:
+                yield state
 
-    supervisor = Supervisor(start, lambda parts: create_app(parts, door), front, metrics)
+    supervisor = Supervisor(start, lambda state: create_app(state, door), front, metrics)
     server = Server(
         front,
         uvicorn.Config(
@@ -155,8 +157,8 @@ def _sockets(config: ServerConfig, main: uvicorn.Config) -> list[socket] | None:
 @asynccontextmanager
 async def assemble(
     config: ServerConfig, engine: Engine, registry: Registry, traffic: Traffic, metrics: Metrics
-) -> AsyncIterator[Parts]:
-    """The parts around a running engine and an open registry."""
+) -> AsyncIterator[AppState]:
+    """The state around a running engine and an open registry."""
     resolver = Resolver(registry, engine.max_lora_rank)
 
     async def sweep(held: frozenset[str]) -> None:
@@ -173,7 +175,7 @@ async def assemble(
         # Half of what has a slot of its own: beyond that, more requests mean longer answers for all.
         limits = BenchmarkLimits(in_flight=max(1, engine.slots // 2))
         benchmarks = Benchmarks(config.data_dir / "benchmarks", traffic, limits)
-        parts = Parts(
+        state = AppState(
             engine=engine,
             registry=registry,
             resolver=resolver,
@@ -198,11 +200,11 @@ async def assemble(
         )
         async with AsyncExitStack() as stack:
             stack.push_async_callback(benchmarks.close)
-            await stack.enter_async_context(_running(parts["pulse"].watch()))
+            await stack.enter_async_context(_running(state["pulse"].watch()))
             if config.auto_fuse:
                 auto_fuse = AutoFuse(engine, fusion, resolver, merges, metrics, config.fuse_settings)
                 await stack.enter_async_context(_running(auto_fuse.run()))
-            yield parts
+            yield state
 
 
 @asynccontextmanager
@@ -227,8 +229,8 @@ class Server(uvicorn.Server):
     @override
     async def shutdown(self, sockets: list[socket] | None = None) -> None:
         """The benchmark goes first: the drain would wait for requests it keeps sending."""
-        if self._front.parts is not None:
-            await self._front.parts["benchmarks"].close()
+        if self._front.state is not None:
+            await self._front.state["benchmarks"].close()
         await super().shutdown(sockets)
 
     @contextmanager
