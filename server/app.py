@@ -3,6 +3,8 @@
 The app is data: routes and middleware. `Front` puts the `AppState` that the routes use into `request.state`.
 """
 
+from dataclasses import replace
+
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.routing import BaseRoute, Route
@@ -18,11 +20,11 @@ from server import (
     probes,
     residency_api,
 )
+from server.accounting import Accounting
 from server.auth import Door, DoorMiddleware
 from server.errors import EXCEPTION_HANDLERS
-from server.generation import Generation
+from server.generation import GenerationEndpoint
 from server.paths import GENERATING, NAMING
-from server.request_body import longest_body
 from server.request_metrics import RequestMetricsMiddleware
 from server.state import AppState
 
@@ -43,13 +45,12 @@ def create_app(state: AppState, door: Door) -> Starlette:
 
 def generating_routes(state: AppState) -> list[BaseRoute]:
     """vLLM's routes, each behind the composition."""
-    engine = state["engine"]
-    composing = (state["resolver"], state["merges"], state["residency"], state["fusion"])
-    counted = (state["metrics"], state["benchmarks"].traffic)
-    longest = longest_body(engine.max_model_len, takes_pictures=engine.takes_pictures)
-    shared = (engine.app, engine.base, engine.is_alive, longest, *composing, *counted)
-    with_weights = Generation(*shared)
-    by_name = Generation(*shared, needs_weights=False)
+    with_weights = GenerationEndpoint(
+        engine=state["engine"],
+        pipeline=state["pipeline"],
+        accounting=Accounting(metrics=state["metrics"], traffic=state["benchmarks"].traffic),
+    )
+    by_name = replace(with_weights, needs_weights=False)
     return [
         *(Route(path, with_weights, methods=["POST"]) for path in GENERATING),
         *(Route(path, by_name, methods=["POST"]) for path in NAMING),

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 
 from starlette.concurrency import run_in_threadpool
 
-from adapters.composition_grammar import parse_reference
+from adapters.composition_grammar import parse
 from server.engine.errors import EngineDied
-from server.merges import servable_of
 from server.servable import Servable
 from server.state import AppState
 
@@ -31,19 +30,18 @@ class Kept:
 
         Raises EngineDied: the next one is to have it all.
         """
+        pipeline = state["pipeline"]
         for reference in self.pins:
             try:
-                version = await run_in_threadpool(
-                    state["registry"].resolve, *parse_reference(reference, "name")
-                )
-                await state["residency"].pin(servable_of(version))
+                resolved = await run_in_threadpool(pipeline.resolve, parse(reference))
+                await pipeline.pin(resolved)
             except EngineDied:
                 raise
             except Exception:  # whatever it is, the engine must come up
                 logger.exception("%s could not be pinned again", reference)
         if self.fused is not None:
             try:
-                await state["fusion"].fuse(self.fused)
+                await pipeline.fusion.fuse(self.fused)
             except EngineDied:
                 raise
             except Exception:

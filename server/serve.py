@@ -38,6 +38,7 @@ from server.http_protocol import HttpProtocol
 from server.logs import configure
 from server.merges import Merges
 from server.metrics import Metrics
+from server.pipeline import CompositionPipeline
 from server.pulse import Pulse
 from server.registration import Registration
 from server.removal import Removal
@@ -172,6 +173,7 @@ async def assemble(
     changed()
     with Merges(registry, engine.base, metrics) as merges:
         fusion = Fusion(engine, residency, metrics)
+        pipeline = CompositionPipeline(engine.base, resolver, merges, residency, fusion)
         # Half of what has a slot of its own: beyond that, more requests mean longer answers for all.
         limits = BenchmarkLimits(in_flight=max(1, engine.slots // 2))
         benchmarks = Benchmarks(config.data_dir / "benchmarks", traffic, limits)
@@ -179,7 +181,7 @@ async def assemble(
             engine=engine,
             registry=registry,
             resolver=resolver,
-            merges=merges,
+            pipeline=pipeline,
             residency=residency,
             fusion=fusion,
             registration=Registration(
@@ -202,7 +204,7 @@ async def assemble(
             stack.push_async_callback(benchmarks.close)
             await stack.enter_async_context(_running(state["pulse"].watch()))
             if config.auto_fuse:
-                auto_fuse = AutoFuse(engine, fusion, resolver, merges, metrics, config.fuse_settings)
+                auto_fuse = AutoFuse(engine, pipeline, metrics, config.fuse_settings)
                 await stack.enter_async_context(_running(auto_fuse.run()))
             yield state
 

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from server.benchmark_runs import Benchmarks
     from server.engine.engine import Engine
     from server.fusion import Fusion
-    from server.merges import Merges
     from server.metrics import Metrics
+    from server.pipeline import CompositionPipeline
     from server.pulse import Pulse
     from server.registration import Registration
     from server.removal import Removal
@@ -27,7 +27,7 @@ class AppState(TypedDict):
     engine: Engine
     registry: Registry
     resolver: Resolver
-    merges: Merges
+    pipeline: CompositionPipeline
     residency: Residency
     fusion: Fusion
     registration: Registration
