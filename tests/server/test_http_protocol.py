@@ -16,12 +16,13 @@ from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.routing import Route
 
 from server.http_protocol import MAX_HEAD_BYTES, HttpProtocol
-from tests.running_server import RunningServer, free_port
+from tests.running_server import free_port
+from tests.server.app_without_engine import AppWithoutEngine
 
 
-def said(server: RunningServer, data: bytes) -> tuple[bytes, bytes]:
+def said(plain: AppWithoutEngine, data: bytes) -> tuple[bytes, bytes]:
     """Head and body of the reply to these bytes, read to its end: the server must close."""
-    address = urlsplit(server.url)
+    address = urlsplit(plain.url)
     with socket.create_connection((address.hostname, address.port), timeout=20) as connection:
         connection.sendall(data)
         reply = b""
@@ -42,19 +43,19 @@ def said(server: RunningServer, data: bytes) -> tuple[bytes, bytes]:
     ],
 )
 def test_what_is_no_request_is_refused_in_our_shape(
-    server: RunningServer, data: bytes, status: int, code: str
+    plain: AppWithoutEngine, data: bytes, status: int, code: str
 ) -> None:
-    head, body = said(server, data)
+    head, body = said(plain, data)
     assert head.startswith(f"HTTP/1.1 {status} ".encode())
     assert json.loads(body)["error"]["code"] == code
     for header in (b"x-request-id: ", b"x-should-retry: false", b"connection: close"):
         assert header in head
 
 
-def test_a_large_body_right_behind_its_head_is_no_large_head(server: RunningServer) -> None:
+def test_a_large_body_right_behind_its_head_is_no_large_head(plain: AppWithoutEngine) -> None:
     body = b" " * 4 * MAX_HEAD_BYTES
     head = f"POST /v1/completions HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {len(body)}\r\n"
-    assert said(server, head.encode() + b"\r\n" + body)[0].startswith(b"HTTP/1.1 400 ")
+    assert said(plain, head.encode() + b"\r\n" + body)[0].startswith(b"HTTP/1.1 400 ")
 
 
 LARGE = 24 << 20
