@@ -1,10 +1,10 @@
 """How a generating request is counted: in the metrics, as benchmark or user traffic, and in its quotas."""
 
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
+from starlette.datastructures import Headers
 from starlette.types import Scope
 
 from server.metrics import Metrics
@@ -21,39 +21,36 @@ FREE_BYTES = 64 * 1024
 
 @dataclass(frozen=True)
 class Accounting:
-    """Of one server."""
+    """Of one server. `arrived`, then `answering`."""
 
     metrics: Metrics
     traffic: Traffic
 
-    def charge_body(self, declared: str | None, longest: int, caller: Caller) -> None:
-        """Charge a body over 64 KiB before it is read, because parsing and refusing it also cost time.
+    def arrived(self, scope: Scope, longest: int, *, generates: bool) -> None:
+        """The request is here, and its body of at most `longest` bytes is not read yet.
 
-        `declared` is the content-length header. Raises QuotaExceeded where the tokens are used up.
+        A body over 64 KiB is charged now, because parsing and refusing it also cost time.
+        Raises QuotaExceeded where the caller's tokens are used up.
         """
+        caller: Caller = scope["state"]["caller"]
+        if generates:
+            scope["state"][KIND] = UNRESOLVED
         caller.account.demand("tokens_per_minute", 0)
-        size = str(longest) if declared is None else declared
-        if size.isdigit() and int(size) > FREE_BYTES:
-            caller.charge_tokens(min(int(size), longest) // BYTES_A_TOKEN)
-
-    def unresolved(self, state: MutableMapping[str, Any]) -> None:
-        """The request has arrived, and its composition is not known yet."""
-        state[KIND] = UNRESOLVED
-
-    def resolved(self, state: MutableMapping[str, Any], found: Pinned | None) -> None:
-        """What a request that generates asks for: for the metrics and the log."""
-        state[KIND] = _kind(found)
-        self.metrics.adapter_requests.count(found.names if found else ())
-        self.named(state, found)
-
-    def named(self, state: MutableMapping[str, Any], found: Pinned | None) -> None:
-        """What a request that only uses names asks for: for the log."""
-        if found is not None:
-            state[DIGESTS] = [version.digest[:12] for _, version in found.versions]
+        declared = Headers(scope=scope).get("content-length", str(longest))
+        if declared.isdigit() and int(declared) > FREE_BYTES:
+            caller.charge_tokens(min(int(declared), longest) // BYTES_A_TOKEN)
 
     @contextmanager
-    def answering(self, scope: Scope, caller: Caller, sequences: int) -> Iterator[None]:
-        """For as long as a request for so many sequences is answered. Raises QuotaExceeded."""
+    def answering(
+        self, scope: Scope, resolved: Pinned | None, sequences: int, *, generates: bool
+    ) -> Iterator[None]:
+        """For as long as the request for so many sequences is answered. Raises QuotaExceeded."""
+        state, caller = scope["state"], scope["state"]["caller"]
+        if resolved is not None:
+            state[DIGESTS] = [version.digest[:12] for _, version in resolved.versions]
+        if generates:
+            state[KIND] = _kind(resolved)
+            self.metrics.adapter_requests.count(resolved.names if resolved else ())
         with (
             self.metrics.in_flight.track_inprogress(),
             self.traffic.counted(scope),

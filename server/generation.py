@@ -56,31 +56,24 @@ class GenerationEndpoint:
     """False where only names matter (`/tokenize`): then nothing is made resident, and vLLM sees the base."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self.needs_weights:
-            self.accounting.unresolved(scope["state"])
+        longest = longest_body(self.engine.max_model_len, takes_pictures=self.engine.takes_pictures)
         with request_span(scope) as scope:
-            await self._answer(scope, receive, send)
+            self.accounting.arrived(scope, longest, generates=self.needs_weights)
+            body = await read_object(Request(scope, receive), longest)
+            await self._answer(body, scope, receive, send)
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _answer(self, body: dict[str, Any], scope: Scope, receive: Receive, send: Send) -> None:
         caller: Caller = scope["state"]["caller"]
-        body = await self._read(Request(scope, receive), caller)
+        check_answers(body.get("input"))
+        count = sequences(body)
         with step("resolve"):
             resolved = self.pipeline.resolve(body, caller)
-        note = self.accounting.resolved if self.needs_weights else self.accounting.named
-        note(scope["state"], resolved)
         name = self.engine.base if resolved is None else resolved.name
-        with self.accounting.answering(scope, caller, sequences(body)):
+        with self.accounting.answering(scope, resolved, count, generates=self.needs_weights):
             async with self._ready(resolved, caller):
                 content = json.dumps(self._given(body, name, caller)).encode()
                 inner = _with_length(scope, len(content)), _replay(content, receive)
                 await self.engine.app(*inner, translate_errors(_named(send, name), self.engine.is_alive))
-
-    async def _read(self, request: Request, caller: Caller) -> dict[str, Any]:
-        longest = longest_body(self.engine.max_model_len, takes_pictures=self.engine.takes_pictures)
-        self.accounting.charge_body(request.headers.get("content-length"), longest, caller)
-        body = await read_object(request, longest)
-        check_answers(body.get("input"))
-        return body
 
     def _ready(self, resolved: Pinned | None, caller: Caller) -> AbstractAsyncContextManager[None]:
         return self.pipeline.ready(resolved, caller) if self.needs_weights else nullcontext()
@@ -89,7 +82,7 @@ class GenerationEndpoint:
         """What vLLM reads."""
         if not self.needs_weights:
             return without_extensions(body, self.engine.base)
-        return without_extensions(body, name) | caller.salted(body)
+        return without_extensions(body, name) | caller.salted(body.get("cache_salt"))
 
 
 def _named(send: Send, name: str) -> Send:

@@ -60,10 +60,8 @@ class CompositionPipeline:
             if resolved is not None:
                 with step("merge"):
                     servable = await self.merges.servable(resolved, caller.build)
-                if missing := self.residency.missing(servable):
-                    caller.build(missing)
                 with step("prepare"):
-                    await stack.enter_async_context(self.residency.hold(servable))
+                    await stack.enter_async_context(self.residency.hold(servable, may_build=caller.build))
             self.fusion.check(servable)
             yield
 
