@@ -95,7 +95,7 @@ class Residency:
     ) -> AsyncIterator[None]:
         """The composition is prepared and, with a slot, served for as long as the context is open.
 
-        `may_build` is called with the number of parts that are missing; it raises where they may not be built.
+        `may_build` is called with the number of missing parts; it raises where they may not be built.
         Queues where there is no room. Raises what building it raised, to all who wait for it, and Unservable
         where there can never be room.
         """
