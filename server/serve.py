@@ -138,7 +138,9 @@ def _sockets(config: ServerConfig, main: uvicorn.Config) -> list[socket] | None:
     if config.admin_port is None:
         return None
     logger.info("administration on %s:%d only", config.admin_host, config.admin_port)
-    return [main.bind_socket(), uvicorn.Config(main.app, config.admin_host, config.admin_port).bind_socket()]
+    # By default a Config sets up uvicorn's own log lines, which hold addresses and paths of clients.
+    admin = uvicorn.Config(main.app, config.admin_host, config.admin_port, log_config=None)
+    return [main.bind_socket(), admin.bind_socket()]
 
 
 class Server(uvicorn.Server):
