@@ -64,8 +64,9 @@ FORBIDDEN: dict[str, tuple[set[str], tuple[str, ...]]] = {
     "http": (
         TORCH,
         (
-            "server.auth",
+            "server.accounting",
             "server.audit",
+            "server.auth",
             "server.errors",
             "server.front",
             "server.generation",
@@ -103,6 +104,7 @@ FORBIDDEN: dict[str, tuple[set[str], tuple[str, ...]]] = {
             "server.fusion",
             "server.host_memory",
             "server.merges",
+            "server.pipeline",
             "server.residency",
             "server.resolver",
         ),
