@@ -58,7 +58,7 @@ class StandIn:
     app: ASGIApp = answer
     base: str = "testbed-base"
     model_dir: Path = EMBEDDED_BASE
-    max_model_len: int = 1024
+    max_model_len: int = 2048
     takes_pictures: bool = False
     max_lora_rank: int = 64
     max_loras: int = 8
