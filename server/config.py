@@ -3,15 +3,14 @@
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Literal
 
 from pydantic import with_config
 
 from adapters.cli_options import default_data_dir
 from adapters.dataclass_options import ATTRIBUTE_DOCSTRINGS
 from adapters.fuse_settings import Settings
+from server.logs import LogFormat
 
-LogFormat = Literal["text", "json"]
 EMBEDDED_BASE = Path(__file__).resolve().parent.parent / "training" / "testbed" / "base"
 EMBEDDED_OPTIONS = (
     "--served-model-name",

@@ -5,10 +5,10 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from adapters.errors import InvalidRequest
-from server.asked import asked_composition
 from server.fusion import Fusion
 from server.openapi.bodies import ComposedModel, fields_of
 from server.openapi.objects import FusionObject
+from server.pipeline import CompositionPipeline
 from server.request_body import check_fields, read_object
 
 
@@ -33,14 +33,14 @@ async def fuse(request: Request) -> JSONResponse:
     """`PUT /v1/fusion`: fold a composition into the base; answers when it is in."""
     body = await read_object(request)
     check_fields(body, fields_of(ComposedModel))
-    state = request.state
-    composition = asked_composition(body, state.engine.base, state.resolver.saved)
-    if composition is None:
+    pipeline: CompositionPipeline = request.state.pipeline
+    resolved = pipeline.resolve(body)
+    if resolved is None:
         raise InvalidRequest(
             "invalid_composition", "Name at least one adapter to fuse, in model or adapters.", "model"
         )
-    await state.fusion.fuse(await state.merges.servable(state.resolver.pin(composition)))
-    return JSONResponse(fusion_object(state.fusion))
+    await pipeline.fuse(resolved)
+    return JSONResponse(fusion_object(pipeline.fusion))
 
 
 async def restore(request: Request) -> JSONResponse:

@@ -10,14 +10,14 @@ import logging.config
 import os
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pythonjsonlogger.json import JsonFormatter as BaseJsonFormatter
 from typing_extensions import override
 
-from server.config import LogFormat
 from server.request_id import REQUEST_ID
 
+LogFormat = Literal["text", "json"]
 CONFIG_FILE = "logging.json"
 VLLM_CONFIG = "VLLM_LOGGING_CONFIG_PATH"
 

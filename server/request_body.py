@@ -11,6 +11,14 @@ from adapters.errors import InvalidRequest
 
 MAX_JSON_BYTES = 1024 * 1024
 """Of what administers; a generating route has a limit of its own."""
+BYTES_A_TOKEN = 64
+"""At most, of a request that fits its context: JSON escapes and field names included."""
+LEAST_BODY, PICTURES_BODY = 2 << 20, 32 << 20
+
+
+def longest_body(max_model_len: int, *, takes_pictures: bool) -> int:
+    """Bytes of JSON that a generating request may have: parsing a longer body would delay other requests."""
+    return PICTURES_BODY if takes_pictures else max(LEAST_BODY, max_model_len * BYTES_A_TOKEN)
 
 
 async def read_bytes(request: Request, limit: int = MAX_JSON_BYTES) -> bytes:

@@ -30,6 +30,8 @@ Found = TypeVar("Found")
 class Pinned:
     """A composition whose members are versions: it can never come to mean anything else."""
 
+    asked: Composition
+    """As it was written: a member may name an alias, or no version."""
     composition: Composition
     versions: tuple[tuple[Member, Version], ...]
     rank: int
@@ -109,7 +111,7 @@ class Resolver:
         rank = engine_rank(pinned, [version for _, version in versions])
         if rank > self._max_lora_rank:
             raise Unservable("rank_too_large", self._too_large(pinned, rank), "model")
-        return Pinned(pinned, versions, rank)
+        return Pinned(composition, pinned, versions, rank)
 
     def _version(self, name: str, ref: str | None) -> Version:
         """Remembered for itself: a new composition is mostly made of adapters that are in use already."""

@@ -15,7 +15,8 @@ from server.openapi.bodies import PATTERNS
 from server.openapi.codes import ERROR_CODES
 from server.openapi.operations import FORM, JSON, OPERATIONS, STREAM, Answer, Operation
 from server.openapi.schemas import Schemas
-from server.tenants.access import PROBES, roles_of
+from server.paths import PROBES
+from server.tenants.access import roles_of
 
 ABOUT = (
     "One base model and many LoRA adapters. On each route that generates, `model` or one of the fields of "

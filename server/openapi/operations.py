@@ -5,7 +5,7 @@ from typing import Any
 
 from server.openapi import bodies, objects
 from server.openapi.codes import ADMITTED, BODY, BUILT, COMPOSED, DOOR, NAMED, VLLM, WITHOUT_ENGINE
-from server.tenants.access import GENERATING, NAMING
+from server.paths import GENERATING, NAMING
 
 JSON, TEXT, HTML, STREAM = "application/json", "text/plain", "text/html", "text/event-stream"
 FORM = "multipart/form-data"

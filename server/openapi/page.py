@@ -11,7 +11,7 @@ from server.openapi.bodies import fields_of
 from server.openapi.codes import ERROR_CODES
 from server.openapi.document import Described, described, roles, summary
 from server.openapi.operations import OPERATIONS
-from server.tenants.access import GENERATING, NAMING
+from server.paths import GENERATING, NAMING
 
 HEAD = """# HTTP
 
