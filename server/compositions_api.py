@@ -9,10 +9,10 @@ from adapters.composition import Composition
 from adapters.errors import InvalidRequest
 from adapters.names import check_name
 from adapters.saved_compositions import no_composition
-from server.asked import asked_composition
-from server.openapi.bodies import NamedComposition, fields_of
+from server.from_request import composition_of
 from server.openapi.objects import CompositionList, CompositionObject, PredictedComposition
-from server.request_body import check_fields, read_flag, read_object
+from server.request_body import read_flag, read_object
+from server.requests import NamedComposition
 from server.resolver import Pinned
 
 
@@ -31,11 +31,13 @@ def composition_object(name: str | None, composition: Composition, pinned: Pinne
 async def save(request: Request) -> JSONResponse:
     """`POST /v1/compositions`: save a composition by name or, with `?dry_run=true`, say what it takes."""
     body = await read_object(request)
-    check_fields(body, fields_of(NamedComposition))
     dry_run = read_flag(request, "dry_run")
+    if dry_run:
+        body.pop("name", None)
+    fields = NamedComposition.read(body)
     state = request.state
     caller = state.caller
-    composition = asked_composition(body, state.engine.base, caller.saved(state.resolver.saved))
+    composition = composition_of(fields, state.engine.base, caller.saved(state.resolver.saved))
     if composition is None:
         raise InvalidRequest(
             "invalid_composition", "Name at least one adapter, in model or adapters.", "model"
@@ -43,7 +45,7 @@ async def save(request: Request) -> JSONResponse:
     pinned = state.resolver.pin(composition, caller.sees)
     if dry_run:
         return JSONResponse(await _predicted(request, composition, pinned))
-    name = check_name(body.get("name"))
+    name = check_name(fields.name)
     caller.require_name(name)
     state.audited.composition = name
     await run_in_threadpool(state.registry.save_composition, name, composition)

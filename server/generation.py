@@ -13,9 +13,9 @@ from typing import Any
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server.asked import asked_composition, without_extensions
 from server.engine.launch import BYTES_A_TOKEN
 from server.engine.token_charge import charging
+from server.from_request import body_for_vllm, composition_from_body
 from server.fusion import Fusion
 from server.merges import Merges
 from server.metrics import Metrics
@@ -66,7 +66,7 @@ class Generation:
         body = await self._read(Request(scope, receive), caller)
         check_answers(body.get("input"))
         with step("resolve"):
-            asked = asked_composition(body, self.base, caller.saved(self.resolver.saved))
+            asked = composition_from_body(body, self.base, caller.saved(self.resolver.saved))
             pinned = None if asked is None else self.resolver.pin(asked, caller.sees)
         name = self.base if pinned is None else pinned.name
         self._note(scope["state"], pinned)
@@ -111,8 +111,8 @@ class Generation:
     def _given(self, body: dict[str, Any], name: str, caller: Caller) -> dict[str, Any]:
         """What vLLM reads."""
         if not self.needs_weights:
-            return without_extensions(body, self.base)
-        return without_extensions(body, name) | caller.salted(body)
+            return body_for_vllm(body, self.base)
+        return body_for_vllm(body, name) | caller.salted(body)
 
 
 def _named(send: Send, name: str) -> Send:

@@ -1,13 +1,13 @@
 """Reads a JSON request body once, bounded."""
 
 import json
-from collections.abc import Set
 from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from adapters.errors import InvalidRequest
+from adapters.validation import unknown_field
 
 MAX_JSON_BYTES = 1024 * 1024
 """Of what administers; a generating route has a limit of its own."""
@@ -50,22 +50,12 @@ def parse_object(body: bytes) -> dict[str, Any]:
     return parsed
 
 
-def check_fields(body: dict[str, Any], known: Set[str]) -> None:
-    """Raises InvalidRequest("unknown_field") for one that nobody reads. Its name may be any text at all."""
-    for field in sorted(body.keys() - known):
-        raise InvalidRequest(
-            "unknown_field", f"There is no field {field[:64]!a} here.", ascii(field[:64])[1:-1]
-        )
-
-
 def read_flag(request: Request, name: str) -> bool:
     """The one query parameter a route takes: `?name` or `?name=true`, `?name=false`, or not there."""
     given = request.query_params.multi_items()
     for other, _ in given:
         if other != name:
-            raise InvalidRequest(
-                "unknown_field", f"There is no parameter {other[:64]!a} here.", ascii(other[:64])[1:-1]
-            )
+            raise unknown_field(other)
     values = {value for _, value in given}
     if not values <= {"", "true"} and values != {"false"}:
         raise InvalidRequest("invalid_request", f"{name} must be true or false.", name)

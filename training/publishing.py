@@ -12,8 +12,8 @@ from typing import Any
 from adapters.cli_options import default_data_dir
 from adapters.client import Client
 from adapters.errors import LoraComposeError
+from adapters.file_limits import CONFIG_FILE, WEIGHTS_FILE
 from adapters.names import check_alias, check_name
-from adapters.store import CONFIG_FILE, WEIGHTS_FILE
 from training.arguments import PublishArguments
 from training.requirements import parse_requirements, unmet
 from training.run import Run

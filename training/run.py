@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from adapters.errors import LoraComposeError
-from adapters.store import CONFIG_FILE, WEIGHTS_FILE
+from adapters.file_limits import CONFIG_FILE, WEIGHTS_FILE
 from training.base_model import load_model, load_tokenizer
 from training.curves import draw_curves
 from training.examples import Examples, examples_of

@@ -1,0 +1,77 @@
+"""What pydantic refuses, as an InvalidRequest with one of our codes.
+
+A model comes with a table of faults by field and by pydantic's kind of error. A check of ours that runs as a
+validator has its own code and sentence. pydantic's own sentences are never shown.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import PlainValidator, ValidationError
+from pydantic_core import PydanticCustomError
+
+from adapters.errors import InvalidRequest
+
+ANY = "*"
+"""Every kind of error that a field's table has no row of its own for."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A stable code, a sentence for people, and the `param` where that is not the path of the field."""
+
+    code: str
+    message: str
+    param: str | None = None
+
+
+Faults = Mapping[tuple[str, str], Fault]
+"""By (field, kind). A field is a path with `[]` for any index, as in `adapters[].weight`."""
+
+OTHER = Fault("invalid_request", "The field is missing or has a value that it cannot have.")
+
+
+def under(prefix: str, faults: Faults) -> Faults:
+    """`faults` for fields that stand below `prefix`."""
+    return {(prefix + field, kind): fault for (field, kind), fault in faults.items()}
+
+
+def checked(check: Callable[[Any], Any]) -> PlainValidator:
+    """`check` as the only validator of a field. The code and message of its InvalidRequest stay."""
+
+    def validate(value: object) -> Any:
+        try:
+            return check(value)
+        except InvalidRequest as refused:
+            raise fault_of(InvalidRequest(refused.code, refused.message)) from refused
+
+    return PlainValidator(validate)
+
+
+def fault_of(refused: InvalidRequest) -> PydanticCustomError:
+    """`refused` for a validator to raise. Its `param` is taken as relative to the field."""
+    return PydanticCustomError(refused.code, "refused", {"refused": refused})
+
+
+def unknown_field(name: str, prefix: str = "") -> InvalidRequest:
+    """The refusal of a field that no model has. Its name may be any text, so it is escaped and cut."""
+    shown = ascii(name[:64])
+    return InvalidRequest("unknown_field", f"There is no field {shown} here.", prefix + shown[1:-1])
+
+
+def refusal(error: ValidationError, faults: Faults, prefix: str = "") -> InvalidRequest:
+    """The first fault of `error`. `prefix` goes before the param."""
+    first = error.errors(include_url=False)[0]
+    path, field = "", ""
+    for part in first["loc"]:
+        path += f"[{part}]" if isinstance(part, int) else f".{part}"
+        field += "[]" if isinstance(part, int) else f".{part}"
+    path, field = path.removeprefix("."), field.removeprefix(".")
+    row = faults.get((field, first["type"]))
+    refused = first.get("ctx", {}).get("refused")
+    if isinstance(refused, InvalidRequest):
+        inside = path if refused.param is None else f"{path}.{refused.param}".removeprefix(".")
+        return InvalidRequest(refused.code, refused.message, (row and row.param) or prefix + inside)
+    fault = row or faults.get((field, ANY), OTHER)
+    return InvalidRequest(fault.code, fault.message, fault.param or prefix + path)
