@@ -19,7 +19,9 @@ ANY = "*"
 
 @dataclass(frozen=True)
 class Fault:
-    """A stable code, a sentence for people, and the `param` where that is not the path of the field."""
+    """A stable code, a sentence for people, and the `param` where that is not the path of the field.
+
+    `{param}` in the sentence stands for the path."""
 
     code: str
     message: str
@@ -29,7 +31,11 @@ class Fault:
 Faults = Mapping[tuple[str, str], Fault]
 """By (field, kind). A field is a path with `[]` for any index, as in `adapters[].weight`."""
 
-OTHER = Fault("invalid_request", "The field is missing or has a value that it cannot have.")
+OTHER = Fault("invalid_request", "{param} is missing or has a value that it cannot have.")
+_EVERYWHERE: Faults = {
+    (ANY, "string_type"): Fault("invalid_request", "{param} must be a string."),
+    (ANY, "bool_type"): Fault("invalid_request", "{param} must be true or false."),
+}
 
 
 def under(prefix: str, faults: Faults) -> Faults:
@@ -73,5 +79,6 @@ def refusal(error: ValidationError, faults: Faults, prefix: str = "") -> Invalid
     if isinstance(refused, InvalidRequest):
         inside = path if refused.param is None else f"{path}.{refused.param}".removeprefix(".")
         return InvalidRequest(refused.code, refused.message, (row and row.param) or prefix + inside)
-    fault = row or faults.get((field, ANY), OTHER)
-    return InvalidRequest(fault.code, fault.message, fault.param or prefix + path)
+    fault = row or faults.get((field, ANY)) or _EVERYWHERE.get((ANY, first["type"]), OTHER)
+    param = fault.param or prefix + path
+    return InvalidRequest(fault.code, fault.message.replace("{param}", param), param)

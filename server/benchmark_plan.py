@@ -15,7 +15,7 @@ from adapters.errors import InvalidRequest
 from adapters.names import REFERENCE_PATTERN
 from adapters.registry import Registry
 from adapters.validation import ANY, Fault, Faults, checked
-from server.body_model import Body, flag, matching, text_of
+from server.body_model import Body, matching, text_of
 
 DEFAULT_ADAPTERS = 8
 LONGEST_LIST = 16
@@ -96,7 +96,6 @@ class BenchmarkFields(Body):
             (field, ANY): Fault("out_of_range", f"{field} must be a whole number from {low} to {high}.")
             for field, (low, high) in BOUNDS.items()
         },
-        **flag("force"),
     }
 
 

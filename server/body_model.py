@@ -6,12 +6,20 @@ an InvalidRequest by the model's table `FAULTS`; see `adapters.validation`.
 
 from typing import Annotated, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError, WithJsonSchema, model_validator
-from pydantic_core import PydanticKnownError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    GetJsonSchemaHandler,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticKnownError
 
 from adapters.composition_grammar import parse_reference
 from adapters.names import ALIAS_PATTERN, NAME_PATTERN, REFERENCE_PATTERN, check_alias, check_name
-from adapters.validation import ANY, Fault, Faults, checked, fault_of, refusal, unknown_field
+from adapters.validation import Fault, Faults, checked, fault_of, refusal, unknown_field
 
 
 class Body(BaseModel):
@@ -29,6 +37,17 @@ class Body(BaseModel):
             return cls.model_validate(body)
         except ValidationError as error:
             raise refusal(error, cls.FAULTS) from error
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        """Without a default of None: a model holds None for a field that was not given."""
+        schema = handler(core_schema)
+        for field in handler.resolve_ref_schema(schema)["properties"].values():
+            if field.get("default", ...) is None:
+                del field["default"]
+        return schema
 
     @model_validator(mode="before")
     @classmethod
@@ -57,7 +76,8 @@ def matching(pattern: str) -> WithJsonSchema:
     return WithJsonSchema({"type": "string", "pattern": pattern})
 
 
-Text = Annotated[str, checked(text_of), WithJsonSchema({"type": "string"})]
+TEXT_SCHEMA = WithJsonSchema({"type": "string"})
+Text = Annotated[str, checked(text_of), TEXT_SCHEMA]
 Name = Annotated[str, checked(_name), matching(NAME_PATTERN)]
 Alias = Annotated[str, checked(check_alias), matching(ALIAS_PATTERN)]
 Reference = Annotated[
@@ -67,13 +87,3 @@ Reference = Annotated[
 ]
 """`name`, `name@2` or `name@alias`, as (name, ref)."""
 MISSING_NAME = Fault("invalid_name", "The name is missing.")
-
-
-def strings(*fields: str) -> Faults:
-    """The rows of fields that take any string."""
-    return {(field, ANY): Fault("invalid_request", f"{field} must be a string.") for field in fields}
-
-
-def flag(field: str) -> Faults:
-    """The row of a field that is true or false."""
-    return {(field, ANY): Fault("invalid_request", f"{field} must be true or false.")}

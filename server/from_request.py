@@ -107,19 +107,17 @@ FORMS = ("adapters", "lora", "merged_adapters")
 EXTENSIONS = (*FORMS, "composition")
 """The fields that vLLM does not know."""
 
+NO_OBJECT = Fault("invalid_composition", "{param} must be a JSON object.")
+
 
 def _form(field: str) -> Faults:
     """Of a list of adapters. One that is too long has the param of `Composition`'s own refusal."""
     code = "invalid_composition"
     return {
-        (field, ANY): Fault(code, f"{field} must be a list with at least one entry."),
+        (field, ANY): Fault(code, "{param} must be a list with at least one entry."),
         (field, "too_long"): Fault(code, f"A composition has at most {MAX_MEMBERS} adapters.", "adapters"),
-        (f"{field}[]", ANY): Fault(code, f"Each entry of {field} must be a JSON object."),
+        (f"{field}[]", ANY): NO_OBJECT,
     }
-
-
-def _object(field: str) -> Faults:
-    return {(field, ANY): Fault("invalid_composition", f"{field} must be a JSON object.")}
 
 
 def _model(value: object) -> str:
@@ -147,11 +145,11 @@ class CompositionFields(Body):
         **_form("adapters"),
         ("adapters[].name", "missing"): MISSING_NAME,
         ("adapters[].weight", ANY): BAD_WEIGHT,
-        **_object("composition"),
+        ("composition", ANY): NO_OBJECT,
         **under("composition.", OPTION_FAULTS),
         **_form("lora"),
         ("lora[].scale", ANY): BAD_WEIGHT,
-        **_object("merged_adapters"),
+        ("merged_adapters", ANY): NO_OBJECT,
         **_form("merged_adapters.ids"),
         ("merged_adapters.weights", ANY): Fault(
             "invalid_composition", "merged_adapters.weights must be a list."

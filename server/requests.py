@@ -7,8 +7,9 @@ from pydantic import ConfigDict, Field, WithJsonSchema
 
 from adapters.file_limits import CONFIG_FILE, WEIGHTS_FILE
 from adapters.lineage import check_lineage
+from adapters.names import ALIAS_PATTERN
 from adapters.validation import ANY, Fault, Faults, checked
-from server.body_model import MISSING_NAME, Alias, Body, Name, Reference, Text, flag, strings
+from server.body_model import MISSING_NAME, TEXT_SCHEMA, Alias, Body, Name, Reference, Text, matching
 from server.from_request import ComposedModel
 
 Lineage = Annotated[
@@ -35,7 +36,7 @@ class AdapterOffer(Body):
     lineage: Lineage = None
     """How the adapter was made: any JSON object, stored and shown unchanged."""
 
-    FAULTS: ClassVar[Faults] = {("name", "missing"): MISSING_NAME, **strings("path", "hf", "digest")}
+    FAULTS: ClassVar[Faults] = {("name", "missing"): MISSING_NAME}
 
 
 def _add_files(schema: dict[str, Any]) -> None:
@@ -51,11 +52,11 @@ class AdapterUpload(Body):
     model_config = ConfigDict(json_schema_extra=_add_files)
 
     name: Name
-    alias: Alias | None = None
-    digest: Text | None = None
-    lineage: Lineage = None
+    alias: Annotated[Alias | None, matching(ALIAS_PATTERN)] = None
+    digest: Annotated[Text | None, TEXT_SCHEMA] = None
+    lineage: Annotated[Lineage, TEXT_SCHEMA] = None
 
-    FAULTS: ClassVar[Faults] = {("name", "missing"): MISSING_NAME, **strings("digest")}
+    FAULTS: ClassVar[Faults] = {("name", "missing"): MISSING_NAME}
 
 
 class AliasTarget(Body):
@@ -79,7 +80,6 @@ class LoadAdapter(Body):
     FAULTS: ClassVar[Faults] = {
         ("lora_name", "missing"): MISSING_NAME,
         ("lora_path", ANY): Fault("invalid_source", "lora_path must be a directory."),
-        **flag("load_inplace"),
     }
 
 
