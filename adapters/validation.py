@@ -1,20 +1,20 @@
 """What pydantic refuses, as an InvalidRequest with one of our codes.
 
 A model comes with a table of faults by field and by pydantic's kind of error. A check of ours that runs as a
-validator has its own code and sentence. pydantic's own sentences are never shown.
+validator raises an InvalidRequest, whose code and sentence stay. pydantic's sentences are never shown.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from pydantic import PlainValidator, ValidationError
-from pydantic_core import PydanticCustomError
+from pydantic import ValidationError
 
 from adapters.errors import InvalidRequest
 
 ANY = "*"
 """Every kind of error that a field's table has no row of its own for."""
+OURS = "value_error"
+"""The kind of an InvalidRequest that a validator raises. Its row is read for the `param` only."""
 
 
 @dataclass(frozen=True)
@@ -43,23 +43,6 @@ def under(prefix: str, faults: Faults) -> Faults:
     return {(prefix + field, kind): fault for (field, kind), fault in faults.items()}
 
 
-def checked(check: Callable[[Any], Any]) -> PlainValidator:
-    """`check` as the only validator of a field. The code and message of its InvalidRequest stay."""
-
-    def validate(value: object) -> Any:
-        try:
-            return check(value)
-        except InvalidRequest as refused:
-            raise fault_of(InvalidRequest(refused.code, refused.message)) from refused
-
-    return PlainValidator(validate)
-
-
-def fault_of(refused: InvalidRequest) -> PydanticCustomError:
-    """`refused` for a validator to raise. Its `param` is taken as relative to the field."""
-    return PydanticCustomError(refused.code, "refused", {"refused": refused})
-
-
 def unknown_field(name: str, prefix: str = "") -> InvalidRequest:
     """The refusal of a field that no model has. Its name may be any text, so it is escaped and cut."""
     shown = ascii(name[:64])
@@ -67,7 +50,9 @@ def unknown_field(name: str, prefix: str = "") -> InvalidRequest:
 
 
 def refusal(error: ValidationError, faults: Faults, prefix: str = "") -> InvalidRequest:
-    """The first fault of `error`. `prefix` goes before the param."""
+    """The first fault of `error`. `prefix` goes before the param.
+
+    The param of an InvalidRequest that a validator raised is relative to what it validates."""
     first = error.errors(include_url=False)[0]
     path, field = "", ""
     for part in first["loc"]:
@@ -75,7 +60,7 @@ def refusal(error: ValidationError, faults: Faults, prefix: str = "") -> Invalid
         field += "[]" if isinstance(part, int) else f".{part}"
     path, field = path.removeprefix("."), field.removeprefix(".")
     row = faults.get((field, first["type"]))
-    refused = first.get("ctx", {}).get("refused")
+    refused = first.get("ctx", {}).get("error")
     if isinstance(refused, InvalidRequest):
         inside = path if refused.param is None else f"{path}.{refused.param}".removeprefix(".")
         return InvalidRequest(refused.code, refused.message, (row and row.param) or prefix + inside)

@@ -1,4 +1,4 @@
-"""What a benchmark over HTTP will measure: the body of the request, checked against the registry.
+"""What a benchmark over HTTP will measure: the body of the request against the registry.
 
 Nothing here changes what others are answered: arms that fuse the base or start processes are refused.
 """
@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar
 
 from annotated_types import Ge, Gt, Le, MaxLen, MinLen
-from pydantic import Field
+from pydantic import Field, PlainValidator
 
 from adapters.composition_grammar import parse_reference
 from adapters.errors import InvalidRequest
 from adapters.names import REFERENCE_PATTERN
 from adapters.registry import Registry
-from adapters.validation import ANY, Fault, Faults, checked
-from server.body_model import Body, matching, text_of
+from adapters.validation import ANY, OURS, Fault, Faults
+from server.request_body import Body, matching, text_of
 
 DEFAULT_ADAPTERS = 8
 LONGEST_LIST = 16
@@ -53,17 +53,17 @@ def _arm(value: object) -> str:
     )
 
 
-def _listed(field: str, each: str, own_code: str = "") -> Faults:
+def _listed(field: str, each: str) -> Faults:
     """Of a list and its entries, which are all reported as the list."""
     return {
         (field, ANY): Fault("out_of_range", f"{field} must be a list of 1 to {LONGEST_LIST}."),
         (f"{field}[]", ANY): Fault("out_of_range", f"{field}: each must be {each}.", field),
-        (f"{field}[]", own_code): Fault(own_code, "", field),
+        (f"{field}[]", OURS): Fault("out_of_range", "", field),
     }
 
 
-_BenchmarkAdapter = Annotated[str, checked(_reference_text), matching(REFERENCE_PATTERN)]
-_Arm = Annotated[str, checked(_arm), matching(ARM_PATTERN)]
+_BenchmarkAdapter = Annotated[str, PlainValidator(_reference_text), matching(REFERENCE_PATTERN)]
+_Arm = Annotated[str, PlainValidator(_arm), matching(ARM_PATTERN)]
 _Concurrency = Annotated[int, Ge(1), Le(MAX_CONCURRENCY)]
 _Rate = Annotated[float, Gt(0), Le(MAX_RATE)]
 
@@ -88,8 +88,8 @@ class BenchmarkFields(Body):
     """Begin and go on however busy the server is."""
 
     FAULTS: ClassVar[Faults] = {
-        **_listed("adapters", "an adapter's name", "invalid_name"),
-        **_listed("arms", "an arm's name", "arm_not_allowed"),
+        **_listed("adapters", "an adapter's name"),
+        **_listed("arms", "an arm's name"),
         **_listed("concurrency", f"a whole number from 1 to {MAX_CONCURRENCY}"),
         **_listed("rates", f"above 0 and at most {MAX_RATE:g} a second"),
         **{

@@ -5,10 +5,11 @@ The models here are the four ways to name a composition: as `model`, in our own 
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from annotated_types import MaxLen, MinLen
-from pydantic import ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import ConfigDict, Field, PlainValidator, WithJsonSchema, model_validator
 
 from adapters.composition import BAD_WEIGHT, MAX_MEMBERS, Composition, Member, Weight
 from adapters.composition_grammar import parse, parse_reference
@@ -16,12 +17,12 @@ from adapters.composition_options import OPTION_FAULTS, OPTION_NAMES, check_meth
 from adapters.errors import InvalidRequest, NotFound
 from adapters.method_options import METHOD_NAMES, SPELLINGS, STACK, Density, MajoritySignMethod, Rank, Seed
 from adapters.names import REFERENCE_PATTERN
-from adapters.validation import ANY, Fault, Faults, checked, fault_of, under
-from server.body_model import MISSING_NAME, Body, Reference, matching
+from adapters.validation import ANY, Fault, Faults, under
+from server.request_body import MISSING_NAME, Body, Reference, matching
 
 Method = Annotated[
     str,
-    checked(check_method),
+    PlainValidator(partial(check_method, param=None)),
     WithJsonSchema({"type": "string", "enum": [*METHOD_NAMES, *SPELLINGS]}),
 ]
 
@@ -54,7 +55,9 @@ def _llama_name(value: object) -> tuple[str, str | None]:
     return parse_reference(value, None)
 
 
-LlamaReference = Annotated[tuple[str, str | None] | None, checked(_llama_name), matching(REFERENCE_PATTERN)]
+LlamaReference = Annotated[
+    tuple[str, str | None] | None, PlainValidator(_llama_name), matching(REFERENCE_PATTERN)
+]
 
 
 class LlamaLora(Body):
@@ -67,7 +70,7 @@ class LlamaLora(Body):
     @model_validator(mode="after")
     def _has_one_name(self) -> Self:
         if (self.id is None) == (self.name is None):
-            raise fault_of(InvalidRequest("invalid_composition", "Give either an id or a name."))
+            raise InvalidRequest("invalid_composition", "Give either an id or a name.")
         return self
 
     @property
@@ -94,7 +97,7 @@ class MergedAdapters(Body):
     def _has_a_weight_for_each(self) -> Self:
         if self.weights and len(self.weights) != len(self.ids):
             text = f"There are {len(self.ids)} ids and {len(self.weights)} weights."
-            raise fault_of(InvalidRequest("invalid_weight", text, "weights"))
+            raise InvalidRequest("invalid_weight", text, "weights")
         return self
 
     @property
@@ -126,7 +129,7 @@ def _model(value: object) -> str:
     raise InvalidRequest("invalid_model", "model must be a string that is not empty.")
 
 
-ModelText = Annotated[str, checked(_model), WithJsonSchema({"type": "string", "minLength": 1})]
+ModelText = Annotated[str, PlainValidator(_model), WithJsonSchema({"type": "string", "minLength": 1})]
 
 
 class CompositionFields(Body):
@@ -169,9 +172,9 @@ class CompositionFields(Body):
             given = [field for field in FORMS if body.get(field) is not None]
             if body.get("composition") is not None and given != ["adapters"]:
                 text = "composition goes with adapters only."
-                raise fault_of(InvalidRequest("conflicting_fields", text, "composition"))
+                raise InvalidRequest("conflicting_fields", text, "composition")
             if len(given) > 1:
-                raise fault_of(named_twice(given[0], given[1]))
+                raise named_twice(given[0], given[1])
         return body
 
     @property

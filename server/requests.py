@@ -1,20 +1,21 @@
 """The bodies of the routes that register adapters, move aliases and save compositions."""
 
+from functools import partial
 from typing import Annotated, Any, ClassVar
 
 from annotated_types import Ge
-from pydantic import ConfigDict, Field, WithJsonSchema
+from pydantic import ConfigDict, Field, PlainValidator, WithJsonSchema
 
 from adapters.file_limits import CONFIG_FILE, WEIGHTS_FILE
 from adapters.lineage import check_lineage
 from adapters.names import ALIAS_PATTERN
-from adapters.validation import ANY, Fault, Faults, checked
-from server.body_model import MISSING_NAME, TEXT_SCHEMA, Alias, Body, Name, Reference, Text, matching
+from adapters.validation import ANY, Fault, Faults
 from server.from_request import ComposedModel
+from server.request_body import MISSING_NAME, TEXT_SCHEMA, Alias, Body, Name, Reference, Text, matching
 
 Lineage = Annotated[
     dict[str, Any] | None,
-    checked(check_lineage),
+    PlainValidator(partial(check_lineage, param=None)),
     WithJsonSchema({"anyOf": [{"type": "object"}, {"type": "string"}]}),
 ]
 UPLOADED = {CONFIG_FILE: "application/json", WEIGHTS_FILE: "application/octet-stream"}

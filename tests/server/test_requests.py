@@ -14,8 +14,8 @@ from adapters.errors import InvalidRequest
 from adapters.names import REFERENCE_PATTERN
 from adapters.validation import OTHER
 from server.benchmark_plan import BenchmarkFields
-from server.body_model import Body
 from server.from_request import FORMS, ComposedModel, CompositionFields
+from server.request_body import Body
 from server.requests import (
     AdapterOffer,
     AdapterUpload,
