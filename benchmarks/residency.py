@@ -21,8 +21,9 @@ from benchmarks.client import ask, open_client
 from benchmarks.counters import counters
 from benchmarks.fresh_adapters import write_fresh
 from benchmarks.ratios import percentile, spread
-from benchmarks.servers import EMBEDDED_BASE, free_port, our_command, running
+from benchmarks.servers import EMBEDDED_BASE, our_command, running
 from benchmarks.workload import Prompts, completion_body
+from server.client.process import free_port
 
 MEMBERS = 8
 CLIENTS = 16

@@ -13,7 +13,6 @@ from typing import Any
 
 import httpx
 
-from adapters.client import Client
 from benchmarks.latency.measuring import Measured, Told, measuring
 from benchmarks.latency.plan import Plan
 from benchmarks.latency.prompts import Words, words_of
@@ -22,6 +21,7 @@ from benchmarks.latency.targets import Targets, running_targets, started_targets
 from benchmarks.latency.timeline import RATE_SHARE, timeline
 from benchmarks.machine import REPOSITORY, describe
 from benchmarks.servers import ENVIRONMENT, server_environment
+from server.client.http import Client
 
 
 @dataclass(frozen=True)

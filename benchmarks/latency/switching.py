@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from time import perf_counter
 from typing import Any
 
-from adapters.client import Client
+from server.client.http import Client
 
 Switch = dict[str, Any]
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import httpx
 
-from adapters.client import Client
 from benchmarks.counters import counters
 from benchmarks.latency.combined import write_random
 from benchmarks.latency.measuring import written
@@ -20,6 +19,7 @@ from benchmarks.latency.prompts import Words
 from benchmarks.latency.sender import Sending, send_pass
 from benchmarks.latency.targets import Targets
 from benchmarks.latency.workload import body
+from server.client.http import Client
 
 SAMPLE_SECONDS = 0.25
 NEW = "arrives-late"

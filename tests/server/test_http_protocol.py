@@ -15,8 +15,9 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.routing import Route
 
+from server.client.process import free_port
 from server.http_protocol import MAX_HEAD_BYTES, HttpProtocol
-from tests.running_server import RunningServer, free_port
+from tests.running_server import RunningServer
 
 
 def said(server: RunningServer, data: bytes) -> tuple[bytes, bytes]:

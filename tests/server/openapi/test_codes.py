@@ -12,7 +12,8 @@ from server.openapi.codes import ERROR_CODES
 
 ROOT = Path(__file__).resolve().parents[3]
 STATUSES = {error.__name__: status for error, status in STATUS.items()}
-COMMANDS = {"cli.py", "ask.py", "export.py", "client.py", "console.py", "tuning.py", "validation_rows.py"}
+COMMANDS = {"cli.py", "export.py", "console.py"}
+CLIENT = ROOT / "server" / "client"
 BEFORE_HTTP = {
     # Refused at the start of a server or by a command that opens the registry itself.
     *("data_dir_in_use", "wrong_database", "no_registry", "read_only"),
@@ -30,10 +31,15 @@ VARIABLE = {
 }
 
 
+def is_command(path: Path) -> bool:
+    """Whether a file's errors are shown by a command and never sent by a server."""
+    return path.name in COMMANDS or CLIENT in path.parents
+
+
 def calls(room: str) -> Iterator[tuple[str, ast.Call]]:
     for path in sorted((ROOT / room).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and path.name not in COMMANDS:
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not is_command(path):
                 yield node.func.id, node
 
 

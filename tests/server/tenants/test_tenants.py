@@ -10,7 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.running_server import COMMAND, RunningServer, free_port
+from server.client.process import COMMAND, free_port
+from tests.running_server import RunningServer
 from training.testbed.paths import ADAPTERS_DIR
 
 OPERATOR = {"authorization": "Bearer the-operator-s"}

@@ -1,19 +1,23 @@
 """`lora-compose adapters`: register, list, inspect, remove and alias adapters of a running server."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, BinaryIO
 
 import typer
 from rich.console import Console
+from rich.filesize import decimal
+from rich.markup import escape
+from rich.table import Table
 
 from adapters.cli_options import DEFAULT_URL, ApiKey, AsJson, Url, echo_json
-from adapters.client import Client, Json
 from adapters.composition_grammar import parse_reference
 from adapters.errors import AdapterRejected
 from adapters.file_limits import MISSING
 from adapters.names import check_alias, check_name
+from server.client.http import Client, Json
 
 app = typer.Typer(
     name="adapters",
@@ -68,8 +72,6 @@ def add(
 @app.command("list")
 def list_adapters(url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJson = False) -> None:
     """List every version of every adapter, the newest of a name first."""
-    from adapters.adapter_tables import adapter_list
-
     with Client(url, api_key) as client:
         adapters = client.adapters()
     if as_json:
@@ -143,8 +145,6 @@ def _report_removed(reference: str, as_json: bool) -> None:
 
 
 def _show(adapter: Json, as_json: bool) -> None:
-    from adapters.adapter_tables import adapter_facts
-
     if as_json:
         echo_json(adapter)
     else:
@@ -168,3 +168,54 @@ def _opened(directory: Path) -> Iterator[dict[str, BinaryIO]]:
                 raise AdapterRejected(code, f"{directory / name}: {error.strerror}", "directory") from error
             files[name] = stack.enter_context(file)
         yield files
+
+
+def adapter_list(adapters: Sequence[Json]) -> Table:
+    """One line a version, in the order given."""
+    table = Table("adapter", "rank", "size", "aliases", "registered", "source", box=None, pad_edge=False)
+    for adapter in adapters:
+        table.add_row(
+            escape(adapter["id"]),
+            str(adapter["rank"]),
+            decimal(adapter["bytes"]),
+            escape(", ".join(adapter["aliases"])),
+            _when(adapter["created_at"]),
+            escape(adapter["source"]),
+        )
+    return table
+
+
+def adapter_facts(adapter: Json) -> Table:
+    """One line a fact, the warnings last."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for field in ("id", "aliases", "rank", "parameters", "bytes", "created_at", "source", "base", "digest"):
+        table.add_row(field, escape(_shown(field, adapter[field])))
+    for field, value in adapter["coverage"].items():
+        table.add_row(field, escape(_shown(field, value)))
+    for field, value in _flat("", adapter.get("lineage", {})):
+        table.add_row(f"[dim]{escape(field)}[/]", escape(str(value)))
+    for warning in adapter["warnings"]:
+        table.add_row("[yellow]warning[/]", escape(warning))
+    return table
+
+
+def _flat(at: str, value: object) -> Iterator[tuple[str, object]]:
+    """A lineage's leaves under dotted names."""
+    if isinstance(value, dict) and value:
+        for key, inner in value.items():
+            yield from _flat(f"{at}.{key}" if at else str(key), inner)
+    elif at:
+        yield at, round(value, 6) if isinstance(value, float) else value
+
+
+def _shown(field: str, value: object) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    if isinstance(value, int) and field == "created_at":
+        return _when(value)
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _when(seconds: float) -> str:
+    """In the reader's own time zone."""
+    return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M")

@@ -1,10 +1,10 @@
-"""Talk to a running server about its adapters, over HTTP, and ask it.
+"""HTTP client for a running server: adapters, fusion, residency, tokens. `chat.py` asks chat questions.
 
-A refusal is raised as LoraComposeError with the server's own code and message; where no server answers, its
-code is `server_unreachable`. What an adapter object holds is the server's to say: it comes back as it is.
+A refusal is raised as LoraComposeError with the server's own code and message. If no server answers, the code
+is `server_unreachable`. JSON objects are returned unchanged, without a check of their fields.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 from urllib.parse import quote
@@ -18,11 +18,16 @@ Json = dict[str, Any]
 
 
 def unreachable(url: str, reason: str) -> LoraComposeError:
-    """What to raise where nothing answers at `url`."""
+    """The error for a `url` at which no server answers."""
     return LoraComposeError(
         "server_unreachable",
         f"No server answers at {url}: {reason}. Start one with `lora-compose serve`, or give its --url",
     )
+
+
+def foreign_reply(url: str) -> LoraComposeError:
+    """The error for a reply at `url` that lora-compose cannot have sent."""
+    return LoraComposeError("not_a_server", f"{url} answered, but not as lora-compose does")
 
 
 class Client:
@@ -89,17 +94,6 @@ class Client:
         """Forget `name@alias`; the version stays."""
         self._call("DELETE", f"/v1/adapters/{_quoted(name)}/aliases/{_quoted(alias)}")
 
-    def chat(self, model: str, messages: Sequence[Mapping[str, str]], max_tokens: int) -> str:
-        """The greedy answer of `model`, a composition as text, to a conversation."""
-        body = {
-            "model": model,
-            "messages": list(messages),
-            "max_completion_tokens": max_tokens,
-            "temperature": 0,
-        }
-        reply = self._call("POST", "/v1/chat/completions", json=body)
-        return str(reply["choices"][0]["message"]["content"] or "")
-
     def tokenize(self, model: str, text: str) -> list[int]:
         """The ids of a text's tokens, without special ones."""
         body = {"model": model, "prompt": text, "add_special_tokens": False}
@@ -137,7 +131,7 @@ class Client:
             return {}
         body = _json(response)
         if not isinstance(body, dict):
-            raise LoraComposeError("not_a_server", f"{response.url} answered, but not as lora-compose does")
+            raise foreign_reply(str(response.url))
         return body
 
 

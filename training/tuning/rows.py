@@ -84,4 +84,4 @@ def _message(value: object, where: str) -> tuple[str, str]:
 
 
 def _bad(message: str) -> LoraComposeError:
-    return LoraComposeError("bad_validation", message, "tune")
+    return LoraComposeError("bad_validation", message, "rows")

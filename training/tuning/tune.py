@@ -11,8 +11,8 @@ from typing import Any, Protocol
 
 from adapters.composition import Composition
 from adapters.errors import LoraComposeError
-from adapters.validation_rows import Message, ValidationRow, halves
-from adapters.weight_search import Trial, Weights, search
+from training.tuning.rows import Message, ValidationRow, halves
+from training.tuning.weight_search import Trial, Weights, search
 
 IN_FLIGHT = 16
 """Requests at a time."""
@@ -21,9 +21,9 @@ ANSWER_MARGIN = 16
 
 
 class Chats(Protocol):
-    """What answers: adapters.client.Client, with a server behind it."""
+    """What answers: server.client.chat.ChatClient, connected to a server."""
 
-    def chat(self, model: str, messages: Sequence[Message], max_tokens: int) -> str:
+    def answer(self, model: str, messages: Sequence[Message], max_tokens: int) -> str:
         """The greedy answer. Raises LoraComposeError where it is refused."""
 
 
@@ -66,12 +66,12 @@ def tune(
 ) -> Tuned:
     """Search on one half of `rows`, report both. Raises LoraComposeError("not_a_stack") for a merge."""
     if not asked.is_stack or len(asked.members) < 2:
-        message = "--tune searches the weights of a stack of two or more adapters, such as roll+upper"
+        message = "Only the weights of a stack of two or more adapters can be searched, such as roll+upper"
         raise LoraComposeError("not_a_stack", message, "composition")
     tuned, held_out = halves(rows, seed)
     if not held_out:
         raise LoraComposeError(
-            "bad_validation", "The validation set needs at least two different prompts", "tune"
+            "bad_validation", "The validation set needs at least two different prompts", "rows"
         )
     with ThreadPoolExecutor(IN_FLIGHT) as pool:
         scorer = Scorer(server, pool)
@@ -102,7 +102,7 @@ class Scorer:
         model = composition.canonical
         self.asked.add(model)
         longest = max(len(row.completion.encode()) for row in rows) + ANSWER_MARGIN
-        answers = self._pool.map(lambda row: self._server.chat(model, row.messages, longest), rows)
+        answers = self._pool.map(lambda row: self._server.answer(model, row.messages, longest), rows)
         return sum(a == row.completion for a, row in zip(answers, rows, strict=True)) / len(rows)
 
 

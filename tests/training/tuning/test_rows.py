@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from adapters.errors import LoraComposeError
-from adapters.validation_rows import ValidationRow, halves, read_validation
+from training.tuning.rows import ValidationRow, halves, read_validation
 
 PLAIN = [{"prompt": f"say {letter}", "completion": letter} for letter in "abcd"]
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from adapters.cli_options import DEFAULT_URL, ApiKey, AsJson, Url, echo_json
-from adapters.client import Client
+from server.client.http import Client
 
 POLL_SECONDS = 0.1
 
