@@ -17,10 +17,11 @@ from torch import Generator, Tensor
 
 from adapters import thin
 from adapters.errors import AdapterRejected, InvalidRequest
+from adapters.file_limits import FILES
 from adapters.lora import Lora, LoraModule
 from adapters.method_options import SPELLINGS, MethodOptions
 from adapters.methods import METHODS, CombinationMethod
-from adapters.peft_format import CONFIG_NAME, WEIGHTS_NAME, open_adapter, write_adapter
+from adapters.peft_format import open_adapter, write_adapter
 from adapters.report import MergeReport, ModuleReport, measure
 from adapters.thin import LowRank
 
@@ -74,7 +75,7 @@ def build(
         if progress is not None:
             progress(done, len(names))
     write_adapter(Lora(modules), output, base_model_name_or_path)
-    size = sum((output / file).stat().st_size for file in (CONFIG_NAME, WEIGHTS_NAME))
+    size = sum((output / file).stat().st_size for file in FILES)
     return MergeReport.of(SPELLINGS.get(method, method), reports, size, perf_counter() - started)
 
 

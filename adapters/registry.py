@@ -18,12 +18,13 @@ from adapters.composition_grammar import parse
 from adapters.database import Database, sqlite_url, storage_faults
 from adapters.derived import forget_without_members, insert_derived, named_digests
 from adapters.errors import Conflict, NotFound
+from adapters.file_limits import MAX_WEIGHTS_BYTES
 from adapters.identity import pair
 from adapters.integrity import check_rows
 from adapters.method_options import METHOD_NAMES, SPELLINGS
 from adapters.names import check_name
 from adapters.ownership import lock_of, take
-from adapters.store import MAX_WEIGHTS_BYTES, Store, Version, copy_adapter
+from adapters.store import Store, Version, copy_adapter
 from adapters.tables import DerivedRow
 from adapters.version_rows import Admitted, as_version, damaged, find, live
 

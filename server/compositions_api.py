@@ -8,9 +8,9 @@ from starlette.routing import Route
 from adapters.errors import InvalidRequest
 from adapters.names import check_name
 from adapters.saved_compositions import no_composition
-from server.openapi.bodies import NamedComposition, fields_of
 from server.openapi.objects import CompositionList, CompositionObject, PredictedComposition
-from server.request_body import check_fields, read_flag, read_object
+from server.request_body import read_flag, read_object
+from server.requests import NamedComposition
 from server.resolver import Pinned
 
 
@@ -29,17 +29,19 @@ def composition_object(name: str | None, resolved: Pinned) -> CompositionObject:
 async def save(request: Request) -> JSONResponse:
     """`POST /v1/compositions`: save a composition by name or, with `?dry_run=true`, say what it takes."""
     body = await read_object(request)
-    check_fields(body, fields_of(NamedComposition))
     dry_run = read_flag(request, "dry_run")
+    if dry_run:
+        body.pop("name", None)
+    fields = NamedComposition.read(body)
     state, caller = request.state, request.state.caller
-    resolved = state.pipeline.resolve(body, caller)
+    resolved = state.pipeline.resolve(fields, caller)
     if resolved is None:
         raise InvalidRequest(
             "invalid_composition", "Name at least one adapter, in model or adapters.", "model"
         )
     if dry_run:
         return JSONResponse(await _predicted(request, resolved))
-    name = check_name(body.get("name"))
+    name = check_name(fields.name)
     caller.require_name(name)
     state.audited.composition = name
     await run_in_threadpool(state.registry.save_composition, name, resolved.asked)

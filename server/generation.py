@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.accounting import Accounting
-from server.asked import without_extensions
+from server.from_request import body_for_vllm
 from server.pipeline import CompositionPipeline
 from server.request_body import longest_body, read_object
 from server.resolver import Pinned
@@ -81,8 +81,8 @@ class GenerationEndpoint:
     def _given(self, body: dict[str, Any], name: str, caller: Caller) -> dict[str, Any]:
         """What vLLM reads."""
         if not self.needs_weights:
-            return without_extensions(body, self.engine.base)
-        return without_extensions(body, name) | caller.salted(body.get("cache_salt"))
+            return body_for_vllm(body, self.engine.base)
+        return body_for_vllm(body, name) | caller.salted(body.get("cache_salt"))
 
 
 def _named(send: Send, name: str) -> Send:

@@ -11,7 +11,7 @@ from adapters.composition import Composition
 from adapters.errors import NotFound
 from adapters.registry import Registry
 from adapters.store import Version
-from server.asked import model_not_found
+from server.from_request import model_not_found
 from server.openapi.objects import ModelCard, ModelList
 from server.tenants.caller import Caller
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, overload
 
 from adapters.composition import Composition
-from server.asked import asked_composition
+from server.from_request import CompositionFields, composition_from_body, composition_of
 from server.fusion import Fusion
 from server.merges import Merges
 from server.residency import Residency
@@ -33,10 +33,14 @@ class CompositionPipeline:
     def resolve(self, asked: Composition, caller: Caller | None = None) -> Pinned: ...
 
     @overload
-    def resolve(self, asked: dict[str, Any], caller: Caller | None = None) -> Pinned | None: ...
+    def resolve(
+        self, asked: dict[str, Any] | CompositionFields, caller: Caller | None = None
+    ) -> Pinned | None: ...
 
-    def resolve(self, asked: dict[str, Any] | Composition, caller: Caller | None = None) -> Pinned | None:
-        """The versions that a request's body or a composition stands for now; None for the plain base.
+    def resolve(
+        self, asked: dict[str, Any] | CompositionFields | Composition, caller: Caller | None = None
+    ) -> Pinned | None:
+        """The versions that a body, its fields or a composition stand for now; None for the plain base.
 
         Raises InvalidRequest, NotFound("model_not_found") or Unservable("rank_too_large").
         """
@@ -45,9 +49,11 @@ class CompositionPipeline:
             return None
         return self.resolver.pin(composition, None if caller is None else caller.sees)
 
-    def _asked(self, body: dict[str, Any], caller: Caller | None) -> Composition | None:
-        saved = self.resolver.saved
-        return asked_composition(body, self.base, saved if caller is None else caller.saved(saved))
+    def _asked(self, asked: dict[str, Any] | CompositionFields, caller: Caller | None) -> Composition | None:
+        saved = self.resolver.saved if caller is None else caller.saved(self.resolver.saved)
+        if isinstance(asked, CompositionFields):
+            return composition_of(asked, self.base, saved)
+        return composition_from_body(asked, self.base, saved)
 
     @asynccontextmanager
     async def ready(self, resolved: Pinned | None, caller: Caller) -> AsyncIterator[None]:

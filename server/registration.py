@@ -20,10 +20,11 @@ from adapters.base_shapes import BaseShapes
 from adapters.confined import confined_directory
 from adapters.database import storage_faults
 from adapters.errors import AdapterRejected, Forbidden, InvalidRequest, NotFound, StorageUnavailable
+from adapters.file_limits import FILES, MISSING
 from adapters.names import check_alias, check_name
 from adapters.registry import Registry
 from adapters.regular_file import open_regular
-from adapters.store import FILES, MISSING, Version, content_of
+from adapters.store import Version, content_of
 from adapters.tensor_pairs import check_header
 from server.metrics import Metrics
 from server.tenants.caller import Caller

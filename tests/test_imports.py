@@ -35,7 +35,6 @@ FORBIDDEN: dict[str, tuple[set[str], tuple[str, ...]]] = {
         TORCH | STARLETTE | {"sqlalchemy"},
         (
             "adapters.composition",
-            "adapters.composition_fields",
             "adapters.composition_grammar",
             "adapters.composition_options",
             "adapters.errors",
@@ -47,7 +46,12 @@ FORBIDDEN: dict[str, tuple[set[str], tuple[str, ...]]] = {
     ),
     "client": (
         TORCH | STARLETTE | {"sqlalchemy"},
-        ("adapters.cli", "adapters.client", "server.ask", "server.fuse_cli"),
+        (
+            "server.client.adapters_command",
+            "server.client.http",
+            "server.client.ask_command",
+            "server.client.fuse_command",
+        ),
     ),
     "registry": (
         TORCH | STARLETTE,
@@ -97,7 +101,7 @@ FORBIDDEN: dict[str, tuple[set[str], tuple[str, ...]]] = {
     "compositions": (
         TORCH,
         (
-            "server.asked",
+            "server.from_request",
             "server.auto_fuse",
             "server.engine.errors",
             "server.engine.spec",

@@ -10,7 +10,7 @@ from typing import Any
 
 from adapters.cli_options import default_data_dir
 from adapters.errors import LoraComposeError
-from adapters.store import CONFIG_FILE, WEIGHTS_FILE
+from adapters.file_limits import CONFIG_FILE, WEIGHTS_FILE
 from server.client.http import Client
 from training.arguments import PublishArguments
 from training.requirements import parse_requirements, unmet

@@ -15,11 +15,9 @@ from rich.table import Table
 from adapters.cli_options import DEFAULT_URL, ApiKey, AsJson, Url, echo_json
 from adapters.composition_grammar import parse_reference
 from adapters.errors import AdapterRejected
+from adapters.file_limits import MISSING
 from adapters.names import check_alias, check_name
-from adapters.store import CONFIG_FILE, WEIGHTS_FILE
 from server.client.http import Client, Json
-
-FILES = {CONFIG_FILE: "missing_config", WEIGHTS_FILE: "missing_weights"}
 
 app = typer.Typer(
     name="adapters",
@@ -163,7 +161,7 @@ def _opened(directory: Path) -> Iterator[dict[str, BinaryIO]]:
     bars = Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal)
     with bars as progress, ExitStack() as stack:
         files: dict[str, BinaryIO] = {}
-        for name, code in FILES.items():
+        for name, code in MISSING.items():
             try:
                 file = progress.open(directory / name, "rb", description=name)
             except OSError as error:

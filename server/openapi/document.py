@@ -10,8 +10,8 @@ from typing import Any
 
 from starlette.routing import BaseRoute, Route
 
+from adapters.names import ALIAS_PATTERN, NAME_PATTERN, REFERENCE_PATTERN
 from server.errors import error_headers, error_type
-from server.openapi.bodies import PATTERNS
 from server.openapi.codes import ERROR_CODES
 from server.openapi.operations import FORM, JSON, OPERATIONS, STREAM, Answer, Operation
 from server.openapi.schemas import Schemas
@@ -23,6 +23,8 @@ ABOUT = (
     "`CompositionFields` says which adapters answer, how strongly, and stacked or merged. GET routes answer "
     "HEAD as well; any other method is refused with 405 `method_not_allowed`, any other path with 404."
 )
+PATTERNS = {"name": NAME_PATTERN, "alias": ALIAS_PATTERN, "reference": REFERENCE_PATTERN}
+"""Of the parts of a path."""
 REQUEST_ID = {
     "description": "The request's own `x-request-id`, or one made for it.",
     "required": True,

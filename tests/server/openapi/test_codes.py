@@ -25,6 +25,8 @@ VARIABLE = {
     "f'invalid_{name}'": {f"invalid_{name}" for name in OPTION_NAMES},
     "_TOO_LARGE[target.name]": {"bad_adapter_config", "weights_too_large"},
     "missing": {"missing_config", "missing_weights"},
+    # Of a `Fault`, or of another refusal: found there.
+    **dict.fromkeys(("fault.code", "refused.code", "BAD_WEIGHT.code"), frozenset()),
     "code": {"unknown_layer", "unknown_module", "unsupported_feature", "corrupt_weights", "wrong_base"}
     | {"rank_mismatch"},
 }
@@ -50,6 +52,8 @@ def raised() -> Iterator[tuple[int, str]]:
                 first = call.args[0]
                 literal = {first.value} if isinstance(first, ast.Constant) else VARIABLE[ast.unparse(first)]
                 yield from ((STATUSES[name], str(code)) for code in literal)
+            elif name == "Fault" and isinstance(call.args[0], ast.Constant):
+                yield 400, str(call.args[0].value)
             elif name == "error_response" and len(call.args) > 2 and isinstance(call.args[2], ast.Constant):
                 yield int(ast.literal_eval(call.args[0])), str(call.args[2].value)
 

@@ -7,13 +7,13 @@ import pytest
 from adapters.composition import Composition
 from adapters.composition_grammar import parse
 from adapters.errors import InvalidRequest, NotFound
-from server.asked import asked_composition, without_extensions
+from server.from_request import body_for_vllm, composition_from_body
 
 MEMBERS = [{"name": "sql", "weight": 0.7}, {"name": "polite", "weight": 0.3}]
 
 
 def ask(body: dict[str, Any], saved: dict[str, Composition] | None = None) -> Composition | None:
-    return asked_composition(body, "base", (saved or {}).get)
+    return composition_from_body(body, "base", (saved or {}).get)
 
 
 @pytest.mark.parametrize(
@@ -75,4 +75,4 @@ def test_another_server_s_model_is_not_found_rather_than_bad_grammar() -> None:
 
 def test_vllm_never_sees_our_fields() -> None:
     body = {"model": "base", "adapters": MEMBERS, "composition": {}, "prompt": "x"}
-    assert without_extensions(body, "sql@1") == {"model": "sql@1", "prompt": "x"}
+    assert body_for_vllm(body, "sql@1") == {"model": "sql@1", "prompt": "x"}
