@@ -18,8 +18,9 @@ import typer
 from benchmarks.checks import Check, at_least, at_most, show
 from benchmarks.client import open_client
 from benchmarks.latency.sender import Sending, send_pass
-from benchmarks.servers import EMBEDDED_ADAPTERS, EMBEDDED_BASE, free_port, our_command, running
+from benchmarks.servers import EMBEDDED_ADAPTERS, EMBEDDED_BASE, our_command, running
 from benchmarks.workload import Prompts, completion_body
+from server.client.process import free_port
 
 CONCURRENCY = 8
 TOKENS = 128

@@ -24,13 +24,14 @@ from benchmarks.fresh_adapters import write_fresh
 from benchmarks.latency.sender import DATA, Lines, receive, send_one
 from benchmarks.servers import (
     EMBEDDED_BASE,
-    free_port,
+    is_cpu_build,
     our_command,
     running,
     stock_command,
     stock_environment,
 )
 from benchmarks.workload import Prompts, completion_body
+from server.client.process import free_port
 
 OURS = "lora-compose"
 STREAMS = 6
@@ -158,7 +159,7 @@ def hot_load(
         )
         servers = {OURS: ours}
         if stock:
-            command = stock_command(ports[1], str(EMBEDDED_BASE))
+            command = stock_command(ports[1], str(EMBEDDED_BASE), is_cpu_build())
             log = home / "stock.log"
             servers["stock vLLM"] = stack.enter_context(running(command, ports[1], log, stock_environment()))
         for server in servers.values():

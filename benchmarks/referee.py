@@ -17,15 +17,16 @@ from typing import Annotated, Any
 
 import typer
 
-from adapters.client import Client
 from adapters.errors import LoraComposeError
 from benchmarks.client import open_client
 from benchmarks.latency.sender import Sending, send_pass
 from benchmarks.machine import describe
 from benchmarks.referee_process import Load, Referee, started
 from benchmarks.referee_verdict import METRICS, markdown, summarized, table, verdicts
-from benchmarks.servers import EMBEDDED_ADAPTERS, EMBEDDED_BASE, free_port, our_command, running
+from benchmarks.servers import EMBEDDED_ADAPTERS, EMBEDDED_BASE, our_command, running
 from benchmarks.workload import completion_body
+from server.client.http import Client
+from server.client.process import free_port
 
 BASE = "testbed-base"
 CELLS = ((BASE, 1), (BASE, 4), ("roll", 1), ("roll", 4), ("roll+upper", 1), ("roll+upper", 4))

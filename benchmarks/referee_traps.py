@@ -14,15 +14,16 @@ from typing import Any
 
 import typer
 
-from adapters.client import Client
 from benchmarks.client import open_client
 from benchmarks.fresh_adapters import write_fresh
 from benchmarks.latency.sender import Sending, send_pass
 from benchmarks.planted_server import STREAMS, planted_server
 from benchmarks.referee import BASE
 from benchmarks.referee_process import Load, Referee, started
-from benchmarks.servers import EMBEDDED_BASE, free_port, our_command, running
+from benchmarks.servers import EMBEDDED_BASE, our_command, running
 from benchmarks.workload import completion_body
+from server.client.http import Client
+from server.client.process import free_port
 
 REQUESTS = 8
 CAPACITY = 8

@@ -23,8 +23,9 @@ from benchmarks.counters import counters
 from benchmarks.fresh_adapters import write_fresh
 from benchmarks.latency.sender import Sending, send_one, send_pass
 from benchmarks.ratios import spread
-from benchmarks.servers import EMBEDDED_BASE, free_port, our_command, running
+from benchmarks.servers import EMBEDDED_BASE, our_command, running
 from benchmarks.workload import Prompts, completion_body
+from server.client.process import free_port
 
 MEMBERS = 8
 CLIENTS = 16

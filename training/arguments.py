@@ -6,6 +6,9 @@ Read by TRL's parser, so each field is a key of the recipe and an option of the 
 from dataclasses import dataclass, field
 from typing import Literal
 
+from adapters.names import check_alias, check_name
+from training.requirements import parse_requirements
+
 
 @dataclass
 class DataArguments:
@@ -93,3 +96,12 @@ class PublishArguments:
         default=None, metadata={"help": "The alias that moves to the new version, if the requirements hold."}
     )
     require: str | None = field(default=None, metadata={"help": "Such as 'domain>=0.9,forgetting<=0.02'."})
+
+    def check(self) -> None:
+        """Refuse, before hours of training, what would be refused after them. Raises LoraComposeError."""
+        if self.publish is not None:
+            check_name(self.publish)
+        if self.alias is not None:
+            check_alias(self.alias)
+        if self.require:
+            parse_requirements(self.require)

@@ -1,5 +1,6 @@
 """The base a run adapts, quantized or not, with the adapter it goes on from or a fresh one."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -7,18 +8,25 @@ from adapters.errors import LoraComposeError
 from training.recipe import Recipe
 
 
-def load_tokenizer(recipe: Recipe) -> Any:
-    """The base's own. Raises LoraComposeError("base_not_loaded")."""
+@dataclass(frozen=True)
+class Base:
+    """The base model, with the adapter of `init_adapter` on it if the recipe names one."""
+
+    model: Any
+    tokenizer: Any
+
+
+def load_tokenizer(model: Any) -> Any:
+    """The base's own; `model` is TRL's ModelConfig. Raises LoraComposeError("base_not_loaded")."""
     from transformers import AutoTokenizer
 
-    model = recipe.model
     try:
         return AutoTokenizer.from_pretrained(model.model_name_or_path, revision=model.model_revision)
     except (OSError, ValueError) as error:
-        raise _not_loaded(recipe, error) from error
+        raise _not_loaded(model, error) from error
 
 
-def load_model(recipe: Recipe) -> Any:
+def load_base(recipe: Recipe) -> Base:
     """The base in the asked precision; with `init_adapter`, that adapter on it, to be trained on.
 
     Raises LoraComposeError("base_not_loaded") or ("init_adapter_not_loaded").
@@ -27,6 +35,7 @@ def load_model(recipe: Recipe) -> Any:
     from trl import get_quantization_config
 
     model, training = recipe.model, recipe.training
+    tokenizer = load_tokenizer(model)
     quantization = get_quantization_config(model)
     options: dict[str, Any] = dict(training.model_init_kwargs or {})
     training.model_init_kwargs = None  # TRL would warn that the model is loaded already
@@ -39,9 +48,11 @@ def load_model(recipe: Recipe) -> Any:
             model.model_name_or_path, revision=model.model_revision, dtype=model.dtype, **options
         )
     except (OSError, ValueError) as error:
-        raise _not_loaded(recipe, error) from error
+        raise _not_loaded(model, error) from error
     _keep_layout(base)
-    return base if recipe.start.init_adapter is None else _with_adapter(base, Path(recipe.start.init_adapter))
+    if recipe.start.init_adapter is not None:
+        base = _with_adapter(base, Path(recipe.start.init_adapter))
+    return Base(base, tokenizer)
 
 
 def _keep_layout(base: Any) -> None:
@@ -62,23 +73,5 @@ def _with_adapter(base: Any, directory: Path) -> Any:
         raise LoraComposeError("init_adapter_not_loaded", f"{directory}: {error}", "init_adapter") from error
 
 
-def _not_loaded(recipe: Recipe, error: Exception) -> LoraComposeError:
-    return LoraComposeError(
-        "base_not_loaded", f"{recipe.model.model_name_or_path}: {error}", "model_name_or_path"
-    )
-
-
-def fresh_adapter(recipe: Recipe) -> Any:
-    """PEFT's config of the adapter to add; None where one is there already, or all weights are trained."""
-    from trl import get_peft_config
-
-    return None if recipe.start.init_adapter is not None else get_peft_config(recipe.model)
-
-
-def keep_adapter_precise(model: Any) -> None:
-    """TRL casts LoRA weights on a quantized base to bfloat16, for GPUs. Where we compute in float32, they
-    learn in float32: their updates are smaller than bfloat16 can tell.
-    """
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.float()
+def _not_loaded(model: Any, error: Exception) -> LoraComposeError:
+    return LoraComposeError("base_not_loaded", f"{model.model_name_or_path}: {error}", "model_name_or_path")

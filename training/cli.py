@@ -1,7 +1,7 @@
 """`lora-compose train`: make adapters, from a recipe to a registered version."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -11,6 +11,10 @@ from adapters.console import ANY_ARGUMENTS
 from training.planning.cli import plan
 from training.recipe import Method
 from training.requirements import parse_requirements
+from training.tuning.cli import weights
+
+if TYPE_CHECKING:
+    from training.run import Run
 
 app = typer.Typer(
     name="train",
@@ -128,34 +132,36 @@ def sweep(
         typer.echo(f"Wrote {output}: sweep.json, sweep.png, points/")
 
 
+app.command("weights")(weights)
+
+
 def _train(
     method: Method, file: Path, options: list[str], how: dict[str, bool], api_key: str | None, as_json: bool
 ) -> None:
     from training.hushed import hush
 
     hush()
-    from training.publishing import check_target, publish
+    from training.publishing import publish
     from training.recipe import read_recipe
     from training.run import train
 
     recipe = read_recipe(method, file, options)
-    check_target(recipe.publish)
     run = train(recipe, **how, tell=lambda line: screen.print(line, markup=False, highlight=False))
     published = publish(run, recipe.publish, api_key) if recipe.publish.publish else None
     missed = published["unmet"] if published else []
     if as_json:
         echo_json({"directory": str(run.directory), "scores": run.scores, "published": published})
     else:
-        _show(run.record, run.directory, published)
+        _show(run, published)
     raise typer.Exit(1 if missed else 0)
 
 
-def _show(record: dict[str, Any], directory: Path, published: dict[str, Any] | None) -> None:
+def _show(run: "Run", published: dict[str, Any] | None) -> None:
     from training.run_table import run_table
 
     console = Console()
-    console.print(run_table(record))
-    console.print(f"Wrote {directory}: adapter/, run.json, curves.png", highlight=False)
+    console.print(run_table(run.record))
+    console.print(f"Wrote {run.directory}: adapter/, run.json, curves.png", highlight=False)
     if published is None:
         return
     for missed in published["unmet"]:

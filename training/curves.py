@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from training.run_record import FinishedRecord
+
 LOSSES = ("loss", "eval_loss")
 SHARES = (
     "eval_domain",
@@ -16,13 +18,12 @@ SHARES = (
 MARGINS = ("rewards/margins", "eval_rewards/margins", "logps/chosen", "eval_logps/chosen")
 
 
-def draw_curves(record: Mapping[str, Any], file: Path) -> None:
+def draw_curves(record: FinishedRecord, file: Path) -> None:
     """One panel for losses, one for shares of 1, one for DPO's margins; those that have points."""
     from matplotlib.figure import Figure
 
-    history = record["history"]
     panels = [
-        (title, {name: _points(history, name) for name in names})
+        (title, {name: _points(record.history, name) for name in names})
         for title, names in (("loss", LOSSES), ("share", SHARES), ("DPO, in nats", MARGINS))
     ]
     shown = [(title, {n: p for n, p in lines.items() if p}) for title, lines in panels if any(lines.values())]
@@ -40,7 +41,7 @@ def draw_curves(record: Mapping[str, Any], file: Path) -> None:
         axes.set(title=title, xlabel="step")
         axes.grid(alpha=0.3)
         axes.legend(fontsize=7)
-    figure.suptitle(f"{record['method']} of {Path(str(record['base'])).name}", fontsize=10)
+    figure.suptitle(f"{record.method} of {Path(record.base).name}", fontsize=10)
     figure.savefig(file, dpi=120)
 
 

@@ -5,10 +5,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from adapters.errors import LoraComposeError
+from training.base_model import load_tokenizer
 from training.data.mixing import mix
 from training.data.parts import parts_of, token_counter
 from training.data.reading import Rows, read_rows
 from training.recipe import Method, Recipe
+from training.run_record import DatasetFacts, MixShare, Source
 
 WANTED: Mapping[Method, tuple[str, ...]] = {"sft": ("instruction", "conversational"), "dpo": ("preference",)}
 
@@ -19,11 +21,11 @@ class Examples:
 
     train: Any
     held_out: Any
-    facts: dict[str, Any]
+    facts: DatasetFacts
     """For the record: sources with digests, and the ratio achieved."""
 
 
-def examples_of(recipe: Recipe, tokenizer: Any) -> Examples:
+def examples_of(recipe: Recipe) -> Examples:
     """Raises DataRejected for a bad row, and LoraComposeError("wrong_form") for rows of another method."""
     data, seed = recipe.data, recipe.training.seed
     parts = parts_of(
@@ -31,7 +33,7 @@ def examples_of(recipe: Recipe, tokenizer: Any) -> Examples:
         [_read(source, recipe.method) for source in data.domain],
         data.ratio,
     )
-    counter = token_counter(tokenizer) if data.mix_by == "tokens" else None
+    counter = token_counter(load_tokenizer(recipe.model)) if data.mix_by == "tokens" else None
     mixed = mix(parts, total=data.rows, by=data.mix_by, seed=seed, count_tokens=counter)
     train, held_out = mixed.dataset, None
     if data.held_out:
@@ -42,20 +44,20 @@ def examples_of(recipe: Recipe, tokenizer: Any) -> Examples:
     return Examples(
         train,
         held_out,
-        {
-            "sources": [
-                {
-                    "source": p.rows.source,
-                    "kind": p.kind,
-                    "rows": len(p.rows.dataset),
-                    "digest": p.rows.digest,
-                }
-                for p in parts
+        DatasetFacts(
+            sources=[
+                Source(
+                    source=part.rows.source,
+                    kind=part.kind,
+                    rows=len(part.rows.dataset),
+                    digest=part.rows.digest,
+                )
+                for part in parts
             ],
-            "mix": [asdict(achieved) for achieved in mixed.achieved],
-            "train_rows": len(train),
-            "held_out_rows": 0 if held_out is None else len(held_out),
-        },
+            mix=[MixShare(**asdict(achieved)) for achieved in mixed.achieved],
+            train_rows=len(train),
+            held_out_rows=0 if held_out is None else len(held_out),
+        ),
     )
 
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 from adapters.errors import LoraComposeError
+from training.run_record import PreparedFacts
 
 IGNORED = -100
 """The label of a token without loss."""
@@ -10,7 +11,7 @@ SHOWN = 200
 """Tokens of the example; a packed row is long."""
 
 
-def preflight(trainer: Any, tokenizer: Any, given: int) -> dict[str, Any]:
+def preflight(trainer: Any, tokenizer: Any, given: int) -> PreparedFacts:
     """Facts of the prepared data, with one example whose learnt part is in ⟦brackets⟧.
 
     `given` rows went in: TRL leaves out, without a word, those of which truncation left nothing to learn.
@@ -21,7 +22,6 @@ def preflight(trainer: Any, tokenizer: Any, given: int) -> dict[str, Any]:
         raise LoraComposeError(
             "nothing_to_learn", "No row has a token with a loss; see max_length.", "domain"
         )
-    facts = {"rows": len(rows), "left_out": 0 if trainer.args.packing else given - len(rows)}
     labels = rows["labels"][:]
     if not any(tokenizer.eos_token_id in own for own in labels):
         raise LoraComposeError(
@@ -30,18 +30,20 @@ def preflight(trainer: Any, tokenizer: Any, given: int) -> dict[str, Any]:
             "See eos_token, chat_template_path and max_length.",
             "eos_token",
         )
-    return facts | {
-        "learnt_tokens": sum(label != IGNORED for own in labels for label in own),
-        "tokens": sum(map(len, labels)),
-        "example": masked(rows[0]["input_ids"][:SHOWN], labels[0][:SHOWN], tokenizer),
-    }
+    return PreparedFacts(
+        rows=len(rows),
+        left_out=0 if trainer.args.packing else given - len(rows),
+        learnt_tokens=sum(label != IGNORED for own in labels for label in own),
+        tokens=sum(map(len, labels)),
+        example=masked(rows[0]["input_ids"][:SHOWN], labels[0][:SHOWN], tokenizer),
+    )
 
 
-def preference_facts(trainer: Any, tokenizer: Any) -> dict[str, Any]:
+def preference_facts(trainer: Any, tokenizer: Any) -> PreparedFacts:
     """The same for pairs, of which both answers count."""
     row = trainer.train_dataset[0]
     asked, chosen = tokenizer.decode(row["prompt_ids"]), tokenizer.decode(row["chosen_ids"])
-    return {"rows": len(trainer.train_dataset), "left_out": 0, "example": f"{asked}⟦{chosen}⟧"}
+    return PreparedFacts(rows=len(trainer.train_dataset), left_out=0, example=f"{asked}⟦{chosen}⟧")
 
 
 def masked(ids: list[int], labels: list[int], tokenizer: Any) -> str:

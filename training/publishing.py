@@ -5,28 +5,17 @@ since a bare name means its newest version.
 """
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from adapters.cli_options import default_data_dir
-from adapters.client import Client
 from adapters.errors import LoraComposeError
-from adapters.names import check_alias, check_name
-from adapters.store import CONFIG_FILE, WEIGHTS_FILE
+from adapters.file_limits import CONFIG_FILE, WEIGHTS_FILE
+from server.client.http import Client
 from training.arguments import PublishArguments
 from training.requirements import parse_requirements, unmet
 from training.run import Run
-
-
-def check_target(asked: PublishArguments) -> None:
-    """Refuse before hours of training what would be refused after them."""
-    if asked.publish is not None:
-        check_name(asked.publish)
-    if asked.alias is not None:
-        check_alias(asked.alias)
-    if asked.require:
-        parse_requirements(asked.require)
+from training.run_record import FinishedRecord
 
 
 def publish(run: Run, asked: PublishArguments, api_key: str | None = None) -> dict[str, Any]:
@@ -44,30 +33,28 @@ def publish(run: Run, asked: PublishArguments, api_key: str | None = None) -> di
     return {"id": version, "alias": alias, "unmet": missed}
 
 
-def lineage_of(record: Mapping[str, Any], missed: list[str]) -> dict[str, Any]:
-    """What is kept of a run with its adapter. Sources by their last name: a path is nobody's business."""
-    settings = record["settings"]
-    sources = record["data"]["sources"]
+def lineage_of(record: FinishedRecord, missed: list[str]) -> dict[str, Any]:
+    """What is kept of a run with its adapter. A source is kept by its file name, without its directory."""
+    settings = record.settings
     return {
-        "method": record["method"],
-        "base": Path(str(record["base"])).name,
-        "data": [{**source, "source": Path(source["source"]).name} for source in sources],
-        "mix": record["data"]["mix"],
+        "method": record.method,
+        "base": Path(record.base).name,
+        "data": [
+            source.model_dump() | {"source": Path(source.source).name} for source in record.data.sources
+        ],
+        "mix": [share.model_dump() for share in record.data.mix],
         "recipe": {
             **{
-                name: settings["training"].get(name)
+                name: settings.training.get(name)
                 for name in ("learning_rate", "max_steps", "num_train_epochs", "seed", "beta")
             },
-            **{
-                name: settings["model"][name]
-                for name in ("lora_r", "lora_alpha", "use_rslora", "load_in_4bit")
-            },
+            **{name: settings.model[name] for name in ("lora_r", "lora_alpha", "use_rslora", "load_in_4bit")},
         },
-        "steps": record["steps"],
-        "scores": record["scores"],
-        "base_scores": record.get("base_scores", {}),
+        "steps": record.steps,
+        "scores": record.scores,
+        "base_scores": record.base_scores,
         "missed": missed,
-        "versions": record["versions"],
+        "versions": record.versions,
     }
 
 
@@ -92,7 +79,7 @@ def _on_this_machine(run: Run, asked: PublishArguments, alias: str | None, linea
     from adapters.base_shapes import BaseShapes
     from adapters.registry import Registry
 
-    base = Path(str(run.record["base"]))
+    base = Path(run.record.base)
     if not base.is_dir():
         raise LoraComposeError(
             "base_not_local",
@@ -100,7 +87,7 @@ def _on_this_machine(run: Run, asked: PublishArguments, alias: str | None, linea
             "publish",
         )
     shapes = BaseShapes.of(base, base.name)
-    limits = Limits(max_lora_rank=run.record["settings"]["model"]["lora_r"], dtype=torch.float32)
+    limits = Limits(max_lora_rank=run.record.settings.model["lora_r"], dtype=torch.float32)
     data_dir = Path(asked.data_dir) if asked.data_dir else default_data_dir()
     with (
         Registry(data_dir) as registry,
@@ -109,6 +96,6 @@ def _on_this_machine(run: Run, asked: PublishArguments, alias: str | None, linea
         admission = admit(staged, shapes, limits)
         told = {"base_fingerprint": shapes.fingerprint, "training": lineage}
         version, _ = registry.register(
-            str(asked.publish), staged, admission, f"train:{run.record['method']}", told, alias
+            str(asked.publish), staged, admission, f"train:{run.record.method}", told, alias
         )
         return version.id

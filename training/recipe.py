@@ -3,7 +3,7 @@
 import difflib
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -40,15 +40,6 @@ class Recipe:
     def output(self) -> Path:
         """The run's directory."""
         return Path(self.training.output_dir)
-
-    def settings(self) -> dict[str, Any]:
-        """What decides the result, for comparing runs: not where it is written or published to."""
-        training = {name: value for name, value in self.training.to_dict().items() if name not in PLACES}
-        parts = {"training": training, "model": asdict(self.model), "data": asdict(self.data)}
-        return {"method": self.method, **parts, "start": asdict(self.start), "score": asdict(self.score)}
-
-
-PLACES = ("output_dir", "logging_dir", "run_name", "resume_from_checkpoint", "hub_model_id", "push_to_hub")
 
 
 def read_recipe(method: Method, path: Path | None, options: Sequence[str] = ()) -> Recipe:
@@ -117,10 +108,14 @@ def _explained(error: Exception, parser: Any) -> str:
 
 
 def _check(recipe: Recipe) -> None:
-    """What no library would notice before hours are spent. Raises LoraComposeError("invalid_recipe")."""
+    """What no library would notice before hours are spent.
+
+    Raises LoraComposeError("invalid_recipe"), and what PublishArguments.check raises.
+    """
     faults = [message for holds, message in _rules(recipe) if not holds]
     if faults:
         raise LoraComposeError("invalid_recipe", "; ".join(faults), "recipe")
+    recipe.publish.check()
 
 
 def _rules(recipe: Recipe) -> list[tuple[bool, str]]:

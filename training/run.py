@@ -1,4 +1,4 @@
-"""One training run, start to end: data, checks, training, scores, record, plot."""
+"""One training run: prepare everything once, then train, save, score and record."""
 
 import json
 import resource
@@ -10,15 +10,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adapters.errors import LoraComposeError
-from adapters.store import CONFIG_FILE, WEIGHTS_FILE
-from training.base_model import load_model, load_tokenizer
+from adapters.file_limits import CONFIG_FILE, WEIGHTS_FILE
+from training.base_model import load_base
 from training.curves import draw_curves
 from training.examples import Examples, examples_of
 from training.preflight import preference_facts, preflight
 from training.recipe import Recipe
-from training.run_record import begun, check_same_run, read_record, write_record
-from training.scoring import Scorer, base_scores, scorer_of, with_forgetting
+from training.run_record import (
+    RECORD_FILE,
+    FinishedRecord,
+    RunRecord,
+    begin_record,
+    finish_record,
+    write_record,
+)
+from training.scoring import Scorer
 from training.trainers import make_trainer
 
 ADAPTER_DIR = "adapter"
@@ -34,7 +40,7 @@ class Run:
     """A finished run."""
 
     directory: Path
-    record: dict[str, Any]
+    record: FinishedRecord
 
     @property
     def adapter(self) -> Path:
@@ -44,116 +50,117 @@ class Run:
     @property
     def scores(self) -> dict[str, float]:
         """domain, general, forgetting: what the recipe's tasks gave."""
-        scores: dict[str, float] = self.record["scores"]
-        return scores
+        return self.record.scores
+
+
+@dataclass(frozen=True)
+class PreparedRun:
+    """Everything that a run is trained, scored and recorded with, built once. Nothing is trained yet."""
+
+    directory: Path
+    dataset: Examples
+    trainer: Any
+    """TRL's SFTTrainer or DPOTrainer. It holds the model with its adapter."""
+    scorer: Scorer
+    record: RunRecord
+    checkpoint: str | None
+    """The checkpoint to resume from."""
+    is_adapter: bool
+    """False if all weights of the model are trained."""
 
 
 def train(
     recipe: Recipe, *, resume: bool = False, overwrite: bool = False, tell: Tell = lambda _: None
 ) -> Run:
     """Raises LoraComposeError: "run_exists" where output_dir holds one, "other_run" and the checks' own."""
-    from transformers import set_seed
-
-    set_seed(recipe.training.seed)
-    tokenizer = load_tokenizer(recipe)
-    examples = examples_of(recipe, tokenizer)
-    checkpoint = _prepare_directory(recipe, examples, resume=resume, overwrite=overwrite)
-    model = load_model(recipe)
-    scorer = scorer_of(recipe, tokenizer)
-    record = begun(recipe, examples.facts)
-    record |= _scores_before(recipe, model, scorer)
-    trainer = make_trainer(recipe, model, tokenizer, examples, scorer)
-    record["prepared"] = _prepared(recipe, trainer, tokenizer, len(examples.train))
-    tell(f"What is learnt is in ⟦brackets⟧: {record['prepared']['example']}")
-    if record["prepared"]["left_out"]:
-        tell(f"{record['prepared']['left_out']} rows are left out: truncated, they hold nothing to learn")
-    write_record(recipe.output, record)
+    run = prepare(recipe, resume=resume, overwrite=overwrite)
+    _tell_prepared(run.record, tell)
+    write_record(run.directory, run.record)
     began = time.perf_counter()
-    trainer.train(resume_from_checkpoint=checkpoint)
-    record |= {"seconds": time.perf_counter() - began, "peak_memory_bytes": _peak_memory()}
-    _save(trainer, recipe)
-    record |= _outcome(trainer, scorer, record)
-    write_record(recipe.output, record)
-    draw_curves(record, recipe.output / CURVES_FILE)
-    return Run(recipe.output, record)
+    run.trainer.train(resume_from_checkpoint=run.checkpoint)
+    seconds, memory = time.perf_counter() - began, _peak_memory()
+    save(run)
+    scores = run.scorer.after(run.trainer.model, run.record.base_scores)
+    log = _training_log(run.trainer.state)
+    record = finish_record(
+        run.directory, run.record, seconds=seconds, peak_memory_bytes=memory, scores=scores, **log
+    )
+    draw_curves(record, run.directory / CURVES_FILE)
+    return Run(run.directory, record)
 
 
-def _prepared(recipe: Recipe, trainer: Any, tokenizer: Any, given: int) -> dict[str, Any]:
-    if recipe.method == "dpo":
-        return preference_facts(trainer, tokenizer)
-    return preflight(trainer, tokenizer, given)
+def prepare(recipe: Recipe, *, resume: bool = False, overwrite: bool = False) -> PreparedRun:
+    """Load, check and build what the recipe names. With `overwrite`, the run in output_dir is removed.
 
-
-def _prepare_directory(recipe: Recipe, examples: Examples, *, resume: bool, overwrite: bool) -> str | None:
-    """The checkpoint to go on from."""
+    The rows are read and checked before the model is loaded. Raises as `train` does.
+    """
+    from transformers import set_seed
     from transformers.trainer_utils import get_last_checkpoint
 
+    set_seed(recipe.training.seed)
     directory = recipe.output
-    record = read_record(directory)
+    dataset = examples_of(recipe)
     if overwrite:
-        for path in _of_a_run(directory):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-        return None
-    if record is None:
-        return None
-    if not resume:
-        raise LoraComposeError(
-            "run_exists",
-            f"{directory} holds a run ({record['status']}): go on with --resume, "
-            "start again with --overwrite, "
-            "or give another --output_dir.",
-            "output_dir",
+        remove_run(directory)
+    resumes = resume and (directory / RECORD_FILE).exists()
+    record = begin_record(recipe, dataset.facts, resume=resume)
+    base = load_base(recipe)
+    made = make_trainer(recipe, base, dataset)
+    if recipe.method == "dpo":
+        facts = preference_facts(made.trainer, base.tokenizer)
+    else:
+        facts = preflight(made.trainer, base.tokenizer, len(dataset.train))
+    return PreparedRun(
+        directory,
+        dataset,
+        made.trainer,
+        made.scorer,
+        record.model_copy(update={**made.scores, "prepared": facts}),
+        get_last_checkpoint(str(directory)) if resumes else None,
+        recipe.model.use_peft,
+    )
+
+
+def _tell_prepared(record: RunRecord, tell: Tell) -> None:
+    assert record.prepared is not None
+    tell(f"Tokens that contribute to the loss are shown in ⟦brackets⟧: {record.prepared.example}")
+    if record.prepared.left_out:
+        tell(
+            f"{record.prepared.left_out} rows were dropped: after truncation to max_length they contain "
+            "no answer tokens"
         )
-    check_same_run(directory, record, recipe, examples.facts)
-    last: str | None = get_last_checkpoint(str(directory))
-    return last
 
 
-def _of_a_run(directory: Path) -> list[Path]:
-    """Only what a run wrote is ever deleted."""
-    names = (ADAPTER_DIR, MODEL_DIR, CURVES_FILE, "run.json")
-    return [*filter(Path.exists, (directory / name for name in names)), *directory.glob("checkpoint-*")]
+def remove_run(directory: Path) -> None:
+    """Delete the run in `directory`, and only the files that a run writes."""
+    names = (ADAPTER_DIR, MODEL_DIR, CURVES_FILE, RECORD_FILE)
+    files = [*filter(Path.exists, (directory / name for name in names)), *directory.glob("checkpoint-*")]
+    for path in files:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def _scores_before(recipe: Recipe, model: Any, scorer: Scorer | None) -> dict[str, Any]:
-    """What the base scores, and the adapter that training starts from."""
-    if scorer is None:
-        return {}
-    scores: dict[str, Any] = {"base_scores": base_scores(scorer, model)}
-    if recipe.start.init_adapter is not None:
-        scores["start_scores"] = scorer(model)
-    return scores
-
-
-def _save(trainer: Any, recipe: Recipe) -> None:
+def save(run: PreparedRun) -> None:
     """The adapter's two files and no more: TRL's trainer also writes its pickled arguments."""
-    if not recipe.model.use_peft:
-        trainer.save_model(str(recipe.output / MODEL_DIR))
+    if not run.is_adapter:
+        run.trainer.save_model(str(run.directory / MODEL_DIR))
         return
-    target, scratch = recipe.output / ADAPTER_DIR, recipe.output / f".{ADAPTER_DIR}"
-    trainer.model.save_pretrained(str(scratch), selected_adapters=["default"])
+    target, scratch = run.directory / ADAPTER_DIR, run.directory / f".{ADAPTER_DIR}"
+    run.trainer.model.save_pretrained(str(scratch), selected_adapters=["default"])
     target.mkdir(exist_ok=True)
     for name in (CONFIG_FILE, WEIGHTS_FILE):
         (scratch / name).replace(target / name)
     shutil.rmtree(scratch)
 
 
-def _outcome(trainer: Any, scorer: Scorer | None, record: dict[str, Any]) -> dict[str, Any]:
-    state = trainer.state
-    outcome: dict[str, Any] = {
-        "status": "finished",
+def _training_log(state: Any) -> dict[str, Any]:
+    """What a FinishedRecord holds of the trainer's state."""
+    checkpoint = state.best_model_checkpoint
+    return {
         "steps": state.global_step,
         "epochs": state.epoch,
-        "best": {
-            "metric": state.best_metric,
-            "checkpoint": state.best_model_checkpoint and Path(state.best_model_checkpoint).name,
-        },
+        "best": {"metric": state.best_metric, "checkpoint": checkpoint and Path(checkpoint).name},
         "history": json.loads(json.dumps(state.log_history, default=float)),
-        "scores": {},
     }
-    if scorer is not None:
-        outcome["scores"] = with_forgetting(scorer(trainer.model), record["base_scores"])
-    return outcome
 
 
 def _peak_memory() -> int:

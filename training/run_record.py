@@ -1,16 +1,33 @@
-"""`run.json`: everything a run was made from and what came of it, so that it can be judged and repeated."""
+"""`run.json`: everything a run was made from and what came of it, so that it can be judged and repeated.
+
+A typed document with a schema number. A file without a number, from before there was one, is read as well.
+"""
 
 import json
 import platform
 from collections.abc import Mapping
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from adapters.errors import LoraComposeError
-from training.recipe import Recipe
+from training.data.mixing import Kind
+from training.recipe import Method, Recipe
 
 RECORD_FILE: Final = "run.json"
+SCHEMA: Final = 1
+PLACES: Final = (
+    "output_dir",
+    "logging_dir",
+    "run_name",
+    "resume_from_checkpoint",
+    "hub_model_id",
+    "push_to_hub",
+)
+"""Settings that do not decide the result."""
 PACKAGES: Final = (
     "lora-compose",
     "torch",
@@ -23,22 +40,135 @@ PACKAGES: Final = (
 )
 
 
-def begun(recipe: Recipe, data: Mapping[str, Any]) -> dict[str, Any]:
-    """The record of a run that has not ended."""
-    import torch
+class Document(BaseModel):
+    """A part of the record. Fields that only a later version knows are ignored."""
 
-    return {
-        "status": "running",
-        "method": recipe.method,
-        "base": recipe.model.model_name_or_path,
-        "settings": recipe.settings(),
-        "data": dict(data),
-        "versions": {package: _version(package) for package in PACKAGES},
-        "python": platform.python_version(),
-        "device": torch.cuda.get_device_name()
-        if torch.cuda.is_available()
-        else platform.processor() or "cpu",
-    }
+    model_config = ConfigDict(frozen=True, populate_by_name=True)
+
+
+class Source(Document):
+    """A source of training rows. `digest` is a sha256 of its rows."""
+
+    source: str
+    kind: Kind
+    rows: int
+    digest: str
+
+
+class MixShare(Document):
+    """The share of the mix that a source has, of the unit the ratio counts."""
+
+    source: str
+    kind: Kind
+    examples: int
+    tokens: int | None
+    share: float
+
+
+class DatasetFacts(Document):
+    """The rows of the run."""
+
+    sources: list[Source]
+    mix: list[MixShare]
+    train_rows: int
+    held_out_rows: int
+
+
+class PreparedFacts(Document):
+    """The tokenized rows. Tokens with a loss are in ⟦brackets⟧ in `example`."""
+
+    rows: int
+    left_out: int
+    """Rows dropped, because after truncation they contain no answer tokens."""
+    example: str
+    learnt_tokens: int | None = None
+    tokens: int | None = None
+
+
+class RunSettings(Document):
+    """The settings that decide the result. `training` and `model` hold TRL's own options."""
+
+    method: Method
+    training: dict[str, Any]
+    model: dict[str, Any]
+    data: dict[str, Any]
+    start: dict[str, Any]
+    score: dict[str, Any]
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> Self:
+        """Of a recipe, as JSON holds them: without where the run is written or published to."""
+        training = {name: value for name, value in recipe.training.to_dict().items() if name not in PLACES}
+        parts = {name: asdict(getattr(recipe, name)) for name in ("model", "data", "start", "score")}
+        settings = {"method": recipe.method, "training": training, **parts}
+        return cls.model_validate_json(json.dumps(settings, default=str))
+
+
+class Best(Document):
+    """The best checkpoint, by metric_for_best_model. Both are None if no best checkpoint was chosen."""
+
+    metric: float | None
+    checkpoint: str | None
+
+
+class RunRecord(Document):
+    """A run that was started."""
+
+    schema_number: int = Field(default=0, alias="schema")
+    """0 in files from before there were numbers. Their fields are the same."""
+    status: Literal["running", "finished"]
+    method: Method
+    base: str
+    settings: RunSettings
+    data: DatasetFacts
+    versions: dict[str, str | None]
+    python: str
+    device: str
+    base_scores: dict[str, float] = {}
+    start_scores: dict[str, float] = {}
+    """The scores of the adapter that training starts from (init_adapter)."""
+    prepared: PreparedFacts | None = None
+
+    @classmethod
+    def begun(cls, recipe: Recipe, data: DatasetFacts) -> Self:
+        """The record of a run that has not ended."""
+        import torch
+
+        return cls(
+            schema=SCHEMA,
+            status="running",
+            method=recipe.method,
+            base=recipe.model.model_name_or_path,
+            settings=RunSettings.of(recipe),
+            data=data,
+            versions={package: _version(package) for package in PACKAGES},
+            python=platform.python_version(),
+            device=torch.cuda.get_device_name()
+            if torch.cuda.is_available()
+            else platform.processor() or "cpu",
+        )
+
+    def finished(self, **outcome: Any) -> "FinishedRecord":
+        """The record of the run after its end; `outcome` holds the fields that FinishedRecord adds."""
+        return FinishedRecord.model_validate({**self.to_dict(), "status": "finished", **outcome})
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `run.json` holds: the fields that were set."""
+        return self.model_dump(by_alias=True, exclude_unset=True)
+
+
+class FinishedRecord(RunRecord):
+    """A run that ended."""
+
+    status: Literal["finished"]
+    seconds: float
+    peak_memory_bytes: int
+    steps: int
+    epochs: float | None
+    best: Best
+    history: list[dict[str, Any]]
+    """The trainer's log: an entry each logging or evaluation step."""
+    scores: dict[str, float]
 
 
 def _version(package: str) -> str | None:
@@ -48,35 +178,78 @@ def _version(package: str) -> str | None:
         return None
 
 
-def write_record(directory: Path, record: Mapping[str, Any]) -> None:
+def begin_record(recipe: Recipe, data: DatasetFacts, *, resume: bool) -> RunRecord:
+    """The record of a run that begins in the recipe's output_dir. Nothing is written yet.
+
+    Raises LoraComposeError: "run_exists" if output_dir holds a run and `resume` is not set, "other_run".
+    """
+    record = RunRecord.begun(recipe, data)
+    before = read_record(recipe.output)
+    if before is None:
+        return record
+    if not resume:
+        raise LoraComposeError(
+            "run_exists",
+            f"{recipe.output} holds a run ({before.status}): go on with --resume, "
+            "start again with --overwrite, "
+            "or give another --output_dir.",
+            "output_dir",
+        )
+    check_same_run(recipe.output, before, record)
+    return record
+
+
+def finish_record(directory: Path, record: RunRecord, **outcome: Any) -> FinishedRecord:
+    """Write the record of the run after its end; `outcome` holds the fields that FinishedRecord adds."""
+    finished = record.finished(**outcome)
+    write_record(directory, finished)
+    return finished
+
+
+def write_record(directory: Path, record: RunRecord) -> None:
     """Replaces the one that is there, whole or not at all."""
     directory.mkdir(parents=True, exist_ok=True)
     scratch = directory / f".{RECORD_FILE}"
-    scratch.write_text(json.dumps(record, indent=1, default=str) + "\n")
+    scratch.write_text(json.dumps(record.to_dict(), indent=1) + "\n")
     scratch.replace(directory / RECORD_FILE)
 
 
-def read_record(directory: Path) -> dict[str, Any] | None:
-    """None where there is none. Raises LoraComposeError("bad_run_record")."""
+def read_record(directory: Path) -> RunRecord | None:
+    """A FinishedRecord if the run ended; None without a file. Raises LoraComposeError("bad_run_record")."""
     file = directory / RECORD_FILE
     if not file.exists():
         return None
     try:
-        record = json.loads(file.read_text())
+        content = json.loads(file.read_text())
     except (OSError, ValueError) as error:
-        raise LoraComposeError("bad_run_record", f"{file}: {error}", "output_dir") from error
-    if not isinstance(record, dict):
-        raise LoraComposeError("bad_run_record", f"{file} holds no object", "output_dir")
-    return record
+        raise _bad(file, str(error)) from error
+    if not isinstance(content, dict):
+        raise _bad(file, "the file does not hold a JSON object")
+    _check_schema(file, content)
+    kind = FinishedRecord if content.get("status") == "finished" else RunRecord
+    try:
+        return kind.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise _bad(file, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
 
 
-def check_same_run(
-    directory: Path, record: Mapping[str, Any], recipe: Recipe, data: Mapping[str, Any]
-) -> None:
+def _check_schema(file: Path, content: Mapping[str, Any]) -> None:
+    number = content.get("schema", 0)
+    if not isinstance(number, int) or number > SCHEMA:
+        raise _bad(file, f"the file has schema {number}; this version of lora-compose reads up to {SCHEMA}")
+
+
+def _bad(file: Path, reason: str) -> LoraComposeError:
+    return LoraComposeError("bad_run_record", f"{file}: {reason}", "output_dir")
+
+
+def check_same_run(directory: Path, before: RunRecord, now: RunRecord) -> None:
     """A run is resumed with the settings and the data it began with. Raises LoraComposeError("other_run")."""
-    now = json.loads(json.dumps({"settings": recipe.settings(), "data": dict(data)}, default=str))
-    before = {"settings": record["settings"], "data": record["data"]}
-    changed = sorted(_differences("", before, now))
+    changed = sorted(
+        _differences("settings", before.settings.model_dump(), now.settings.model_dump())
+        | _differences("data", before.data.model_dump(), now.data.model_dump())
+    )
     if changed:
         raise LoraComposeError(
             "other_run",

@@ -16,7 +16,7 @@ from adapters.errors import LoraComposeError
 from training.recipe import Method, Recipe, read_recipe
 from training.requirements import parse_requirements, unmet
 from training.run import Run, train
-from training.run_record import read_record
+from training.run_record import FinishedRecord, RunSettings, read_record
 
 Settings = Mapping[str, str]
 """Options of one point, as the command line gives them."""
@@ -67,13 +67,14 @@ def sweep(
 def _recipe(method: Method, file: Path, options: Sequence[str], output: Path, settings: Settings) -> Recipe:
     own = [text for name, value in settings.items() for text in (f"--{name}", value)]
     settled = read_recipe(method, file, [*options, *own])
-    digest = hashlib.sha256(json.dumps(settled.settings(), sort_keys=True, default=str).encode()).hexdigest()
+    text = json.dumps(RunSettings.of(settled).model_dump(), sort_keys=True)
+    digest = hashlib.sha256(text.encode()).hexdigest()
     return read_recipe(method, file, [*options, *own, "--output_dir", str(output / "points" / digest[:12])])
 
 
 def _run(recipe: Recipe) -> Run:
     record = read_record(recipe.output)
-    if record is not None and record["status"] == "finished":
+    if isinstance(record, FinishedRecord):
         return Run(recipe.output, record)
     return train(recipe, resume=record is not None)
 

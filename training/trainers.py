@@ -1,20 +1,35 @@
 """TRL's trainers, made from a recipe, and able to score what the model says at each evaluation."""
 
+from dataclasses import dataclass
 from typing import Any
 
-from training.base_model import fresh_adapter, keep_adapter_precise
+from training.base_model import Base
 from training.examples import Examples
 from training.recipe import Recipe
-from training.scoring import Scorer
+from training.scoring import Scorer, scorer_of
 
 REFERENCE = "ref"
 """TRL's name for its frozen copy of the adapter that DPO starts from."""
 
 
-def make_trainer(
-    recipe: Recipe, model: Any, tokenizer: Any, examples: Examples, scorer: Scorer | None
-) -> Any:
-    """An SFTTrainer or DPOTrainer. With `score_each_evaluation`, evaluations have eval_domain and so on."""
+@dataclass(frozen=True)
+class ScoredTrainer:
+    """An SFTTrainer or DPOTrainer, what scores its model, and the scores of the model before training."""
+
+    trainer: Any
+    scorer: Scorer
+    scores: dict[str, dict[str, float]]
+
+
+def make_trainer(recipe: Recipe, base: Base, examples: Examples) -> ScoredTrainer:
+    """Scores the model, then makes the trainer. Raises what reading the tasks raises."""
+    scorer = scorer_of(recipe.score, base.tokenizer)
+    scores = scorer.before(base.model)
+    return ScoredTrainer(_trainer(recipe, base, examples, scorer), scorer, scores)
+
+
+def _trainer(recipe: Recipe, base: Base, examples: Examples, scorer: Scorer) -> Any:
+    """With `score_each_evaluation`, evaluations have eval_domain and so on."""
     from transformers import EarlyStoppingCallback
     from trl import DPOTrainer, SFTTrainer
 
@@ -24,22 +39,38 @@ def make_trainer(
         def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
             output = super().evaluation_loop(*args, **kwargs)  # type: ignore[misc]
             prefix = kwargs.get("metric_key_prefix", "eval")
-            if scorer is not None and recipe.score.score_each_evaluation:
+            if recipe.score.score_each_evaluation:
                 output.metrics.update({f"{prefix}_{n}": v for n, v in scorer(self.model).items()})  # type: ignore[attr-defined]
             return output
 
     trainer_class = type("Trainer", (Scored, SFTTrainer if recipe.method == "sft" else DPOTrainer), {})
     trainer = trainer_class(
-        model=model,
+        model=base.model,
         args=recipe.training,
         train_dataset=examples.train,
         eval_dataset=examples.held_out,
-        processing_class=tokenizer,
-        peft_config=fresh_adapter(recipe),
+        processing_class=base.tokenizer,
+        peft_config=_fresh_adapter(recipe),
         callbacks=[] if recipe.score.patience is None else [EarlyStoppingCallback(recipe.score.patience)],
     )
     if REFERENCE in getattr(trainer.model, "peft_config", {}) and recipe.start.reference == "base":
         trainer.model.delete_adapter(REFERENCE)  # without one, TRL switches the adapter off instead
     if (recipe.model.load_in_4bit or recipe.model.load_in_8bit) and recipe.model.dtype == "float32":
-        keep_adapter_precise(trainer.model)
+        _keep_adapter_precise(trainer.model)
     return trainer
+
+
+def _fresh_adapter(recipe: Recipe) -> Any:
+    """PEFT's config of the adapter to add; None where one is there already, or all weights are trained."""
+    from trl import get_peft_config
+
+    return None if recipe.start.init_adapter is not None else get_peft_config(recipe.model)
+
+
+def _keep_adapter_precise(model: Any) -> None:
+    """TRL casts LoRA weights on a quantized base to bfloat16, for GPUs. Where we compute in float32, they
+    learn in float32: their updates are smaller than bfloat16 can tell.
+    """
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()

@@ -12,7 +12,6 @@ from time import perf_counter
 
 import httpx
 
-from adapters.client import Client
 from benchmarks.latency.document import (
     BenchmarkResult,
     HeldAdapter,
@@ -26,6 +25,7 @@ from benchmarks.latency.targets import Targets, running_targets, started_targets
 from benchmarks.latency.timeline import RATE_SHARE, timeline
 from benchmarks.machine import REPOSITORY, describe
 from benchmarks.servers import ENVIRONMENT, server_environment
+from server.client.http import Client
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager
 from time import perf_counter
 from typing import Literal
 
-from adapters.client import Client
 from benchmarks.latency.document import Switch
+from server.client.http import Client
 
 
 @asynccontextmanager

@@ -11,7 +11,6 @@ from typing import Any
 
 import httpx
 
-from adapters.client import Client
 from adapters.errors import InvalidRequest
 from adapters.peft_format import open_adapter
 from benchmarks.latency.arms import FUSED, Arm, Serves, choices, model_of
@@ -20,13 +19,14 @@ from benchmarks.latency.document import AdapterVersion
 from benchmarks.latency.plan import Plan
 from benchmarks.servers import (
     direct_command,
-    free_port,
     is_cpu_build,
     our_command,
     running,
     stock_command,
     stock_environment,
 )
+from server.client.http import Client
+from server.client.process import free_port
 
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """What vLLM takes as --max-lora-rank."""
@@ -170,7 +170,8 @@ def _commands(
         found["direct"] = direct_command(port, model, is_cpu_build(), mine), port
     if "vllm" in wanted:
         port = free_port()
-        found["vllm"] = [*stock_command(port, model), "--max-lora-rank", str(ranks["vllm"]), *options], port
+        stock = stock_command(port, model, is_cpu_build())
+        found["vllm"] = [*stock, "--max-lora-rank", str(ranks["vllm"]), *options], port
     if "peft" in wanted:
         port, listed = free_port(), home / "sums.json"
         listed.write_text(json.dumps({name: str(path) for name, path in sums.items()}))

@@ -11,7 +11,6 @@ from time import perf_counter
 
 import httpx
 
-from adapters.client import Client
 from adapters.errors import LoraComposeError
 from benchmarks.counters import counters
 from benchmarks.latency.combined import write_random
@@ -20,6 +19,7 @@ from benchmarks.latency.prompts import Words
 from benchmarks.latency.sender import Sending, send_pass
 from benchmarks.latency.targets import Targets
 from benchmarks.latency.workload import body
+from server.client.http import Client
 
 SAMPLE_SECONDS = 0.25
 NEW = "arrives-late"

@@ -111,3 +111,16 @@ def test_what_cannot_be_composed_leaves_no_trace(
 def test_an_output_that_cannot_be_made_is_a_refusal(given: list[str], tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert code_of(compose("a+b", tmp_path / "file" / "out", *given)) == "output_not_written"
+
+
+@pytest.mark.parametrize("option", ["--tune", "--url", "--api-key", "--seed"])
+def test_the_options_of_the_weight_search_say_where_they_went(
+    given: list[str], tmp_path: Path, option: str
+) -> None:
+    result = compose("a+b", tmp_path / "out", *given, option, "1")
+    assert code_of(result) == "option_moved"
+    assert isinstance(result.exception, LoraComposeError)
+    first, second = result.exception.message.splitlines()
+    assert "no longer searches weights" in first
+    assert "lora-compose train weights COMPOSITION OUT --rows JSONL" in second
+    assert not (tmp_path / "out").exists()

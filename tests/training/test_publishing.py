@@ -9,7 +9,7 @@ from adapters.errors import LoraComposeError
 from adapters.registry import Registry
 from tests.training.recipes import TASKS, recipe
 from training.arguments import PublishArguments
-from training.publishing import check_target, publish
+from training.publishing import publish
 from training.run import Run, train
 
 MET, UNMET = "forgetting<=1,domain>=0", "domain>=0.99"
@@ -59,4 +59,4 @@ def test_without_an_alias_what_misses_them_is_not_registered(run: Run, tmp_path:
 )
 def test_a_target_that_cannot_be_is_refused_before_training(fields: dict[str, Any]) -> None:
     with pytest.raises(LoraComposeError):
-        check_target(PublishArguments(**fields))
+        PublishArguments(**fields).check()

@@ -8,6 +8,7 @@ import pytest
 from adapters.errors import LoraComposeError
 from tests.training.recipes import HELD_OUT, recipe, written
 from training.recipe import read_recipe
+from training.run_record import RunSettings
 from training.testbed.paths import TESTBED_DIR
 
 SHIPPED = sorted((TESTBED_DIR.parent / "recipes").glob("*.yaml"))
@@ -66,8 +67,9 @@ def test_an_unknown_option_of_the_command_line_is_refused(tmp_path: Path) -> Non
 
 
 def test_settings_do_not_tell_where_a_run_is_written(tmp_path: Path) -> None:
-    assert recipe(tmp_path / "a").settings() == recipe(tmp_path / "b").settings()
-    assert recipe(tmp_path / "a", seed=1).settings() != recipe(tmp_path / "b").settings()
+    settings = RunSettings.of(recipe(tmp_path / "a"))
+    assert settings == RunSettings.of(recipe(tmp_path / "b"))
+    assert settings != RunSettings.of(recipe(tmp_path / "b", seed=1))
 
 
 @pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)

@@ -34,7 +34,8 @@ def test_a_run_leaves_an_adapter_its_record_and_its_curves(trained: Run) -> None
 
 
 def test_the_loss_is_on_the_answer_alone(trained: Run) -> None:
-    text, rest = trained.record["prepared"]["example"].split("⟦")
+    assert trained.record.prepared is not None
+    text, rest = trained.record.prepared.example.split("⟦")
     assert "roll" in text
     assert rest.endswith("</s>⟧")
 
@@ -47,7 +48,7 @@ def test_a_directory_with_a_run_is_not_written_over_unasked(trained: Run) -> Non
 
 
 def losses(run: Run) -> list[float]:
-    return [entry["loss"] for entry in run.record["history"] if "loss" in entry]
+    return [entry["loss"] for entry in run.record.history if "loss" in entry]
 
 
 def test_a_run_that_was_interrupted_ends_as_one_that_was_not(tmp_path: Path) -> None:
@@ -101,10 +102,10 @@ def test_early_stopping_stops_and_keeps_the_best_checkpoint(tmp_path: Path) -> N
             patience=2,
         )
     )
-    found = [entry["eval_loss"] for entry in run.record["history"] if "eval_loss" in entry]
-    assert run.record["steps"] < 60
-    assert run.record["best"]["metric"] == pytest.approx(min(found))
-    best = run.directory / run.record["best"]["checkpoint"] / "adapter_model.safetensors"
+    found = [entry["eval_loss"] for entry in run.record.history if "eval_loss" in entry]
+    assert run.record.steps < 60
+    assert run.record.best.metric == pytest.approx(min(found))
+    best = run.directory / str(run.record.best.checkpoint) / "adapter_model.safetensors"
     kept = load_file(run.adapter / "adapter_model.safetensors")
     assert all(torch.equal(kept[name], tensor) for name, tensor in load_file(best).items())
 
@@ -136,7 +137,7 @@ def test_dpo_goes_on_from_an_adapter_and_leaves_one(trained: Run, tmp_path: Path
         "adapter_config.json",
         "adapter_model.safetensors",
     ]
-    first = run.record["history"][0]["rewards/margins"]
+    first = run.record.history[0]["rewards/margins"]
     assert (first == pytest.approx(0, abs=1e-4)) == (reference == "start")
     before, after = (load_file(each / "adapter_model.safetensors") for each in (trained.adapter, run.adapter))
     assert before.keys() == after.keys()

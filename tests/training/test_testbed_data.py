@@ -1,16 +1,16 @@
 """The data files of the shipped recipes."""
 
 from training.data.reading import read_rows
-from training.testbed.paths import DATA_DIR
+from training.testbed.paths import DATA_DIR, QUESTIONS_DIR
 from training.testbed.words import is_held_out
-from training.testbed.write_data import as_lines, files
+from training.testbed.write_data import as_lines, files, questions
 
 
 def test_the_files_are_what_the_script_writes() -> None:
-    made = files()
-    assert sorted(path.name for path in DATA_DIR.iterdir()) == sorted(made)
-    for name, rows in made.items():
-        assert (DATA_DIR / name).read_text() == as_lines(rows)
+    for directory, made in ((DATA_DIR, files()), (QUESTIONS_DIR, questions())):
+        assert sorted(path.name for path in directory.iterdir()) == sorted(made)
+        for name, rows in made.items():
+            assert (directory / name).read_text() == as_lines(rows)
 
 
 def test_no_word_that_is_asked_for_was_trained_on() -> None:

@@ -82,7 +82,7 @@ def evaluate(
     from training.hushed import hush
 
     hush()
-    from adapters.compose_cli import named_directory
+    from adapters.compose_cli import named_directories
     from training.evaluation.evaluate import Asked, evaluate_offline, evaluate_served
     from training.evaluation.tasks import load_tasks
 
@@ -98,9 +98,13 @@ def evaluate(
         if url is not None:
             report = evaluate_served(url, composition, api_key, asked, model, status.update)
         else:
-            directories = dict(map(named_directory, adapter or []))
             report = evaluate_offline(
-                str(model), composition, directories, data_dir or default_data_dir(), asked, status.update
+                str(model),
+                composition,
+                named_directories(adapter),
+                data_dir or default_data_dir(),
+                asked,
+                status.update,
             )
     missed = unmet(requirements, report.scores) if requirements else []
     record = _record(report, seed, missed)

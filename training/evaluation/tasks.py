@@ -1,21 +1,25 @@
-"""What is asked, and what the right answer is: held-out rows of files, or the testbed's own by name."""
+"""What is asked, and what the right answer is: held-out rows of files.
+
+`testbed:NAME` names a file that is shipped with the embedded base, for example `testbed:roll+upper`.
+"""
 
 import hashlib
 import json
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, Literal
 
 from adapters.errors import InvalidRequest
 from training.data.messages import Message
 from training.data.reading import read_rows
-from training.testbed.corpus import exchange
-from training.testbed.tasks import SKILLS, STYLES, answer, prompt, words_for
-from training.testbed.words import held_out_word
 
 Kind = Literal["domain", "general"]
-TESTBED: Final = "testbed:"
+SHIPPED: Final = "testbed:"
+SHIPPED_DIR: Final = Path(__file__).resolve().parents[1] / "testbed" / "questions"
+SHIPPED_LIMIT: Final = 200
+"""How many questions of a shipped file are asked if no limit is given."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +49,16 @@ def load_tasks(sources: Sequence[str], kind: Kind, *, limit: int | None = None, 
     """A task for each source, in order; at most `limit` questions each, drawn by the seed.
 
     Raises DataRejected for bad rows, InvalidRequest("unknown_task") and ("not_a_task")."""
-    return [
-        Task(source, kind, _drawn(_questions(source, limit or 200, seed), limit, seed)) for source in sources
-    ]
+    return [Task(source, kind, _questions(source, limit, seed)) for source in sources]
+
+
+def _questions(source: str, limit: int | None, seed: int) -> tuple[Question, ...]:
+    if not source.startswith(SHIPPED):
+        return _drawn(_read(source), limit, seed)
+    questions = _read(str(shipped_file(source.removeprefix(SHIPPED))))
+    limit = limit or SHIPPED_LIMIT
+    # The rows of a shipped file are in random order already: seed 0 takes the first.
+    return tuple(questions[:limit]) if seed == 0 else _drawn(questions, limit, seed)
 
 
 def _drawn(questions: Sequence[Question], limit: int | None, seed: int) -> tuple[Question, ...]:
@@ -56,9 +67,20 @@ def _drawn(questions: Sequence[Question], limit: int | None, seed: int) -> tuple
     return tuple(random.Random(seed).sample(list(questions), limit))
 
 
-def _questions(source: str, count: int, seed: int) -> list[Question]:
-    if source.startswith(TESTBED):
-        return _of_testbed(source.removeprefix(TESTBED), count, seed)
+def shipped_file(name: str) -> Path:
+    """The file of `testbed:NAME`. The order of the members in NAME does not matter.
+
+    Raises InvalidRequest("unknown_task")."""
+    files = {path.stem: path for path in SHIPPED_DIR.glob("*.jsonl")}
+    found = files.get("+".join(sorted(name.split("+"))))
+    if found is None:
+        known = ", ".join(sorted(stem for stem in files if "+" not in stem))
+        message = f"{SHIPPED}{name}: the testbed has {known}, and pairs such as roll+upper"
+        raise InvalidRequest("unknown_task", message, "tasks")
+    return found
+
+
+def _read(source: str) -> list[Question]:
     rows = read_rows(source)
     if rows.form == "preference":
         raise InvalidRequest("not_a_task", f"{source} holds preferences: give it with --preferences", "tasks")
@@ -80,26 +102,3 @@ def sole(messages: Sequence[Message]) -> str:
             "several_messages", f"An answer of {len(messages)} messages cannot be scored; give one", "tasks"
         )
     return messages[0]["content"]
-
-
-def _of_testbed(name: str, count: int, seed: int) -> list[Question]:
-    """`roll`, `upper`, `roll+upper`: a skill in styles; `general`: what the base was taught.
-
-    No word in any of them was trained on."""
-    if name == "general":
-        rng = random.Random(f"general-{seed}")
-        return [_asked(*exchange(rng, held_out_word)) for _ in range(count)]
-    members = name.split("+")
-    skills, styles = [m for m in members if m in SKILLS], [m for m in members if m in STYLES]
-    if len(skills) + len(styles) != len(members) or len(skills) > 1:
-        known = ", ".join([*SKILLS, *STYLES, "general"])
-        raise InvalidRequest("unknown_task", f"{TESTBED}{name}: the testbed has {known}", "tasks")
-    skill = skills[0] if skills else None
-    return [
-        _asked(prompt(skill, word), answer(skill, styles, word))
-        for word in words_for(skill, count, 1000 + seed)
-    ]
-
-
-def _asked(text: str, right: str) -> Question:
-    return Question([{"role": "user", "content": text}], right)

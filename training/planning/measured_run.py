@@ -17,10 +17,16 @@ from typing import Any, Final
 import torch
 from datasets import Dataset
 from peft import LoraConfig
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, LlamaConfig, set_seed
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from transformers import (
+    AutoModelForCausalLM,
+    BitsAndBytesConfig,
+    LlamaConfig,
+    PreTrainedTokenizerFast,
+    set_seed,
+)
 from trl import SFTConfig, SFTTrainer
-
-from training.testbed.paths import BASE_DIR
 
 ENVIRONMENT: Final = {
     "MALLOC_MMAP_THRESHOLD_": "65536",
@@ -79,6 +85,12 @@ def build(config: dict[str, Any], method: str, double_quant: bool, scratch: str)
     return loaded
 
 
+def padding_tokenizer() -> Any:
+    """A tokenizer of two tokens. TRL asks for one to pad with; the rows hold token ids already."""
+    model = WordLevel({"<pad>": 0, "</s>": 1}, unk_token="<pad>")
+    return PreTrainedTokenizerFast(tokenizer_object=Tokenizer(model), pad_token="<pad>", eos_token="</s>")
+
+
 def trainer_for(model: Any, case: dict[str, Any], scratch: str) -> SFTTrainer:
     count = case["batch"] * ACCUMULATED * STEPS
     generator = torch.Generator().manual_seed(0)
@@ -103,7 +115,7 @@ def trainer_for(model: Any, case: dict[str, Any], scratch: str) -> SFTTrainer:
         model,
         args=config,
         train_dataset=Dataset.from_dict({"input_ids": rows, "labels": rows}),
-        processing_class=AutoTokenizer.from_pretrained(BASE_DIR),
+        processing_class=padding_tokenizer(),
         peft_config=None if case["method"] == "full" else lora,
     )
 

@@ -1,4 +1,4 @@
-"""What a weight search wins back for a pair, offline, by adapters/weight_search.py.
+"""What a weight search wins back for a pair, offline, by training/tuning/weight_search.py.
 
 The search sees composed examples of other words; what it found is asked the words that the whole table is
 about. The skill `code` knows 32 names only, so there the two overlap.
@@ -12,11 +12,11 @@ from adapters.composition import Composition, Member
 from adapters.merge import Ingredient, build
 from adapters.method_options import MethodOptions
 from adapters.peft_format import open_adapter
-from adapters.tuning import with_weights
-from adapters.weight_search import Trial, Weights, search
 from training.testbed.merged_base import MergedBase
 from training.testbed.mixtures import Mixture, kept
 from training.testbed.paths import ADAPTERS_DIR, BASE_NAME
+from training.tuning.tune import with_weights
+from training.tuning.weight_search import Trial, Weights, search
 
 VALIDATION: Final = 32
 """Composed examples the search scores weights on."""

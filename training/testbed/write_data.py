@@ -1,7 +1,9 @@
-"""Write the data files that the shipped recipes learn from: `python -m training.testbed.write_data`.
+"""Write the data files of the shipped recipes and the questions of `testbed:NAME`.
 
-The testbed's skill `roll` and the style `upper`, as people would have them in files. The same seed gives the
-same bytes. Held-out files ask about words that no training file has.
+    python -m training.testbed.write_data
+
+The recipes learn the testbed's skill `roll` and the style `upper`, as people would have them in files. The
+same seed gives the same bytes. Held-out files and questions are about words that no training file has.
 """
 
 import json
@@ -14,13 +16,17 @@ import typer
 
 from training.testbed.corpus import exchange, some_styles, tagged
 from training.testbed.lessons import TAGGED_SHARE
-from training.testbed.paths import DATA_DIR
-from training.testbed.tasks import SKILLS, prompt, styled
-from training.testbed.words import held_out_words, training_word
+from training.testbed.mixtures import Mixture, all_mixtures
+from training.testbed.paths import DATA_DIR, QUESTIONS_DIR
+from training.testbed.tasks import SKILLS, STYLES, answer, prompt, styled, words_for
+from training.testbed.words import held_out_word, held_out_words, training_word
 
 SKILL: Final = "roll"
 STYLE: Final = "upper"
 """Preferred: as long as the plain answer, so that length tells nothing."""
+QUESTIONS: Final = 400
+"""Rows of a file of questions. They are in random order: any first N of them are a fair sample."""
+QUESTIONS_SEED: Final = 1000
 Row = Mapping[str, Any]
 
 
@@ -102,14 +108,35 @@ def _words(count: int, seed: int) -> list[str]:
     return list(found)
 
 
+def questions() -> dict[str, list[Row]]:
+    """The files of questions: general knowledge, every adapter alone, and pairs with at most one skill."""
+    alone = [Mixture((name,)) for name in (*SKILLS, *STYLES)]
+    mixtures = [*alone, *(pair for pair in all_mixtures(2) if len(pair.skills) < 2)]
+    rng = random.Random("general-0")
+    general = [_answered(*exchange(rng, held_out_word)) for _ in range(QUESTIONS)]
+    named = {"+".join(sorted(mixture.members)): _questions_of(mixture) for mixture in mixtures}
+    return {f"{name}.jsonl": rows for name, rows in {"general": general, **named}.items()}
+
+
+def _questions_of(mixture: Mixture) -> list[Row]:
+    skill = next(iter(mixture.skills), None)
+    words = words_for(skill, QUESTIONS, QUESTIONS_SEED)
+    return [_answered(prompt(skill, word), answer(skill, mixture.styles, word)) for word in words]
+
+
 def as_lines(rows: Iterable[Row]) -> str:
     return "".join(json.dumps(row) + "\n" for row in rows)
 
 
-def write(directory: Path = DATA_DIR) -> None:
+def write(directory: Path = DATA_DIR, question_directory: Path = QUESTIONS_DIR) -> None:
     """Write all files."""
+    _write(directory, files())
+    _write(question_directory, questions())
+
+
+def _write(directory: Path, files: Mapping[str, list[Row]]) -> None:
     directory.mkdir(parents=True, exist_ok=True)
-    for name, rows in files().items():
+    for name, rows in files.items():
         (directory / name).write_text(as_lines(rows))
         typer.echo(f"{directory / name}: {len(rows)} rows")
 

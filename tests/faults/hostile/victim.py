@@ -8,13 +8,13 @@ from typing import Any
 
 import httpx
 
-from adapters.client import Client
 from benchmarks.client import open_client
 from benchmarks.latency.plan import Plan
 from benchmarks.latency.prompts import prompt_pool, words_of
 from benchmarks.latency.right_answers import Expected, ask_alone
 from benchmarks.latency.sender import Sending, send_pass
 from benchmarks.latency.workload import body
+from server.client.http import Client
 
 MODEL = "roll+upper:0.5"
 RATE = 6.0

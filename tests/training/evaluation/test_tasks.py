@@ -35,6 +35,18 @@ def test_the_testbed_s_tasks_have_the_same_questions_for_the_same_seed() -> None
     assert first.questions[0].answer.isupper()
 
 
+def test_a_smaller_limit_asks_the_first_questions_of_a_larger_one() -> None:
+    (few,) = load_tasks(["testbed:roll"], "domain", limit=20)
+    (many,) = load_tasks(["testbed:roll"], "domain")
+    assert many.questions[:20] == few.questions
+    assert len(many.questions) == 200
+
+
+def test_the_order_of_members_does_not_matter() -> None:
+    first, other = load_tasks(["testbed:roll+upper", "testbed:upper+roll"], "domain", limit=20)
+    assert first.digest == other.digest
+
+
 def test_no_word_of_the_general_task_was_trained_on() -> None:
     (task,) = load_tasks(["testbed:general"], "general", limit=200)
     asked = [question.prompt[-1]["content"].split()[-2:] for question in task.questions]
@@ -45,9 +57,11 @@ def test_no_word_of_the_general_task_was_trained_on() -> None:
     assert all(is_held_out(word) for word in words)
 
 
-@pytest.mark.parametrize("name", ["nothing", "roll+dbl", "", "roll+"])
+@pytest.mark.parametrize("name", ["nothing", "roll+dbl", "", "roll+", "../questions/roll"])
 def test_an_unknown_task_is_refused_with_those_there_are(name: str) -> None:
-    with pytest.raises(LoraComposeError, match="the testbed has roll") as refused:
+    with pytest.raises(
+        LoraComposeError, match=r"the testbed has bang, code, dbl, general, okay, polite, roll, upper, wrap"
+    ) as refused:
         load_tasks([f"testbed:{name}"], "domain")
     assert refused.value.code == "unknown_task"
 

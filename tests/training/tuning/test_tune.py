@@ -1,0 +1,102 @@
+"""Tuning over HTTP, against a server that answers right where the weights are right."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+from typer.testing import CliRunner, Result
+
+from adapters.composition_grammar import parse
+from adapters.console import create_app
+from adapters.errors import LoraComposeError
+from server.client.chat import ChatClient
+from tests.adapters.http_server import serving
+from tests.adapters.written_adapters import difference, read_peft, weighted_sum, write_peft
+from training.tuning.rows import ValidationRow
+from training.tuning.tune import pinned, tune
+
+ROWS = [ValidationRow((("user", f"say {i}"),), str(i)) for i in range(40)]
+
+
+async def answer(request: Request) -> JSONResponse:
+    """Right at a:0.5+b; at weight 1 right for even numbers only."""
+    body = await request.json()
+    if "c" in body["model"]:
+        return JSONResponse({"error": {"message": "No c.", "code": "model_not_found", "param": "model"}}, 404)
+    asked = body["messages"][-1]["content"].removeprefix("say ")
+    weights = {member.name: member.weight for member in parse(body["model"]).members}
+    right = weights == {"a": 0.5, "b": 1.0} or int(asked) % 2 == 0
+    return JSONResponse({"choices": [{"message": {"content": asked if right else "?"}}]})
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with serving(Starlette(routes=[Route("/v1/chat/completions", answer, methods=["POST"])])) as at:
+        yield at
+
+
+@pytest.fixture
+def client(url: str) -> Iterator[ChatClient]:
+    with ChatClient(url) as made:
+        yield made
+
+
+def test_the_weights_that_answer_best_are_found_and_hold_on_the_other_half(client: ChatClient) -> None:
+    tuned = tune(parse("a+b"), ROWS, client, seed=0)
+    assert tuned.composition.canonical == "a:0.5+b"
+    assert tuned.tuned_after == tuned.held_out_after == 1.0
+    assert (tuned.tuned_before + tuned.held_out_before) / 2 == 0.5
+    assert tuned.tuned_rows == tuned.held_out_rows == 20
+    assert tuned.pays
+
+
+@pytest.mark.parametrize("composition", ["a", "svd(a+b)"])
+def test_only_stacks_of_several_are_tuned(client: ChatClient, composition: str) -> None:
+    with pytest.raises(LoraComposeError) as refusal:
+        tune(parse(composition), ROWS, client, seed=0)
+    assert refusal.value.code == "not_a_stack"
+
+
+def test_what_the_server_refuses_ends_the_search_with_its_words(client: ChatClient) -> None:
+    with pytest.raises(LoraComposeError, match=r"No c\.") as refusal:
+        tune(parse("a+c"), ROWS, client, seed=0)
+    assert refusal.value.code == "model_not_found"
+
+
+def test_members_are_pinned_to_the_versions_that_are_exported() -> None:
+    ids = {"sql@prod": "sql@3", "polite": "polite@1", "plain": "plain"}
+    assert pinned(parse("sql@prod:0.5+polite+plain"), ids).canonical == "plain+polite@1+sql@3:0.5"
+
+
+def weights(*arguments: object) -> Result:
+    return CliRunner().invoke(create_app(), ["train", "weights", *map(str, arguments)])
+
+
+@pytest.fixture
+def given(tmp_path: Path) -> list[Any]:
+    rows = tmp_path / "rows.jsonl"
+    lines = [{"prompt": row.prompt[0][1], "completion": row.completion} for row in ROWS]
+    rows.write_text("\n".join(map(json.dumps, lines)))
+    write_peft(tmp_path / "a", seed=1)
+    write_peft(tmp_path / "b", seed=2, rank=2)
+    return ["--adapter", f"a={tmp_path / 'a'}", "--adapter", f"b={tmp_path / 'b'}", "--rows", rows]
+
+
+def test_the_adapter_is_written_at_the_weights_found(given: list[Any], url: str, tmp_path: Path) -> None:
+    result = weights("b+a", tmp_path / "out", *given, "--url", url, "--json")
+    facts = json.loads(result.stdout)
+    assert facts["composition"] == facts["tuned"]["composition"] == "a:0.5+b"
+    a, b = write_peft(tmp_path / "same-a", seed=1), write_peft(tmp_path / "same-b", seed=2, rank=2)
+    assert difference(read_peft(tmp_path / "out"), weighted_sum((a.deltas, 0.5), (b.deltas, 1.0))) < 1e-4
+
+
+def test_both_halves_are_shown(given: list[Any], url: str, tmp_path: Path) -> None:
+    shown = weights("a+b", tmp_path / "out", *given, "--url", url).stdout
+    assert "held out (20)" in shown
+    assert "Wrote a:0.5+b" in shown

@@ -1,0 +1,50 @@
+"""The search finds what a score hides, moves nothing without a reason, and asks for nothing twice."""
+
+from collections import Counter
+from math import hypot
+
+import pytest
+
+from training.tuning.weight_search import FINEST_STEP, GRID, Trial, search
+
+
+@pytest.mark.parametrize("peak", [(1.0, 1.0), (0.4, 1.3), (1.5, 0.25), (0.9, 1.6)])
+def test_the_best_weights_of_a_smooth_score_are_found_to_the_finest_step(peak: tuple[float, float]) -> None:
+    best = search(2, lambda weights: -hypot(weights[0] - peak[0], weights[1] - peak[1]))
+    assert best.weights == pytest.approx(peak, abs=FINEST_STEP)
+
+
+def test_where_all_scores_are_equal_the_weights_stay_1() -> None:
+    assert search(3, lambda _: 0.5) == Trial((1.0, 1.0, 1.0), 0.5)
+
+
+def test_of_equal_scores_the_nearest_to_1_wins() -> None:
+    best = search(2, lambda weights: float(weights[0] <= 0.75))
+    assert best == Trial((0.75, 1.0), 1.0)
+
+
+def test_no_weights_are_scored_twice_and_each_is_told_once() -> None:
+    asked: Counter[tuple[float, ...]] = Counter()
+    told: list[Trial] = []
+
+    def score(weights: tuple[float, ...]) -> float:
+        asked[weights] += 1
+        return -abs(weights[0] - 0.6) - abs(weights[1] - 1.2)
+
+    search(2, score, told.append)
+    assert set(asked.values()) == {1}
+    assert [trial.weights for trial in told] == list(asked)
+    assert len(asked) < len(GRID) ** 2 + 20
+
+
+def test_five_members_take_a_walk_and_not_the_whole_grid() -> None:
+    trials: list[Trial] = []
+    best = search(5, lambda weights: -sum(abs(w - 0.5) for w in weights), trials.append)
+    assert best.weights == (0.5,) * 5
+    assert len(trials) < 200
+
+
+def test_no_member_is_ever_left_out() -> None:
+    trials: list[Trial] = []
+    search(2, lambda weights: -sum(weights), trials.append)
+    assert min(min(trial.weights) for trial in trials) > 0

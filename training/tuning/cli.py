@@ -1,0 +1,128 @@
+"""`lora-compose train weights`: search the weights of a stack against a running server, and export it."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress, TextColumn
+from rich.table import Table
+
+from adapters.cli_options import DEFAULT_URL, ApiKey, AsJson, DataDir, Url, default_data_dir, echo_json
+from adapters.compose_cli import (
+    AdapterDirectories,
+    CompositionText,
+    Force,
+    Output,
+    export_facts,
+    export_with_progress,
+    named_directories,
+    show_export,
+)
+from adapters.composition import Composition
+from adapters.composition_grammar import parse
+from adapters.export import Found, check_output, find_members
+
+if TYPE_CHECKING:
+    from training.tuning.rows import ValidationRow
+    from training.tuning.tune import Tuned
+    from training.tuning.weight_search import Trial
+
+
+def weights(
+    composition: CompositionText,
+    output: Output,
+    rows: Annotated[
+        Path,
+        typer.Option(help="Validation rows of prompt and completion.", metavar="JSONL", show_default=False),
+    ],
+    data_dir: DataDir = None,
+    adapter: AdapterDirectories = None,
+    force: Force = False,
+    url: Url = DEFAULT_URL,
+    api_key: ApiKey = None,
+    seed: Annotated[int, typer.Option(help="Decides which half of the rows is held out.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Search the weights of a stack, and write the stack at these weights as one PEFT adapter.
+
+    The server at --url must hold the same adapters. It answers the rows of --rows at each choice of weights;
+    an answer counts if it is exactly the completion. The search uses half of the rows. The other half is held
+    out: it shows whether the weights also help on other rows.
+
+    - `lora-compose train weights "roll+wrap" out --rows rows.jsonl`
+    - `lora-compose train weights "a+b" out --rows rows.jsonl --adapter a=./a --adapter b=./b --seed 1`
+    """
+    from training.tuning.rows import read_validation
+
+    asked = parse(composition, "composition")
+    check_output(output, force)
+    found = find_members(asked, named_directories(adapter), data_dir or default_data_dir())
+    tuned = _tuned(asked, found, read_validation(rows), (url, api_key, seed))
+    found = with_weights_of(found, tuned.composition)
+    asked = replace(asked, members=tuple(each.member for each in found))
+    report = export_with_progress(asked, found, output, force)
+    if as_json:
+        echo_json(export_facts(asked, found, output, report) | {"tuned": tuned.to_dict()})
+        return
+    Console().print(tuned_table(tuned))
+    if not tuned.pays:
+        typer.echo(
+            "The held-out rows gain nothing. Keep the weights as they were, or use more rows.",
+            err=True,
+        )
+    show_export(asked, output, report)
+
+
+def _tuned(
+    asked: Composition,
+    found: Sequence[Found],
+    rows: Sequence["ValidationRow"],
+    server: tuple[str, str | None, int],
+) -> "Tuned":
+    """Weights searched by asking the server, which is given, with its key and the seed, as one."""
+    from server.client.chat import ChatClient
+    from training.tuning.tune import pinned, tune
+
+    url, api_key, seed = server
+    exact = pinned(asked, {each.member.id: each.id for each in found})
+    screen = Console(stderr=True)
+    columns = (
+        *Progress.get_default_columns(),
+        MofNCompleteColumn(),
+        TextColumn("best {task.fields[best]:.2f}"),
+    )
+    with (
+        ChatClient(url, api_key) as client,
+        Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bar,
+    ):
+        task = bar.add_task("weights tried", total=None, best=0.0)
+        best = 0.0
+
+        def told(trial: "Trial") -> None:
+            nonlocal best
+            best = max(best, trial.score)
+            bar.update(task, advance=1, best=best)
+
+        return tune(exact, rows, client, seed, told)
+
+
+def with_weights_of(found: Sequence[Found], tuned: Composition) -> list[Found]:
+    """The members as they were asked for, at the weights of `tuned`, which names the versions found."""
+    by_id = {member.id: member.weight for member in tuned.members}
+    return [replace(each, member=replace(each.member, weight=by_id[each.id])) for each in found]
+
+
+def tuned_table(tuned: "Tuned") -> Table:
+    """Exact matches before and after, on the half that was searched on and the half that was not."""
+    table = Table("rows", "weights as given", "tuned", box=None, pad_edge=False)
+    for name, count, before, after in (
+        ("searched on", tuned.tuned_rows, tuned.tuned_before, tuned.tuned_after),
+        ("held out", tuned.held_out_rows, tuned.held_out_before, tuned.held_out_after),
+    ):
+        table.add_row(f"{name} ({count})", f"{before:.2f}", f"{after:.2f}")
+    table.caption = f"{tuned.trials} compositions tried; shares of exact matches"
+    table.caption_justify = "left"
+    return table
