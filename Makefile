@@ -1,12 +1,12 @@
-# The commands people and CI use. `make help` lists them.
+# The commands for people and CI. `make help` lists them.
 .DEFAULT_GOAL := help
 VENV := .venv
 PYTHON ?= python3.11
-# cpu or gpu: which build of vLLM, and so which lock.
+# cpu or gpu: selects the build of vLLM and the lock file.
 DEVICE ?= cpu
 BIN := $(VENV)/bin
 LOCK := requirements/$(DEVICE).lock
-# The lock is complete, so nothing is resolved; torch+cpu comes from wherever pip is told to look.
+# The lock is complete, so pip resolves nothing. torch+cpu comes from an index in pip's own configuration.
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .PHONY: help setup demo serve test test-workers lint types format testbed bench bench-hot-load bench-residency bench-fusion bench-auto-fuse bench-kernels bench-referee quality bench-memory bench-training faults soak hostile fuzz clean
@@ -14,7 +14,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 
-setup: $(VENV)/.ready ## .venv with everything in it, and the lora-compose command (DEVICE=gpu for CUDA)
+setup: $(VENV)/.ready ## make .venv with all packages and the lora-compose command (DEVICE=gpu for CUDA)
 
 $(VENV)/.ready: $(LOCK) pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || python3 -m venv $(VENV)
@@ -24,26 +24,26 @@ $(VENV)/.ready: $(LOCK) pyproject.toml
 	$(PIP) install -qq --no-deps --no-build-isolation --editable .
 	@touch $@
 
-demo: setup ## the main job, start to end: serve, register, stack, merge, compare, stop
+demo: setup ## run the whole demo: serve, register, stack, merge, compare, stop
 	$(BIN)/python -m training.testbed.demo
 
-serve: setup ## leave a server running on the embedded base and print what to try
+serve: setup ## start a server on the embedded base and print commands to try
 	$(BIN)/python -m training.testbed.demo --serve
 
-test: setup lint types ## the whole suite
+test: setup lint types ## check format, lint and types, then run the whole test suite
 	$(BIN)/python -m pytest
 
-test-workers: setup ## tensor parallelism; wants two idle cores
+test-workers: setup ## test tensor parallelism (needs two idle cores)
 	$(BIN)/python -m pytest -m two_workers
 
-lint: setup ## formatting and lint
+lint: setup ## check formatting and lint
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 
-types: setup ## mypy
+types: setup ## check types with mypy
 	$(BIN)/mypy
 
-format: setup ## put formatting right
+format: setup ## fix formatting and lint
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
@@ -52,49 +52,49 @@ testbed: setup ## train the embedded base and its adapters again (about 15 minut
 	$(BIN)/python -m training.testbed.train_adapters
 	$(BIN)/python -m training.testbed.measure
 
-bench: setup ## every way to serve adapters, beside the base, stock vLLM and PEFT: tables, advice and a page
+bench: setup ## compare every way to serve adapters with the base, stock vLLM and PEFT: tables, advice and a page
 	$(BIN)/lora-compose bench serve --quick --html bench.html
 
-bench-kernels: setup ## the CPU LoRA kernels by themselves, against vLLM's and the machine's rooflines
+bench-kernels: setup ## compare the CPU LoRA kernels alone with vLLM's and with the machine's rooflines
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.kernels
 
-bench-referee: setup ## vLLM's own benchmark against ours on the same cells
+bench-referee: setup ## compare our benchmark with vLLM's on the same cells
 	$(BIN)/python -m benchmarks.referee
 
-bench-hot-load: setup ## do those who decode notice that adapters arrive? beside stock vLLM
+bench-hot-load: setup ## measure how registering adapters delays running requests, beside stock vLLM
 	$(BIN)/python -m benchmarks.hot_load
 
-bench-residency: setup ## never-seen stacks, other weights, 200 adapters over 8 slots
+bench-residency: setup ## measure new stacks, changed weights, and 200 adapters over 8 slots
 	$(BIN)/python -m benchmarks.residency
 
-bench-fusion: setup ## what fusing gives and takes, and 20 switches under traffic
+bench-fusion: setup ## measure gain and cost of fusing, and 20 switches under traffic
 	$(BIN)/python -m benchmarks.fusion
 
-bench-auto-fuse: setup ## the auto-fuse policy against traces, seconds
+bench-auto-fuse: setup ## replay traces against the auto-fuse policy (seconds)
 	$(BIN)/python -m benchmarks.fuse_simulator
 
-quality: setup ## what every way of composing keeps (remove training/testbed/quality.json to measure afresh)
+quality: setup ## measure what every way of composing keeps (remove training/testbed/quality.json to start again)
 	$(BIN)/python -m training.testbed.quality
 
-bench-memory: setup ## the memory planner against measured peaks, about half an hour
+bench-memory: setup ## compare the memory planner with measured peaks (about half an hour)
 	$(BIN)/python -m training.planning.measure
 
-bench-training: setup ## is training as fast as plain TRL? five minutes
+bench-training: setup ## compare the training speed with plain TRL (five minutes)
 	$(BIN)/python -m training.testbed.speed
 
-faults: setup ## every fault we know, 200 kills, 10,000 spoiled adapters, 10,000 registered ones (20 minutes)
+faults: setup ## try every known fault, 200 kills, 10,000 damaged adapters, 10,000 registered adapters (20 minutes)
 	$(BIN)/python -m tests.faults.campaign.run
 	$(BIN)/python -m tests.faults.kill_points --count 200
 	$(BIN)/python -m tests.faults.bad_adapters --count 10000
 	$(BIN)/python -m tests.faults.ten_thousand --count 10000
 
-soak: setup ## thirty minutes of mixed traffic and random faults: nothing lost, nothing wrong, nothing grows
+soak: setup ## run mixed traffic and random faults for thirty minutes: check for lost state, wrong answers and growth
 	$(BIN)/python -m tests.faults.soak --minutes 30 --output soak.json --plot soak.png
 
-hostile: setup ## what one tenant can do to another, with quotas on and off
+hostile: setup ## measure how much one tenant can slow down another, with quotas on and off
 	$(BIN)/python -m tests.faults.hostile_tenant --minutes 10
 
-fuzz: setup ## schemathesis over our OpenAPI document, from an environment of its own
+fuzz: setup ## run schemathesis on our OpenAPI document, in a separate environment
 	test -x .venv-fuzz/bin/st || ($(PYTHON) -m venv .venv-fuzz && .venv-fuzz/bin/pip install -q schemathesis==4.32.5)
 	$(BIN)/python -m tests.faults.openapi_fuzz --st .venv-fuzz/bin/st --seconds 600
 

@@ -12,12 +12,11 @@ from typing import Any
 from adapters.bounded_regex import BadPattern
 from adapters.config_features import refuse_unsupported
 from adapters.errors import AdapterRejected
+from adapters.file_limits import CONFIG_FILE, MAX_CONFIG_BYTES
 from adapters.module_patterns import ModulePatterns
 from adapters.regular_file import open_regular
 from adapters.strict_json import NotStrictJson, parse_object
 
-FILE_NAME = "adapter_config.json"
-MAX_BYTES = 1 << 20
 MAX_DEPTH = 16
 MAX_RANK = 1 << 16
 """A rank above this is a typing error and not a large adapter."""
@@ -60,13 +59,13 @@ class AdapterConfig:
         return alpha / math.sqrt(rank) if self.use_rslora else alpha / rank
 
 
-def read_config(directory: Path, max_bytes: int = MAX_BYTES) -> AdapterConfig:
+def read_config(directory: Path, max_bytes: int = MAX_CONFIG_BYTES) -> AdapterConfig:
     """The checked `directory`/adapter_config.json.
 
     Raises AdapterRejected: missing_config, not_a_regular_file, bad_adapter_config, bad_rank, bad_alpha,
     unsupported_feature.
     """
-    with open_regular(directory / FILE_NAME, missing="missing_config") as file:
+    with open_regular(directory / CONFIG_FILE, missing="missing_config") as file:
         data = file.read(max_bytes + 1)
     if len(data) > max_bytes:
         raise _bad(None, f"it is larger than {max_bytes} bytes")
@@ -151,7 +150,7 @@ def _check_what_peft_checks(raw: dict[str, Any]) -> None:
 def _rank(name: str, value: object) -> int:
     if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MAX_RANK:
         return value
-    message = f"{FILE_NAME}: {name} must be a whole number from 1 to {MAX_RANK}, not {_shown(value)}."
+    message = f"{CONFIG_FILE}: {name} must be a whole number from 1 to {MAX_RANK}, not {_shown(value)}."
     raise AdapterRejected("bad_rank", message, name)
 
 
@@ -159,7 +158,7 @@ def _alpha(name: str, value: object) -> float:
     # NaN fails both comparisons; an int too large for a float is compared exactly.
     if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= MAX_ALPHA:
         return float(value)
-    message = f"{FILE_NAME}: {name} must be a number from 0 to {MAX_ALPHA:g}, not {_shown(value)}."
+    message = f"{CONFIG_FILE}: {name} must be a number from 0 to {MAX_ALPHA:g}, not {_shown(value)}."
     raise AdapterRejected("bad_alpha", message, name)
 
 
@@ -182,4 +181,4 @@ def _key_for(name: str, patterns: ModulePatterns, module: str) -> str:
 
 
 def _bad(name: str | None, reason: str) -> AdapterRejected:
-    return AdapterRejected("bad_adapter_config", f"{FILE_NAME}: {reason}.", name)
+    return AdapterRejected("bad_adapter_config", f"{CONFIG_FILE}: {reason}.", name)

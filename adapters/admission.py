@@ -17,13 +17,11 @@ from adapters.base_shapes import BaseShapes, layer_of
 from adapters.bounded_regex import BadPattern
 from adapters.config_features import unknown_fields
 from adapters.errors import AdapterRejected
-from adapters.regular_file import open_regular
-from adapters.safetensors_header import read_header
+from adapters.file_limits import MAX_CONFIG_BYTES, MAX_WEIGHTS_BYTES, WEIGHTS_FILE
 from adapters.targets import Targets
-from adapters.tensor_pairs import Pair, pair_tensors
+from adapters.tensor_pairs import Pair, pair_tensors, read_header
 from adapters.weight_norms import peak
 
-WEIGHTS = "adapter_model.safetensors"
 _PICKLES = ("adapter_model.bin", "adapter_model.pt", "adapter_model.pth", "adapter_model.ckpt")
 
 
@@ -34,8 +32,8 @@ class Limits:
     max_lora_rank: int
     dtype: torch.dtype
     """The dtype the base is served in, in which the weights have to stay finite."""
-    max_bytes: int = 4 << 30
-    max_config_bytes: int = 1 << 20
+    max_bytes: int = MAX_WEIGHTS_BYTES
+    max_config_bytes: int = MAX_CONFIG_BYTES
     strict: bool = False
     """Refuse what is only warned of otherwise: another base's name, config fields nobody knows."""
 
@@ -66,11 +64,10 @@ def admit(directory: Path, base: BaseShapes, limits: Limits) -> Admission:
     _check_rank(config, limits)
     warnings = [*_base_warnings(config, base, limits), *_field_warnings(config, limits)]
     refuse_pickle(directory)
-    with open_regular(directory / WEIGHTS, missing="missing_weights") as file:
-        header = read_header(file, limits.max_bytes)
+    header = read_header(directory / WEIGHTS_FILE, limits.max_bytes)
     pairs = pair_tensors(header, config, base)
     _check_targets(pairs, config)
-    highest = peak(directory / WEIGHTS, pairs, config, limits.dtype)
+    highest = peak(directory / WEIGHTS_FILE, pairs, config, limits.dtype)
     if highest == 0:
         warnings.append("zero_effect: every delta is zero, so it answers as the base does")
     return Admission(
@@ -125,14 +122,16 @@ def refuse_pickle(directory: Path | int) -> None:
     """Raises AdapterRejected("pickle_refused") for a directory whose weights are only a pickle."""
     with os.scandir(directory) as entries:
         names = {entry.name for entry in entries}
-    if WEIGHTS in names:
+    if WEIGHTS_FILE in names:
         return
     for name in _PICKLES:
         if name in names:
-            message = (
-                f"{name} is a pickle, which can run code and is never opened; save it as {WEIGHTS} instead."
+            raise AdapterRejected(
+                "pickle_refused",
+                f"{name} is a pickle, which can run code and is never opened. "
+                f"Save it as {WEIGHTS_FILE} instead.",
+                name,
             )
-            raise AdapterRejected("pickle_refused", message, name)
 
 
 def _check_targets(pairs: Sequence[Pair], config: AdapterConfig) -> None:

@@ -6,15 +6,24 @@ one canonical name however they were written. Whether its members exist and fit 
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Annotated
+
+from annotated_types import Ge, Le
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from adapters.composition_options import check_options, number_text, shown_options
 from adapters.errors import InvalidRequest
 from adapters.method_options import STACK, MethodOptions
 from adapters.names import check_name, check_ref, is_version
+from adapters.validation import Fault
 
 MAX_MEMBERS = 16
 MAX_WEIGHT = 100.0
 MAX_TEXT_LENGTH = 4096
+
+Weight = Annotated[float, Ge(-MAX_WEIGHT), Le(MAX_WEIGHT)]
+BAD_WEIGHT = Fault("invalid_weight", f"A weight must be a number from {-MAX_WEIGHT:g} to {MAX_WEIGHT:g}.")
+_WEIGHT = TypeAdapter[float](Weight, config=ConfigDict(strict=True, allow_inf_nan=False))
 
 
 @dataclass(frozen=True)
@@ -90,13 +99,10 @@ class Composition:
 
 def check_weight(value: object, param: str | None = "weight") -> float:
     """`value` as a weight, or InvalidRequest("invalid_weight"): a finite number, never a bool or a string."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise InvalidRequest("invalid_weight", "A weight must be a number.", param)
-    if not abs(value) <= MAX_WEIGHT:  # also true of NaN
-        raise InvalidRequest(
-            "invalid_weight", f"A weight must be between {-MAX_WEIGHT:g} and {MAX_WEIGHT:g}.", param
-        )
-    return float(value)
+    try:
+        return _WEIGHT.validate_python(value)
+    except ValidationError as error:
+        raise InvalidRequest(BAD_WEIGHT.code, BAD_WEIGHT.message, param) from error
 
 
 def _check_members(members: tuple[Member, ...]) -> None:

@@ -5,22 +5,27 @@ Every form of a request (text, our JSON fields, LoRAX's) ends here, so each rule
 
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Literal
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
+from typing_extensions import TypedDict
 
 from adapters.errors import InvalidRequest
 from adapters.method_options import (
     ELECTS_SIGN,
+    MAX_RANK,
+    MAX_SEED,
     METHOD_NAMES,
     NEEDS_DENSITY,
     SEEDED,
     SPELLINGS,
     TAKES_RANK,
+    Density,
     MajoritySignMethod,
     MethodOptions,
+    Rank,
+    Seed,
 )
-
-MAX_SEED = 2**31 - 1
-MAX_RANK = 2**31 - 1
+from adapters.validation import ANY, Fault, Faults, refusal, unknown_field
 
 _TAKEN_BY: dict[str, frozenset[str]] = {
     "rank": TAKES_RANK,
@@ -29,6 +34,25 @@ _TAKEN_BY: dict[str, frozenset[str]] = {
     "majority_sign_method": ELECTS_SIGN,
 }
 OPTION_NAMES = tuple(sorted(_TAKEN_BY))
+OPTION_FAULTS: Faults = {
+    ("rank", ANY): Fault("invalid_rank", f"The rank must be a whole number from 1 to {MAX_RANK}."),
+    ("density", ANY): Fault("invalid_density", "The density must be above 0 and at most 1."),
+    ("seed", ANY): Fault("invalid_seed", f"The seed must be a whole number from 0 to {MAX_SEED}."),
+    ("majority_sign_method", ANY): Fault(
+        "invalid_majority_sign_method", "The majority_sign_method must be 'total' or 'frequency'."
+    ),
+}
+
+
+@with_config(ConfigDict(strict=True, allow_inf_nan=False))
+class _Given(TypedDict, total=False):
+    rank: Rank
+    density: Density
+    seed: Seed
+    majority_sign_method: MajoritySignMethod
+
+
+_OPTIONS = TypeAdapter(_Given)
 
 
 def check_method(value: object, param: str | None = "composition.method") -> str:
@@ -52,19 +76,10 @@ def read_options(method: str, given: Mapping[str, object], prefix: str = "compos
             raise InvalidRequest(f"invalid_{name}", f"The method {method!r} takes no {name}.", prefix + name)
     if method in NEEDS_DENSITY and "density" not in said:
         raise InvalidRequest("missing_density", f"The method {method!r} needs a density.", prefix + "density")
-    rank, density = said.get("rank"), said.get("density")
-    return MethodOptions(
-        rank=None if rank is None else _whole("rank", rank, (1, MAX_RANK), prefix),
-        density=None if density is None else _density(density, prefix),
-        seed=_whole("seed", said.get("seed", 0), (0, MAX_SEED), prefix),
-        majority_sign_method=_sign_method(said.get("majority_sign_method", "total"), prefix),
-    )
-
-
-def unknown_field(name: str, prefix: str) -> InvalidRequest:
-    """The refusal of a field nobody knows. Its name is escaped and cut: it may be any text at all."""
-    shown = ascii(name[:64])
-    return InvalidRequest("unknown_field", f"There is no field {shown} here.", prefix + shown[1:-1])
+    try:
+        return MethodOptions(**_OPTIONS.validate_python(said))
+    except ValidationError as error:
+        raise refusal(error, OPTION_FAULTS, prefix) from error
 
 
 def check_options(method: str, options: MethodOptions) -> None:
@@ -96,32 +111,3 @@ def _said(options: MethodOptions) -> dict[str, object]:
 
 def _shown(value: object) -> str:
     return number_text(value) if isinstance(value, float) else str(value)
-
-
-def _whole(name: str, value: object, bounds: tuple[int, int], prefix: str) -> int:
-    low, high = bounds
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise InvalidRequest(
-            f"invalid_{name}", f"The {name} must be a whole number from {low} to {high}.", prefix + name
-        )
-    return value
-
-
-def _density(value: object, prefix: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 1:
-        raise InvalidRequest(
-            "invalid_density", "The density must be above 0 and at most 1.", prefix + "density"
-        )
-    return float(value)
-
-
-def _sign_method(value: object, prefix: str) -> MajoritySignMethod:
-    allowed: tuple[Literal["total"], Literal["frequency"]] = ("total", "frequency")
-    for name in allowed:
-        if value == name:
-            return name
-    raise InvalidRequest(
-        "invalid_majority_sign_method",
-        "The majority_sign_method must be 'total' or 'frequency'.",
-        prefix + "majority_sign_method",
-    )

@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from adapters.errors import Forbidden, StorageUnavailable
-from adapters.tables import Table
+from adapters.schema import SCHEMA, Schema
 
 logger = logging.getLogger(__name__)
 
@@ -30,19 +30,29 @@ def sqlite_url(data_dir: Path) -> URL:
 class Database:
     """Sessions over one engine. `readonly` refuses every write."""
 
-    def __init__(self, url: str | URL, readonly: bool = False) -> None:
+    def __init__(self, url: str | URL, readonly: bool = False, schema: Schema = SCHEMA) -> None:
         self._readonly = readonly
+        self._schema = schema
         self._writer = threading.Lock()
         # What a session reads is one state, not a mixture of before and after somebody's write.
         self._engine = create_engine(url, isolation_level="SERIALIZABLE")
         if self._engine.dialect.name == "sqlite":
             event.listen(self._engine, "connect", _set_up_sqlite)
             event.listen(self._engine, "begin", _begin_sqlite)
+        # SQLite can wait for another writer only at the start of a transaction.
+        self._writing_engine = self._engine.execution_options(sqlite_begin="BEGIN IMMEDIATE")
 
-    def create(self) -> None:
-        """Make the tables that are not there yet."""
+    def migrate(self) -> None:
+        """Make the tables, or bring older ones up to date. Raises Conflict("schema_too_new")."""
         with storage_faults():
-            Table.metadata.create_all(self._engine)
+            self._schema.migrate(self._writing_engine)
+
+    def require_schema(self) -> None:
+        """Check, without a write, that this code can read the tables.
+
+        Raises NotFound("no_registry"), Conflict schema_too_new or schema_too_old."""
+        with storage_faults(), self._engine.connect() as connection:
+            self._schema.require(connection)
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
@@ -54,7 +64,7 @@ class Database:
         """A transaction, alone among this process's threads; rolled back if the body raises."""
         if self._readonly:
             raise Forbidden("read_only", "The registry was opened for reading only.")
-        with self._writer, storage_faults(), Session(self._engine) as session, session.begin():
+        with self._writer, storage_faults(), Session(self._writing_engine) as session, session.begin():
             yield session
 
     def close(self) -> None:
@@ -82,4 +92,4 @@ def _set_up_sqlite(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN")
+    connection.exec_driver_sql(connection.get_execution_options().get("sqlite_begin", "BEGIN"))

@@ -23,8 +23,10 @@ class AdapterRejected(LoraComposeError):
     """An adapter's files do not pass admission (HTTP 422)."""
 
 
-class InvalidRequest(LoraComposeError):
-    """A name, weight, method or composition that is not well-formed (HTTP 400)."""
+class InvalidRequest(LoraComposeError, ValueError):
+    """A name, weight, method or composition that is not well-formed (HTTP 400).
+
+    It is a ValueError, so that a pydantic model can have our checks as its validators."""
 
 
 class NotFound(LoraComposeError):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from adapters.composition import Composition, Member
 from adapters.errors import Conflict, InvalidRequest, StorageUnavailable
-from adapters.store import CONFIG_FILE, WEIGHTS_FILE
+from adapters.file_limits import CONFIG_FILE, WEIGHTS_FILE
 
 if TYPE_CHECKING:
     from adapters.report import MergeReport

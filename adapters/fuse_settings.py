@@ -2,7 +2,12 @@
 
 from dataclasses import dataclass
 
+from pydantic import with_config
 
+from adapters.dataclass_options import ATTRIBUTE_DOCSTRINGS
+
+
+@with_config(ATTRIBUTE_DOCSTRINGS)
 @dataclass(frozen=True)
 class Settings:
     """Raises ValueError, naming the flag and its value, for what cannot work."""

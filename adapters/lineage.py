@@ -10,7 +10,7 @@ MAX_LINEAGE_BYTES: Final = 16 * 1024
 MAX_DEPTH: Final = 8
 
 
-def check_lineage(value: object) -> dict[str, Any]:
+def check_lineage(value: object, param: str | None = "lineage") -> dict[str, Any]:
     """A JSON object, or the text of one. Raises InvalidRequest("invalid_lineage")."""
     try:
         text = value if isinstance(value, str) else json.dumps(value, allow_nan=False)
@@ -18,6 +18,4 @@ def check_lineage(value: object) -> dict[str, Any]:
             raise ValueError(f"it is larger than {MAX_LINEAGE_BYTES} bytes")
         return parse_object(text.encode(), MAX_DEPTH)
     except (ValueError, TypeError, RecursionError) as error:
-        raise InvalidRequest(
-            "invalid_lineage", f"lineage must be a JSON object: {error}", "lineage"
-        ) from error
+        raise InvalidRequest("invalid_lineage", f"lineage must be a JSON object: {error}", param) from error

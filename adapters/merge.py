@@ -17,12 +17,13 @@ from torch import Generator, Tensor
 
 from adapters import thin
 from adapters.errors import AdapterRejected, InvalidRequest
+from adapters.file_limits import FILES
 from adapters.lora import Lora, LoraModule
 from adapters.method_options import SPELLINGS, MethodOptions
 from adapters.methods import METHODS, CombinationMethod
-from adapters.peft_format import CONFIG_NAME, WEIGHTS_NAME, open_adapter, write_adapter
+from adapters.peft_format import open_adapter, write_adapter
 from adapters.report import MergeReport, ModuleReport, measure
-from adapters.thin import Factors
+from adapters.thin import LowRank
 
 
 @dataclass(frozen=True)
@@ -41,10 +42,11 @@ class Part:
     weight: float
     digest: bytes
 
-    def weighted(self) -> Factors:
+    def weighted(self) -> LowRank:
         """weight * scaling * B @ A, in float64."""
-        return Factors(
-            self.module.lora_B.double() * (self.weight * self.module.scaling), self.module.lora_A.double()
+        return LowRank(
+            B=self.module.lora_B.double() * (self.weight * self.module.scaling),
+            A=self.module.lora_A.double(),
         )
 
 
@@ -73,7 +75,7 @@ def build(
         if progress is not None:
             progress(done, len(names))
     write_adapter(Lora(modules), output, base_model_name_or_path)
-    size = sum((output / file).stat().st_size for file in (CONFIG_NAME, WEIGHTS_NAME))
+    size = sum((output / file).stat().st_size for file in FILES)
     return MergeReport.of(SPELLINGS.get(method, method), reports, size, perf_counter() - started)
 
 
@@ -117,7 +119,7 @@ def _merge_module(
 ) -> tuple[LoraModule, ModuleReport]:
     members = [part.weighted() for part in parts]
     for member in members:
-        _finite(name, *member)
+        _finite(name, member.B, member.A)
     stack = _stack(parts)
     rank = options.rank or (largest if row.default_rank == "largest" else stack.rank)
     rank = min(rank, *parts[0].module.shape)
@@ -127,11 +129,11 @@ def _merge_module(
     else:
         result = stack if stack.rank <= rank else thin.truncate(stack, rank)
     module = _stored(name, result)
-    written = Factors(module.lora_B.double(), module.lora_A.double())
+    written = LowRank(B=module.lora_B.double(), A=module.lora_A.double())
     return module, measure(written, members, stack)
 
 
-def _stack(parts: Sequence[Part]) -> Factors:
+def _stack(parts: Sequence[Part]) -> LowRank:
     """The exact sum. Weights of members with equal content add up first: [1, -1] of the same is zero."""
     weights: dict[bytes, list[float]] = {}
     for part in parts:
@@ -140,7 +142,7 @@ def _stack(parts: Sequence[Part]) -> Factors:
     summed = [Part(content[digest], math.fsum(each), digest) for digest, each in weights.items()]
     nothing = parts[0].weighted()
     counted = [part.weighted() for part in summed if part.weight != 0]
-    return thin.concat(counted) if counted else Factors(nothing.B[:, :0], nothing.A[:0])
+    return thin.concat(counted) if counted else LowRank(B=nothing.B[:, :0], A=nothing.A[:0])
 
 
 def _dense(name: str, parts: Sequence[Part], row: CombinationMethod, options: MethodOptions) -> Tensor:
@@ -162,13 +164,13 @@ def _generator(seed: int, digest: bytes, name: str) -> Generator:
     return torch.Generator().manual_seed(int.from_bytes(drawn[:7], "big"))
 
 
-def _stored(name: str, result: Factors) -> LoraModule:
+def _stored(name: str, result: LowRank) -> LoraModule:
     """Rounded once to float32. A zero is kept at rank 1: PEFT has no rank 0 and wants a tensor."""
     lora_A, lora_B = result.A.float(), result.B.float()
     if not (lora_A.any() and lora_B.any()):
         lora_A, lora_B = torch.zeros(1, lora_A.shape[1]), torch.zeros(lora_B.shape[0], 1)
     _finite(name, lora_A, lora_B, (result.A.norm() * result.B.norm()).float())  # the last bounds every entry
-    return LoraModule(lora_A, lora_B, scaling=1.0)
+    return LoraModule(lora_A=lora_A, lora_B=lora_B, scaling=1.0)
 
 
 def _finite(name: str, *tensors: Tensor) -> Tensor:

@@ -5,8 +5,15 @@ read them here. This file computes nothing: `adapters/methods.py` does, and a te
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
+from annotated_types import Ge, Gt, Le
+
+MAX_RANK = MAX_SEED = 2**31 - 1
+
+Rank = Annotated[int, Ge(1), Le(MAX_RANK)]
+Density = Annotated[float, Gt(0), Le(1)]
+Seed = Annotated[int, Ge(0), Le(MAX_SEED)]
 MajoritySignMethod = Literal["total", "frequency"]
 
 STACK = "stack"
@@ -36,7 +43,7 @@ class MethodOptions:
     """How a method is to combine: a default means the request did not say."""
 
     rank: int | None = None
-    """Rank of the result, at least 1; None lets the method choose. Never given for a stack."""
+    """Rank of the result; None lets the method choose. Never given for a stack."""
     density: float | None = None
     """Fraction of each delta's entries kept, 0 < density <= 1; for the methods in NEEDS_DENSITY only."""
     seed: int = 0

@@ -10,14 +10,21 @@ from adapters.errors import InvalidRequest
 
 MAX_NAME_LENGTH = 128
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", re.ASCII)
-_ALIAS = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,127}", re.ASCII)
-_VERSION = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
+_REST = rf"([A-Za-z0-9_-]|\.(?!\.)){{0,{MAX_NAME_LENGTH - 1}}}"
+_VERSION = "[1-9][0-9]{0,8}"
+NAME_PATTERN = f"^[A-Za-z0-9]{_REST}$"
+ALIAS_PATTERN = f"^[A-Za-z]{_REST}$"
+REFERENCE_PATTERN = f"^[A-Za-z0-9]{_REST}(@({_VERSION}|[A-Za-z]{_REST}))?$"
+"""Of `name`, `name@2` and `name@alias`. The OpenAPI document shows these patterns as they stand here."""
+
+_is_name = re.compile(NAME_PATTERN, re.ASCII).fullmatch
+_is_alias = re.compile(ALIAS_PATTERN, re.ASCII).fullmatch
+_is_version = re.compile(_VERSION, re.ASCII).fullmatch
 
 
 def check_name(text: object, param: str | None = "name") -> str:
     """`text` as the name of an adapter or saved composition, or InvalidRequest("invalid_name")."""
-    if isinstance(text, str) and _NAME.fullmatch(text) and ".." not in text:
+    if isinstance(text, str) and _is_name(text):
         return text
     raise InvalidRequest(
         "invalid_name",
@@ -29,7 +36,7 @@ def check_name(text: object, param: str | None = "name") -> str:
 
 def check_alias(text: object, param: str | None = "alias") -> str:
     """`text` as an alias, a name that begins with a letter so that no alias reads as a version number."""
-    if isinstance(text, str) and _ALIAS.fullmatch(text) and ".." not in text:
+    if isinstance(text, str) and _is_alias(text):
         return text
     raise InvalidRequest(
         "invalid_name",
@@ -41,7 +48,7 @@ def check_alias(text: object, param: str | None = "alias") -> str:
 
 def is_version(ref: str) -> bool:
     """Whether `ref` is a version number, 1 to 999999999 without leading zeros, rather than an alias."""
-    return _VERSION.fullmatch(ref) is not None
+    return _is_version(ref) is not None
 
 
 def check_ref(text: object, param: str | None = "name") -> str:

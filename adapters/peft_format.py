@@ -16,22 +16,19 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from adapters.adapter_config import FILE_NAME as CONFIG_NAME
 from adapters.adapter_config import AdapterConfig, read_config
 from adapters.errors import AdapterRejected
+from adapters.file_limits import CONFIG_FILE, WEIGHTS_FILE
 from adapters.lora import Lora, LoraModule
 from adapters.module_patterns import ModulePatterns
 
-__all__ = ["CONFIG_NAME", "WEIGHTS_NAME", "open_adapter", "write_adapter"]
-
-WEIGHTS_NAME = "adapter_model.safetensors"
 PREFIX = "base_model.model."
 
 
 def open_adapter(directory: Path) -> Lora:
     """Read a PEFT directory, each module's scaling resolved. AdapterRejected unless a plain, whole LoRA."""
     config = read_config(directory)
-    pairs = _pair(_read_tensors(directory / WEIGHTS_NAME))
+    pairs = _pair(_read_tensors(directory / WEIGHTS_FILE))
     return Lora({name: _module(config, name, pairs[name]) for name in sorted(pairs)})
 
 
@@ -42,22 +39,22 @@ def write_adapter(lora: Lora, directory: Path, base_model_name_or_path: str) -> 
     for name, module in lora.modules.items():
         tensors[f"{PREFIX}{name}.lora_A.weight"] = module.lora_A.float().contiguous()
         tensors[f"{PREFIX}{name}.lora_B.weight"] = (module.lora_B.float() * module.scaling).contiguous()
-    save_file(tensors, directory / WEIGHTS_NAME, metadata={"format": "pt"})
+    save_file(tensors, directory / WEIGHTS_FILE, metadata={"format": "pt"})
     text = json.dumps(_config_of(lora, base_model_name_or_path), indent=2, sort_keys=True)
-    (directory / CONFIG_NAME).write_text(text, encoding="utf-8")
+    (directory / CONFIG_FILE).write_text(text, encoding="utf-8")
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         tensors = load_file(path)
     except FileNotFoundError as error:
-        raise AdapterRejected("missing_weights", f"there is no {WEIGHTS_NAME}") from error
+        raise AdapterRejected("missing_weights", f"there is no {WEIGHTS_FILE}") from error
     except SafetensorError as error:
         raise AdapterRejected(
-            "corrupt_weights", f"{WEIGHTS_NAME} is not a whole safetensors file: {error}"
+            "corrupt_weights", f"{WEIGHTS_FILE} is not a whole safetensors file: {error}"
         ) from error
     if not tensors:
-        raise AdapterRejected("corrupt_weights", f"{WEIGHTS_NAME} holds no tensors")
+        raise AdapterRejected("corrupt_weights", f"{WEIGHTS_FILE} holds no tensors")
     return tensors
 
 

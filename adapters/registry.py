@@ -18,12 +18,13 @@ from adapters.composition_grammar import parse
 from adapters.database import Database, sqlite_url, storage_faults
 from adapters.derived import forget_without_members, insert_derived, named_digests
 from adapters.errors import Conflict, NotFound
+from adapters.file_limits import MAX_WEIGHTS_BYTES
 from adapters.identity import pair
 from adapters.integrity import check_rows
 from adapters.method_options import METHOD_NAMES, SPELLINGS
 from adapters.names import check_name
 from adapters.ownership import lock_of, take
-from adapters.store import MAX_WEIGHTS_BYTES, Store, Version, copy_adapter
+from adapters.store import Store, Version, copy_adapter
 from adapters.tables import DerivedRow
 from adapters.version_rows import Admitted, as_version, damaged, find, live
 
@@ -41,20 +42,21 @@ class Registry:
         reserved: Collection[str] = (),
         readonly: bool = False,
     ) -> None:
-        """`reserved` names, such as the base's, are refused beside the methods' own.
-
-        Raises Conflict data_dir_in_use or wrong_database; StorageUnavailable; NotFound("no_registry")."""
+        """`reserved` names, such as the base's, are refused beside the methods' own. Raises Conflict
+        data_dir_in_use, wrong_database, schema_too_new, schema_too_old; StorageUnavailable; NotFound."""
         self._reserved = {*reserved, *METHOD_NAMES, *SPELLINGS}
         self._store = Store(data_dir)
         self._lock = lock_of(data_dir)
         if readonly and database_url is None and not Path(str(sqlite_url(data_dir).database)).is_file():
             raise NotFound("no_registry", "There is no registry in this data directory.")
         self._database = Database(database_url or sqlite_url(data_dir), readonly)
-        if not readonly:
-            with ExitStack() as undo:
-                undo.callback(self.close)
+        with ExitStack() as undo:
+            undo.callback(self.close)
+            if readonly:
+                self._database.require_schema()
+            else:
                 self._own(data_dir)
-                undo.pop_all()
+            undo.pop_all()
 
     @classmethod
     def open_readonly(cls, data_dir: Path, database_url: str | None = None) -> "Registry":
@@ -66,7 +68,7 @@ class Registry:
             data_dir.mkdir(parents=True, exist_ok=True)
             take(self._lock)
             self._store.create()
-        self._database.create()
+        self._database.migrate()
         with self._database.writing() as session:
             pair(session, data_dir, empty=not self._store.digests())
         self.sweep()
@@ -116,7 +118,6 @@ class Registry:
         alias: str | None = None,
     ) -> tuple[Version, bool]:
         """Take the two files out of `staged` and make them a version of `name`: (it, whether it is new).
-
         Bytes that are a live version already stay that version: facts are renewed, damaged files repaired.
         `lineage` is JSON-able; its "base_fingerprint" says for which base. From the same moment on `alias`
         points at it. Raises InvalidRequest("invalid_name"), Conflict("name_reserved")."""

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from adapters import thin
-from adapters.thin import Factors
+from adapters.thin import LowRank
 
 SAMPLED_ROWS = 256
 """Sign conflict is counted on at most this many evenly spaced rows, so that no dense delta is formed."""
@@ -74,7 +74,7 @@ class MergeReport:
         return asdict(self)
 
 
-def measure(result: Factors, members: Sequence[Factors], stack: Factors) -> ModuleReport:
+def measure(result: LowRank, members: Sequence[LowRank], stack: LowRank) -> ModuleReport:
     """Compare a module's `result` with its exact `stack` (may have rank 0), weighted `members` by pairs."""
     pairs = list(combinations((thin.svd(member) for member in members), 2))
     error, size = thin.distance(result, stack), thin.norm(stack)
@@ -96,7 +96,7 @@ def relative(error: float, size: float) -> float | None:
     return None if error > 0 else 0.0
 
 
-def sign_conflict(members: Sequence[Factors]) -> float:
+def sign_conflict(members: Sequence[LowRank]) -> float:
     """The share defined in `ModuleReport.sign_conflict`, in 0..1."""
     rows = members[0].B.shape[0]
     step = math.ceil(rows / SAMPLED_ROWS)

@@ -17,17 +17,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from adapters.errors import AdapterRejected
+from adapters.file_limits import CONFIG_FILE, FILES, MAX_CONFIG_BYTES, MISSING, WEIGHTS_FILE
 from adapters.regular_file import open_regular
-
-CONFIG_FILE = "adapter_config.json"
-WEIGHTS_FILE = "adapter_model.safetensors"
-
-MAX_CONFIG_BYTES = 1 << 20
-MAX_WEIGHTS_BYTES = 4 << 30
-
-MISSING = {CONFIG_FILE: "missing_config", WEIGHTS_FILE: "missing_weights"}
-"""The code for an adapter without that file."""
-FILES = tuple(MISSING)
 
 _TOO_LARGE = {CONFIG_FILE: "bad_adapter_config", WEIGHTS_FILE: "weights_too_large"}
 _CHUNK = 1 << 20

@@ -1,18 +1,27 @@
-"""Pairs an adapter's tensors and holds their names, types and shapes against the base, from the header alone.
+"""Pairs an adapter's tensors and checks their names, types and shapes against the base.
 
-Not one weight is read here, so a file of another base costs no time. Every refusal names the tensor, what it
-is and what it should be.
+Only the header is read and no weight, so a file for another base costs no time. The safetensors library reads
+the header.
+Every refusal names the tensor, what it is and what it should be.
 """
 
 import re
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import BinaryIO, NamedTuple
+
+from safetensors import SafetensorError, safe_open
 
 from adapters.adapter_config import AdapterConfig
 from adapters.base_shapes import BaseShapes, layer_of
 from adapters.errors import AdapterRejected
-from adapters.safetensors_header import TensorEntry
+from adapters.regular_file import open_regular
 
+MAX_HEADER_BYTES = 16 << 20
+"""About a hundred thousand tensors. The library itself reads headers of up to 100 MB."""
 _DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 _KEY = re.compile(r"base_model\.model\.(.+)\.lora_([AB])\.weight")
 _NUMBER = re.compile(r"(?<=\.)[0-9]+(?=\.)")
@@ -31,6 +40,13 @@ _FOREIGN = (
 )
 
 
+class TensorEntry(NamedTuple):
+    """One tensor as the header declares it."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+
 @dataclass(frozen=True)
 class Pair:
     """The two factors of one module, by tensor name. Their shapes are (rank, d_in) and (d_out, rank)."""
@@ -40,6 +56,61 @@ class Pair:
     parameters: int
     lora_A: str
     lora_B: str
+
+
+def read_header(path: Path, max_bytes: int) -> dict[str, TensorEntry]:
+    """The tensors of a safetensors file, in the order of their data.
+
+    The library maps the file only after the sizes of the file and of its header were checked. Raises
+    AdapterRejected not_a_regular_file, missing_weights, weights_too_large, corrupt_weights."""
+    with open_regular(path, missing="missing_weights") as file:
+        _check_sizes(file, max_bytes)
+    try:
+        with safe_open(path, framework="pt") as weights:
+            slices = {name: weights.get_slice(name) for name in weights.offset_keys()}
+            return {name: TensorEntry(s.get_dtype(), tuple(s.get_shape())) for name, s in slices.items()}
+    except SafetensorError as error:
+        raise _corrupt(f"{error!s:.200}") from error
+
+
+def check_header(weights: BinaryIO, max_bytes: int, directory: Path) -> None:
+    """Refuse an open file as `read_header` would, before gigabytes of it are copied. Leaves it at its begin.
+
+    The library reads a stand-in in `directory`: the header alone, in a sparse file of the same size. The file
+    itself is never mapped, since a file that its owner cuts short would then end this process."""
+    length = _check_sizes(weights, max_bytes)
+    with NamedTemporaryFile(dir=directory) as stand_in:
+        size = weights.seek(0, 2)
+        weights.seek(0)
+        stand_in.write(weights.read(8 + length))
+        stand_in.truncate(size)
+        stand_in.flush()
+        read_header(Path(stand_in.name), max_bytes)
+    weights.seek(0)
+
+
+def _check_sizes(file: BinaryIO, max_bytes: int) -> int:
+    """The length of the header."""
+    size = file.seek(0, 2)
+    if size > max_bytes:
+        raise AdapterRejected(
+            "weights_too_large", f"The weights hold {size} bytes; at most {max_bytes} are accepted."
+        )
+    file.seek(0)
+    prefix = file.read(8)
+    if len(prefix) < 8:
+        raise _corrupt(f"it is {size} bytes long, too short for a header")
+    length: int = struct.unpack("<Q", prefix)[0]
+    if length > MAX_HEADER_BYTES:
+        raise _corrupt(f"its header claims {length} bytes; at most {MAX_HEADER_BYTES} are read")
+    return length
+
+
+def _corrupt(reason: str) -> AdapterRejected:
+    message = (
+        f"adapter_model.safetensors is damaged or not a safetensors file: {reason}. Save or upload it again."
+    )
+    return AdapterRejected("corrupt_weights", message, "adapter_model.safetensors")
 
 
 def pair_tensors(header: Mapping[str, TensorEntry], config: AdapterConfig, base: BaseShapes) -> list[Pair]:

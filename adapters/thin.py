@@ -17,8 +17,10 @@ NOISE = 1e-12
 """Singular values below this share of the largest are rounding of float64, not directions."""
 
 
-class Factors(NamedTuple):
-    """The matrix B @ A of shape (d_out, d_in): B is (d_out, r), A is (r, d_in), both float64."""
+class LowRank(NamedTuple):
+    """The matrix B @ A of shape (d_out, d_in): B is (d_out, r), A is (r, d_in), both float64.
+
+    Make it with keywords and read it by name: elsewhere A comes first, and a swap has the same type."""
 
     B: Tensor
     A: Tensor
@@ -39,12 +41,14 @@ class Singular(NamedTuple):
     Vh: Tensor
 
 
-def concat(parts: Sequence[Factors]) -> Factors:
+def concat(parts: Sequence[LowRank]) -> LowRank:
     """The sum of the parts, exactly: [B1 B2 ...] @ [A1; A2; ...], whose rank is the sum of ranks."""
-    return Factors(torch.cat([part.B for part in parts], dim=1), torch.cat([part.A for part in parts], dim=0))
+    return LowRank(
+        B=torch.cat([part.B for part in parts], dim=1), A=torch.cat([part.A for part in parts], dim=0)
+    )
 
 
-def svd(factors: Factors) -> Singular:
+def svd(factors: LowRank) -> Singular:
     """Singular values and vectors of B @ A, by QR of B and of A^T and an SVD of the r x r core."""
     Q_B, R_B = torch.linalg.qr(factors.B)
     Q_A, R_A = torch.linalg.qr(factors.A.T)
@@ -52,28 +56,28 @@ def svd(factors: Factors) -> Singular:
     return Singular(Q_B @ U, s, Vh @ Q_A.T)
 
 
-def truncate(factors: Factors, rank: int) -> Factors:
+def truncate(factors: LowRank, rank: int) -> LowRank:
     """The best approximation of at most `rank` in Frobenius norm (Eckart-Young), B and A of equal weight."""
     U, s, Vh = svd(factors)
     root = s[:rank].sqrt()
-    return Factors(U[:, :rank] * root, root[:, None] * Vh[:rank])
+    return LowRank(B=U[:, :rank] * root, A=root[:, None] * Vh[:rank])
 
 
-def norm(factors: Factors) -> float:
+def norm(factors: LowRank) -> float:
     """Frobenius norm of B @ A. By QR, not by Gram matrices: a difference of near-equals keeps its digits."""
     R_B = torch.linalg.qr(factors.B, mode="r")[1]
     R_A = torch.linalg.qr(factors.A.T, mode="r")[1]
     return float(torch.linalg.matrix_norm(R_B @ R_A.T))
 
 
-def inner(left: Factors, right: Factors) -> float:
+def inner(left: LowRank, right: LowRank) -> float:
     """Frobenius inner product: tr((B1 A1)^T B2 A2) = sum of (B1^T B2) * (A1 A2^T)."""
     return float(((left.B.T @ right.B) * (left.A @ right.A.T)).sum())
 
 
-def distance(left: Factors, right: Factors) -> float:
+def distance(left: LowRank, right: LowRank) -> float:
     """Frobenius norm of the difference."""
-    return norm(concat([left, Factors(-right.B, right.A)]))
+    return norm(concat([left, LowRank(B=-right.B, A=right.A)]))
 
 
 def overlap(left: Singular, right: Singular) -> float:
@@ -92,7 +96,7 @@ def overlap(left: Singular, right: Singular) -> float:
     return float(outputs + inputs) / (2 * smaller)
 
 
-def of_dense(matrix: Tensor, rank: int) -> Factors:
+def of_dense(matrix: Tensor, rank: int) -> LowRank:
     """A rank-`rank` approximation of a dense (d_out, d_in) matrix, the same each time.
 
     Exact (best in Frobenius norm) up to EXACT_UP_TO on the shorter side. Above it, randomized subspace
@@ -100,13 +104,13 @@ def of_dense(matrix: Tensor, rank: int) -> Factors:
     """
     if matrix.shape[0] > matrix.shape[1]:
         flipped = of_dense(matrix.T, rank)
-        return Factors(flipped.A.T, flipped.B.T)
+        return LowRank(B=flipped.A.T, A=flipped.B.T)
     if matrix.shape[0] <= EXACT_UP_TO:
         wide = matrix.double()
         basis = torch.linalg.eigh(wide @ wide.T).eigenvectors[:, -rank:]
-        return truncate(Factors(basis, basis.T @ wide), rank)
+        return truncate(LowRank(B=basis, A=basis.T @ wide), rank)
     basis = _leading_subspace(matrix, min(rank + max(16, rank), matrix.shape[0]))
-    return truncate(Factors(basis.double(), (basis.T @ matrix).double()), rank)
+    return truncate(LowRank(B=basis.double(), A=(basis.T @ matrix).double()), rank)
 
 
 def _leading_subspace(matrix: Tensor, size: int, iterations: int = 6) -> Tensor:

@@ -16,9 +16,11 @@ import httpx
 import typer
 
 from benchmarks.checks import Check, at_least, at_most, show
-from benchmarks.client import closed_loop, open_client
-from benchmarks.servers import EMBEDDED_ADAPTERS, EMBEDDED_BASE, free_port, our_command, running
+from benchmarks.client import open_client
+from benchmarks.latency.sender import Sending, send_pass
+from benchmarks.servers import EMBEDDED_ADAPTERS, EMBEDDED_BASE, our_command, running
 from benchmarks.workload import Prompts, completion_body
+from server.client.process import free_port
 
 CONCURRENCY = 8
 TOKENS = 128
@@ -31,8 +33,8 @@ PROMPT = "<s><|user|>roll table<|assistant|>"
 async def throughput(client: httpx.AsyncClient, model: str, prompts: Prompts) -> float:
     """Output tokens a second in a closed loop. Raises where a request fails."""
     texts = prompts.take(2 * CONCURRENCY, 32)
-    bodies = [completion_body(model, text, TOKENS, stream=False) for text in texts]
-    rows, seconds = await closed_loop(client, bodies, CONCURRENCY)
+    sendings = [Sending(completion_body(model, text, TOKENS, stream=False)) for text in texts]
+    rows, seconds = await send_pass(client, sendings, CONCURRENCY)
     failed = [row.failure for row in rows if row.failure]
     if failed:
         raise RuntimeError(f"{model}: {failed[0]}")

@@ -8,7 +8,7 @@ round.
 import asyncio
 import itertools
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,21 +16,22 @@ from time import perf_counter
 from typing import Annotated
 
 import httpx
+import numpy as np
 import typer
 
 from benchmarks.checks import Check, at_most, show
-from benchmarks.client import ask
 from benchmarks.fresh_adapters import write_fresh
-from benchmarks.ratios import percentile
+from benchmarks.latency.sender import DATA, Lines, receive, send_one
 from benchmarks.servers import (
     EMBEDDED_BASE,
-    free_port,
+    is_cpu_build,
     our_command,
     running,
     stock_command,
     stock_environment,
 )
 from benchmarks.workload import Prompts, completion_body
+from server.client.process import free_port
 
 OURS = "lora-compose"
 STREAMS = 6
@@ -42,6 +43,8 @@ Register = Callable[[httpx.AsyncClient, str, Path], Awaitable[httpx.Response]]
 class Window:
     """Gaps in seconds between chunks of the background streams, and the first answers of new adapters."""
 
+    answers: list[Lines] = field(default_factory=list)
+    """Lines of the background streams' answers, with the `perf_counter` at which each arrived."""
     gaps: list[float] = field(default_factory=list)
     first_answers: list[float] = field(default_factory=list)
     failures: int = 0
@@ -58,22 +61,19 @@ async def register_stock(client: httpx.AsyncClient, name: str, path: Path) -> ht
 
 
 async def stream(client: httpx.AsyncClient, base: str, prompts: Prompts, window: Window) -> None:
-    """Decode for ever, one answer after another."""
+    """Decode until cancelled, one answer after another."""
     while True:
         (prompt,) = prompts.take(1, 32)
         body = completion_body(base, prompt, ANSWER_TOKENS, stream=True)
-        async with client.stream("POST", "/v1/completions", json=body) as response:
-            await _note_gaps(response, window)
+        lines: Lines = []
+        window.answers.append(lines)
+        await receive(client, body, lines, perf_counter)
 
 
-async def _note_gaps(response: httpx.Response, window: Window) -> None:
-    last = None
-    async for line in response.aiter_lines():
-        if line.startswith("data: {"):
-            now = perf_counter()
-            if last is not None:
-                window.gaps.append(now - last)
-            last = now
+def gaps_since(began: float, answers: Sequence[Lines]) -> list[float]:
+    """Seconds between two chunks of an answer, for each gap that ended after `began`."""
+    arrivals = [[when for when, line in lines if line.startswith(f"{DATA}{{")] for lines in answers]
+    return [b - a for times in arrivals for a, b in itertools.pairwise(times) if b >= began]
 
 
 async def measure(
@@ -83,7 +83,6 @@ async def measure(
     window, prompts = Window(), Prompts(seed)
     streams = [asyncio.create_task(stream(client, base, prompts, window)) for _ in range(STREAMS)]
     await asyncio.sleep(1.0)
-    window.gaps.clear()
     began = perf_counter()
     for number, path in enumerate(fresh):
         await asyncio.sleep(max(0.0, began + number * seconds / len(fresh) - perf_counter()))
@@ -91,21 +90,22 @@ async def measure(
         if not reply.is_success:
             window.failures += 1
             continue
-        row = await ask(client, completion_body(path.name, "roll table", 4, stream=True))
+        row = await send_one(client, completion_body(path.name, "roll table", 4, stream=True))
         window.failures += row.failure is not None
-        if row.first is not None:
-            window.first_answers.append(row.first - row.sent)
+        if row.times:
+            window.first_answers.append(row.times[0] - row.sent)
     await asyncio.sleep(max(0.0, began + seconds - perf_counter()))
     for task in streams:
         task.cancel()
     await asyncio.gather(*streams, return_exceptions=True)
+    window.gaps = gaps_since(began, window.answers)
     return window
 
 
 def checks(name: str, quiet: list[Window], busy: list[Window], *, bounds: bool) -> list[Check]:
     """p99 with registrations over p99 without, and the longest gap over p99; medians are of all gaps."""
     gaps = [sorted(gap for window in windows for gap in window.gaps) for windows in (quiet, busy)]
-    p99 = [percentile(one, 0.99) for one in gaps]
+    p99 = [float(np.quantile(one, 0.99)) for one in gaps]
     firsts = [first for window in busy for first in window.first_answers]
     found = [
         Check(f"{name}: gaps without, p50 / p99 / longest", _three(gaps[0])),
@@ -122,7 +122,7 @@ def checks(name: str, quiet: list[Window], busy: list[Window], *, bounds: bool) 
 def _three(values: list[float]) -> str:
     if not values:
         return "-"
-    return " / ".join(f"{1000 * percentile(values, q):.1f}" for q in (0.5, 0.99, 1.0)) + " ms"
+    return " / ".join(f"{1000 * np.quantile(values, q):.1f}" for q in (0.5, 0.99, 1.0)) + " ms"
 
 
 async def study(urls: dict[str, str], root: Path, rounds: int, seconds: float, adapters: int) -> list[Check]:
@@ -159,7 +159,7 @@ def hot_load(
         )
         servers = {OURS: ours}
         if stock:
-            command = stock_command(ports[1], str(EMBEDDED_BASE))
+            command = stock_command(ports[1], str(EMBEDDED_BASE), is_cpu_build())
             log = home / "stock.log"
             servers["stock vLLM"] = stack.enter_context(running(command, ports[1], log, stock_environment()))
         for server in servers.values():

@@ -1,9 +1,10 @@
-"""Medians, percentiles and ratios over rounds. Pure: numbers in, numbers out, randomness from a seed."""
+"""Medians, their intervals, and ratios over rounds. Pure: numbers in, numbers out, randomness from a seed."""
 
-import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
+
+import numpy as np
 
 CONFIDENCE = 0.95
 RESAMPLES = 2000
@@ -23,26 +24,21 @@ class Spread:
     """Upper end of it."""
 
 
-def percentile(values: Sequence[float], q: float) -> float:
-    """The value below which a share `q` in [0, 1] lies, linear between neighbours (numpy's default).
-
-    Raises ValueError for no values or a `q` outside.
-    """
-    if not values or not 0 <= q <= 1:
-        raise ValueError(f"percentile {q} of {len(values)} values")
-    ordered = sorted(values)
-    position = q * (len(ordered) - 1)
-    below = int(position)
-    above = min(below + 1, len(ordered) - 1)
-    return ordered[below] + (ordered[above] - ordered[below]) * (position - below)
-
-
 def bootstrap_interval(values: Sequence[float], seed: int) -> tuple[float, float]:
     """The percentile bootstrap's interval of the median (Efron 1979); the same for the same seed."""
-    draw = random.Random(seed)
-    medians = [median(draw.choices(values, k=len(values))) for _ in range(RESAMPLES)]
-    tail = (1 - CONFIDENCE) / 2
-    return percentile(medians, tail), percentile(medians, 1 - tail)
+    from scipy.stats import bootstrap  # half a second
+
+    if len(values) == 1:
+        return values[0], values[0]
+    interval = bootstrap(
+        (values,),
+        np.median,
+        n_resamples=RESAMPLES,
+        confidence_level=CONFIDENCE,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return float(interval.low), float(interval.high)
 
 
 def spread(values: Sequence[float], seed: int) -> Spread | None:
@@ -56,5 +52,7 @@ def ratios_by_round(arm: Mapping[int, float], reference: Mapping[int, float]) ->
     """`arm / reference` of each round that has both, in the order of rounds.
 
     Comparing inside a round takes out what drifts between rounds: other load on the machine, clocks.
+    A round whose reference is 0 has no ratio.
     """
-    return [arm[number] / reference[number] for number in sorted(arm.keys() & reference.keys())]
+    shared = sorted(arm.keys() & reference.keys())
+    return [arm[number] / reference[number] for number in shared if reference[number]]

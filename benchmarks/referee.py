@@ -17,15 +17,16 @@ from typing import Annotated, Any
 
 import typer
 
-from adapters.client import Client
 from adapters.errors import LoraComposeError
 from benchmarks.client import open_client
 from benchmarks.latency.sender import Sending, send_pass
 from benchmarks.machine import describe
 from benchmarks.referee_process import Load, Referee, started
 from benchmarks.referee_verdict import METRICS, markdown, summarized, table, verdicts
-from benchmarks.servers import EMBEDDED_ADAPTERS, EMBEDDED_BASE, free_port, our_command, running
+from benchmarks.servers import EMBEDDED_ADAPTERS, EMBEDDED_BASE, our_command, running
 from benchmarks.workload import completion_body
+from server.client.http import Client
+from server.client.process import free_port
 
 BASE = "testbed-base"
 CELLS = ((BASE, 1), (BASE, 4), ("roll", 1), ("roll", 4), ("roll+upper", 1), ("roll+upper", 4))
@@ -40,7 +41,7 @@ async def our_pass(url: str, load: Load) -> dict[str, float]:
     """
     draw, vocabulary = random.Random(load.seed), _vocabulary()
     sendings = [
-        Sending(0, number, 0.0, _body(load, draw.choices(vocabulary, k=load.prompt_tokens)))
+        Sending(_body(load, draw.choices(vocabulary, k=load.prompt_tokens)), prompt=number)
         for number in range(load.requests + 2 * load.concurrency)
     ]
     async with open_client(url, load.concurrency) as client:

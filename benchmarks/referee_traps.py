@@ -14,15 +14,16 @@ from typing import Any
 
 import typer
 
-from adapters.client import Client
 from benchmarks.client import open_client
 from benchmarks.fresh_adapters import write_fresh
 from benchmarks.latency.sender import Sending, send_pass
 from benchmarks.planted_server import STREAMS, planted_server
 from benchmarks.referee import BASE
 from benchmarks.referee_process import Load, Referee, started
-from benchmarks.servers import EMBEDDED_BASE, free_port, our_command, running
+from benchmarks.servers import EMBEDDED_BASE, our_command, running
 from benchmarks.workload import completion_body
+from server.client.http import Client
+from server.client.process import free_port
 
 REQUESTS = 8
 CAPACITY = 8
@@ -44,7 +45,7 @@ def wrong_answers(referee: Referee) -> list[dict[str, Any]]:
 async def _completed(url: str, model: str) -> int:
     body = completion_body(model, "abcdefgh", 32, stream=True)
     async with open_client(url, 2) as client:
-        rows, _ = await send_pass(client, [Sending(0, 0, 0.0, body)] * REQUESTS, 2)
+        rows, _ = await send_pass(client, [Sending(body)] * REQUESTS, 2)
     return sum(row.failure is None for row in rows)
 
 

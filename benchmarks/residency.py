@@ -14,15 +14,18 @@ from statistics import median
 from typing import Annotated
 
 import httpx
+import numpy as np
 import typer
 
 from benchmarks.checks import Check, at_most, show
-from benchmarks.client import ask, open_client
+from benchmarks.client import open_client
 from benchmarks.counters import counters
 from benchmarks.fresh_adapters import write_fresh
-from benchmarks.ratios import percentile, spread
-from benchmarks.servers import EMBEDDED_BASE, free_port, our_command, running
+from benchmarks.latency.sender import Sending, send_one, send_pass
+from benchmarks.ratios import spread
+from benchmarks.servers import EMBEDDED_BASE, our_command, running
 from benchmarks.workload import Prompts, completion_body
+from server.client.process import free_port
 
 MEMBERS = 8
 CLIENTS = 16
@@ -56,10 +59,10 @@ async def first_tokens(client: httpx.AsyncClient, names: list[str], pairs: int) 
 
 async def _first(client: httpx.AsyncClient, model: str, prompts: Prompts) -> float:
     (prompt,) = prompts.take(1, 32)
-    row = await ask(client, completion_body(model, prompt, 2, stream=True))
-    if row.failure or row.first is None:
+    row = await send_one(client, completion_body(model, prompt, 2, stream=True))
+    if row.failure or not row.times:
         raise RuntimeError(f"{model}: {row.failure}")
-    return row.first - row.sent
+    return row.times[0] - row.sent
 
 
 async def weightings(client: httpx.AsyncClient, names: list[str], count: int) -> list[Check]:
@@ -67,23 +70,16 @@ async def weightings(client: httpx.AsyncClient, names: list[str], count: int) ->
     draw, prompts = random.Random(0), Prompts(1)
     before = await counters(client)
     models = ["+".join(f"{name}:{draw.gauss(0, 1):.4f}" for name in names[:4]) for _ in range(count)]
-    waiting = iter(models)
-    failures = 0
-
-    async def worker() -> None:
-        nonlocal failures
-        for model in waiting:
-            (prompt,) = prompts.take(1, 16)
-            failures += (
-                await ask(client, completion_body(model, prompt, 1, stream=False))
-            ).failure is not None
-
-    await asyncio.gather(*(worker() for _ in range(CLIENTS)))
+    bodies = [
+        completion_body(model, prompt, 1, stream=False)
+        for model, prompt in zip(models, prompts.take(count, 16), strict=True)
+    ]
+    rows, _ = await send_pass(client, list(map(Sending, bodies)), CLIENTS)
     after = await counters(client)
     return [
         at_most(f"builds during {count} weightings of four members", after[BUILDS[0]] - before[BUILDS[0]], 0),
         at_most("evictions during them", after[BUILDS[1]] - before[BUILDS[1]], 0),
-        at_most("failed", failures, 0),
+        at_most("failed", sum(row.failure is not None for row in rows), 0),
     ]
 
 
@@ -109,7 +105,7 @@ async def zipf(client: httpx.AsyncClient, names: list[str], requests: int) -> li
     grown = {name: after[name] - before[name] for name in after if name in before}
     agree = all(one["workers"] == 1 and not one["requests"] for one in state["host"]["adapters"])
     agree &= len(state["host"]["adapters"]) == after["lora_compose_prepared_adapters"] and not state["queued"]
-    quantiles = " / ".join(f"{1000 * percentile(waits, q):.0f}" for q in (0.5, 0.99, 1.0))
+    quantiles = " / ".join(f"{1000 * np.quantile(waits, q):.0f}" for q in (0.5, 0.99, 1.0))
     return [
         at_most(
             f"wrong or lost of {requests}, {len(names)} adapters, {state['active']['slots']} slots", wrong, 0

@@ -1,25 +1,17 @@
 """Start the servers that are compared, as people do: by their commands, with the same engine options.
 
-`DIRECT_OPTIONS` repeats the defaults our `serve` gives vLLM (this package imports no server code); a test
-compares what vLLM's own parser makes of both.
+`DIRECT_OPTIONS` repeats the defaults that our `serve` gives vLLM, because importing them would import vLLM.
+A test compares what vLLM's own parser makes of both.
 """
 
 import os
-import signal
-import socket
-import subprocess
 import sys
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from importlib.metadata import distributions
 from pathlib import Path
 
-import httpx
-
-from adapters.errors import LoraComposeError
 from benchmarks.machine import REPOSITORY
+from server.client.process import DEFAULT_ENVIRONMENT, ServerProcess, serve_command
 
 EMBEDDED_BASE = REPOSITORY / "training" / "testbed" / "base"
 EMBEDDED_ADAPTERS = REPOSITORY / "training" / "testbed" / "trained"
@@ -39,22 +31,16 @@ DIRECT_CPU_OPTIONS = (
 # Our server writes no access log either.
 DIRECT_LOG_OPTIONS = ("--disable-uvicorn-access-log", "--uvicorn-log-level", "warning")
 SHARED_OPTIONS = ("--enable-prompt-tokens-details",)
-ENVIRONMENT = {
-    "VLLM_LOGGING_LEVEL": "WARNING",
-    "VLLM_CPU_KVCACHE_SPACE": "1",
+ENVIRONMENT = DEFAULT_ENVIRONMENT | {
     "VLLM_NO_USAGE_STATS": "1",
     "OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) - 1)),
 }
-START_SECONDS = 300
-STOP_SECONDS = 60
-LOG_LINES = 40
 
 
 def our_command(port: int, model: str, home: Path, adapter_root: Path, options: Sequence[str]) -> list[str]:
     """`lora-compose serve` with a registry of its own under `home`."""
-    serve = [str(Path(sys.executable).with_name("lora-compose")), "serve", "--port", str(port)]
     paths = ["--data-dir", str(home / "data"), "--adapter-root", str(adapter_root)]
-    return [*serve, "--model", model, *paths, *SHARED_OPTIONS, *options]
+    return serve_command(port, ["--model", model, *paths, *SHARED_OPTIONS, *options])
 
 
 def direct_command(port: int, model: str, on_cpu: bool, options: Sequence[str]) -> list[str]:
@@ -75,30 +61,6 @@ def engine_options(model: str, on_cpu: bool) -> list[str]:
     ]
 
 
-@dataclass(frozen=True)
-class Server:
-    """A process we started and where it listens."""
-
-    process: "subprocess.Popen[bytes]"
-    url: str
-    log: Path
-
-    def wait_until_ready(self) -> None:
-        """Raises LoraComposeError `server_not_ready`, with the end of its log: it ended, or took too long."""
-        deadline = time.monotonic() + START_SECONDS
-        while not self._answers():
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                end = "\n".join(self.log.read_text(errors="replace").splitlines()[-LOG_LINES:])
-                raise LoraComposeError("server_not_ready", f"{self.url} did not get ready:\n{end}")
-            time.sleep(0.25)
-
-    def _answers(self) -> bool:
-        try:
-            return httpx.get(f"{self.url}/health", timeout=5).is_success
-        except httpx.TransportError:
-            return False
-
-
 def is_cpu_build() -> bool:
     """Whether the vLLM installed here is the one for CPUs; importing it to ask takes ten seconds."""
     return any(found.metadata["Name"] == "vllm-cpu" for found in distributions())
@@ -109,9 +71,9 @@ def server_environment() -> dict[str, str]:
     return ENVIRONMENT | dict(os.environ)
 
 
-def stock_command(port: int, model: str) -> list[str]:
+def stock_command(port: int, model: str, on_cpu: bool) -> list[str]:
     """vLLM's app as it comes: same engine options, none of our code in it."""
-    command = direct_command(port, model, on_cpu=True, options=[])
+    command = direct_command(port, model, on_cpu, options=[])
     at = command.index("--worker-extension-cls")
     return command[:at] + command[at + 2 :]
 
@@ -121,33 +83,9 @@ def stock_environment() -> dict[str, str]:
     return {"VLLM_PLUGINS": "", "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True"}
 
 
-@contextmanager
 def running(
     command: Sequence[str], port: int, log: Path, environment: Mapping[str, str] | None = None
-) -> Iterator[Server]:
-    """A server in a session of its own, ended with all its children when the context is left."""
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            list(command),
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env=server_environment() | dict(environment or {}),
-            start_new_session=True,
-        )
-    try:
-        yield Server(process, f"http://127.0.0.1:{port}", log)
-    finally:
-        process.terminate()
-        try:
-            process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-
-
-def free_port() -> int:
-    """A loopback port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+) -> ServerProcess:
+    """Start a server in the environment of the benchmarks. All servers that are compared answer /health."""
+    variables = server_environment() | dict(environment or {})
+    return ServerProcess.run(command, port, log, variables, ready_path="/health")

@@ -11,15 +11,15 @@ from starlette.routing import Route
 
 from adapters.composition_grammar import parse_reference
 from adapters.errors import InvalidRequest, NotFound
-from adapters.lineage import check_lineage
+from adapters.file_limits import CONFIG_FILE, WEIGHTS_FILE
 from adapters.names import check_alias, check_name
-from adapters.store import CONFIG_FILE, WEIGHTS_FILE, Version
+from adapters.store import Version
 from adapters.version_rows import no_adapter
 from server.merges import servable_of
-from server.openapi.bodies import AdapterOffer, AliasTarget, fields_of
 from server.openapi.objects import AdapterList, AdapterObject
 from server.registration import Offer
-from server.request_body import check_fields, read_flag, read_object
+from server.request_body import read_flag, read_object
+from server.requests import AdapterOffer, AliasTarget
 from server.upload import read_upload, uploaded_file
 
 
@@ -66,18 +66,14 @@ async def _register_upload(request: Request) -> tuple[Version, bool]:
 
 
 async def _register_reference(body: dict[str, Any], request: Request) -> tuple[Version, bool]:
-    check_fields(body, fields_of(AdapterOffer))
-    told = check_lineage(body["lineage"]) if "lineage" in body else None
-    offer = offered(
-        request, Offer(check_name(body.get("name")), body.get("alias"), _text(body, "digest"), told)
-    )
-    path, hub = _text(body, "path"), _text(body, "hf")
-    if (path is None) == (hub is None):
+    fields = AdapterOffer.read(body)
+    offer = offered(request, Offer(fields.name, fields.alias, fields.digest, fields.lineage))
+    if (fields.path is None) == (fields.hf is None):
         raise InvalidRequest("invalid_source", "Give either a path or an hf reference.", "path")
     registration = request.state.registration
-    if path is not None:
-        return await run_in_threadpool(registration.from_path, offer, path)
-    return await run_in_threadpool(registration.from_hub, offer, hub)
+    if fields.path is not None:
+        return await run_in_threadpool(registration.from_path, offer, fields.path)
+    return await run_in_threadpool(registration.from_hub, offer, fields.hf)
 
 
 def offered(request: Request, offer: Offer) -> Offer:
@@ -85,13 +81,6 @@ def offered(request: Request, offer: Offer) -> Offer:
     request.state.caller.require_name(offer.name)
     request.state.audited.adapter = offer.name
     return replace(offer, caller=request.state.caller)
-
-
-def _text(body: dict[str, Any], field: str) -> str | None:
-    value = body.get(field)
-    if value is not None and not isinstance(value, str):
-        raise InvalidRequest("invalid_request", f"{field} must be a string.", field)
-    return value
 
 
 def _answer(request: Request, version: Version, status: int = 200) -> JSONResponse:
@@ -136,11 +125,7 @@ async def remove(request: Request) -> Response:
 async def put_alias(request: Request) -> JSONResponse:
     """`PUT /v1/adapters/{name}/aliases/{alias}`: the alias points to `{"version": 2}` from now on."""
     name, alias = check_name(request.path_params["name"]), check_alias(request.path_params["alias"])
-    body = await read_object(request)
-    check_fields(body, fields_of(AliasTarget))
-    number = body.get("version")
-    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-        raise InvalidRequest("invalid_version", "version must be a version number.", "version")
+    number = AliasTarget.read(await read_object(request)).version
     request.state.caller.require(name, no_adapter)
     registry = request.state.registry
     version = await run_in_threadpool(registry.set_alias, name, alias, str(number))

@@ -1,15 +1,14 @@
 """The HTTP surface, all of it: what is not listed here does not exist.
 
-The app is data: routes and middleware. `Front` puts the parts the routes work with into `request.state`.
+The app is data: routes and middleware. `Front` puts the `AppState` that the routes use into `request.state`.
 """
 
-from typing import TypedDict
+from dataclasses import replace
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.routing import BaseRoute, Route
 
-from adapters.registry import Registry
 from server import (
     adapters_api,
     benchmarks_api,
@@ -21,45 +20,21 @@ from server import (
     probes,
     residency_api,
 )
+from server.accounting import Accounting
 from server.auth import Door, DoorMiddleware
-from server.benchmark_runs import Benchmarks
-from server.engine.launch import Engine
 from server.errors import EXCEPTION_HANDLERS
-from server.fusion import Fusion
-from server.generation import Generation
-from server.merges import Merges
-from server.metrics import Metrics
-from server.pulse import Pulse
-from server.registration import Registration
-from server.removal import Removal
+from server.generation import GenerationEndpoint
+from server.paths import GENERATING, NAMING
 from server.request_metrics import RequestMetricsMiddleware
-from server.residency import Residency
-from server.resolver import Resolver
-from server.tenants.access import GENERATING, NAMING
+from server.state import AppState
 
 
-class Parts(TypedDict):
-    """What a request finds in `request.state`."""
-
-    engine: Engine
-    registry: Registry
-    resolver: Resolver
-    merges: Merges
-    residency: Residency
-    fusion: Fusion
-    registration: Registration
-    removal: Removal
-    metrics: Metrics
-    benchmarks: Benchmarks
-    pulse: Pulse
-
-
-def create_app(parts: Parts, door: Door) -> Starlette:
+def create_app(state: AppState, door: Door) -> Starlette:
     """The app in front of a running engine."""
     app = Starlette(
-        routes=[*generating_routes(parts), *routes()],
+        routes=[*generating_routes(state), *routes()],
         middleware=[
-            Middleware(RequestMetricsMiddleware, parts["metrics"]),
+            Middleware(RequestMetricsMiddleware, state["metrics"]),
             Middleware(DoorMiddleware, door),
         ],
         exception_handlers=EXCEPTION_HANDLERS,
@@ -68,14 +43,14 @@ def create_app(parts: Parts, door: Door) -> Starlette:
     return app
 
 
-def generating_routes(parts: Parts) -> list[BaseRoute]:
+def generating_routes(state: AppState) -> list[BaseRoute]:
     """vLLM's routes, each behind the composition."""
-    engine = parts["engine"]
-    composing = (parts["resolver"], parts["merges"], parts["residency"], parts["fusion"])
-    counted = (parts["metrics"], parts["benchmarks"].traffic)
-    shared = (engine.app, engine.base, engine.is_alive, engine.longest_body, *composing, *counted)
-    with_weights = Generation(*shared)
-    by_name = Generation(*shared, needs_weights=False)
+    with_weights = GenerationEndpoint(
+        engine=state["engine"],
+        pipeline=state["pipeline"],
+        accounting=Accounting(metrics=state["metrics"], traffic=state["benchmarks"].traffic),
+    )
+    by_name = replace(with_weights, needs_weights=False)
     return [
         *(Route(path, with_weights, methods=["POST"]) for path in GENERATING),
         *(Route(path, by_name, methods=["POST"]) for path in NAMING),

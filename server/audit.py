@@ -1,4 +1,4 @@
-"""The audit log: one line of JSON for everything that changed something, or was refused at the door.
+"""The audit log: one line of JSON for each request that changed something or was refused by authentication.
 
 Appended to, never rewritten. A request that generates is no change, and is counted by the metrics instead.
 """
@@ -6,13 +6,14 @@ Appended to, never rewritten. A request that generates is no change, and is coun
 import json
 import logging
 import os
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from starlette.types import Scope
 
-from server.tenants.access import GENERATING, NAMING
+from server.paths import GENERATING, NAMING
 from server.tenants.bucket import Bucket
 from server.tenants.key import Key
 
@@ -21,7 +22,25 @@ logger = logging.getLogger(__name__)
 DENIED = frozenset({401, 403})
 READING = frozenset({"GET", "HEAD", "OPTIONS"})
 STRANGERS_A_MINUTE = 60
-"""Lines about requests without a good key: who knocks without end must not fill the disk."""
+"""Most lines about requests without a valid key, so that they cannot fill the disk."""
+
+
+@dataclass
+class AuditEntry:
+    """What a request's line says besides how it came and ended. Routes set what they change."""
+
+    key: Key | None = None
+    adapter: str | None = None
+    version: int | None = None
+    digest: str | None = None
+    composition: str | None = None
+    is_noted: bool = False
+    """Whether the line was written, or the request needs none."""
+
+    def changed(self) -> dict[str, Any]:
+        """What the request changed, as far as a route has said."""
+        fields = {name: getattr(self, name) for name in ("adapter", "version", "digest", "composition")}
+        return {name: value for name, value in fields.items() if value is not None}
 
 
 class Audit:
@@ -32,20 +51,21 @@ class Audit:
         self._strangers = Bucket(STRANGERS_A_MINUTE, 60.0)
         self._left_out = 0
 
-    def note(self, scope: Scope, key: Key | None, status: int) -> None:
-        """One line, if this is something to write down."""
+    def note(self, scope: Scope, entry: AuditEntry, status: int) -> None:
+        """One line, if the request changed something or was refused by authentication."""
+        entry.is_noted = True
         changes = scope["method"] not in READING and scope["path"] not in (*GENERATING, *NAMING)
         if not changes and status not in DENIED:
             return
-        if key is None:
+        if entry.key is None:
             if self._strangers.wait(1):
                 self._left_out += 1
                 return
             self._strangers.take(1)
-        self._append(self._line(scope, key, status))
+        self._append(self._line(scope, entry, status))
 
-    def _line(self, scope: Scope, key: Key | None, status: int) -> dict[str, Any]:
-        headers = dict(scope["headers"])
+    def _line(self, scope: Scope, entry: AuditEntry, status: int) -> dict[str, Any]:
+        headers, key = dict(scope["headers"]), entry.key
         line = {
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "request_id": headers.get(b"x-request-id", b"").decode("ascii", "replace"),
@@ -56,7 +76,7 @@ class Audit:
             "path": scope["path"][:300],
             "status": status,
         }
-        line |= scope["state"]["audited"]._state
+        line |= entry.changed()
         if self._left_out:
             line["left_out_before"], self._left_out = self._left_out, 0
         return line

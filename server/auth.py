@@ -1,4 +1,4 @@
-"""The door: who asks, what they may, how much; everything else is refused here, by default.
+"""Authentication, authorisation and quotas. Requests that no rule allows are refused here.
 
 It decides by `scope["path"]`, the path that is routed, and by the socket a request came through, never by a
 header such as Host.
@@ -6,15 +6,15 @@ header such as Host.
 
 from dataclasses import dataclass, field
 
-from starlette.datastructures import State
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from adapters.errors import LoraComposeError, QuotaExceeded, StorageUnavailable
-from server.audit import Audit
-from server.errors import error_response, refusal
-from server.tenants.access import PROBES, is_public, may
+from adapters.errors import QuotaExceeded, StorageUnavailable
+from server.audit import Audit, AuditEntry
+from server.errors import error_body, error_headers, error_response, refusal
+from server.paths import PROBES
+from server.tenants.access import is_public, may
 from server.tenants.caller import Caller
 from server.tenants.flood import Flood
 from server.tenants.key import Key
@@ -33,9 +33,32 @@ class Door:
     ledger: Ledger = field(default_factory=Ledger)
     flood: Flood = field(default_factory=Flood)
 
+    def authorize(self, key: Key | None, scope: Scope) -> Caller | Response:
+        """The caller where the key may make this request, else the refusal."""
+        method, path = scope.get("method", "GET"), scope["path"]
+        if key is None:
+            message = "A valid API key is needed: Authorization: Bearer <key>."
+            headers = error_headers(401) | {"www-authenticate": "Bearer"}
+            return JSONResponse(error_body(401, message), 401, headers)
+        if self._is_other_port(scope) and not is_public(method, path):
+            return error_response(404, "Not Found")
+        if not may(key, method, path):
+            return error_response(
+                403, f"This key (role {key.role}) may not {method} this path.", "permission_denied"
+            )
+        return Caller(key, self.ledger.account(key))
+
+    def _is_other_port(self, scope: Scope) -> bool:
+        """Whether administration has a port of its own, and the request came through the other one."""
+        _, port = scope.get("server") or ("", None)
+        return self.admin_port is not None and self.admin_port != port
+
 
 class DoorMiddleware:
-    """Puts the caller into `request.state.caller`, and a line into the audit log of what changes anything."""
+    """Puts the caller into `request.state.caller`, and a line into the audit log of what changes anything.
+
+    Routes say in `request.state.audited`, an AuditEntry, what they changed.
+    """
 
     def __init__(self, app: ASGIApp, door: Door) -> None:
         self._app = app
@@ -45,54 +68,34 @@ class DoorMiddleware:
         if scope["type"] == "lifespan" or scope["path"] in PROBES:
             await self._app(scope, receive, send)
             return
-        key, is_noted = None, False
+        entry = scope.setdefault("state", {})["audited"] = AuditEntry()
 
-        async def watched(message: Message) -> None:
-            nonlocal is_noted
+        async def audited(message: Message) -> None:
             if message["type"] == "http.response.start":
-                # Before the client hears of it: whoever has the answer finds the line.
-                self._door.audit.note(scope, key, message["status"])
-                is_noted = True
+                # Before it is sent: a client that has the answer finds the line.
+                self._door.audit.note(scope, entry, message["status"])
             await send(message)
 
-        scope.setdefault("state", {})["audited"] = State()
         try:
-            key = self._door.keyring.owner(scope)
-            await self._answer(key, scope, receive, watched)
+            entry.key = self._door.keyring.owner(scope)
+            await self._answer(entry.key, scope, receive, audited)
         except (StorageUnavailable, QuotaExceeded) as error:
-            await self._door.flood.slow_down(key.id if key else None)
-            await _refused(error)(scope, receive, watched)
+            await self._refuse(entry.key, refusal(Request(scope), error), scope, receive, audited)
         finally:
-            if not is_noted:
-                self._door.audit.note(scope, key, 500)
+            if not entry.is_noted:
+                self._door.audit.note(scope, entry, 500)
 
     async def _answer(self, key: Key | None, scope: Scope, receive: Receive, send: Send) -> None:
-        denied = self._denied(key, scope)
-        if denied is not None or key is None:
-            assert denied is not None
-            await self._door.flood.slow_down(key.id if key else None)
-            await denied(scope, receive, send)
+        granted = self._door.authorize(key, scope)
+        if isinstance(granted, Response):
+            await self._refuse(key, granted, scope, receive, send)
             return
-        account = self._door.ledger.account(key)
-        scope["state"]["caller"] = Caller(key, account)
-        with account.answering():
+        scope["state"]["caller"] = granted
+        with granted.account.answering():
             await self._app(scope, receive, send)
 
-    def _denied(self, key: Key | None, scope: Scope) -> Response | None:
-        method, path = scope.get("method", "GET"), scope["path"]
-        if key is None:
-            response = error_response(401, "A valid API key is needed: Authorization: Bearer <key>.")
-            response.headers["www-authenticate"] = "Bearer"
-            return response
-        ports = self._door.admin_port, (scope.get("server") or ("", None))[1]
-        if ports[0] is not None and ports[0] != ports[1] and not is_public(method, path):
-            return error_response(404, "Not Found")
-        if not may(key, method, path):
-            return error_response(
-                403, f"This key (role {key.role}) may not {method} this path.", "permission_denied"
-            )
-        return None
-
-
-def _refused(error: LoraComposeError) -> Response:
-    return refusal(Request({"type": "http"}), error)
+    async def _refuse(
+        self, key: Key | None, response: Response, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        await self._door.flood.slow_down(key.id if key else None)
+        await response(scope, receive, send)

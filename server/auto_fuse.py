@@ -15,10 +15,8 @@ from adapters.errors import LoraComposeError
 from adapters.fuse_policy import Decision, FusePolicy
 from adapters.fuse_settings import Settings
 from adapters.token_prices import Costs
-from server.fusion import Fusion
-from server.merges import Merges
 from server.metrics import Metrics
-from server.resolver import Resolver
+from server.pipeline import CompositionPipeline
 
 logger = logging.getLogger(__name__)
 
@@ -44,16 +42,13 @@ class AutoFuse:
     def __init__(
         self,
         engine: MeteredEngine,
-        fusion: Fusion,
-        resolver: Resolver,
-        merges: Merges,
+        pipeline: CompositionPipeline,
         metrics: Metrics,
         settings: Settings,
     ) -> None:
         self._engine = engine
-        self._fusion = fusion
-        self._resolver = resolver
-        self._merges = merges
+        self._pipeline = pipeline
+        self._fusion = pipeline.fusion
         self._metrics = metrics
         self._policy = FusePolicy(settings)
         self._known: str | None = None
@@ -116,8 +111,7 @@ class AutoFuse:
 
     async def _fuse(self, name: str) -> None:
         try:
-            pinned = self._resolver.pin(parse(name))
-            await self._fusion.fuse(await self._merges.servable(pinned))
+            await self._pipeline.fuse(self._pipeline.resolve(parse(name)))
         except LoraComposeError:
             self._refused.add(name)  # removed meanwhile, or not fusable: it will not be otherwise in a second
             raise

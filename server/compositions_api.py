@@ -5,58 +5,56 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from adapters.composition import Composition
 from adapters.errors import InvalidRequest
 from adapters.names import check_name
 from adapters.saved_compositions import no_composition
-from server.asked import asked_composition
-from server.openapi.bodies import NamedComposition, fields_of
 from server.openapi.objects import CompositionList, CompositionObject, PredictedComposition
-from server.request_body import check_fields, read_flag, read_object
+from server.request_body import read_flag, read_object
+from server.requests import NamedComposition
 from server.resolver import Pinned
 
 
-def composition_object(name: str | None, composition: Composition, pinned: Pinned) -> CompositionObject:
+def composition_object(name: str | None, resolved: Pinned) -> CompositionObject:
     """A composition as JSON: as it was written, and what it stands for now."""
     return {
         "object": "composition",
         "name": name,
-        "model": composition.canonical,
-        "resolved": pinned.name,
-        "method": composition.method,
-        "rank": pinned.rank,
+        "model": resolved.asked.canonical,
+        "resolved": resolved.name,
+        "method": resolved.asked.method,
+        "rank": resolved.rank,
     }
 
 
 async def save(request: Request) -> JSONResponse:
     """`POST /v1/compositions`: save a composition by name or, with `?dry_run=true`, say what it takes."""
     body = await read_object(request)
-    check_fields(body, fields_of(NamedComposition))
     dry_run = read_flag(request, "dry_run")
-    state = request.state
-    caller = state.caller
-    composition = asked_composition(body, state.engine.base, caller.saved(state.resolver.saved))
-    if composition is None:
+    if dry_run:
+        body.pop("name", None)
+    fields = NamedComposition.read(body)
+    state, caller = request.state, request.state.caller
+    resolved = state.pipeline.resolve(fields, caller)
+    if resolved is None:
         raise InvalidRequest(
             "invalid_composition", "Name at least one adapter, in model or adapters.", "model"
         )
-    pinned = state.resolver.pin(composition, caller.sees)
     if dry_run:
-        return JSONResponse(await _predicted(request, composition, pinned))
-    name = check_name(body.get("name"))
+        return JSONResponse(await _predicted(request, resolved))
+    name = check_name(fields.name)
     caller.require_name(name)
     state.audited.composition = name
-    await run_in_threadpool(state.registry.save_composition, name, composition)
+    await run_in_threadpool(state.registry.save_composition, name, resolved.asked)
     state.resolver.registry_changed()
-    return JSONResponse(composition_object(name, composition, pinned), 201)
+    return JSONResponse(composition_object(name, resolved), 201)
 
 
-async def _predicted(request: Request, composition: Composition, pinned: Pinned) -> PredictedComposition:
+async def _predicted(request: Request, resolved: Pinned) -> PredictedComposition:
     """Rank, bytes and error. A merge is built to know them, and kept: asking for it later costs nothing."""
-    report = await request.state.merges.report(pinned, request.state.caller.build)
-    size = sum(version.bytes for _, version in pinned.versions) if report is None else report["bytes"]
+    report = await request.state.pipeline.merges.report(resolved, request.state.caller.build)
+    size = sum(version.bytes for _, version in resolved.versions) if report is None else report["bytes"]
     error = 0.0 if report is None else report["relative_error"]
-    described = composition_object(None, composition, pinned)
+    described = composition_object(None, resolved)
     return {**described, "bytes": size, "error": error, "report": report}
 
 
@@ -64,7 +62,7 @@ def list_compositions(request: Request) -> JSONResponse:
     """`GET /v1/compositions`: the saved ones."""
     saved = sorted(request.state.registry.compositions().items())
     data = [
-        composition_object(name, composition, request.state.resolver.pin(composition))
+        composition_object(name, request.state.pipeline.resolve(composition))
         for name, composition in saved
         if request.state.caller.sees_all(composition)
     ]
@@ -78,7 +76,7 @@ def show(request: Request) -> JSONResponse:
     composition = request.state.caller.saved(request.state.resolver.saved)(name)
     if composition is None:
         raise no_composition(name)
-    return JSONResponse(composition_object(name, composition, request.state.resolver.pin(composition)))
+    return JSONResponse(composition_object(name, request.state.pipeline.resolve(composition)))
 
 
 async def delete(request: Request) -> Response:

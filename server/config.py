@@ -1,14 +1,16 @@
-"""What `lora-compose serve` can be told beyond vLLM's own options."""
+"""Options of `lora-compose serve` that are not vLLM's."""
 
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Literal
+
+from pydantic import with_config
 
 from adapters.cli_options import default_data_dir
+from adapters.dataclass_options import ATTRIBUTE_DOCSTRINGS
 from adapters.fuse_settings import Settings
+from server.logs import LogFormat
 
-LogFormat = Literal["text", "json"]
 EMBEDDED_BASE = Path(__file__).resolve().parent.parent / "training" / "testbed" / "base"
 EMBEDDED_OPTIONS = (
     "--served-model-name",
@@ -19,9 +21,12 @@ EMBEDDED_OPTIONS = (
 )
 
 
+@with_config(ATTRIBUTE_DOCSTRINGS)
 @dataclass(frozen=True)
 class ServerConfig:
-    """Raises ValueError, naming the flag and its value, for what cannot work."""
+    """The flags of `lora-compose serve`: `options_from` makes an option of each field.
+
+    Raises ValueError with the flag and its value if a value cannot work."""
 
     model: str = str(EMBEDDED_BASE)
     """A Hugging Face causal LM: directory or hub id. By default the small base that ships with us."""
@@ -29,32 +34,34 @@ class ServerConfig:
     """Address to listen on."""
     port: int = 8000
     """Port to listen on."""
-    data_dir: Path = field(default_factory=default_data_dir)
+    data_dir: Path = field(default_factory=default_data_dir, metadata={"metavar": "DIR"})
     """Home of the registry: adapters, aliases and saved compositions survive restarts there."""
-    adapter_roots: tuple[Path, ...] = ()
+    adapter_roots: tuple[Path, ...] = field(default=(), metadata={"flag": "--adapter-root", "metavar": "DIR"})
     """Directories whose adapters may be registered by path."""
     allow_hf: bool = False
     """Let clients register adapters from the Hugging Face Hub."""
     strict: bool = False
     """Refuse adapters that say they were made for another base, instead of warning."""
-    api_keys: tuple[str, ...] = ()
+    api_keys: tuple[str, ...] = field(
+        default=(), metadata={"flag": "--api-key", "envvar": "LORA_COMPOSE_API_KEY", "metavar": "KEY"}
+    )
     """A key that may do everything, beside those of `lora-compose keys`. With any key, requests need one."""
-    admin_port: int | None = None
+    admin_port: int | None = field(default=None, metadata={"show_default": False})
     """Port for all but inference, which is then the only thing the other one answers."""
     admin_host: str = "127.0.0.1"
     """Address that port listens on."""
-    auto_fuse: bool = False
-    """Fuse by itself what most tokens go to, when that pays, and restore the base when it no longer does."""
-    fuse_settings: Settings = field(default_factory=Settings)
-    """How readily."""
     hang_seconds: float = 30.0
     """An engine that neither answers nor works for so long is ended, and started again."""
     log_format: LogFormat = "text"
     """How log lines look: text, or json with a line for each event, vLLM's included."""
     lora_requests_info: bool = False
     """Publish `vllm:lora_requests_info`, for routers that pick a server by the adapters it runs."""
-    max_adapter_bytes: int = 4 * 1024**3
+    max_adapter_bytes: int = field(default=4 * 1024**3, metadata={"metavar": "BYTES"})
     """Largest adapter file accepted."""
+    auto_fuse: bool = False
+    """Fuse by itself what most tokens go to, when that pays, and restore the base when it no longer does."""
+    fuse_settings: Settings = field(default_factory=Settings, metadata={"prefix": "fuse"})
+    """How readily."""
 
     def __post_init__(self) -> None:
         if not 0 < self.port < 65536:

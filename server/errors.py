@@ -1,7 +1,8 @@
 """The error contract: every refusal is OpenAI's JSON shape with a stable `code`.
 
-One table maps an exception's class to its status. Permanent faults say `x-should-retry: false`, since the
-OpenAI client retries 409 and 5xx otherwise; passing ones say when to come back.
+One table maps an exception's class to its status. A class that is not in it has the status of its nearest
+parent. Permanent faults say `x-should-retry: false`, since the OpenAI client retries 409 and 5xx otherwise;
+passing ones say when to come back.
 """
 
 import logging
@@ -15,7 +16,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Match, Route
 
 from adapters import errors
-from server.engine.launch import AdapterNotPrepared, EngineDied
+from server.engine.errors import AdapterNotPrepared, EngineDied
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +56,8 @@ CODES = {
     503: "overloaded",
     504: "timeout",
 }
+SSE_ERROR = b'data: {"error"'
+"""How an error event of a stream begins."""
 RETRY_AFTER_SECONDS = "1"
 OUR_BUG = "The server failed to answer. Its log has the reason."
 
@@ -86,10 +89,15 @@ def error_response(
     return JSONResponse(error_body(status, message, code, param), status, error_headers(status))
 
 
+def status_of(error: type[errors.LoraComposeError]) -> int:
+    """The status of the class, or of its nearest parent in the table; 500 where there is none."""
+    return next((STATUS[parent] for parent in error.__mro__ if parent in STATUS), 500)
+
+
 def refusal(_: Request, error: Exception) -> JSONResponse:
     """A domain error, as its class says."""
     assert isinstance(error, errors.LoraComposeError)
-    response = error_response(STATUS[type(error)], error.message, error.code, error.param)
+    response = error_response(status_of(type(error)), error.message, error.code, error.param)
     if isinstance(error, errors.QuotaExceeded):
         del response.headers["retry-after"]
         lasting = error.retry_after is None

@@ -3,24 +3,24 @@
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from server.app import Parts
 from server.errors import error_response
+from server.state import AppState
 
 
 class Front:
-    """`parts` and the app are those of the engine that runs now; None in between."""
+    """`state` and the app are those of the engine that runs now; None in between."""
 
     def __init__(self) -> None:
-        self.parts: Parts | None = None
+        self.state: AppState | None = None
         self._app: ASGIApp | None = None
 
-    def open(self, app: ASGIApp, parts: Parts) -> None:
-        """From now on `app` answers, with `parts` in `request.state`."""
-        self._app, self.parts = app, parts
+    def open(self, app: ASGIApp, state: AppState) -> None:
+        """From now on `app` answers, with `state` in `request.state`."""
+        self._app, self.state = app, state
 
     def close(self) -> None:
         """Nobody answers but the probes. Requests that are being answered go on to their end."""
-        self._app = self.parts = None
+        self._app = self.state = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -29,7 +29,7 @@ class Front:
             await _without_engine(scope)(scope, receive, send)
         else:
             # Not a copy: who stands around this reads the route that was found.
-            scope["state"] = {**scope.get("state", {}), **(self.parts or {})}
+            scope["state"] = {**scope.get("state", {}), **(self.state or {})}
             await self._app(scope, receive, send)
 
 

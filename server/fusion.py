@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 from typing import Literal, Protocol
 
 from adapters.errors import Conflict, StorageUnavailable, Unservable
-from server.engine.launch import EngineDied
+from server.engine.errors import EngineDied
 from server.engine.spec import Component, combined
 from server.metrics import Metrics
 from server.residency import Residency

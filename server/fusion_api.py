@@ -5,11 +5,11 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from adapters.errors import InvalidRequest
-from server.asked import asked_composition
+from server.from_request import ComposedModel
 from server.fusion import Fusion
-from server.openapi.bodies import ComposedModel, fields_of
 from server.openapi.objects import FusionObject
-from server.request_body import check_fields, read_object
+from server.pipeline import CompositionPipeline
+from server.request_body import read_object
 
 
 def fusion_object(fusion: Fusion) -> FusionObject:
@@ -31,16 +31,15 @@ def show(request: Request) -> JSONResponse:
 
 async def fuse(request: Request) -> JSONResponse:
     """`PUT /v1/fusion`: fold a composition into the base; answers when it is in."""
-    body = await read_object(request)
-    check_fields(body, fields_of(ComposedModel))
-    state = request.state
-    composition = asked_composition(body, state.engine.base, state.resolver.saved)
-    if composition is None:
+    fields = ComposedModel.read(await read_object(request))
+    pipeline: CompositionPipeline = request.state.pipeline
+    resolved = pipeline.resolve(fields)
+    if resolved is None:
         raise InvalidRequest(
             "invalid_composition", "Name at least one adapter to fuse, in model or adapters.", "model"
         )
-    await state.fusion.fuse(await state.merges.servable(state.resolver.pin(composition)))
-    return JSONResponse(fusion_object(state.fusion))
+    await pipeline.fuse(resolved)
+    return JSONResponse(fusion_object(pipeline.fusion))
 
 
 async def restore(request: Request) -> JSONResponse:

@@ -6,113 +6,83 @@ however it returns: finished, failed or the client gone.
 
 import json
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server.asked import asked_composition, without_extensions
-from server.engine.launch import BYTES_A_TOKEN
-from server.engine.token_charge import charging
-from server.fusion import Fusion
-from server.merges import Merges
-from server.metrics import Metrics
-from server.request_body import read_object
-from server.request_log import DIGESTS
-from server.request_metrics import KIND, UNRESOLVED
-from server.residency import Residency
-from server.resolver import Pinned, Resolver
+from server.accounting import Accounting
+from server.from_request import body_for_vllm
+from server.pipeline import CompositionPipeline
+from server.request_body import longest_body, read_object
+from server.resolver import Pinned
 from server.responses_input import check_answers
 from server.sequences import sequences
 from server.tenants.caller import Caller
 from server.tracing import request_span, step
-from server.traffic import Traffic
 from server.vllm_errors import translate_errors
 
 COMPOSITION_HEADER = b"x-lora-composition"
-FREE_BYTES = 64 * 1024
+
+
+class GeneratingEngine(Protocol):
+    """What generation needs of the engine."""
+
+    @property
+    def app(self) -> ASGIApp: ...
+
+    @property
+    def base(self) -> str: ...
+
+    @property
+    def max_model_len(self) -> int: ...
+
+    @property
+    def takes_pictures(self) -> bool: ...
+
+    def is_alive(self) -> bool: ...
 
 
 @dataclass(frozen=True)
-class Generation:
+class GenerationEndpoint:
     """An ASGI endpoint in front of the same path of vLLM's app."""
 
-    vllm: ASGIApp
-    base: str
-    is_alive: Callable[[], bool]
-    """Whether what vLLM answers is the engine's."""
-    longest_body: int
-    """Bytes."""
-    resolver: Resolver
-    merges: Merges
-    residency: Residency
-    fusion: Fusion
-    metrics: Metrics
-    traffic: Traffic
+    engine: GeneratingEngine
+    pipeline: CompositionPipeline
+    accounting: Accounting
     needs_weights: bool = True
     """False where only names matter (`/tokenize`): then nothing is made resident, and vLLM sees the base."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        state = scope["state"]
-        if self.needs_weights:
-            state[KIND] = UNRESOLVED
+        longest = longest_body(self.engine.max_model_len, takes_pictures=self.engine.takes_pictures)
         with request_span(scope) as scope:
-            await self._answer(scope, receive, send)
+            self.accounting.arrived(scope, longest, generates=self.needs_weights)
+            body = await read_object(Request(scope, receive), longest)
+            await self._answer(body, scope, receive, send)
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _answer(self, body: dict[str, Any], scope: Scope, receive: Receive, send: Send) -> None:
         caller: Caller = scope["state"]["caller"]
-        body = await self._read(Request(scope, receive), caller)
         check_answers(body.get("input"))
+        count = sequences(body)
         with step("resolve"):
-            asked = asked_composition(body, self.base, caller.saved(self.resolver.saved))
-            pinned = None if asked is None else self.resolver.pin(asked, caller.sees)
-        name = self.base if pinned is None else pinned.name
-        self._note(scope["state"], pinned)
-        with self.metrics.in_flight.track_inprogress(), self.traffic.counted(scope):
-            async with AsyncExitStack() as stack:
-                stack.enter_context(caller.account.sequences(sequences(body)))
-                if self.needs_weights:
-                    await self._make_ready(pinned, caller, stack)
+            resolved = self.pipeline.resolve(body, caller)
+        name = self.engine.base if resolved is None else resolved.name
+        with self.accounting.answering(scope, resolved, count, generates=self.needs_weights):
+            async with self._ready(resolved, caller):
                 content = json.dumps(self._given(body, name, caller)).encode()
-                stack.enter_context(charging(caller.charge_tokens if caller.pays_tokens else None))
                 inner = _with_length(scope, len(content)), _replay(content, receive)
-                await self.vllm(*inner, translate_errors(_named(send, name), self.is_alive))
+                await self.engine.app(*inner, translate_errors(_named(send, name), self.engine.is_alive))
 
-    def _note(self, state: dict[str, Any], pinned: Pinned | None) -> None:
-        """For the metrics and the log."""
-        if pinned is not None:
-            state[DIGESTS] = [version.digest[:12] for _, version in pinned.versions]
-        if self.needs_weights:
-            state[KIND] = _kind(pinned)
-            self.metrics.adapter_requests.count(pinned.names if pinned else ())
-
-    async def _read(self, request: Request, caller: Caller) -> dict[str, Any]:
-        """Where tokens are paid for so is a large body, before it is read: even to refuse it takes time."""
-        caller.account.demand("tokens_per_minute", 0)
-        declared = request.headers.get("content-length", str(self.longest_body))
-        if declared.isdigit() and int(declared) > FREE_BYTES:
-            caller.charge_tokens(min(int(declared), self.longest_body) // BYTES_A_TOKEN)
-        return await read_object(request, self.longest_body)
-
-    async def _make_ready(self, pinned: Pinned | None, caller: Caller, stack: AsyncExitStack) -> None:
-        """Merged and resident for as long as `stack` is open."""
-        servable = None
-        if pinned is not None:
-            with step("merge"):
-                servable = await self.merges.servable(pinned, caller.build)
-            if missing := self.residency.missing(servable):
-                caller.build(missing)
-            with step("prepare"):
-                await stack.enter_async_context(self.residency.hold(servable))
-        self.fusion.check(servable)
+    def _ready(self, resolved: Pinned | None, caller: Caller) -> AbstractAsyncContextManager[None]:
+        return self.pipeline.ready(resolved, caller) if self.needs_weights else nullcontext()
 
     def _given(self, body: dict[str, Any], name: str, caller: Caller) -> dict[str, Any]:
         """What vLLM reads."""
         if not self.needs_weights:
-            return without_extensions(body, self.base)
-        return without_extensions(body, name) | caller.salted(body)
+            return body_for_vllm(body, self.engine.base)
+        return body_for_vllm(body, name) | caller.salted(body.get("cache_salt"))
 
 
 def _named(send: Send, name: str) -> Send:
@@ -124,14 +94,6 @@ def _named(send: Send, name: str) -> Send:
         await send(message)
 
     return named
-
-
-def _kind(pinned: Pinned | None) -> str:
-    if pinned is None:
-        return "base"
-    if not pinned.composition.is_stack:
-        return "merge"
-    return "single" if len(pinned.versions) == 1 else "stack"
 
 
 def _with_length(scope: Scope, length: int) -> dict[str, Any]:

@@ -5,11 +5,10 @@ from dataclasses import dataclass
 
 from starlette.concurrency import run_in_threadpool
 
-from adapters.composition_grammar import parse_reference
-from server.app import Parts
-from server.engine.launch import EngineDied
-from server.merges import servable_of
+from adapters.composition_grammar import parse
+from server.engine.errors import EngineDied
 from server.servable import Servable
+from server.state import AppState
 
 logger = logging.getLogger(__name__)
 
@@ -22,28 +21,27 @@ class Kept:
     fused: Servable | None = None
 
     @classmethod
-    def of(cls, parts: Parts) -> "Kept":
+    def of(cls, state: AppState) -> "Kept":
         """As it is now."""
-        return cls(tuple(sorted(parts["residency"].pinned_ids())), parts["fusion"].fused)
+        return cls(tuple(sorted(state["residency"].pinned_ids())), state["fusion"].fused)
 
-    async def put_back(self, parts: Parts) -> None:
+    async def put_back(self, state: AppState) -> None:
         """What cannot be had any more is said in the log, and keeps nothing else from being put back.
 
         Raises EngineDied: the next one is to have it all.
         """
+        pipeline = state["pipeline"]
         for reference in self.pins:
             try:
-                version = await run_in_threadpool(
-                    parts["registry"].resolve, *parse_reference(reference, "name")
-                )
-                await parts["residency"].pin(servable_of(version))
+                resolved = await run_in_threadpool(pipeline.resolve, parse(reference))
+                await pipeline.pin(resolved)
             except EngineDied:
                 raise
             except Exception:  # whatever it is, the engine must come up
                 logger.exception("%s could not be pinned again", reference)
         if self.fused is not None:
             try:
-                await parts["fusion"].fuse(self.fused)
+                await pipeline.fusion.fuse(self.fused)
             except EngineDied:
                 raise
             except Exception:

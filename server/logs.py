@@ -10,13 +10,14 @@ import logging.config
 import os
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from pythonjsonlogger.json import JsonFormatter as BaseJsonFormatter
 from typing_extensions import override
 
-from server.config import LogFormat
 from server.request_id import REQUEST_ID
 
+LogFormat = Literal["text", "json"]
 CONFIG_FILE = "logging.json"
 VLLM_CONFIG = "VLLM_LOGGING_CONFIG_PATH"
 
@@ -33,22 +34,18 @@ class TextFormatter(logging.Formatter):
         return super().formatMessage(record) + fields
 
 
-class JsonFormatter(logging.Formatter):
-    """One JSON object a line, a traceback in a field of it."""
+class JsonFormatter(BaseJsonFormatter):
+    """One JSON object a line, a traceback in a field of it. Of a call's `extra`, only `fields` is in it."""
 
     @override
-    def format(self, record: logging.LogRecord) -> str:
-        line: dict[str, Any] = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname,
-            "logger": record.name,
-            "message": record.getMessage(),
-            "pid": record.process,
-            **_fields(record),
-        }
-        if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line)
+    def add_fields(
+        self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]
+    ) -> None:
+        log_data["time"] = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        log_data |= {"level": record.levelname, "logger": record.name, "message": record.getMessage()}
+        log_data |= {"pid": record.process, **_fields(record)}
+        if "exc_info" in message_dict:
+            log_data["exception"] = message_dict["exc_info"]
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:

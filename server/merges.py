@@ -16,10 +16,8 @@ from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any
 
-import torch
 from starlette.concurrency import run_in_threadpool
 
-from adapters import merge
 from adapters.registry import Registry
 from adapters.store import Version
 from server.engine.spec import Component
@@ -92,7 +90,7 @@ class Merges:
 
     async def _build(self, key: str, pinned: Pinned) -> Path:
         started = time.perf_counter()
-        ingredients = [merge.Ingredient(version.directory, m.weight) for m, version in pinned.versions]
+        ingredients = [(version.directory, m.weight) for m, version in pinned.versions]
         with TemporaryDirectory(dir=self._registry.staging_dir) as output:
             loop = asyncio.get_running_loop()
             report = await loop.run_in_executor(
@@ -133,11 +131,16 @@ def merge_key(pinned: Pinned) -> str:
 
 
 def _be_nice() -> None:
-    """A merge must not take the cores that decode."""
+    """A merge must not take the cores that decode. Runs in the pool's process, as `_merge` does."""
+    import torch
+
     os.nice(10)
     torch.set_num_threads(1)
 
 
 def _merge(arguments: tuple[Any, ...]) -> dict[str, Any]:
+    from adapters import merge  # imports torch, which only this process needs
+
     method, ingredients, options, output, base = arguments
-    return merge.build(method, ingredients, options, output, base).to_dict()
+    parts = [merge.Ingredient(directory, weight) for directory, weight in ingredients]
+    return merge.build(method, parts, options, output, base).to_dict()

@@ -1,6 +1,7 @@
 """`/v1/models`: the base, the adapters and the saved compositions, on vLLM's model cards."""
 
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse
@@ -10,10 +11,12 @@ from adapters.composition import Composition
 from adapters.errors import NotFound
 from adapters.registry import Registry
 from adapters.store import Version
-from server.asked import model_not_found
-from server.engine.launch import Engine
+from server.from_request import model_not_found
 from server.openapi.objects import ModelCard, ModelList
 from server.tenants.caller import Caller
+
+if TYPE_CHECKING:
+    from server.engine.engine import Engine
 
 
 def model_card(name: str, created: int, root: str, parent: str | None) -> ModelCard:
@@ -28,7 +31,7 @@ def model_card(name: str, created: int, root: str, parent: str | None) -> ModelC
     }
 
 
-def base_card(engine: Engine) -> ModelCard:
+def base_card(engine: "Engine") -> ModelCard:
     created = int(engine.model_dir.stat().st_mtime)
     card = model_card(engine.base, created, str(engine.model_dir), None)
     return {**card, "max_model_len": engine.max_model_len}
@@ -43,7 +46,7 @@ def composition_card(name: str, composition: Composition, base: str) -> ModelCar
     return model_card(name, 0, composition.canonical, base)
 
 
-def cards(engine: Engine, registry: Registry, caller: Caller) -> list[ModelCard]:
+def cards(engine: "Engine", registry: Registry, caller: Caller) -> list[ModelCard]:
     """The base first, then adapters (their newest version) and saved compositions, each by name."""
     saved = sorted(registry.compositions().items())
     return [

@@ -8,8 +8,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from server.openapi.document import described, document
-
 
 async def show(request: Request) -> Response:
     """`GET /openapi.json`: this very document."""
@@ -17,6 +15,8 @@ async def show(request: Request) -> Response:
 
 
 def _text(app: Starlette) -> str:
+    from server.openapi.document import described, document  # it takes vLLM's request types
+
     return json.dumps(document(described(app.routes)))
 
 

@@ -20,11 +20,12 @@ from adapters.base_shapes import BaseShapes
 from adapters.confined import confined_directory
 from adapters.database import storage_faults
 from adapters.errors import AdapterRejected, Forbidden, InvalidRequest, NotFound, StorageUnavailable
+from adapters.file_limits import FILES, MISSING
 from adapters.names import check_alias, check_name
 from adapters.registry import Registry
 from adapters.regular_file import open_regular
-from adapters.safetensors_header import read_header
-from adapters.store import FILES, MISSING, Version, content_of
+from adapters.store import Version, content_of
+from adapters.tensor_pairs import check_header
 from server.metrics import Metrics
 from server.tenants.caller import Caller
 
@@ -116,10 +117,9 @@ class Registration:
             return self._from_staged(offer, staged, "path")
 
     def _stage(self, config: BinaryIO, weights: BinaryIO) -> AbstractContextManager[Path]:
-        """Copies, unless the weights' own header tells already that gigabytes would be copied for nothing."""
+        """Copies. A header that is damaged is refused before gigabytes are copied for nothing."""
         with storage_faults():
-            read_header(weights, self.limits.max_bytes)
-            weights.seek(0)
+            check_header(weights, self.limits.max_bytes, self.registry.staging_dir)
         return self.registry.stage(config, weights, self.limits.max_bytes)
 
     def _from_staged(self, offer: Offer, staged: Path, source: str) -> tuple[Version, bool]:

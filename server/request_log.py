@@ -9,8 +9,8 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from server.paths import PROBES
 from server.request_metrics import KIND
-from server.tenants.access import PROBES
 
 logger = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ import time
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from server.errors import SSE_ERROR
 from server.metrics import Metrics
-from server.vllm_errors import SSE_ERROR
 
 KIND = "composition_kind"
 """Where in `scope["state"]` a generating route says what kind of composition it serves."""

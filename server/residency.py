@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -25,6 +25,7 @@ from server.servable import Servable
 logger = logging.getLogger(__name__)
 
 PATIENCE = 0.5
+MayBuild = Callable[[int], None]
 
 
 class LoraEngine(PreparingEngine, Protocol):
@@ -89,13 +90,20 @@ class Residency:
         self._sweeps: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
-    async def hold(self, servable: Servable, *, needs_slot: bool = True) -> AsyncIterator[None]:
+    async def hold(
+        self, servable: Servable, *, needs_slot: bool = True, may_build: MayBuild | None = None
+    ) -> AsyncIterator[None]:
         """The composition is prepared and, with a slot, served for as long as the context is open.
 
+        `may_build` is called with the number of missing parts; it raises where they may not be built.
         Queues where there is no room. Raises what building it raised, to all who wait for it, and Unservable
         where there can never be room.
         """
-        held = await self._admission(servable, needs_slot)
+        orders = self._orders(servable)
+        missing = sum(order.key not in self.host for order in orders)
+        if missing and may_build is not None:
+            may_build(missing)
+        held = await self._admission(servable, orders, needs_slot)
         try:
             for part in held.parts:
                 if not part.is_ready:
@@ -116,9 +124,9 @@ class Residency:
             finally:
                 self.host.let_go(keys)
 
-    async def _admission(self, servable: Servable, needs_slot: bool) -> Held:
+    async def _admission(self, servable: Servable, orders: tuple[Order, ...], needs_slot: bool) -> Held:
         admitted: asyncio.Future[Held] = asyncio.get_running_loop().create_future()
-        ticket = Ticket(servable, self._orders(servable), needs_slot, time.monotonic(), admitted)
+        ticket = Ticket(servable, orders, needs_slot, time.monotonic(), admitted)
         self._queue.append(ticket)
         self._admit()
         try:
@@ -223,10 +231,6 @@ class Residency:
     def pinned_ids(self) -> set[str]:
         """The versions that are pinned, as `name@number`."""
         return {one for versions in self.host.pins() for one in versions}
-
-    def missing(self, servable: Servable) -> int:
-        """How many of its parts would have to be built."""
-        return sum(order.key not in self.host for order in self._orders(servable))
 
     def prefetch(self, servable: Servable) -> None:
         """Begin to build what is missing, where that evicts nothing and keeps nobody waiting."""

@@ -5,8 +5,11 @@ asks. Refusals happen here, before anything is built and before a byte is stream
 """
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from cachetools import LRUCache
 
 from adapters.composition import Composition, Member
 from adapters.errors import InvalidRequest, Unservable
@@ -17,12 +20,18 @@ from adapters.version_rows import no_adapter
 
 # ‖w·ΔW‖ beyond this overflows activations, and a NaN in the shared KV cache would reach other requests.
 MAX_DELTA_NORM = 1e6
+MAX_REMEMBERED = 8192
+"""Look-ups that are remembered: compositions, versions, and the saved compositions as one."""
+
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
 class Pinned:
     """A composition whose members are versions: it can never come to mean anything else."""
 
+    asked: Composition
+    """As it was written: a member may name an alias, or no version."""
     composition: Composition
     versions: tuple[tuple[Member, Version], ...]
     rank: int
@@ -52,29 +61,30 @@ class Resolver:
     def __init__(self, registry: Registry, max_lora_rank: int) -> None:
         self._registry = registry
         self._max_lora_rank = max_lora_rank
-        self._pinned: dict[Composition, Pinned] = {}
-        self._versions: dict[tuple[str, str | None], Version] = {}
-        self._saved: dict[str, Composition] | None = None
+        self._remembered: LRUCache[Hashable, Any] = LRUCache(MAX_REMEMBERED)
         self._changes = 0
         self._lock = threading.Lock()
 
     def registry_changed(self) -> None:
-        """Forget what was looked up. Whoever changes the registry calls this, from whatever thread."""
+        """Forget what was looked up. Called after each change of the registry, from any thread."""
         with self._lock:
             self._changes += 1
-            self._pinned.clear()
-            self._versions.clear()
-            self._saved = None
+            self._remembered.clear()
+
+    def _once(self, key: Hashable, look_up: Callable[[], Found]) -> Found:
+        """The answer of `look_up`, remembered under `key` until the registry changes."""
+        with self._lock:
+            changes, found = self._changes, self._remembered.get(key)
+        if found is None:
+            found = look_up()
+            with self._lock:
+                if changes == self._changes:  # else the registry changed meanwhile, and the answer may be old
+                    self._remembered[key] = found
+        return found
 
     def saved(self, name: str) -> Composition | None:
         """The saved composition of that name, if there is one."""
-        saved = self._saved
-        if saved is None:
-            changes, saved = self._changes, self._registry.compositions()
-            with self._lock:
-                if changes == self._changes:
-                    self._saved = saved
-        return saved.get(name)
+        return self._once("saved", self._registry.compositions).get(name)
 
     def pin(self, composition: Composition, sees: Callable[[str], bool] | None = None) -> Pinned:
         """Raises NotFound("model_not_found"), Unservable("rank_too_large") or InvalidRequest.
@@ -82,15 +92,7 @@ class Resolver:
         To whom does not see a member it is as if it were not registered."""
         if sees is not None:
             self._refuse_unseen(composition, sees)
-        pinned = self._pinned.get(composition)
-        if pinned is None:
-            changes, pinned = self._changes, self._pin(composition)
-            with self._lock:
-                if len(self._pinned) >= 4096:
-                    self._pinned.clear()
-                if changes == self._changes:  # else it was overtaken, and is old already
-                    self._pinned[composition] = pinned
-        return pinned
+        return self._once(composition, lambda: self._pin(composition))
 
     def _refuse_unseen(self, composition: Composition, sees: Callable[[str], bool]) -> None:
         if all(sees(member.name) for member in composition.members):
@@ -109,17 +111,11 @@ class Resolver:
         rank = engine_rank(pinned, [version for _, version in versions])
         if rank > self._max_lora_rank:
             raise Unservable("rank_too_large", self._too_large(pinned, rank), "model")
-        return Pinned(pinned, versions, rank)
+        return Pinned(composition, pinned, versions, rank)
 
     def _version(self, name: str, ref: str | None) -> Version:
-        """Looked up once: a composition nobody has asked for yet is mostly made of adapters somebody has."""
-        version = self._versions.get((name, ref))
-        if version is None:
-            changes, version = self._changes, self._registry.resolve(name, ref)
-            with self._lock:
-                if changes == self._changes:
-                    self._versions[name, ref] = version
-        return version
+        """Remembered for itself: a new composition is mostly made of adapters that are in use already."""
+        return self._once((name, ref), lambda: self._registry.resolve(name, ref))
 
     def _too_large(self, composition: Composition, rank: int) -> str:
         limit = self._max_lora_rank

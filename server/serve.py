@@ -8,42 +8,31 @@ import logging
 import signal
 import sys
 from argparse import Namespace
-from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from socket import socket
 from types import FrameType, SimpleNamespace
 from typing import Any, NoReturn
 
 import uvicorn
 import uvloop
-from starlette.concurrency import run_in_threadpool
 from typing_extensions import override
 
-from adapters.admission import Limits
-from adapters.base_shapes import BaseShapes
 from adapters.errors import LoraComposeError
 from adapters.registry import Registry
-from server.app import Parts, create_app
+from server.app import create_app
+from server.assembly import assemble, running
 from server.audit import Audit
 from server.auth import Door
-from server.auto_fuse import AutoFuse
-from server.benchmark_runs import Benchmarks
-from server.benchmark_runs import Limits as BenchmarkLimits
 from server.config import EMBEDDED_OPTIONS, ServerConfig
-from server.engine.launch import Engine, launch, parse_vllm_args, set_environment
+from server.engine.launch import launch, parse_vllm_args, set_environment
 from server.front import Front
-from server.fusion import Fusion
 from server.http_protocol import HttpProtocol
 from server.logs import configure
-from server.merges import Merges
 from server.metrics import Metrics
-from server.pulse import Pulse
-from server.registration import Registration
-from server.removal import Removal
 from server.request_id import RequestIdMiddleware
 from server.request_log import RequestLogMiddleware
-from server.residency import Residency
-from server.resolver import Resolver
+from server.state import AppState
 from server.supervisor import Supervisor
 from server.tenants.key_store import KeyStore
 from server.tenants.keyring import Keyring
@@ -104,16 +93,16 @@ async def _serve(config: ServerConfig, args: Namespace, registry: Registry, door
     front, metrics = Front(), Metrics()
 
     @asynccontextmanager
-    async def start() -> AsyncIterator[Parts]:
+    async def start() -> AsyncIterator[AppState]:
         async with launch(
             args, lora_requests_info=config.lora_requests_info, beside_others=supervisor.up.is_set()
         ) as engine:
             # vLLM's error handler stops the server it finds here when its engine has died; ours goes on.
             engine.app.state.server = SimpleNamespace(should_exit=False)
-            async with assemble(config, engine, registry, door.keyring.traffic, metrics) as parts:
-                yield parts
+            async with assemble(config, engine, registry, door.keyring.traffic, metrics) as state:
+                yield state
 
-    supervisor = Supervisor(start, lambda parts: create_app(parts, door), front, metrics)
+    supervisor = Supervisor(start, lambda state: create_app(state, door), front, metrics)
     server = Server(
         front,
         uvicorn.Config(
@@ -127,7 +116,7 @@ async def _serve(config: ServerConfig, args: Namespace, registry: Registry, door
             **_tls(args),
         ),
     )
-    async with _running(supervisor.run()) as supervising:
+    async with running(supervisor.run()) as supervising:
         up = asyncio.create_task(supervisor.up.wait())
         await asyncio.wait({up, supervising}, return_when=asyncio.FIRST_COMPLETED)
         up.cancel()
@@ -149,72 +138,9 @@ def _sockets(config: ServerConfig, main: uvicorn.Config) -> list[socket] | None:
     if config.admin_port is None:
         return None
     logger.info("administration on %s:%d only", config.admin_host, config.admin_port)
-    return [main.bind_socket(), uvicorn.Config(main.app, config.admin_host, config.admin_port).bind_socket()]
-
-
-@asynccontextmanager
-async def assemble(
-    config: ServerConfig, engine: Engine, registry: Registry, traffic: Traffic, metrics: Metrics
-) -> AsyncIterator[Parts]:
-    """The parts around a running engine and an open registry."""
-    resolver = Resolver(registry, engine.max_lora_rank)
-
-    async def sweep(held: frozenset[str]) -> None:
-        await run_in_threadpool(registry.sweep, held)
-
-    def changed() -> None:
-        resolver.registry_changed()
-        metrics.registered.set(registry.count())
-
-    residency = Residency(engine, engine.max_cpu_loras, engine.slots, metrics, sweep)
-    changed()
-    with Merges(registry, engine.base, metrics) as merges:
-        fusion = Fusion(engine, residency, metrics)
-        # Half of what has a slot of its own: beyond that, more requests mean longer answers for all.
-        limits = BenchmarkLimits(in_flight=max(1, engine.slots // 2))
-        benchmarks = Benchmarks(config.data_dir / "benchmarks", traffic, limits)
-        parts = Parts(
-            engine=engine,
-            registry=registry,
-            resolver=resolver,
-            merges=merges,
-            residency=residency,
-            fusion=fusion,
-            registration=Registration(
-                registry=registry,
-                base=BaseShapes.of(engine.model_dir, engine.base),
-                limits=Limits(
-                    engine.max_lora_rank, engine.dtype, config.max_adapter_bytes, strict=config.strict
-                ),
-                adapter_roots=config.adapter_roots,
-                allow_hf=config.allow_hf,
-                metrics=metrics,
-                changed=changed,
-            ),
-            removal=Removal(registry, resolver, residency, metrics),
-            metrics=metrics,
-            benchmarks=benchmarks,
-            pulse=Pulse(engine, config.hang_seconds),
-        )
-        async with AsyncExitStack() as stack:
-            stack.push_async_callback(benchmarks.close)
-            await stack.enter_async_context(_running(parts["pulse"].watch()))
-            if config.auto_fuse:
-                auto_fuse = AutoFuse(engine, fusion, resolver, merges, metrics, config.fuse_settings)
-                await stack.enter_async_context(_running(auto_fuse.run()))
-            yield parts
-
-
-@asynccontextmanager
-async def _running(work: Coroutine[Any, Any, None]) -> AsyncIterator["asyncio.Task[None]"]:
-    """`work` goes on beside, for as long as the context is open."""
-    task = asyncio.create_task(work)
-    try:
-        yield task
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+    # By default a Config sets up uvicorn's own log lines, which hold addresses and paths of clients.
+    admin = uvicorn.Config(main.app, config.admin_host, config.admin_port, log_config=None)
+    return [main.bind_socket(), admin.bind_socket()]
 
 
 class Server(uvicorn.Server):
@@ -227,8 +153,8 @@ class Server(uvicorn.Server):
     @override
     async def shutdown(self, sockets: list[socket] | None = None) -> None:
         """The benchmark goes first: the drain would wait for requests it keeps sending."""
-        if self._front.parts is not None:
-            await self._front.parts["benchmarks"].close()
+        if self._front.state is not None:
+            await self._front.state["benchmarks"].close()
         await super().shutdown(sockets)
 
     @contextmanager

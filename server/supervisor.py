@@ -11,10 +11,10 @@ from contextlib import AbstractAsyncContextManager
 
 from starlette.types import ASGIApp
 
-from server.app import Parts
 from server.front import Front
 from server.kept import Kept
 from server.metrics import Metrics
+from server.state import AppState
 
 logger = logging.getLogger(__name__)
 
@@ -23,15 +23,15 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0
 STEADY_SECONDS = 60.0
 """An engine that ran so long did not die of how it was started: the next one need not wait."""
 
-Start = Callable[[], AbstractAsyncContextManager[Parts]]
-Build = Callable[[Parts], ASGIApp]
+Start = Callable[[], AbstractAsyncContextManager[AppState]]
+Build = Callable[[AppState], ASGIApp]
 
 
 class Supervisor:
-    """`start` brings up an engine and the parts around it; `build` makes the app in front of them."""
+    """`start` brings up an engine and the state around it; `build` makes the app in front of them."""
 
     def __init__(
-        self, start: Start, build: Callable[[Parts], ASGIApp], front: Front, metrics: Metrics
+        self, start: Start, build: Callable[[AppState], ASGIApp], front: Front, metrics: Metrics
     ) -> None:
         self._start = start
         self._build = build
@@ -47,8 +47,8 @@ class Supervisor:
         while True:
             began = time.monotonic()
             try:
-                async with self._start() as parts:
-                    await self._serve(parts)
+                async with self._start() as state:
+                    await self._serve(state)
             except Exception:
                 if not self.up.is_set():
                     raise
@@ -56,20 +56,20 @@ class Supervisor:
             await self._wait(time.monotonic() - began)
             self._metrics.engine_restarts.inc()
 
-    async def _serve(self, parts: Parts) -> None:
+    async def _serve(self, state: AppState) -> None:
         """Until its engine is dead."""
-        await self._kept.put_back(parts)
-        self._front.open(self._build(parts), parts)
+        await self._kept.put_back(state)
+        self._front.open(self._build(state), state)
         self._metrics.engine_up.set(1)
         self.up.set()
         try:
-            while await parts["engine"].is_healthy():
+            while await state["engine"].is_healthy():
                 await asyncio.sleep(LOOK_SECONDS)
             logger.error("the engine died: starting another")
         finally:
             self._front.close()
             self._metrics.engine_up.set(0)
-            self._kept = Kept.of(parts)
+            self._kept = Kept.of(state)
 
     async def _wait(self, lived: float) -> None:
         pause = FIRST_PAUSE if lived > STEADY_SECONDS else self._pause

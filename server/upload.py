@@ -11,12 +11,11 @@ from starlette.requests import Request
 from starlette.types import Message, Receive
 
 from adapters.errors import InvalidRequest
-from adapters.lineage import check_lineage
-from adapters.store import CONFIG_FILE, WEIGHTS_FILE
+from adapters.file_limits import FILES
+from adapters.validation import unknown_field
 from server.registration import Offer
+from server.requests import AdapterUpload
 
-TEXT_FIELDS = ("name", "alias", "digest", "lineage")
-FILES = (CONFIG_FILE, WEIGHTS_FILE)
 OVERHEAD_BYTES = 1024 * 1024
 """What a body may hold beside the weights: config, boundaries, part headers."""
 
@@ -29,7 +28,7 @@ async def read_upload(request: Request, max_bytes: int) -> AsyncIterator[tuple[O
     """
     limited = Request(request.scope, _bounded(request.receive, max_bytes + OVERHEAD_BYTES))
     try:
-        form = await limited.form(max_files=len(FILES), max_fields=len(TEXT_FIELDS))
+        form = await limited.form(max_files=len(FILES), max_fields=len(AdapterUpload.model_fields))
     except MultiPartException as error:
         raise InvalidRequest("invalid_upload", error.message) from error
     except HTTPException as error:
@@ -37,7 +36,6 @@ async def read_upload(request: Request, max_bytes: int) -> AsyncIterator[tuple[O
             raise InvalidRequest("invalid_upload", error.detail) from error
         raise
     try:
-        _check_fields(form)
         yield _offer(form), form
     finally:
         await form.close()
@@ -52,18 +50,12 @@ def uploaded_file(form: FormData, name: str) -> BinaryIO:
 
 
 def _offer(form: FormData) -> Offer:
-    texts = {name: form.get(name) for name in TEXT_FIELDS}
-    name, alias, digest, lineage = (value if isinstance(value, str) else None for value in texts.values())
-    if name is None:
-        raise InvalidRequest("invalid_name", "The upload has no field 'name'.", "name")
-    return Offer(name, alias, digest, None if lineage is None else check_lineage(lineage))
-
-
-def _check_fields(form: FormData) -> None:
     for field, value in form.multi_items():
-        known = _file_name(field, value) in FILES if isinstance(value, UploadFile) else field in TEXT_FIELDS
-        if not known:
-            raise InvalidRequest("unknown_field", f"An upload has no field {field!r:.80}.", field[:80])
+        if isinstance(value, UploadFile) and _file_name(field, value) not in FILES:
+            raise unknown_field(field)
+    texts = {field: value for field, value in form.multi_items() if isinstance(value, str)}
+    fields = AdapterUpload.read(texts)
+    return Offer(fields.name, fields.alias, fields.digest, fields.lineage)
 
 
 def _file_name(field: str, part: UploadFile) -> str | None:

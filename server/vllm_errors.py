@@ -10,9 +10,7 @@ from typing import Any
 
 from starlette.types import Message, Send
 
-from server.errors import CODES, OUR_BUG, error_body, error_headers
-
-SSE_ERROR = b'data: {"error"'
+from server.errors import CODES, OUR_BUG, SSE_ERROR, error_body, error_headers
 
 
 def translate_errors(send: Send, is_alive: Callable[[], bool]) -> Send:

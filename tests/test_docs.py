@@ -10,8 +10,8 @@ from adapters.fuse_settings import Settings
 from adapters.method_options import METHOD_NAMES
 from benchmarks.latency.advice import advise
 from benchmarks.latency.crossovers import crossovers
+from benchmarks.latency.document import read_result
 from benchmarks.latency.findings import findings
-from benchmarks.latency.report import read_result
 from benchmarks.latency.tables import markdown, side_by_side
 from server import (
     adapters_api,
@@ -48,7 +48,7 @@ def test_every_metric_is_in_the_readme_and_the_other_way_round() -> None:
 
 
 def test_every_method_is_in_the_readme() -> None:
-    table = README.partition("## Stack or merge")[2].partition("\n\nEverything")[0]
+    table = README.partition("## Stack, merge, fuse")[2].partition("\n\nAll methods")[0]
     assert set(METHOD_NAMES) <= set(re.findall(r"`([a-z_]+)`", table))
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from adapters.cli_options import default_data_dir
-from adapters.client import Client
 from adapters.errors import LoraComposeError
-from adapters.store import CONFIG_FILE, WEIGHTS_FILE
+from adapters.file_limits import CONFIG_FILE, WEIGHTS_FILE
+from server.client.http import Client
 from training.arguments import PublishArguments
 from training.requirements import parse_requirements, unmet
 from training.run import Run

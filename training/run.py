@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adapters.store import CONFIG_FILE, WEIGHTS_FILE
+from adapters.file_limits import CONFIG_FILE, WEIGHTS_FILE
 from training.base_model import load_base
 from training.curves import draw_curves
 from training.examples import Examples, examples_of

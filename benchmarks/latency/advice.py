@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any, Literal
+from typing import Literal
 
 from benchmarks.latency.crossovers import Crossover, busiest_cell, crossovers, seconds_saved
+from benchmarks.latency.document import BenchmarkResult
 from benchmarks.latency.findings import Finding, Findings
+from benchmarks.latency.plan import Cell
 
 Way = Literal["stack", "merge", "fuse"]
 SAME = 0.99
@@ -32,7 +34,7 @@ class Advice:
     text: str
 
 
-def advise(document: dict[str, Any], found: Findings, traffic: Traffic = Traffic()) -> Advice:
+def advise(document: BenchmarkResult, found: Findings, traffic: Traffic = Traffic()) -> Advice:
     """From what was measured; `way` is None where too little was."""
     cell = busiest_cell(found)
     stacks = [arm for arm in found.arms if arm.startswith("stack:") and "@" not in arm]
@@ -71,7 +73,7 @@ def _fuse_pays(points: dict[str, Crossover], fused: str, stack: str, traffic: Tr
 
 
 def _merge_pays(
-    document: dict[str, Any], points: dict[str, Crossover], merged: str, stack: str, traffic: Traffic
+    document: BenchmarkResult, points: dict[str, Crossover], merged: str, stack: str, traffic: Traffic
 ) -> bool:
     once = points.get(f"{merged} against {stack}")
     same = _same_answers(document, merged)
@@ -84,8 +86,8 @@ def _merge_pays(
     )
 
 
-def _same_answers(document: dict[str, Any], arm: str) -> float | None:
-    shares = [one["same_answers"] for one in document["differences"] if one["arm"] == arm]
+def _same_answers(document: BenchmarkResult, arm: str) -> float | None:
+    shares = [one.same_answers for one in document.differences if one.arm == arm]
     return fmean(shares) if shares else None
 
 
@@ -101,26 +103,26 @@ def _verdict(way: Way, members: str, traffic: Traffic) -> str:
     }[way]
 
 
-def _cost_of_stack(one: Finding | None, cell: str) -> str:
+def _cost_of_stack(one: Finding | None, cell: Cell) -> str:
     if one is None or "tpot" not in one.ratios:
         return ""
     ratio, tput = one.ratios["tpot"], one.ratios.get("output_throughput")
     own = one.quantities["tpot"].median
     text = (
         f"Stacking costs {1000 * own * (1 - 1 / ratio.median):.2f} ms on each token of {1000 * own:.2f} ms "
-        f"({ratio.median:.2f} times the base's, 95 % {ratio.low:.2f} to {ratio.high:.2f}; {cell})"
+        f"({ratio.median:.2f} times the base's, 95 % {ratio.low:.2f} to {ratio.high:.2f}; {cell.id})"
     )
     return text + (f", and leaves {100 * tput.median:.0f} % of the base's throughput." if tput else ".")
 
 
-def _about_merge(document: dict[str, Any], cell: str, merged: str, stack: str) -> str:
+def _about_merge(document: BenchmarkResult, cell: Cell, merged: str, stack: str) -> str:
     saved, same = seconds_saved(document, cell, stack, merged), _same_answers(document, merged)
     if saved is None or same is None:
         return ""
-    off = max(one["mean_abs_logprob"] for one in document["differences"] if one["arm"] == merged)
+    off = max(one.mean_abs_logprob for one in document.differences if one.arm == merged)
     gains = f"saves {1000 * saved.median:.2f} ms a request" if saved.low > 0 else "is not measurably faster"
     return (
-        f"Merging ({document['plan']['merge']}) {gains}, and answers {100 * same:.0f} % of the prompts as "
+        f"Merging ({document.plan.merge}) {gains}, and answers {100 * same:.0f} % of the prompts as "
         f"the exact stack does; each token's log-probability is off by {off:.2g} nats in the mean."
     )
 

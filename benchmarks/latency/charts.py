@@ -5,7 +5,9 @@ import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.latency.document import BenchmarkResult, RequestRow, Timeline
 from benchmarks.latency.findings import Findings
+from benchmarks.latency.plan import Cell
 from benchmarks.latency.quantities import e2el, itl, ttft
 from benchmarks.ratios import Spread
 
@@ -13,7 +15,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Document = dict[str, Any]
 INK, FAINT = "#010203", "#040506"
 """Stand-ins, put right in the SVG: the page's own text colour, and that of its lines."""
 # Okabe and Ito's colours, told apart by colour-blind people, without black and yellow; with a marker each.
@@ -62,9 +63,9 @@ def latency_over_rate(found: Findings, arms: Sequence[str]) -> str:
         for column, (metric, title) in enumerate((("ttft", "first token"), ("e2el", "whole answer"))):
             for arm in arms:
                 points = [
-                    (float(re.findall(r"[\d.e+]+(?=/s)", one.cell)[0]), MS * one.quantities[metric].median)
+                    (one.cell.rate, MS * one.quantities[metric].median)
                     for one in found.all
-                    if one.arm == arm and one.cell.startswith("open") and metric in one.quantities
+                    if one.arm == arm and one.cell.rate is not None and metric in one.quantities
                 ]
                 axes[column].plot(*zip(*sorted(points), strict=True), label=arm, **look(arms, arm))
             axes[column].set(title=f"{title}, median", xlabel="requests a second", ylabel="ms", yscale="log")
@@ -75,9 +76,9 @@ def latency_over_rate(found: Findings, arms: Sequence[str]) -> str:
     return svg("rate", (9, 4.2), draw)
 
 
-def distributions(document: Document, cell: str, arms: Sequence[str]) -> str:
+def distributions(document: BenchmarkResult, cell: Cell, arms: Sequence[str]) -> str:
     """The share of requests, and of gaps between tokens, that took at most so long."""
-    of: tuple[tuple[str, Callable[[dict[str, Any]], list[float]]], ...] = (
+    of: tuple[tuple[str, Callable[[RequestRow], list[float]]], ...] = (
         ("first token (TTFT)", lambda row: [ttft(row)]),
         ("between tokens (ITL)", itl),
     )
@@ -103,12 +104,12 @@ def distributions(document: Document, cell: str, arms: Sequence[str]) -> str:
     return svg("distributions", (9, 4.2), draw)
 
 
-def _good_rows(document: Document, cell: str, arm: str) -> list[dict[str, Any]]:
-    passes = [one for one in document["passes"] if (one["cell"], one["arm"]) == (cell, arm)]
-    return [row for one in passes for row in one["rows"] if row["failure"] is None and row["times"]]
+def _good_rows(document: BenchmarkResult, cell: Cell, arm: str) -> list[RequestRow]:
+    passes = [one for one in document.passes if (one.cell, one.arm) == (cell, arm)]
+    return [row for one in passes for row in one.rows if row.failure is None and row.times]
 
 
-def ratio_intervals(found: Findings, cell: str, arms: Sequence[str]) -> str:
+def ratio_intervals(found: Findings, cell: Cell, arms: Sequence[str]) -> str:
     """Each arm against the base, with 95 % intervals."""
     shown = [arm for arm in reversed(arms) if (one := found.of(cell, arm)) is not None and one.ratios]
 
@@ -170,21 +171,21 @@ def heat_map(found: Findings) -> str | None:
     return svg("heat", (6, 1.6 + 0.5 * len(ranks)), draw)
 
 
-def timeline(line: Document) -> str:
+def timeline(line: Timeline) -> str:
     """Every request against time, and what happened meanwhile."""
-    rows = [row for row in line["rows"] if row["failure"] is None and row["times"]]
+    rows = [row for row in line.rows if row.failure is None and row.times]
 
     def draw(figure: "Figure") -> None:
         top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
         for label, of, colour in (("whole answer", e2el, COLOURS[0]), ("first token", ttft, COLOURS[3])):
             top.plot(
-                [row["due"] for row in rows], [MS * of(row) for row in rows], ".", color=colour, label=label
+                [row.due for row in rows], [MS * of(row) for row in rows], ".", color=colour, label=label
             )
-        for number, event in enumerate(line["events"]):
+        for number, event in enumerate(line.events):
             for axes in (top, bottom):
-                axes.axvspan(event["t"], event["t"] + event["seconds"], color=COLOURS[4], alpha=0.35)
+                axes.axvspan(event.t, event.t + event.seconds, color=COLOURS[4], alpha=0.35)
             words = f"{number + 1}"
-            top.annotate(words, (event["t"], 1), xycoords=("data", "axes fraction"), va="bottom", ha="center")
+            top.annotate(words, (event.t, 1), xycoords=("data", "axes fraction"), va="bottom", ha="center")
         top.set(ylabel="ms", yscale="log")
         top.yaxis.set_major_formatter("{x:g}")
         top.grid(True, which="both", linewidth=0.4)
@@ -192,8 +193,8 @@ def timeline(line: Document) -> str:
             ("lora_compose_prepare_duration_seconds_count", "adapters prepared", COLOURS[2]),
             ("lora_compose_fused", "fused", COLOURS[1]),
         ):
-            times = [sample["t"] for sample in line["samples"] if name in sample["counters"]]
-            values = [sample["counters"][name] for sample in line["samples"] if name in sample["counters"]]
+            times = [sample.t for sample in line.samples if name in sample.counters]
+            values = [sample.counters[name] for sample in line.samples if name in sample.counters]
             start = values[0] if values and name.endswith("_count") else 0
             bottom.step(times, [v - start for v in values], where="post", color=colour, label=label)
         bottom.set(xlabel="seconds", ylabel="count")

@@ -10,9 +10,9 @@ from typing import Annotated, Any
 import typer
 
 from adapters.cli_options import ApiKey
+from adapters.dataclass_options import options_from
 from benchmarks.latency.plan import Plan
 
-DEFAULTS = Plan()
 VLLM_OPTIONS = {"allow_extra_args": True, "ignore_unknown_options": True}
 ADAPTERS = "roll,upper,polite,dbl,code,wrap,okay,bang"
 EMBEDDED = "the embedded base"
@@ -23,114 +23,64 @@ app = typer.Typer(
 
 
 @app.command(context_settings=VLLM_OPTIONS)
+@options_from(Plan)
 def serve(
     context: typer.Context,
-    quick: Annotated[bool, typer.Option("--quick", help="A look, in under five minutes.")] = False,
+    *,
+    quick: Annotated[bool, typer.Option("--quick", help="A short run, in under five minutes.")] = False,
     url: Annotated[
-        str | None, typer.Option(help="Measure this running server; without, servers are started.")
+        str | None, typer.Option(help="Measure this running server. Without it, servers are started.")
     ] = None,
     model: Annotated[str, typer.Option(help="The base to serve.", metavar="MODEL")] = EMBEDDED,
     adapter_root: Annotated[
-        Path | None, typer.Option(help="Where adapters lie, each in a directory of its name.", metavar="DIR")
+        Path | None,
+        typer.Option(help="Directory that has each adapter in a directory of its name.", metavar="DIR"),
     ] = None,
     adapters: Annotated[
-        str | None, typer.Option(help="Their names, comma between.", show_default=False)
+        str | None, typer.Option(help="Names of the adapters, separated by commas.", show_default=False)
     ] = None,
-    arms: Annotated[str, typer.Option(help="What is compared, comma between.")] = DEFAULTS.arms,
-    concurrency: Annotated[str, typer.Option(help="Requests in flight of each closed loop.")] = "1,8",
-    rates: Annotated[
-        str,
-        typer.Option(
-            help="Requests a second of each open loop. Without: 0.3, 0.6 and 0.9 of what the base can do.",
-            show_default=False,
-        ),
-    ] = "",
-    requests: Annotated[int, typer.Option(help="Of one pass over an arm.")] = DEFAULTS.requests,
-    repeats: Annotated[int, typer.Option(help="Passes over each arm at each load.")] = DEFAULTS.repeats,
-    prompt_tokens: Annotated[
-        int, typer.Option(help="Exact length of every prompt.")
-    ] = DEFAULTS.prompt_tokens,
-    output_tokens: Annotated[
-        int, typer.Option(help="Exact length of every answer.")
-    ] = DEFAULTS.output_tokens,
-    compositions: Annotated[
-        int, typer.Option(help="Different compositions an arm's requests are spread over.")
-    ] = DEFAULTS.compositions,
-    skew: Annotated[str, typer.Option(help="identical, uniform, zipf:S or distinct.")] = DEFAULTS.skew,
-    burstiness: Annotated[
-        float, typer.Option(help="Of open loops: 1 is Poisson, below 1 comes in bursts.")
-    ] = DEFAULTS.burstiness,
-    merge: Annotated[str, typer.Option(help="Method of merge arms, with options.")] = DEFAULTS.merge,
-    goodput: Annotated[str, typer.Option(help="Objectives in ms, as vLLM's: ttft, tpot, e2el.")] = ",".join(
-        DEFAULTS.goodput
-    ),
-    ranks: Annotated[
-        str, typer.Option(help="Ranks of generated adapters for a heat map of stacking.", show_default=False)
-    ] = "",
-    timeline_seconds: Annotated[
-        float, typer.Option(help="Traffic while adapters come and a stack is fused; 0: none.")
-    ] = DEFAULTS.timeline_seconds,
-    max_seconds: Annotated[
-        float | None, typer.Option(help="Begin no pass after this.", show_default=False)
-    ] = None,
-    allow_fuse: Annotated[bool, typer.Option(help="With --url: it may fuse for everybody.")] = False,
-    seed: Annotated[int, typer.Option(help="Of prompts, times and compositions.")] = DEFAULTS.seed,
-    output: Annotated[Path, typer.Option(help="The result, each request included.", metavar="FILE")] = Path(
-        "bench.json"
-    ),
+    plan: Plan,
+    allow_fuse: Annotated[
+        bool, typer.Option(help="With --url: the run may fuse, which changes the base for all clients.")
+    ] = False,
+    output: Annotated[
+        Path, typer.Option(help="Write the result here, with every request.", metavar="FILE")
+    ] = Path("bench.json"),
     html: Annotated[
-        Path | None, typer.Option(help="Also the report as a page.", metavar="FILE", show_default=False)
+        Path | None, typer.Option(help="Also write the report as a page.", metavar="FILE", show_default=False)
     ] = None,
     markdown: Annotated[
-        Path | None, typer.Option(help="Also the report as Markdown.", metavar="FILE", show_default=False)
+        Path | None,
+        typer.Option(help="Also write the report as Markdown.", metavar="FILE", show_default=False),
     ] = None,
-    progress: Annotated[str, typer.Option(help="bar, or json: a line for each step on stdout.")] = "bar",
+    progress: Annotated[
+        str, typer.Option(help="bar, or json: one line of JSON on stdout for each step.")
+    ] = "bar",
     api_key: ApiKey = None,
 ) -> None:
-    """Measure latency and throughput of every way to serve some adapters, in one run.
+    """Measure latency and throughput of each way to serve some adapters, in one run.
 
     **Arms**: `base`, `single` (one adapter), `stack:K`, `merge:K`, `fused:K` (folded into the base),
-    `residual:K` (the base's own requests while K are fused), `vllm:K` (stock vLLM) and `peft:K` (transformers
-    + PEFT), both with the exact sum of K adapters as one, `direct` (the base behind vLLM's app, not ours).
+    `residual:K` (requests for the base while K adapters are fused), `vllm:K` (stock vLLM) and `peft:K`
+    (transformers with PEFT), which both serve the exact sum of K adapters as one adapter, and `direct` (the
+    base behind vLLM's own HTTP app).
 
-    **Closed loops** keep so many requests in flight and say what the machine can do; **open loops** send at
-    random moments, whatever the server does, and say how long people wait. Arms take turns, and each is held
-    against the base within one repeat. A wrong answer is a failure, not a fast success.
+    **Closed loops** keep a fixed number of requests in flight and measure capacity. **Open loops** send at
+    random times and measure latency. Arms take turns, and each is compared with the base within one repeat.
+    A wrong answer counts as a failure.
 
     - `lora-compose bench serve --quick`
     - `lora-compose bench serve --url http://127.0.0.1:8000 --adapters sql,polite --arms stack:2,merge:2`
     - `lora-compose bench serve --model org/model --adapter-root ./adapters --adapters a,b,c,d`
     - `lora-compose bench serve --ranks 8,32,128`
 
-    Every other option is vLLM's, and goes to the servers that are started. Exit code 1: a request failed.
+    All other options are passed to the vLLM servers that are started. Exit code 1: a request
+    failed, or the server refused a part of the run.
     """
-    from adapters.errors import LoraComposeError
     from benchmarks.latency.report import write_reports
     from benchmarks.latency.run import Where, measure
     from benchmarks.servers import EMBEDDED_ADAPTERS, EMBEDDED_BASE
 
-    try:
-        plan = Plan(
-            arms=arms,
-            concurrency=tuple(int(value) for value in _listed(concurrency)),
-            rates=tuple(float(value) for value in _listed(rates)),
-            requests=requests,
-            repeats=repeats,
-            prompt_tokens=prompt_tokens,
-            output_tokens=output_tokens,
-            compositions=compositions,
-            skew=skew,
-            burstiness=burstiness,
-            merge=merge,
-            goodput=tuple(_listed(goodput)),
-            ranks=tuple(int(value) for value in _listed(ranks)),
-            timeline_seconds=timeline_seconds,
-            max_seconds=max_seconds,
-            seed=seed,
-        )
-    except (ValueError, LoraComposeError) as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(2) from error
     where = Where(
         url,
         tuple(_listed(adapters if adapters is not None else ("" if url else ADAPTERS))),
@@ -142,10 +92,10 @@ def serve(
     )
     with _told(progress) as told:
         document = measure(plan.quick() if quick else plan, where, told)
-    output.write_text(json.dumps(document) + "\n")
+    output.write_text(json.dumps(document.to_json()) + "\n")
     found = write_reports(document, html, markdown, quiet=progress == "json")
     typer.echo(f"wrote {output}", err=True)
-    raise typer.Exit(1 if found.failed else 0)
+    raise typer.Exit(1 if found.failed or document.caveats else 0)
 
 
 Result = Annotated[Path, typer.Argument(help="Written by `bench serve`.", metavar="FILE")]
@@ -161,7 +111,8 @@ def report(
 
     - `lora-compose bench report bench.json --html report.html`
     """
-    from benchmarks.latency.report import read_result, write_reports
+    from benchmarks.latency.document import read_result
+    from benchmarks.latency.report import write_reports
 
     write_reports(read_result(result), html, markdown, quiet=False)
 
@@ -174,7 +125,7 @@ def ratios(
 
     - `lora-compose bench ratios small.json large.json`
     """
-    from benchmarks.latency.report import read_result
+    from benchmarks.latency.document import read_result
     from benchmarks.latency.tables import side_by_side
 
     typer.echo(side_by_side([read_result(path) for path in results]), nl=False)
@@ -199,8 +150,8 @@ def advise(
     """
     from benchmarks.latency.advice import Traffic
     from benchmarks.latency.advice import advise as advice_of
+    from benchmarks.latency.document import read_result
     from benchmarks.latency.findings import findings
-    from benchmarks.latency.report import read_result
 
     document = read_result(result)
     advice = advice_of(document, findings(document), Traffic(share, requests, accept_loss))
@@ -224,7 +175,7 @@ def compare(
 
     from benchmarks.latency.comparison import compare as comparison_of
     from benchmarks.latency.comparison_table import comparison_table
-    from benchmarks.latency.report import read_result
+    from benchmarks.latency.document import read_result
 
     found = comparison_of(read_result(first), read_result(second), least)
     Console().print(comparison_table(found))

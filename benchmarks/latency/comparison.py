@@ -9,10 +9,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Any
 
 from adapters.errors import InvalidRequest
+from benchmarks.latency.document import BenchmarkResult, Pass
 from benchmarks.latency.findings import BASE, findings, tokens_a_second
+from benchmarks.latency.plan import Cell
 from benchmarks.latency.quantities import samples
 
 SURE = 0.05
@@ -34,7 +35,7 @@ MATTERS = (
 class Change:
     """One number of one arm in one cell: `ratio` is the second result's over the first's."""
 
-    cell: str
+    cell: Cell
     arm: str
     metric: str
     ratio: float
@@ -58,11 +59,15 @@ class Comparison:
         return bool(self.failures) or any(one.changed for one in self.changes)
 
 
-def compare(first: dict[str, Any], second: dict[str, Any], least: float = LEAST_EFFECT) -> Comparison:
+def compare(first: BenchmarkResult, second: BenchmarkResult, least: float = LEAST_EFFECT) -> Comparison:
     """Raises InvalidRequest("not_comparable") for results of different workloads."""
-    different = [key for key in MATTERS if first["plan"][key] != second["plan"][key]]
-    if different or first["base"] != second["base"]:
-        named = ", ".join(f"{key} {first['plan'][key]!r} and {second['plan'][key]!r}" for key in different)
+    different = {
+        key: f"{key} {mine!r} and {theirs!r}"
+        for key in MATTERS
+        if (mine := getattr(first.plan, key)) != (theirs := getattr(second.plan, key))
+    }
+    if different or first.base != second.base:
+        named = ", ".join(different.values())
         raise InvalidRequest("not_comparable", f"Two workloads: {named or 'two bases'}", "result")
     tested = []
     for key, mine in _log_ratios(first).items():
@@ -77,13 +82,13 @@ def compare(first: dict[str, Any], second: dict[str, Any], least: float = LEAST_
     return Comparison(tuple(changes), tuple(_new_failures(first, second)), _base(first, second))
 
 
-def _log_ratios(document: dict[str, Any]) -> dict[tuple[str, str, str], list[float]]:
+def _log_ratios(document: BenchmarkResult) -> dict[tuple[Cell, str, str], list[float]]:
     """Of every arm's number to the base's in the same repeat."""
-    values: dict[tuple[str, str], dict[int, dict[str, float]]] = {}
-    for one in document["passes"]:
-        if all(row["failure"] is None for row in one["rows"]):
-            values.setdefault((one["cell"], one["arm"]), {})[one["repeat"]] = _typical(one)
-    found: dict[tuple[str, str, str], list[float]] = {}
+    values: dict[tuple[Cell, str], dict[int, dict[str, float]]] = {}
+    for one in document.passes:
+        if all(row.failure is None for row in one.rows):
+            values.setdefault((one.cell, one.arm), {})[one.repeat] = _typical(one)
+    found: dict[tuple[Cell, str, str], list[float]] = {}
     for (cell, arm), repeats in values.items():
         base = values.get((cell, BASE), {})
         for metric in COMPARED if arm != BASE else ():
@@ -94,9 +99,9 @@ def _log_ratios(document: dict[str, Any]) -> dict[tuple[str, str, str], list[flo
     return found
 
 
-def _typical(one: dict[str, Any]) -> dict[str, float]:
+def _typical(one: Pass) -> dict[str, float]:
     """A pass's numbers; where all answers came in one chunk, none for the time between tokens."""
-    measured = {metric: samples(metric, one["rows"]) for metric in ("ttft", "tpot")}
+    measured = {metric: samples(metric, one.rows) for metric in ("ttft", "tpot")}
     found = {metric: median(values) for metric, values in measured.items() if values}
     return {"output_throughput": tokens_a_second(one), **found}
 
@@ -118,21 +123,21 @@ def holm(values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def _new_failures(first: dict[str, Any], second: dict[str, Any]) -> list[str]:
+def _new_failures(first: BenchmarkResult, second: BenchmarkResult) -> list[str]:
     before = {(one.cell, one.arm): one.failed / one.requests for one in findings(first).all}
     return [
-        f"{one.cell}, {one.arm}: {one.failed} of {one.requests} requests failed"
+        f"{one.cell.id}, {one.arm}: {one.failed} of {one.requests} requests failed"
         for one in findings(second).all
         if one.failed / one.requests > before.get((one.cell, one.arm), 0.0)
     ]
 
 
-def _base(first: dict[str, Any], second: dict[str, Any]) -> float | None:
+def _base(first: BenchmarkResult, second: BenchmarkResult) -> float | None:
     values = [
         [
             tokens_a_second(one)
-            for one in document["passes"]
-            if one["arm"] == BASE and one["cell"].startswith("closed")
+            for one in document.passes
+            if one.arm == BASE and one.cell.loop == "closed" and not one.cell.is_heat_map
         ]
         for document in (first, second)
     ]

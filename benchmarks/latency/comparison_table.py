@@ -11,7 +11,7 @@ def comparison_table(found: Comparison) -> Table:
     moved = [one for one in found.changes if one.changed]
     for one in moved or sorted(found.changes, key=lambda each: each.p)[:5]:
         verdict = "[red]changed[/]" if one.changed else "noise"
-        table.add_row(one.cell, one.arm, one.metric, f"{one.ratio:.3f}", f"{one.p:.3g}", verdict)
+        table.add_row(one.cell.id, one.arm, one.metric, f"{one.ratio:.3f}", f"{one.p:.3g}", verdict)
     base = (
         "" if found.base is None else f"; the base itself ran at {found.base:.2f} of the first run's tokens/s"
     )

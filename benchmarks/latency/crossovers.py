@@ -4,16 +4,14 @@ Savings are differences of serving time a request, `1 / request_throughput`, in 
 flight: there the machine is busy, and time saved is capacity won.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Any
 
+from benchmarks.latency.document import BenchmarkResult
 from benchmarks.latency.findings import Findings, requests_a_second
+from benchmarks.latency.plan import Cell
 from benchmarks.ratios import Spread, spread
-
-Document = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -25,27 +23,25 @@ class Crossover:
     sentence: str
 
 
-def busiest_cell(found: Findings) -> str | None:
+def busiest_cell(found: Findings) -> Cell | None:
     """The closed loop with most in flight."""
-    closed = [cell for cell in found.cells if cell.startswith("closed")]
-    return max(closed, key=lambda cell: int(re.findall(r"\d+", cell)[0]), default=None)
+    closed = [cell for cell in found.cells if cell.loop == "closed" and not cell.is_heat_map]
+    return max(closed, key=lambda cell: cell.concurrency or 0, default=None)
 
 
-def seconds_saved(document: Document, cell: str, slower: str, faster: str) -> Spread | None:
+def seconds_saved(document: BenchmarkResult, cell: Cell, slower: str, faster: str) -> Spread | None:
     """Serving time of a request that `faster` saves against `slower`; over repeats."""
     per_repeat = {arm: _seconds_a_request(document, cell, arm) for arm in (slower, faster)}
     shared = per_repeat[slower].keys() & per_repeat[faster].keys()
-    return spread(
-        [per_repeat[slower][r] - per_repeat[faster][r] for r in sorted(shared)], document["plan"]["seed"]
-    )
+    return spread([per_repeat[slower][r] - per_repeat[faster][r] for r in sorted(shared)], document.plan.seed)
 
 
-def _seconds_a_request(document: Document, cell: str, arm: str) -> dict[int, float]:
-    passes = [one for one in document["passes"] if (one["cell"], one["arm"]) == (cell, arm)]
-    return {one["repeat"]: 1 / rate for one in passes if (rate := requests_a_second(one)) > 0}
+def _seconds_a_request(document: BenchmarkResult, cell: Cell, arm: str) -> dict[int, float]:
+    passes = [one for one in document.passes if (one.cell, one.arm) == (cell, arm)]
+    return {one.repeat: 1 / rate for one in passes if (rate := requests_a_second(one)) > 0}
 
 
-def crossovers(document: Document, found: Findings) -> list[Crossover]:
+def crossovers(document: BenchmarkResult, found: Findings) -> list[Crossover]:
     """Those that can be told from what was measured."""
     cell = busiest_cell(found)
     if cell is None:
@@ -62,8 +58,8 @@ def crossovers(document: Document, found: Findings) -> list[Crossover]:
     return [one for one in told if one is not None]
 
 
-def _merge(document: Document, cell: str, arm: str, stack: str) -> Crossover | None:
-    builds = [one["first_use_ttft"] - one["warm_ttft"] for one in document["cold"] if one["arm"] == arm]
+def _merge(document: BenchmarkResult, cell: Cell, arm: str, stack: str) -> Crossover | None:
+    builds = [one.first_use_ttft - one.warm_ttft for one in document.cold if one.arm == arm]
     return (
         _paid(f"{arm} against {stack}", median(builds), seconds_saved(document, cell, stack, arm))
         if builds
@@ -71,16 +67,15 @@ def _merge(document: Document, cell: str, arm: str, stack: str) -> Crossover | N
     )
 
 
-def _fuse(document: Document, cell: str, arm: str, stack: str) -> Crossover | None:
+def _fuse(document: BenchmarkResult, cell: Cell, arm: str, stack: str) -> Crossover | None:
     cost = switch_seconds(document)
     return _paid(f"{arm} against {stack}", cost, seconds_saved(document, cell, stack, arm)) if cost else None
 
 
-def switch_seconds(document: Document) -> float | None:
+def switch_seconds(document: BenchmarkResult) -> float | None:
     """A fuse and a restore."""
     by_kind: Mapping[str, Sequence[float]] = {
-        what: [one["seconds"] for one in document["switches"] if one["what"] == what]
-        for what in ("fuse", "restore")
+        what: [one.seconds for one in document.switches if one.what == what] for what in ("fuse", "restore")
     }
     return sum(map(median, by_kind.values())) if all(by_kind.values()) else None
 
@@ -104,7 +99,7 @@ def _paid(what: str, once: float, each: Spread | None) -> Crossover | None:
     )
 
 
-def _share(document: Document, cell: str, arms: tuple[str, str, str]) -> Crossover | None:
+def _share(document: BenchmarkResult, cell: Cell, arms: tuple[str, str, str]) -> Crossover | None:
     """Others pay for what is fused, being served as differences. Break-even: c / (c + g) of the requests."""
     fused, stack, residual = arms
     gain = seconds_saved(document, cell, stack, fused)

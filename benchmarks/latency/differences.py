@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
 
 import httpx
 
+from benchmarks.latency.document import Difference
 from benchmarks.latency.right_answers import Expected, ask_alone, logprobs_of
 
 
@@ -27,20 +27,23 @@ async def exactly(client: httpx.AsyncClient, model: str, pool: Sequence[Sequence
 
 async def difference(
     client: httpx.AsyncClient,
+    arm: str,
     model: str,
     pool: Sequence[Sequence[int]],
     own: Sequence[Expected],
     exact: Exact,
-) -> dict[str, Any]:
+) -> Difference:
     """Greedy answers in common, and |Δ log p| in nats of each token of the exact stack's answers."""
     gaps = []
     for prompt, answer, right in zip(pool, exact.answers, exact.logprobs, strict=True):
         theirs = await logprobs_of(client, model, prompt, answer.ids)
         gaps += [abs(a - b) for a, b in zip(theirs, right, strict=True)]
     same = [expected.accepts(mine.ids) for expected, mine in zip(exact.answers, own, strict=True)]
-    return {
-        "prompts": len(pool),
-        "same_answers": fmean(same),
-        "mean_abs_logprob": fmean(gaps),
-        "max_abs_logprob": max(gaps),
-    }
+    return Difference(
+        arm=arm,
+        model=model,
+        prompts=len(pool),
+        same_answers=fmean(same),
+        mean_abs_logprob=fmean(gaps),
+        max_abs_logprob=max(gaps),
+    )

@@ -4,12 +4,14 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Any
 
-from benchmarks.latency.plan import objectives
+import numpy as np
+
+from benchmarks.latency.document import BenchmarkResult, Pass
+from benchmarks.latency.plan import Cell, objectives
 from benchmarks.latency.quantities import METRICS, Quantity, is_good, quantity, samples
 from benchmarks.latency.stalls import Stall, stalls
-from benchmarks.ratios import Spread, percentile, ratios_by_round, spread
+from benchmarks.ratios import Spread, ratios_by_round, spread
 
 BASE = "base"
 LAGS = 0.010
@@ -18,15 +20,13 @@ KEPT_UP = 0.9
 """Share of the offered rate below which an open loop's cell is over-saturated."""
 GROWING = 2.0
 """The last third's waiting over the first third's, from which a queue was growing."""
-Document = dict[str, Any]
-Pass = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Finding:
     """One arm in one cell, over all repeats."""
 
-    cell: str
+    cell: Cell
     arm: str
     requests: int
     failures: Mapping[str, int]
@@ -59,12 +59,12 @@ class Findings:
 
     all: tuple[Finding, ...]
 
-    def of(self, cell: str, arm: str) -> Finding | None:
+    def of(self, cell: Cell, arm: str) -> Finding | None:
         """One of them."""
         return next((one for one in self.all if (one.cell, one.arm) == (cell, arm)), None)
 
     @property
-    def cells(self) -> list[str]:
+    def cells(self) -> list[Cell]:
         """Each once."""
         return list(dict.fromkeys(one.cell for one in self.all))
 
@@ -79,11 +79,11 @@ class Findings:
         return sum(one.failed for one in self.all)
 
 
-def findings(document: Document) -> Findings:
-    """Raises KeyError for what is no result."""
-    by_cell: dict[str, dict[str, list[Pass]]] = {}
-    for one in document["passes"]:
-        by_cell.setdefault(one["cell"], {}).setdefault(one["arm"], []).append(one)
+def findings(document: BenchmarkResult) -> Findings:
+    """One finding for each arm in each cell."""
+    by_cell: dict[Cell, dict[str, list[Pass]]] = {}
+    for one in document.passes:
+        by_cell.setdefault(one.cell, {}).setdefault(one.arm, []).append(one)
     found = [
         _finding(document, cell, arm, passes, arms.get(BASE, []))
         for cell, arms in by_cell.items()
@@ -93,14 +93,14 @@ def findings(document: Document) -> Findings:
 
 
 def _finding(
-    document: Document, cell: str, arm: str, passes: Sequence[Pass], base: Sequence[Pass]
+    document: BenchmarkResult, cell: Cell, arm: str, passes: Sequence[Pass], base: Sequence[Pass]
 ) -> Finding:
-    plan, rows = document["plan"], [row for one in passes for row in one["rows"]]
-    limits, seed = objectives(tuple(plan["goodput"])), plan["seed"]
-    failures = Counter(row["failure"] for row in rows if row["failure"] is not None)
+    plan, rows = document.plan, [row for one in passes for row in one.rows]
+    limits, seed = objectives(plan.goodput), plan.seed
+    failures = Counter(row.failure for row in rows if row.failure is not None)
     quantities = {metric: quantity(samples(metric, rows)) for metric in METRICS}
-    lag = percentile([row["sent"] - row["due"] for row in rows], 0.99)
-    stood = tuple(stall for one in passes for stall in stalls(one["rows"]))
+    lag = float(np.quantile([row.sent - row.due for row in rows], 0.99))
+    stood = tuple(stall for one in passes for stall in stalls(one.rows))
 
     def over_repeats(value: Callable[[Pass], float]) -> Spread | None:
         return spread([value(one) for one in passes], seed)
@@ -113,7 +113,7 @@ def _finding(
         quantities={metric: found for metric, found in quantities.items() if found is not None},
         request_throughput=over_repeats(requests_a_second),
         output_throughput=over_repeats(tokens_a_second),
-        goodput=over_repeats(lambda one: sum(is_good(row, limits) for row in one["rows"]) / one["seconds"]),
+        goodput=over_repeats(lambda one: sum(is_good(row, limits) for row in one.rows) / one.seconds),
         ratios={} if arm == BASE else ratios(passes, base, seed),
         stalls=stood,
         lag=lag,
@@ -123,12 +123,12 @@ def _finding(
 
 def requests_a_second(one: Pass) -> float:
     """Answered, and rightly."""
-    return float(sum(row["failure"] is None for row in one["rows"]) / one["seconds"])
+    return sum(row.failure is None for row in one.rows) / one.seconds
 
 
 def tokens_a_second(one: Pass) -> float:
     """Of the answers that count."""
-    return float(sum(row["tokens"] for row in one["rows"] if row["failure"] is None) / one["seconds"])
+    return sum(row.tokens for row in one.rows if row.failure is None) / one.seconds
 
 
 def ratios(passes: Sequence[Pass], base: Sequence[Pass], seed: int) -> dict[str, Spread]:
@@ -142,37 +142,37 @@ def ratios(passes: Sequence[Pass], base: Sequence[Pass], seed: int) -> dict[str,
 
 def _measured(passes: Sequence[Pass], metric: str) -> list[Pass]:
     """Those with any sample: answers whose tokens all came in one chunk have no gaps between them."""
-    return [one for one in passes if samples(metric, one["rows"])]
+    return [one for one in passes if samples(metric, one.rows)]
 
 
 def _typical(metric: str) -> Callable[[Pass], float]:
-    return lambda one: median(samples(metric, one["rows"]))
+    return lambda one: median(samples(metric, one.rows))
 
 
 def _ratio(
     passes: Sequence[Pass], base: Sequence[Pass], value: Callable[[Pass], float], seed: int
 ) -> Spread | None:
     mine, theirs = (
-        {one["repeat"]: value(one) for one in group if all(row["failure"] is None for row in one["rows"])}
+        {one.repeat: value(one) for one in group if all(row.failure is None for row in one.rows)}
         for group in (passes, base)
     )
     return spread(ratios_by_round(mine, theirs), seed)
 
 
 def _flags(
-    cell: str, passes: Sequence[Pass], failures: Mapping[str, int], stood: Sequence[Stall], lag: float
+    cell: Cell, passes: Sequence[Pass], failures: Mapping[str, int], stood: Sequence[Stall], lag: float
 ) -> list[str]:
     flags = []
-    total = sum(len(one["rows"]) for one in passes)
+    total = sum(len(one.rows) for one in passes)
     for reason, count in sorted(failures.items()):
         flags.append(f"{count} of {total} requests failed: {reason.replace('_', ' ')}")
-    saturated = sum(is_saturated(one) for one in passes) if cell.startswith("open") else 0
+    saturated = sum(is_saturated(one) for one in passes) if cell.loop == "open" else 0
     if 2 * saturated >= len(passes):
         flags.append(f"over-saturated in {saturated} of {len(passes)} repeats: more came than was answered")
     if stood:
         longest = max(stall.seconds for stall in stood)
         flags.append(f"{len(stood)} standstill(s), the longest {1000 * longest:.0f} ms")
-    if cell.startswith("open") and lag > LAGS:
+    if cell.loop == "open" and lag > LAGS:
         flags.append(f"the generator was late: 1 % of the requests by more than {1000 * lag:.0f} ms")
     return flags
 
@@ -181,11 +181,11 @@ def is_saturated(one: Pass) -> bool:
     """Whether an open loop's server fell behind: it answered slower than asked, or waits kept growing.
 
     Draining what is in flight at the end is no sign of it, so a typical answer's time is taken off."""
-    rows = [row for row in one["rows"] if row["times"]]
+    rows = [row for row in one.rows if row.times]
     if len(rows) < 6:
         return False
-    span = max(row["due"] for row in rows) - min(row["due"] for row in rows)
+    span = max(row.due for row in rows) - min(row.due for row in rows)
     third = len(rows) // 3
-    first, last = ([row["ended"] - row["due"] for row in part] for part in (rows[:third], rows[-third:]))
-    behind = span / max(one["seconds"] - min(row["due"] for row in rows) - median(first), 1e-9) < KEPT_UP
-    return bool(behind or median(last) > GROWING * median(first))
+    first, last = ([row.ended - row.due for row in part] for part in (rows[:third], rows[-third:]))
+    behind = span / max(one.seconds - min(row.due for row in rows) - median(first), 1e-9) < KEPT_UP
+    return behind or median(last) > GROWING * median(first)

@@ -5,28 +5,28 @@ What comes out is plain data for the result's JSON; what it means is found by `f
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
-from dataclasses import asdict, dataclass, field, replace
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import Any
 
 import httpx
 
+from adapters.errors import LoraComposeError
 from benchmarks.client import open_client
 from benchmarks.latency.arms import EXACT, FUSED, Arm, Serves
 from benchmarks.latency.differences import Exact, difference, exactly
+from benchmarks.latency.document import DECIMALS, Difference, FirstUse, Pass, RequestRow, Switch, UnlikeBase
 from benchmarks.latency.plan import Cell, Plan
 from benchmarks.latency.prompts import Words, prompt_pool
 from benchmarks.latency.right_answers import Expected, ask_alone
-from benchmarks.latency.sender import Row, Sending, send_pass
+from benchmarks.latency.sender import Sending, send_one, send_pass
 from benchmarks.latency.switching import fused
 from benchmarks.latency.targets import Targets
 from benchmarks.latency.workload import body, planned, workload_digest
 
 OPEN_LOOP_CONNECTIONS = 512
 CALIBRATION_SHARES = (0.3, 0.6, 0.9)
-TIMED = 5
-"""Decimals of a second that are kept."""
 Told = Callable[[int, int, str], None]
 Group = tuple[Arm, ...]
 
@@ -37,13 +37,15 @@ class Measured:
 
     plan: Plan
     workload_digest: str = ""
-    passes: list[dict[str, Any]] = field(default_factory=list)
-    cold: list[dict[str, Any]] = field(default_factory=list)
-    switches: list[dict[str, Any]] = field(default_factory=list)
-    differences: list[dict[str, Any]] = field(default_factory=list)
-    unlike_base: list[dict[str, Any]] = field(default_factory=list)
+    passes: list[Pass] = field(default_factory=list)
+    cold: list[FirstUse] = field(default_factory=list)
+    switches: list[Switch] = field(default_factory=list)
+    differences: list[Difference] = field(default_factory=list)
+    unlike_base: list[UnlikeBase] = field(default_factory=list)
     """How many prompts each composition answers otherwise than the base: what a mix-up would show by."""
     loads: list[tuple[float, float, float]] = field(default_factory=list)
+    caveats: list[str] = field(default_factory=list)
+    """Parts that the server refused, and why."""
     truncated: bool = False
     """Whether --max-seconds ended it early."""
 
@@ -62,6 +64,7 @@ class Measuring:
         self._exact: dict[tuple[str, ...], Exact] = {}
         self._began = perf_counter()
         self._done = 0
+        self._refused: set[Group] = set()
         self.measured = Measured(plan)
 
     @property
@@ -108,8 +111,10 @@ class Measuring:
             expected = await self._witnessed(arm, members, own)
             if members and not arm.rank and arm.server == "lora-compose":
                 exact = await self._exactly(members)
-                found = await difference(self._clients["lora-compose"], model, self._pool, own, exact)
-                self.measured.differences.append({"arm": arm.name, "model": model, **found})
+                found = await difference(
+                    self._clients["lora-compose"], arm.name, model, self._pool, own, exact
+                )
+                self.measured.differences.append(found)
             self._expected[arm.name, members] = expected
             self._note_unlike_base(arm, model, expected)
 
@@ -118,16 +123,13 @@ class Measuring:
         seconds = []
         for number in range(2):
             asked = body(model, self._pool[0], 2, f"first-{len(self.measured.cold)}-{number}")
-            rows, _ = await send_pass(self._clients[arm.server], [Sending(0, 0, 0.0, asked)], 1)
-            if rows[0].failure or not rows[0].times:
-                raise RuntimeError(f"{arm.name} ({model}) cannot be measured: {rows[0].failure}")
-            seconds.append(rows[0].times[0])
-        self.measured.cold.append({
-            "arm": arm.name,
-            "model": model,
-            "first_use_ttft": seconds[0],
-            "warm_ttft": seconds[1],
-        })
+            row = await send_one(self._clients[arm.server], asked)
+            if row.failure or not row.times:
+                raise RuntimeError(f"{arm.name} ({model}) cannot be measured: {row.failure}")
+            seconds.append(row.times[0])
+        self.measured.cold.append(
+            FirstUse(arm=arm.name, model=model, first_use_ttft=seconds[0], warm_ttft=seconds[1])
+        )
 
     async def _witnessed(self, arm: Arm, members: tuple[str, ...], own: list[Expected]) -> list[Expected]:
         """For what is exact the answers of transformers + PEFT, where they run; else what it says alone."""
@@ -147,7 +149,7 @@ class Measuring:
         base = next(iter(self._expected.values()))  # the first that was asked
         if arm.members and arm.kind != "residual":
             unlike = sum(not one.accepts(own.ids) for one, own in zip(expected, base, strict=True))
-            self.measured.unlike_base.append({"arm": arm.name, "model": model, "prompts": unlike})
+            self.measured.unlike_base.append(UnlikeBase(arm=arm.name, model=model, prompts=unlike))
 
     async def _exactly(self, members: tuple[str, ...]) -> Exact:
         """What the exact stack of `members` says; asked for once, before anything is fused."""
@@ -171,21 +173,31 @@ class Measuring:
 
     async def _group(self, cell: Cell, group: Group, repeat: int) -> None:
         """Arms of one fused composition are measured inside one switch, any other alone."""
-        if self._is_late():
+        if group in self._refused or self._is_late():
             return
         fused_arm = next((arm for arm in group if arm.kind in FUSED), None)
-        switch = nullcontext()
-        if fused_arm is not None:
-            model = self._targets.fused_model(fused_arm)
-            url = self._targets.urls["lora-compose"]
-            switch = fused(url, self._targets.api_key, model, self.measured.switches)  # type: ignore[assignment]
-        async with switch:
+        async with AsyncExitStack() as stack:
+            if fused_arm is not None and not await self._fuse(fused_arm, group, stack):
+                return
             for arm in group:
                 if fused_arm is not None and (arm.name, self._members(arm)[0]) not in self._expected:
                     await self._prepare(arm)
                 if fused_arm is not None:
                     await self._send(arm, cell, repeat=-1)  # what a switch drops is warm again
                 await self._pass(cell, arm, repeat)
+
+    async def _fuse(self, arm: Arm, group: Group, stack: AsyncExitStack) -> bool:
+        """Fuse until `stack` is closed. A refusal is a caveat, and the group is not tried again."""
+        model, url = self._targets.fused_model(arm), self._targets.urls["lora-compose"]
+        switch = fused(url, self._targets.api_key, model, self.measured.switches)
+        try:
+            await stack.enter_async_context(switch)
+        except LoraComposeError as error:
+            names = ", ".join(arm.name for arm in group)
+            self.measured.caveats.append(f"{names}: the server refused to fuse {model}: {error}")
+            self._refused.add(group)
+            return False
+        return True
 
     def _members(self, arm: Arm) -> list[tuple[str, ...]]:
         return self._targets.members(arm, self.plan)
@@ -194,13 +206,12 @@ class Measuring:
         """Stacks of generated adapters against the base, all in one block."""
         if not self.plan.heat_arms:
             return
-        cell = Cell("closed", concurrency=max(self.plan.concurrency, default=4))
         for arm in (self.plan.all_arms[0], *self.plan.heat_arms):
             if not self._is_late():
-                await self._pass(cell, arm, repeat, block="heat map")
+                await self._pass(self.plan.heat_cell, arm, repeat)
 
-    async def _pass(self, cell: Cell, arm: Arm, repeat: int, block: str | None = None) -> None:
-        self._told(self._done, self.steps(), f"{block or cell.id}: {arm.name}")
+    async def _pass(self, cell: Cell, arm: Arm, repeat: int) -> None:
+        self._told(self._done, self.steps(), f"{cell.id}: {arm.name}")
         began = perf_counter() - self._began
         rows, seconds = await self._send(arm, cell, repeat)
         self._done += 1
@@ -209,22 +220,24 @@ class Measuring:
             expected = self._expected[arm.name, members[row.composition]][row.prompt]
             if row.failure is None and not expected.accepts(row.ids):
                 row.failure = "wrong_answer"
-        self.measured.passes.append({
-            "cell": block or cell.id,
-            "arm": arm.name,
-            "repeat": repeat,
-            "began": round(began, TIMED),
-            "seconds": round(seconds, TIMED),
-            "rows": [written(row) for row in rows],
-        })
+        self.measured.passes.append(
+            Pass(
+                cell=cell,
+                arm=arm.name,
+                repeat=repeat,
+                began=round(began, DECIMALS),
+                seconds=round(seconds, DECIMALS),
+                rows=[row.for_file() for row in rows],
+            )
+        )
 
-    async def _send(self, arm: Arm, cell: Cell, repeat: int) -> tuple[list[Row], float]:
+    async def _send(self, arm: Arm, cell: Cell, repeat: int) -> tuple[list[RequestRow], float]:
         models = self._targets.models(arm, self.plan)
         sendings = []
         for one in planned(self.plan, cell, repeat):
             composition = 0 if arm.rank else one.composition
             asked = body(models[composition], self._pool[one.prompt], self.plan.output_tokens, one.salt)
-            sendings.append(Sending(composition, one.prompt, one.due, asked))
+            sendings.append(Sending(asked, composition, one.prompt, one.due))
         return await send_pass(self._clients[arm.server], sendings, cell.concurrency)
 
     def _is_late(self) -> bool:
@@ -241,17 +254,6 @@ def in_groups(arms: Sequence[Arm]) -> Iterator[Group]:
             yield (arm,)
     for count in sorted({arm.members for arm in arms if arm.kind in FUSED}):
         yield tuple(arm for arm in arms if arm.kind in FUSED and arm.members == count)
-
-
-def written(row: Row) -> dict[str, Any]:
-    """A row for the result. The answer's tokens are kept where they are wrong."""
-    content = asdict(row)
-    content["times"] = [round(time, TIMED) for time in row.times]
-    for key in ("due", "sent", "ended"):
-        content[key] = round(content[key], TIMED)
-    if row.failure != "wrong_answer":
-        del content["ids"]
-    return content
 
 
 @asynccontextmanager

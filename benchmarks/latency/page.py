@@ -1,18 +1,26 @@
-"""A result as one HTML page that needs nothing else: advice, then what is doubtful, tables and pictures."""
+"""A result as one HTML page that needs no other file: advice, then caveats, tables and pictures.
+
+The markup is in `page.html.jinja`; this module says what the page contains.
+"""
 
 import json
-from collections.abc import Iterable, Sequence
-from html import escape
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
+from pydantic import BaseModel
 
 from benchmarks.latency import charts
 from benchmarks.latency.crossovers import busiest_cell
+from benchmarks.latency.document import BenchmarkResult
 from benchmarks.latency.findings import Finding, Findings
+from benchmarks.latency.plan import Cell
 from benchmarks.latency.quantities import Quantity
 from benchmarks.latency.tables import doubts, ms, ratio
 
-STYLE = Path(__file__).with_name("page.css")
+HERE = Path(__file__).parent
 HEADERS = (
     *("arm", "requests", "TTFT ms", "TPOT ms", "ITL ms", "E2EL ms", "E2EL p90", "E2EL p99", "tokens/s"),
     *("requests/s", "goodput/s", "tokens/s to base (95 %)", "TPOT to base (95 %)", "failed"),
@@ -29,67 +37,65 @@ MADE = (
 )
 
 
-def page(
-    document: dict[str, Any], found: Findings, advice: str, crossovers: Sequence[tuple[str, str]]
-) -> str:
-    """`advice` has a paragraph a line; `crossovers` are names and sentences. Same input, same page."""
-    title = f"What serving adapters costs: {document['base']}"
-    machine = document["machine"]
-    where = f"{machine['cpus']} x {machine['cpu']}, {document['created']}, commit {machine['commit']}"
-    parts = [
-        f"<h1>{escape(title)}</h1><p>{escape(where)}</p>",
-        f'<div class="advice">{_paragraphs(advice.splitlines())}</div>',
-        _doubtful(document, found),
-        *(_cell(document, found, cell) for cell in found.cells),
-        *_pictures(document, found),
-        _list("When it pays", [sentence for _, sentence in crossovers]),
-        *_small_tables(document),
-        "<h2>How it was made</h2>",
-        *(_made(key, document.get(key)) for key in MADE),
-    ]
-    head = (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{STYLE.read_text()}</style></head><body>"
+@dataclass(frozen=True)
+class Row:
+    """One line of a table; `failed` marks it."""
+
+    values: Sequence[str]
+    failed: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A titled table."""
+
+    title: str
+    headers: Sequence[str]
+    rows: Sequence[Row]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A titled figure."""
+
+    title: str
+    svg: Markup
+    caption: str
+
+
+def page(document: BenchmarkResult, found: Findings, advice: str, crossovers: Sequence[str]) -> str:
+    """`advice` has a paragraph a line; `crossovers` are sentences. Same input, same page."""
+    environment = Environment(
+        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True
     )
-    return head + "\n".join(parts) + "</body></html>\n"
-
-
-def _paragraphs(lines: Iterable[str]) -> str:
-    return "".join(f"<p>{escape(line)}</p>" for line in lines)
-
-
-def _list(title: str, lines: Sequence[str], kind: str = "") -> str:
-    if not lines:
-        return ""
-    items = "".join(f'<li class="{kind}">{escape(line)}</li>' for line in lines)
-    return f"<h2>{escape(title)}</h2><ul>{items}</ul>"
-
-
-def _doubtful(document: dict[str, Any], found: Findings) -> str:
-    total = sum(one.requests for one in found.all)
-    failed = (
-        f'<p class="bad">{found.failed} of {total} requests failed or were answered wrongly.</p>'
-        if found.failed
-        else f"<p>{total} requests, none failed, every answer was the arm's own.</p>"
+    machine, plan = document.machine, document.plan
+    content = document.model_dump(mode="json", include=set(MADE))
+    return environment.get_template("page.html.jinja").render(
+        title=f"What serving adapters costs: {document.base}",
+        where=f"{machine.cpus} x {machine.cpu}, {document.created}, commit {machine.commit}",
+        style=Markup((HERE / "page.css").read_text()),
+        advice=advice.splitlines(),
+        failed=found.failed,
+        requests=sum(one.requests for one in found.all),
+        doubts=doubts(document, found),
+        caption=(
+            f"Medians; prompts of {plan.prompt_tokens} tokens, answers of {plan.output_tokens}, "
+            f"{plan.repeats} repeats; goodput is what met {', '.join(plan.goodput)} (ms). "
+            "A dash: too few samples."
+        ),
+        cells=[_cell_table(found, cell) for cell in found.cells],
+        pictures=list(_pictures(document, found)),
+        crossovers=crossovers,
+        tables=list(_small_tables(document)),
+        made=[
+            (key.replace("_", " "), json.dumps(content[key], indent=1, ensure_ascii=False)) for key in MADE
+        ],
     )
-    return failed + _list("To be doubted", doubts(document, found), "doubt")
 
 
-def _cell(document: dict[str, Any], found: Findings, cell: str) -> str:
-    plan = document["plan"]
-    lines = "".join(
-        f'<tr class="{"failed" if one.failed else ""}">' + "".join(map(_data, _values(one))) + "</tr>"
-        for one in found.all
-        if one.cell == cell
-    )
-    caption = (
-        f"Medians; prompts of {plan['prompt_tokens']} tokens, answers of {plan['output_tokens']}, "
-        f"{plan['repeats']} repeats; goodput is what met {', '.join(plan['goodput'])} (ms). "
-        "A dash: too few samples."
-    )
-    heads = "".join(f"<th>{escape(header)}</th>" for header in HEADERS)
-    return f"<h2>{escape(cell)}</h2><p>{escape(caption)}</p>{_grid(heads, lines)}"
+def _cell_table(found: Findings, cell: Cell) -> Table:
+    rows = [Row(_values(one), one.failed > 0) for one in found.all if one.cell == cell]
+    return Table(cell.id, HEADERS, rows)
 
 
 def _values(one: Finding) -> list[str]:
@@ -111,78 +117,55 @@ def _values(one: Finding) -> list[str]:
     ]
 
 
-def _data(value: str) -> str:
-    return f"<td>{escape(value)}</td>"
-
-
-def _pictures(document: dict[str, Any], found: Findings) -> Iterable[str]:
+def _pictures(document: BenchmarkResult, found: Findings) -> Iterator[Picture]:
     arms = [arm for arm in found.arms if "@" not in arm]
     cell = busiest_cell(found)
     if cell is not None:
-        yield _figure(
-            "Against the base", charts.ratio_intervals(found, cell, arms), f"{cell}; median and 95 %."
+        yield _picture(
+            "Against the base", charts.ratio_intervals(found, cell, arms), f"{cell.id}; median and 95 %."
         )
-        caption = f"Empirical distributions; {cell}."
-        yield _figure("How long people wait", charts.distributions(document, cell, arms), caption)
-    if any(one.startswith("open") for one in found.cells):
+        caption = f"Empirical distributions; {cell.id}."
+        yield _picture("How long people wait", charts.distributions(document, cell, arms), caption)
+    if any(one.loop == "open" for one in found.cells):
         caption = "Open loop, from when a request was due: waiting to be sent counts."
-        yield _figure("Latency against rate", charts.latency_over_rate(found, arms), caption)
+        yield _picture("Latency against rate", charts.latency_over_rate(found, arms), caption)
     heat = charts.heat_map(found)
     if heat is not None:
-        yield _figure("What a stack costs", heat, "Generated adapters on every module the first adapter has.")
-    line = document.get("timeline")
+        caption = "Generated adapters on every module the first adapter has."
+        yield _picture("What a stack costs", heat, caption)
+    line = document.timeline
     if line:
-        events = "; ".join(
-            f"{n}: {e['what']} ({1000 * e['seconds']:.0f} ms)" for n, e in enumerate(line["events"], 1)
-        )
-        caption = f"Stacks of two at {line['rate']:.3g} requests a second. {events}."
-        yield _figure("While adapters come and a stack is fused", charts.timeline(line), caption)
+        events = "; ".join(f"{n}: {e.what} ({1000 * e.seconds:.0f} ms)" for n, e in enumerate(line.events, 1))
+        caption = f"Stacks of two at {line.rate:.3g} requests a second. {events}."
+        yield _picture("While adapters come and a stack is fused", charts.timeline(line), caption)
 
 
-def _figure(title: str, picture: str, caption: str) -> str:
-    labelled = picture.replace("<svg", f'<svg role="img" aria-label="{escape(title)}"', 1)
-    return (
-        f'<h2>{escape(title)}</h2><figure><div class="box">{labelled}</div>'
-        f"<figcaption>{escape(caption)}</figcaption></figure>"
-    )
+def _picture(title: str, svg: str, caption: str) -> Picture:
+    labelled = svg.replace("<svg", f'<svg role="img" aria-label="{escape(title)}"', 1)
+    return Picture(title, Markup(labelled), caption)
 
 
-def _small_tables(document: dict[str, Any]) -> Iterable[str]:
-    """First uses, switches, memory and differences."""
-    yield _table(
-        "First use and later, ms to the first token", document["cold"], ("first_use_ttft", "warm_ttft"), 1000
-    )
-    yield _table("Switches of the base, ms", document["switches"], ("what", "seconds"), 1000)
-    yield _table("In host memory", document.get("memory", []), ("id", "bytes", "prepare_seconds"), 1)
+def _small_tables(document: BenchmarkResult) -> Iterator[Table]:
+    """First uses, switches, memory and differences, as far as there are any."""
     columns = ("same_answers", "mean_abs_logprob", "max_abs_logprob")
-    yield _table(
-        "Difference from the exact stack (log-probabilities in nats)", document["differences"], columns, 1
-    )
+    for title, parts, names, scale in (
+        ("First use and later, ms to the first token", document.cold, ("first_use_ttft", "warm_ttft"), 1000),
+        ("Switches of the base, ms", document.switches, ("what", "seconds"), 1000),
+        ("In host memory", document.memory, ("id", "bytes", "prepare_seconds"), 1),
+        ("Difference from the exact stack (log-probabilities in nats)", document.differences, columns, 1),
+    ):
+        if parts:
+            yield _table(title, parts, names, scale)
 
 
-def _table(title: str, rows: Sequence[dict[str, Any]], columns: Sequence[str], scale: float) -> str:
-    if not rows:
-        return ""
-    named = [name for name in ("arm", "model") if name in rows[0]]
-    heads = "".join(f"<th>{escape(name.replace('_', ' '))}</th>" for name in [*named, *columns])
-    lines = "".join(
-        "<tr>" + "".join(_data(_cell_text(row.get(name), scale)) for name in [*named, *columns]) + "</tr>"
-        for row in rows
-    )
-    return f"<h2>{escape(title)}</h2>{_grid(heads, lines)}"
-
-
-def _grid(heads: str, lines: str) -> str:
-    table = f"<table><thead><tr>{heads}</tr></thead><tbody>{lines}</tbody></table>"
-    return f'<div class="box">{table}</div>'
+def _table(title: str, parts: Sequence[BaseModel], columns: Sequence[str], scale: float) -> Table:
+    rows = [part.model_dump() for part in parts]
+    names = [*(name for name in ("arm", "model") if name in rows[0]), *columns]
+    lines = [Row([_cell_text(row[name], scale) for name in names]) for row in rows]
+    return Table(title, [name.replace("_", " ") for name in names], lines)
 
 
 def _cell_text(value: object, scale: float) -> str:
     if isinstance(value, float):
         return f"{scale * value:.4g}"
     return "" if value is None else str(value)
-
-
-def _made(key: str, value: object) -> str:
-    text = escape(json.dumps(value, indent=1, ensure_ascii=False))
-    return f"<details><summary>{escape(key.replace('_', ' '))}</summary><pre>{text}</pre></details>"

@@ -1,8 +1,11 @@
 """What one run measures: arms, cells, repeats. Written into the result as it is, so it can be run again."""
 
-from dataclasses import dataclass, replace
-from typing import Literal, Self
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Self
 
+from pydantic import ConfigDict, with_config
+
+from adapters.dataclass_options import ATTRIBUTE_DOCSTRINGS
 from benchmarks.latency.arms import Arm, parse_arms
 from benchmarks.latency.skew import check_skew
 
@@ -16,51 +19,71 @@ class Cell:
     loop: Loop
     concurrency: int | None = None
     rate: float | None = None
+    is_heat_map: bool = False
+    """Whether generated adapters are measured in it, for the heat map of stacking."""
 
     @property
-    def id(self) -> str:
+    def load(self) -> str:
         """`closed loop, 4 in flight`, `open loop, 2.5/s`."""
         if self.loop == "closed":
             return f"closed loop, {self.concurrency} in flight"
         return f"open loop, {self.rate:g}/s"
 
+    @property
+    def id(self) -> str:
+        """Its name in the result and the tables: `heat map`, or its load."""
+        return "heat map" if self.is_heat_map else self.load
 
+
+def _listed(**settings: Any) -> dict[str, Any]:
+    """Metadata of a field whose option is one text with commas."""
+    return {"separator": ",", **settings}
+
+
+@with_config(ConfigDict(**ATTRIBUTE_DOCSTRINGS, extra="forbid"))
 @dataclass(frozen=True)
 class Plan:
-    """Raises ValueError, naming the flag and its value, for what cannot work."""
+    """The options of `lora-compose bench serve` that say what is measured; the strings are their help.
+
+    Raises ValueError, naming the flag and its value, for what cannot work."""
 
     arms: str = "base,single,stack:2,stack:4,merge:4,fused:4,residual:4,vllm:1,vllm:4,peft:1"
-    concurrency: tuple[int, ...] = (1, 8)
-    """Requests in flight of the closed loops."""
-    rates: tuple[float, ...] = ()
-    """Requests a second of the open loops; empty: 0.3, 0.6, 0.9 of what the base can do, measured first."""
+    """Arms to compare, separated by commas."""
+    concurrency: tuple[int, ...] = field(default=(1, 8), metadata=_listed())
+    """Requests in flight in each closed loop, separated by commas."""
+    rates: tuple[float, ...] = field(default=(), metadata=_listed(show_default=False))
+    """Requests a second in each open loop, separated by commas. Default: 0.3, 0.6 and 0.9 of the base's
+    measured throughput."""
     requests: int = 40
-    """Of one pass over an arm."""
+    """Requests in one pass over an arm."""
     repeats: int = 5
-    """Passes over each arm in each cell; every other one in reverse order."""
+    """Passes over each arm at each load. Every second repeat runs in reverse order."""
     prompt_tokens: int = 32
+    """Exact length of every prompt."""
     output_tokens: int = 32
-    """Every answer has exactly this length: `ignore_eos`, checked in `usage`."""
+    """Exact length of every answer."""
     compositions: int = 1
-    """Different compositions an arm's requests are spread over."""
+    """Number of different compositions that an arm's requests use."""
     skew: str = "uniform"
-    """How they are spread: identical, uniform, zipf:S, distinct."""
+    """How requests are spread over compositions: identical, uniform, zipf:S or distinct."""
     burstiness: float = 1.0
-    """Shape of the gamma distribution of the open loop's gaps: 1 is Poisson, below 1 bursts."""
+    """Shape of the gamma distribution of the open loop's gaps: 1 is Poisson, below 1 is bursty."""
     merge: str = "svd"
-    """Method of the merge arms, with options: `ties,density=0.5`."""
-    goodput: tuple[str, ...] = ("ttft:500", "tpot:100")
-    """Objectives in ms, as vLLM's --goodput: what counts as good is all of them at once."""
-    pool: int = 8
-    """Different prompts of a pass. Each request has a cache salt of its own, so none is a prefix hit."""
-    ranks: tuple[int, ...] = ()
-    """Ranks of generated adapters for the heat map of stacking; empty: none."""
-    heat_members: tuple[int, ...] = (1, 2, 4)
+    """Method of the merge arms, with options: ties,density=0.5."""
+    goodput: tuple[str, ...] = field(default=("ttft:500", "tpot:100"), metadata=_listed())
+    """Objectives in ms, as in vLLM's --goodput: ttft, tpot, e2el. A good request meets all of them."""
+    pool: int = field(default=8, metadata={"flag": None})
+    """Different prompts of a pass. Each request has its own cache salt, so no request is a prefix hit."""
+    ranks: tuple[int, ...] = field(default=(), metadata=_listed(show_default=False))
+    """Ranks of generated adapters for a heat map of stacking, separated by commas. Default: no heat map."""
+    heat_members: tuple[int, ...] = field(default=(1, 2, 4), metadata={"flag": None})
+    """Sizes of the heat map's stacks."""
     timeline_seconds: float = 20.0
-    """Length of the timeline of loading, fusing and restoring under traffic; 0: none."""
-    max_seconds: float | None = None
-    """No pass begins later than this; what is missing is said in the result."""
+    """Seconds of traffic during which adapters are registered and a stack is fused. 0: no timeline."""
+    max_seconds: float | None = field(default=None, metadata={"show_default": False})
+    """Start no pass after this many seconds. The result says what is missing."""
     seed: int = 0
+    """Seed of prompts, times and compositions."""
 
     def __post_init__(self) -> None:
         for flag in ("requests", "repeats", "prompt_tokens", "output_tokens", "compositions", "pool"):
@@ -91,6 +114,18 @@ class Plan:
         """Closed loops first: they say what the machine can do."""
         closed = [Cell("closed", concurrency=count) for count in self.concurrency]
         return closed + [Cell("open", rate=rate) for rate in self.rates]
+
+    @property
+    def heat_cell(self) -> Cell:
+        """The load at which generated adapters are measured."""
+        return Cell("closed", concurrency=max(self.concurrency, default=4), is_heat_map=True)
+
+    def cell(self, cell_id: str) -> Cell:
+        """The cell of this plan that has this id. Raises ValueError if there is none."""
+        for cell in (*self.cells(), self.heat_cell):
+            if cell.id == cell_id:
+                return cell
+        raise ValueError(f"{cell_id!r} is not a cell of the plan")
 
     def quick(self) -> Self:
         """A look in a few minutes: short passes at one load of each kind."""

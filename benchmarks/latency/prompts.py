@@ -4,10 +4,10 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from adapters.client import Client
 from adapters.errors import LoraComposeError
 from benchmarks.latency.plan import Plan
 from benchmarks.workload import prompt as random_text
+from server.client.http import Client
 
 SAMPLE_CHARS = 2000
 LEAST_OWN = 4

@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import fmean, median
-from typing import Any
 
-from benchmarks.ratios import percentile
+import numpy as np
+
+from benchmarks.latency.document import RequestRow
 
 BEYOND = 5
 """Samples that must lie above a percentile: 50 for p90, 500 for p99."""
 METRICS = ("ttft", "tpot", "itl", "e2el")
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -35,42 +35,42 @@ def quantity(values: Sequence[float]) -> Quantity | None:
 
 
 def _tail(values: Sequence[float], q: float) -> float | None:
-    return percentile(values, q) if round(len(values) * (1 - q), 6) >= BEYOND else None
+    return float(np.quantile(values, q)) if round(len(values) * (1 - q), 6) >= BEYOND else None
 
 
-def ttft(row: Row) -> float:
+def ttft(row: RequestRow) -> float:
     """Time to first token, from when the request was due: waiting to be sent is waiting."""
-    return float(row["times"][0] - row["due"])
+    return row.times[0] - row.due
 
 
-def e2el(row: Row) -> float:
+def e2el(row: RequestRow) -> float:
     """End-to-end latency, from when the request was due."""
-    return float(row["ended"] - row["due"])
+    return row.ended - row.due
 
 
-def tpot(row: Row) -> float:
+def tpot(row: RequestRow) -> float:
     """Time per output token after the first."""
-    return float((row["times"][-1] - row["times"][0]) / (row["tokens"] - 1))
+    return (row.times[-1] - row.times[0]) / (row.tokens - 1)
 
 
-def itl(row: Row) -> list[float]:
+def itl(row: RequestRow) -> list[float]:
     """Inter-token latencies: each gap between two chunks."""
-    return [after - before for before, after in pairwise(row["times"])]
+    return [after - before for before, after in pairwise(row.times)]
 
 
-def samples(metric: str, rows: Sequence[Row]) -> list[float]:
+def samples(metric: str, rows: Sequence[RequestRow]) -> list[float]:
     """Of the requests that did not fail."""
-    good = [row for row in rows if row["failure"] is None and row["times"]]
+    good = [row for row in rows if row.failure is None and row.times]
     if metric == "itl":
         return [gap for row in good for gap in itl(row)]
     if metric == "tpot":  # what came in one chunk says nothing of the time between its tokens
-        return [tpot(row) for row in good if len(row["times"]) > 1]
+        return [tpot(row) for row in good if len(row.times) > 1]
     return [{"ttft": ttft, "e2el": e2el}[metric](row) for row in good]
 
 
-def is_good(row: Row, objectives: dict[str, float]) -> bool:
+def is_good(row: RequestRow, objectives: dict[str, float]) -> bool:
     """Whether a request met every objective, in seconds."""
-    if row["failure"] is not None or not row["times"]:
+    if row.failure is not None or not row.times:
         return False
     of = {"ttft": ttft, "tpot": tpot, "e2el": e2el}
     return all(of[metric](row) <= limit for metric, limit in objectives.items())

@@ -5,23 +5,27 @@ import re
 import sys
 import tempfile
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
-from typing import Any
 
 import httpx
 
-from adapters.client import Client
+from benchmarks.latency.document import (
+    BenchmarkResult,
+    HeldAdapter,
+    Machine,
+    Timeline,
+)
 from benchmarks.latency.measuring import Measured, Told, measuring
 from benchmarks.latency.plan import Plan
 from benchmarks.latency.prompts import Words, words_of
-from benchmarks.latency.report import SCHEMA
 from benchmarks.latency.targets import Targets, running_targets, started_targets
 from benchmarks.latency.timeline import RATE_SHARE, timeline
 from benchmarks.machine import REPOSITORY, describe
 from benchmarks.servers import ENVIRONMENT, server_environment
+from server.client.http import Client
 
 
 @dataclass(frozen=True)
@@ -37,8 +41,8 @@ class Where:
     may_fuse: bool = False
 
 
-def measure(plan: Plan, where: Where, told: Told) -> dict[str, Any]:
-    """The result's JSON. Raises LoraComposeError for a server that gets not ready or refuses a request."""
+def measure(plan: Plan, where: Where, told: Told) -> BenchmarkResult:
+    """Raises LoraComposeError for a server that gets not ready or refuses a request."""
     began = perf_counter()
     with ExitStack() as stack:
         if where.url is not None:
@@ -53,35 +57,32 @@ def measure(plan: Plan, where: Where, told: Told) -> dict[str, Any]:
             words = words_of(client, targets.base)
         measured, line = asyncio.run(_measure(plan, targets, words, told))
         memory = _memory(targets)
-    return {
-        "schema": SCHEMA,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "seconds": round(perf_counter() - began, 1),
-        "command": [
-            "lora-compose",
-            "bench",
-            "serve",
-            *(a for a in sys.argv[1:] if a not in {"bench", "serve"}),
-        ],
-        "machine": describe(),
-        "environment": {name: value for name, value in server_environment().items() if name in ENVIRONMENT},
-        "started": where.url is None,
-        "commands": {name: list(map(without_paths, command)) for name, command in targets.commands.items()},
-        "base": targets.base,
-        "adapters": [{key: one.get(key) for key in ("id", "digest", "rank")} for one in targets.adapters],
-        "skipped": dict(targets.skipped),
-        "plan": asdict(measured.plan),
-        "workload_digest": measured.workload_digest,
-        "truncated": measured.truncated,
-        "load_averages": measured.loads,
-        "passes": measured.passes,
-        "cold": measured.cold,
-        "switches": measured.switches,
-        "differences": measured.differences,
-        "unlike_base": measured.unlike_base,
-        "memory": memory,
-        "timeline": line,
-    }
+    started_commands = {name: list(map(without_paths, command)) for name, command in targets.commands.items()}
+    words_of_command = [word for word in sys.argv[1:] if word not in {"bench", "serve"}]
+    return BenchmarkResult(
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        seconds=round(perf_counter() - began, 1),
+        command=["lora-compose", "bench", "serve", *words_of_command],
+        machine=Machine(**describe()),
+        environment={name: value for name, value in server_environment().items() if name in ENVIRONMENT},
+        started=where.url is None,
+        commands=started_commands,
+        base=targets.base,
+        adapters=list(targets.adapters),
+        skipped=dict(targets.skipped),
+        plan=measured.plan,
+        workload_digest=measured.workload_digest,
+        truncated=measured.truncated,
+        load_averages=measured.loads,
+        passes=measured.passes,
+        cold=measured.cold,
+        switches=measured.switches,
+        differences=measured.differences,
+        unlike_base=measured.unlike_base,
+        memory=memory,
+        timeline=line,
+        caveats=measured.caveats,
+    )
 
 
 def without_paths(word: str) -> str:
@@ -92,7 +93,7 @@ def without_paths(word: str) -> str:
 
 async def _measure(
     plan: Plan, targets: Targets, words: Words, told: Told
-) -> tuple[Measured, dict[str, Any] | None]:
+) -> tuple[Measured, Timeline | None]:
     async with measuring(targets, plan, told) as run:
         measured = await run.run(words)
         if not plan.timeline_seconds or targets.root is None or not measured.plan.rates:
@@ -100,11 +101,13 @@ async def _measure(
         told(run.steps(), run.steps(), "timeline")
         rate = RATE_SHARE * max(measured.plan.rates)
         async with httpx.AsyncClient(base_url=targets.urls["lora-compose"], timeout=120) as client:
-            return measured, await timeline(client, targets, plan.timeline_seconds, rate, words, plan.seed)
+            line, refused = await timeline(client, targets, plan.timeline_seconds, rate, words, plan.seed)
+        measured.caveats += refused
+        return measured, line
 
 
-def _memory(targets: Targets) -> list[dict[str, Any]]:
+def _memory(targets: Targets) -> list[HeldAdapter]:
     """Bytes of each adapter in the engine's host memory, as the workers say."""
     with Client(targets.urls["lora-compose"], targets.api_key) as client:
         resident = client.residency()["host"]["adapters"]
-    return [{key: one[key] for key in ("id", "bytes", "prepare_seconds")} for one in resident]
+    return [HeldAdapter(**{key: one[key] for key in HeldAdapter.model_fields}) for one in resident]

@@ -1,112 +1,103 @@
-"""Sends a pass and times every chunk. Times are seconds since the pass began, by `perf_counter`.
+"""The load generator: sends requests in a closed or an open loop and times every chunk of every answer.
 
-Chunks are kept as they come and read after the pass: parsing them meanwhile would be measured too. Whatever
-goes wrong with a request is written into its row.
+One process; times are seconds since the pass began, by `perf_counter`. Chunks are kept as they arrive and are
+parsed after the pass, because parsing during the pass would be measured too. A request that fails is a row
+with a `failure`.
 """
 
 import asyncio
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from dataclasses import dataclass
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 
-from benchmarks.client import PATH, in_closed_loop
+from benchmarks.client import PATH
+from benchmarks.latency.document import RequestRow
 
 DATA = "data: "
 DONE = "[DONE]"
-
-
-@dataclass
-class Row:
-    """What became of one request."""
-
-    i: int
-    composition: int
-    prompt: int
-    due: float
-    sent: float
-    ended: float = 0.0
-    times: list[float] = field(default_factory=list)
-    """When each chunk with tokens came."""
-    tokens: int = 0
-    prompt_tokens: int = 0
-    ids: list[int] = field(default_factory=list)
-    """The answer's tokens, where the server tells them."""
-    failure: str | None = None
-    """`http_<status>`, a transport error's class, `wrong_length`, `wrong_answer`, `cut_stream`, …"""
+Lines = list[tuple[float, str]]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Sending:
-    """One request to send: its row's first fields and its body."""
+    """One request to send: its body, and what its row says about it."""
 
-    composition: int
-    prompt: int
-    due: float
     body: dict[str, Any]
+    composition: int = 0
+    prompt: int = 0
+    due: float = 0.0
 
 
 async def send_pass(
     client: httpx.AsyncClient, sendings: Sequence[Sending], concurrency: int | None
-) -> tuple[list[Row], float]:
+) -> tuple[list[RequestRow], float]:
     """Closed loop with `concurrency`; without, each at its due second whatever the server does (open loop).
 
-    Rows in order of sending, and the seconds from the first send to the last answer."""
-    kept: list[tuple[Row, list[tuple[float, str]]]] = []
+    Returns rows in order of sending, and the seconds from the first request sent to the last answer."""
+    kept: list[tuple[RequestRow, Lines]] = []
     began = perf_counter()
 
-    async def one(number: int, sending: Sending) -> None:
-        row = Row(number, sending.composition, sending.prompt, sending.due, perf_counter() - began)
-        lines: list[tuple[float, str]] = []
+    async def send(number: int, sending: Sending) -> None:
+        row = RequestRow(
+            i=number,
+            composition=sending.composition,
+            prompt=sending.prompt,
+            due=sending.due,
+            sent=perf_counter() - began,
+        )
+        lines: Lines = []
         kept.append((row, lines))
-        await _stream(client, sending.body, row, lines, lambda: perf_counter() - began)
+        row.failure = await receive(client, sending.body, lines, lambda: perf_counter() - began)
+        row.ended = perf_counter() - began
 
     if concurrency is None:
-        await _open_loop(sendings, one, began)
+        await _open_loop(sendings, send, began)
     else:
-        await in_closed_loop(enumerate(sendings), lambda each: one(*each), concurrency)
+        await _closed_loop(enumerate(sendings), lambda numbered: send(*numbered), concurrency)
     seconds = perf_counter() - began
     for row, lines in kept:
-        read_chunks(row, lines)
-    for (row, _), sending in zip(sorted(kept, key=lambda each: each[0].i), sendings, strict=True):
-        if row.failure is None and row.tokens != sending.body["max_tokens"]:
+        body = sendings[row.i].body
+        read_answer(row, lines, streamed=bool(body.get("stream")))
+        if row.failure is None and row.tokens != body["max_tokens"]:
             row.failure = "wrong_length"
         if concurrency is not None:
             row.due = row.sent
     return sorted((row for row, _ in kept), key=lambda row: row.i), seconds
 
 
-async def _open_loop(sendings: Sequence[Sending], one: Callable[..., Any], began: float) -> None:
-    async with asyncio.TaskGroup() as group:
-        for number, sending in enumerate(sendings):
-            await asyncio.sleep(max(0.0, began + sending.due - perf_counter()))
-            group.create_task(one(number, sending))
+async def send_one(client: httpx.AsyncClient, body: dict[str, Any]) -> RequestRow:
+    """One request alone."""
+    (row,), _ = await send_pass(client, [Sending(body)], 1)
+    return row
 
 
-async def _stream(
-    client: httpx.AsyncClient,
-    body: dict[str, Any],
-    row: Row,
-    lines: list[tuple[float, str]],
-    now: Callable[[], float],
-) -> None:
+async def receive(
+    client: httpx.AsyncClient, body: dict[str, Any], lines: Lines, now: Callable[[], float]
+) -> str | None:
+    """Send `body`; add each line of the answer to `lines` when it arrives. Returns why it failed, or None."""
     try:
         async with client.stream("POST", PATH, json=body) as response:
             if not response.is_success:
-                row.failure = f"http_{response.status_code}"
-                return
-            lines += [(now(), line) async for line in response.aiter_lines() if line]
+                return f"http_{response.status_code}"
+            await _collect(response, lines, now)
     except httpx.HTTPError as error:
-        row.failure = type(error).__name__
-    finally:
-        row.ended = now()
+        return type(error).__name__
+    return None
 
 
-def read_chunks(row: Row, lines: Sequence[tuple[float, str]]) -> None:
-    """Fill in what the chunks say."""
+async def _collect(response: httpx.Response, lines: Lines, now: Callable[[], float]) -> None:
+    async for line in response.aiter_lines():
+        if line:
+            lines.append((now(), line))
+
+
+def read_answer(row: RequestRow, lines: Lines, *, streamed: bool = True) -> None:
+    """Fill `row` in from the lines of its answer: server-sent events, or else one JSON document."""
     if row.failure is not None:
         return
     for when, line in lines:
@@ -115,16 +106,43 @@ def read_chunks(row: Row, lines: Sequence[tuple[float, str]]) -> None:
             row.ended = when
             return
         try:
-            chunk = json.loads(data)
-        except ValueError:
+            row.failure = _read_chunk(row, when, json.loads(data))
+        except (ValueError, KeyError, TypeError, AttributeError):
             row.failure = "unreadable_chunk"
+        if row.failure is not None:
             return
-        if "error" in chunk:
-            row.failure = "error_event"
-            return
-        for choice in chunk.get("choices", ()):
-            row.times.append(when)
-            row.ids += choice.get("token_ids") or []
-        if usage := chunk.get("usage"):
-            row.tokens, row.prompt_tokens = usage["completion_tokens"], usage["prompt_tokens"]
-    row.failure = "cut_stream"
+    if streamed:
+        row.failure = "cut_stream"
+
+
+def _read_chunk(row: RequestRow, when: float, chunk: dict[str, Any]) -> str | None:
+    if "error" in chunk:
+        return "error_event"
+    for choice in chunk.get("choices", ()):
+        row.times.append(when)
+        row.ids += choice.get("token_ids") or []
+    if usage := chunk.get("usage"):
+        row.tokens, row.prompt_tokens = usage["completion_tokens"], usage.get("prompt_tokens", 0)
+    return None
+
+
+async def _open_loop(
+    sendings: Sequence[Sending], send: Callable[[int, Sending], Coroutine[Any, Any, None]], began: float
+) -> None:
+    async with asyncio.TaskGroup() as group:
+        for number, sending in enumerate(sendings):
+            await asyncio.sleep(max(0.0, began + sending.due - perf_counter()))
+            group.create_task(send(number, sending))
+
+
+async def _closed_loop(items: Iterable[T], act: Callable[[T], Awaitable[None]], concurrency: int) -> None:
+    """`act` on each item, `concurrency` at a time, the next as soon as one ends."""
+    waiting = iter(items)
+
+    async def worker() -> None:
+        for item in waiting:
+            await act(item)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(concurrency):
+            group.create_task(worker())

@@ -4,11 +4,10 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from time import perf_counter
-from typing import Any
+from typing import Literal
 
-from adapters.client import Client
-
-Switch = dict[str, Any]
+from benchmarks.latency.document import Switch
+from server.client.http import Client
 
 
 @asynccontextmanager
@@ -21,10 +20,12 @@ async def fused(url: str, api_key: str | None, model: str, told: list[Switch]) -
         await _timed("restore", url, api_key, None, told)
 
 
-async def _timed(what: str, url: str, api_key: str | None, model: str | None, told: list[Switch]) -> None:
+async def _timed(
+    what: Literal["fuse", "restore"], url: str, api_key: str | None, model: str | None, told: list[Switch]
+) -> None:
     began = perf_counter()
     await asyncio.to_thread(_switch, url, api_key, model)
-    told.append({"what": what, "model": model, "seconds": perf_counter() - began})
+    told.append(Switch(what=what, model=model, seconds=perf_counter() - began))
 
 
 def _switch(url: str, api_key: str | None, model: str | None) -> None:

@@ -1,12 +1,12 @@
 """The findings of a result as tables: for a terminal and as Markdown."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
 
 from benchmarks.latency.crossovers import busiest_cell
+from benchmarks.latency.document import BenchmarkResult
 from benchmarks.latency.findings import BASE, Finding, Findings, findings
 from benchmarks.latency.quantities import Quantity
 from benchmarks.ratios import Spread
@@ -52,7 +52,7 @@ def terminal_tables(found: Findings) -> list[Table]:
     """One a cell."""
     made = []
     for cell in found.cells:
-        table = Table(title=cell, title_justify="left", box=None, pad_edge=False)
+        table = Table(title=cell.id, title_justify="left", box=None, pad_edge=False)
         for number, header in enumerate(HEADERS):
             table.add_column(header, justify="left" if not number else "right")
         for one in found.all:
@@ -62,31 +62,32 @@ def terminal_tables(found: Findings) -> list[Table]:
     return made
 
 
-def doubts(document: dict[str, Any], found: Findings) -> list[str]:
+def doubts(document: BenchmarkResult, found: Findings) -> list[str]:
     """Everything that makes the numbers doubtful, one a line."""
-    lines = [f"{one.cell}, {one.arm}: {flag}" for one in found.all for flag in one.flags]
-    lines += [f"{arm} was left out: {why}" for arm, why in document["skipped"].items()]
+    lines = [f"{one.cell.id}, {one.arm}: {flag}" for one in found.all for flag in one.flags]
+    lines += [f"{arm} was left out: {why}" for arm, why in document.skipped.items()]
+    lines += document.caveats
     lines += [
-        f"{one['arm']}: answers no prompt otherwise than the base, so a mix-up with it would not show"
-        for one in document["unlike_base"]
-        if not one["prompts"]
+        f"{one.arm}: answers no prompt otherwise than the base, so a mix-up with it would not show"
+        for one in document.unlike_base
+        if not one.prompts
     ]
-    if document["truncated"]:
+    if document.truncated:
         lines.append("--max-seconds ended the run before every repeat was measured")
     return lines
 
 
-def markdown(document: dict[str, Any], found: Findings, advice: str, points: Sequence[str]) -> str:
+def markdown(document: BenchmarkResult, found: Findings, advice: str, points: Sequence[str]) -> str:
     """The whole report."""
-    machine = document["machine"]
+    machine = document.machine
     lines = [
-        f"`{document['base']}` on {machine['cpus']} x {machine['cpu']}, {document['created']}, commit "
-        f"{(machine['commit'] or 'unknown')[:10]}; medians; a dash is a percentile of too few samples.",
+        f"`{document.base}` on {machine.cpus} x {machine.cpu}, {document.created}, commit "
+        f"{(machine.commit or 'unknown')[:10]}; medians; a dash is a percentile of too few samples.",
         "",
         *advice.splitlines(),
     ]
     for cell in found.cells:
-        lines += ["", f"**{cell}**", "", _row(HEADERS), _row(["---"] * len(HEADERS))]
+        lines += ["", f"**{cell.id}**", "", _row(HEADERS), _row(["---"] * len(HEADERS))]
         lines += [_row(cells(one)) for one in found.all if one.cell == cell]
     if points:
         lines += ["", *(f"- {point}" for point in points)]
@@ -95,15 +96,18 @@ def markdown(document: dict[str, Any], found: Findings, advice: str, points: Seq
     return "\n".join(lines) + "\n"
 
 
-def side_by_side(documents: Sequence[dict[str, Any]]) -> str:
+def side_by_side(documents: Sequence[BenchmarkResult]) -> str:
     """Arms by rows, results by columns: throughput in the busiest closed loop, to the base's, and 95 %."""
     found = [findings(document) for document in documents]
     cells_ = [busiest_cell(one) for one in found]
     arms = dict.fromkeys(arm for one in found for arm in one.arms if arm != BASE and "@" not in arm)
-    heads = [f"`{document['base']}`, {cell}" for document, cell in zip(documents, cells_, strict=True)]
+    heads = [
+        f"`{document.base}`, {cell.id if cell else None}"
+        for document, cell in zip(documents, cells_, strict=True)
+    ]
     lines = [_row(["tokens a second, to the base's", *heads]), _row(["---"] * (1 + len(heads)))]
     for arm in arms:
-        each = [one.of(cell or "", arm) for one, cell in zip(found, cells_, strict=True)]
+        each = [one.of(cell, arm) if cell else None for one, cell in zip(found, cells_, strict=True)]
         told = [ratio(one.ratios.get("output_throughput")) if one else "" for one in each]
         lines.append(_row([f"`{arm}`", *told]))
     return "\n".join(lines) + "\n"

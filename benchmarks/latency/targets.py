@@ -11,21 +11,22 @@ from typing import Any
 
 import httpx
 
-from adapters.client import Client
 from adapters.errors import InvalidRequest
 from adapters.peft_format import open_adapter
 from benchmarks.latency.arms import FUSED, Arm, Serves, choices, model_of
 from benchmarks.latency.combined import write_random, write_sum
+from benchmarks.latency.document import AdapterVersion
 from benchmarks.latency.plan import Plan
 from benchmarks.servers import (
     direct_command,
-    free_port,
     is_cpu_build,
     our_command,
     running,
     stock_command,
     stock_environment,
 )
+from server.client.http import Client
+from server.client.process import free_port
 
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """What vLLM takes as --max-lora-rank."""
@@ -37,8 +38,7 @@ class Targets:
 
     urls: Mapping[Serves, str]
     base: str
-    adapters: tuple[dict[str, Any], ...]
-    """Our server's adapter objects: id, digest, rank and more."""
+    adapters: tuple[AdapterVersion, ...]
     generated: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
     """Names of generated adapters by rank."""
     commands: Mapping[str, Sequence[str]] = field(default_factory=dict)
@@ -56,7 +56,7 @@ class Targets:
 
     def members(self, arm: Arm, plan: Plan) -> list[tuple[str, ...]]:
         """The adapters of each composition, by id."""
-        ids = [one["id"] for one in self.adapters]
+        ids = [one.id for one in self.adapters]
         if arm.rank is not None:
             return [self.generated[arm.rank][: arm.members]]
         if not arm.members or arm.kind == "residual":
@@ -65,7 +65,7 @@ class Targets:
 
     def fused_model(self, arm: Arm) -> str:
         """What is folded into the base while the arm is measured: the first adapters."""
-        return "+".join(one["id"] for one in self.adapters[: arm.members])
+        return "+".join(one.id for one in self.adapters[: arm.members])
 
     def sum_name(self, members: Sequence[str]) -> str:
         """What the other servers know a sum by."""
@@ -82,6 +82,10 @@ def sum_name(members: Sequence[str]) -> str:
     return "-".join(member.partition("@")[0] for member in members)
 
 
+def _version(adapter: Mapping[str, Any]) -> AdapterVersion:
+    return AdapterVersion(id=adapter["id"], digest=adapter.get("digest"), rank=adapter.get("rank"))
+
+
 def running_targets(
     url: str, names: Sequence[str], plan: Plan, api_key: str | None, may_fuse: bool
 ) -> Targets:
@@ -89,7 +93,7 @@ def running_targets(
     with Client(url, api_key) as client:
         base = client.models()[0]["id"]
         given = list(names) or [one["id"].partition("@")[0] for one in client.adapters()]
-        adapters = tuple(client.adapter(name) for name in dict.fromkeys(given))
+        adapters = tuple(_version(client.adapter(name)) for name in dict.fromkeys(given))
     skipped = {}
     for arm in plan.all_arms:
         if arm.server != "lora-compose":
@@ -139,7 +143,7 @@ def started_targets(
         yield Targets(
             urls,  # type: ignore[arg-type]
             base,
-            tuple(found[name] for name in names),
+            tuple(_version(found[name]) for name in names),
             {rank: tuple(found[name]["id"] for name in group) for rank, group in generated.items()},
             {name: tuple(command) for name, (command, _) in commands.items()},
             sums=frozenset(sums),
@@ -166,7 +170,8 @@ def _commands(
         found["direct"] = direct_command(port, model, is_cpu_build(), mine), port
     if "vllm" in wanted:
         port = free_port()
-        found["vllm"] = [*stock_command(port, model), "--max-lora-rank", str(ranks["vllm"]), *options], port
+        stock = stock_command(port, model, is_cpu_build())
+        found["vllm"] = [*stock, "--max-lora-rank", str(ranks["vllm"]), *options], port
     if "peft" in wanted:
         port, listed = free_port(), home / "sums.json"
         listed.write_text(json.dumps({name: str(path) for name, path in sums.items()}))

@@ -8,62 +8,57 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
-from typing import Any
 
 import httpx
 
-from adapters.client import Client
+from adapters.errors import LoraComposeError
 from benchmarks.counters import counters
 from benchmarks.latency.combined import write_random
-from benchmarks.latency.measuring import written
+from benchmarks.latency.document import Event, Sample, Timeline
 from benchmarks.latency.prompts import Words
 from benchmarks.latency.sender import Sending, send_pass
 from benchmarks.latency.targets import Targets
 from benchmarks.latency.workload import body
+from server.client.http import Client
 
 SAMPLE_SECONDS = 0.25
 NEW = "arrives-late"
 RATE_SHARE = 0.5
-Event = dict[str, Any]
 
 
 async def timeline(
     client: httpx.AsyncClient, targets: Targets, seconds: float, rate: float, words: Words, seed: int
-) -> dict[str, Any]:
-    """Rows, events and samples of the server's counters, in seconds since it began."""
+) -> tuple[Timeline, list[str]]:
+    """What was measured, and the step that the server refused, if there is one. Later steps are left out."""
     draw = random.Random(f"{seed}/timeline")
-    ids = [one["id"] for one in targets.adapters]
+    ids = [one.id for one in targets.adapters]
     sendings: list[Sending] = []
     due = draw.expovariate(rate)
     while due < seconds:
         pair = "+".join(draw.sample(ids, min(2, len(ids))))
         prompt = draw.choices(words.vocabulary, k=16)
-        sendings.append(Sending(0, 0, due, body(pair, prompt, 16, f"timeline-{seed}-{len(sendings)}")))
+        asked = body(pair, prompt, 16, f"timeline-{seed}-{len(sendings)}")
+        sendings.append(Sending(asked, due=due))
         due += draw.expovariate(rate)
     began = perf_counter()
     events: list[Event] = []
     happening = asyncio.create_task(_happen(targets, seconds, began, events))
-    samples: list[dict[str, Any]] = []
+    samples: list[Sample] = []
     sampling = asyncio.create_task(_sample(client, began, samples))
     try:
         rows, _ = await send_pass(client, sendings, None)
-        await happening
+        refused = await happening
     finally:
         happening.cancel()
         sampling.cancel()
         await asyncio.gather(happening, sampling, return_exceptions=True)
-    return {
-        "seconds": seconds,
-        "rate": rate,
-        "rows": [written(row) for row in rows],
-        "events": events,
-        "samples": samples,
-    }
+    written = [row.for_file() for row in rows]
+    return Timeline(seconds=seconds, rate=rate, rows=written, events=events, samples=samples), refused
 
 
-async def _happen(targets: Targets, seconds: float, began: float, events: list[Event]) -> None:
-    """A new adapter and its first answer, fuse, restore."""
-    ids = [one["id"] for one in targets.adapters]
+async def _happen(targets: Targets, seconds: float, began: float, events: list[Event]) -> list[str]:
+    """A new adapter and its first answer, fuse, restore. Returns a caveat if one of them is refused."""
+    ids = [one.id for one in targets.adapters]
     stack = "+".join(ids[:2])
     url, key = targets.urls["lora-compose"], targets.api_key
 
@@ -100,16 +95,17 @@ async def _happen(targets: Targets, seconds: float, began: float, events: list[E
     for share, what, act in steps:
         await asyncio.sleep(max(0.0, began + share * seconds - perf_counter()))
         start = perf_counter() - began
-        await asyncio.to_thread(act)
-        events.append({
-            "t": round(start, 6),
-            "seconds": round(perf_counter() - began - start, 6),
-            "what": what,
-        })
+        try:
+            await asyncio.to_thread(act)
+        except (LoraComposeError, httpx.HTTPError) as error:
+            return [f"The timeline ends early. The server refused to {what}: {error}"]
+        seconds_taken = perf_counter() - began - start
+        events.append(Event(t=round(start, 6), seconds=round(seconds_taken, 6), what=what))
+    return []
 
 
-async def _sample(client: httpx.AsyncClient, began: float, samples: list[dict[str, Any]]) -> None:
+async def _sample(client: httpx.AsyncClient, began: float, samples: list[Sample]) -> None:
     while True:
         values = await counters(client)
-        samples.append({"t": round(perf_counter() - began, 6), "counters": values})
+        samples.append(Sample(t=round(perf_counter() - began, 6), counters=values))
         await asyncio.sleep(SAMPLE_SECONDS)

@@ -24,14 +24,14 @@ class Planned:
 
 def planned(plan: Plan, cell: Cell, repeat: int) -> list[Planned]:
     """The requests of one pass. The same for every arm, so that arms differ in nothing else."""
-    draw = random.Random(f"{plan.seed}/{cell.id}/{repeat}")
+    draw = random.Random(f"{plan.seed}/{cell.load}/{repeat}")
     spread = spread_over(plan.compositions, plan.skew, draw)
     due, found = 0.0, []
     for number, composition in enumerate(islice(spread, plan.requests)):
         if cell.rate is not None:
             # Gamma gaps with mean 1/rate; shape 1 is Poisson (as `vllm bench serve --burstiness`).
             due += draw.gammavariate(plan.burstiness, 1 / (cell.rate * plan.burstiness))
-        salt = hashlib.sha256(f"{plan.seed}/{cell.id}/{repeat}/{number}".encode()).hexdigest()
+        salt = hashlib.sha256(f"{plan.seed}/{cell.load}/{repeat}/{number}".encode()).hexdigest()
         found.append(Planned(composition, draw.randrange(plan.pool), due, salt))
     return found
 

@@ -78,17 +78,17 @@ def registry(directory: Path) -> Finding:
 
     if not (directory / DATABASE).is_file():
         return ok("there is none yet; the first start makes it")
-    with Registry.open_readonly(directory) as opened:
-        try:
+    try:
+        with Registry.open_readonly(directory) as opened:
             opened.check_integrity()
-        except (AssertionError, NotFound) as error:
-            return fail(str(error), "Register what is named again: the same bytes repair it")
-        except StorageUnavailable as error:
-            return fail(
-                f"{DATABASE} cannot be read: {str(error.__cause__).partition(chr(10))[0]}",
-                f"Restore {DATABASE} from a backup before a server starts: files it does not name are swept",
-            )
-        names, saved = opened.names(), opened.compositions()
+            names, saved = opened.names(), opened.compositions()
+    except (AssertionError, NotFound) as error:
+        return fail(str(error), "Register what is named again: the same bytes repair it")
+    except StorageUnavailable as error:
+        return fail(
+            f"{DATABASE} cannot be read: {str(error.__cause__).partition(chr(10))[0]}",
+            f"Restore {DATABASE} from a backup before a server starts: files it does not name are swept",
+        )
     return ok(f"{len(names)} adapters and {len(saved)} saved compositions")
 
 

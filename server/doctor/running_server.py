@@ -5,7 +5,7 @@ from functools import partial
 
 import httpx
 
-from adapters.client import unreachable
+from server.client.http import unreachable
 from server.doctor.finding import Check, Finding, fail, ok, warn
 from server.installed import DISTRIBUTION, version_of, vllm_version
 

@@ -2,8 +2,8 @@
 
 import asyncio
 from argparse import Namespace
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any
 
 import psutil
@@ -11,6 +11,8 @@ from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.usage.usage_lib import UsageContext
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
+
+from server.engine.errors import EngineDied
 
 LOOK_SECONDS = 0.1
 
@@ -66,6 +68,15 @@ def _end_calls(waiting: dict[int, asyncio.Future[Any]]) -> None:
         if not future.done():
             future.set_exception(EngineDeadError())
             future.exception()  # asyncio complains of those that nobody looks at
+
+
+@contextmanager
+def engine_died() -> Iterator[None]:
+    """vLLM's EngineDeadError leaves this context as EngineDied."""
+    try:
+        yield
+    except EngineDeadError as error:
+        raise EngineDied(str(error)) from error
 
 
 def engine_processes(client: Any) -> list[psutil.Process]:

@@ -12,6 +12,7 @@ import torch
 from safetensors import safe_open
 
 from adapters.peft_format import open_adapter
+from server.engine.packs import PackedPair
 from server.engine.spec import Component
 from server.engine.stacking import Stack
 
@@ -32,7 +33,7 @@ def folded_checkpoint(
             for name in file.keys():  # noqa: SIM118  safe_open is no mapping
                 tensor = file.get_tensor(name)
                 factors = stack.get(name.removesuffix(".weight"))
-                yield name, tensor if factors is None else folded(tensor, *factors)
+                yield name, tensor if factors is None else folded(tensor, factors)
                 done += tensor.nbytes
                 progress(min(1.0, done / total))
 
@@ -45,9 +46,9 @@ def checkpoint_files(directory: Path) -> Sequence[Path]:
     return paths
 
 
-def folded(weight: torch.Tensor, lora_a: torch.Tensor, lora_b: torch.Tensor) -> torch.Tensor:
+def folded(weight: torch.Tensor, pair: PackedPair) -> torch.Tensor:
     """`W + B A` for W `(d_out, d_in)`: float32 sum, one rounding to W's dtype."""
-    return torch.addmm(weight.float(), lora_b.float(), lora_a.float()).to(weight.dtype)
+    return torch.addmm(weight.float(), pair.lora_B.float(), pair.lora_A.float()).to(weight.dtype)
 
 
 def why_not_foldable(directory: Path, components: Sequence[Component]) -> str | None:

@@ -19,7 +19,7 @@ import torch
 from server.engine.batch import share_rows
 from server.engine.kernel import add_deltas
 from server.engine.layer_plan import LayerPlan
-from server.engine.packs import pack_layer
+from server.engine.packs import PackedPair, pack_layer
 
 GEMM_SIZE = 1024
 STREAM_FLOATS = 1 << 24
@@ -78,7 +78,8 @@ class Layer:
         names = [f"{number:03d}" for number in range(self.case.adapters)]
         batch = share_rows([{name: 1.0} for name in names], self.counts)
         out = self.lora_b.shape[1]
-        packs = [pack_layer([pair], [out]) for pair in zip(self.lora_a, self.lora_b, strict=True)]
+        pairs = [PackedPair(lora_A=a, lora_B=b) for a, b in zip(self.lora_a, self.lora_b, strict=True)]
+        packs = [pack_layer([pair], [out]) for pair in pairs]
         plan, y = LayerPlan(batch, packs, torch.float32, add_deltas), torch.zeros(len(self.x), out)
         return lambda: plan.add_deltas(y, self.x)
 

@@ -1,27 +1,24 @@
-"""vLLM's worker-side LoRA managers, taught to build adapters from a composition spec.
+"""The LoRA manager where slots hold factors, as on GPUs: a stack is one adapter, its weights folded in.
 
-Differences from upstream's. An adapter comes from components of our store, concatenated in memory, not from a
-directory; it is built by a thread of its own and only kept by the engine loop; it takes a slot when a batch
-needs one, so that adding it never evicts what a running batch is using; and it survives a reload of the base.
+Differences from vLLM's. An adapter takes a slot when a batch needs one, so adding it never evicts what a
+running batch uses. It survives a reload of the base.
 """
 
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
-import torch
+from typing_extensions import override
 from vllm.lora.layers import LoRAMapping
 from vllm.lora.lora_model import LoRAModel
-from vllm.lora.model_manager import LRUCacheLoRAModelManager
-from vllm.lora.peft_helper import PEFTHelper
 from vllm.lora.request import LoRARequest
-from vllm.lora.utils import get_supported_lora_modules
-from vllm.lora.worker_manager import LRUCacheWorkerLoRAManager
 
-from server.engine.preparing import Preparing, State
+from server.engine.composition_manager import CompositionLoRAManager
+from server.engine.preparing import State
 from server.engine.spec import Component, combined, decode_spec, encode_spec
-from server.engine.stacking import Stack, load_stack
+from server.engine.stacking import Yielding
 
 logger = logging.getLogger(__name__)
 
@@ -29,67 +26,46 @@ RESIDUAL_OF_BASE = 1 << 30
 """The LoRA id under which the base is served while something is fused."""
 
 
-class CompositionLoRAModelManager(LRUCacheLoRAModelManager):
-    """Slots for the linear layers only."""
+class StackingLoRAManager(CompositionLoRAManager[LoRAModel]):
+    """Stacks in slots, their weights folded in."""
 
-    def _create_lora_modules(self) -> None:
-        # Admission refuses adapters of embeddings and lm_head. Left unwrapped they cost nothing per step,
-        # and upstream's CPU ops for them (which misread base rows) are out of the way.
-        embeddings = set(self.model.embedding_modules)
-        supported = get_supported_lora_modules(self.model)
-        self.supported_lora_modules = [module for module in supported if module not in embeddings]
-        super()._create_lora_modules()
-
-
-class CompositionWorkerLoRAManager(LRUCacheWorkerLoRAManager):
-    """Loads composition specs, weights folded in. Its thread builds; all else is the engine loop's."""
-
-    _manager_cls = CompositionLoRAModelManager
     runtime_weights = False
-    """Whether one build serves any weights of the same members."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._preparing: Preparing[LoRAModel] = Preparing()
-        self._fused: tuple[Component, ...] = ()
         self._specs: dict[int, str] = {}
         """Of everything that was kept and not forgotten since."""
 
-    def prepare(self, lora_int_id: int, spec: str) -> tuple[State, str]:
-        """Begin to build, or see how far it is. Whoever asks comes again until it is not "preparing"."""
+    @override
+    def prepare(self, adapter: LoRARequest) -> tuple[State, str]:
+        lora_int_id, spec = adapter.lora_int_id, adapter.lora_path
         if lora_int_id in self.list_adapters():
             return "prepared", ""
-        self._preparing.begin(lora_int_id, lambda: self._load_spec(lora_int_id, spec))
-        state, reason = self._preparing.state(lora_int_id)
-        if state == "failed":
-            self._preparing.forget(lora_int_id)
-        elif state == "prepared":
-            self.add_adapter(LoRARequest(f"prepared {lora_int_id}", lora_int_id, spec))
-        return state, reason
+        return self._advance(
+            lora_int_id, partial(self._build, lora_int_id, spec), lambda lora: self._keep(lora, spec)
+        )
 
-    def forget(self, lora_int_id: int, spec: str) -> None:
-        """Free its memory and its slot."""
-        del spec  # where weights come with the requests, it says what to forget
-        self._preparing.forget(lora_int_id)
-        self._specs.pop(lora_int_id, None)
-        self.remove_adapter(lora_int_id)
+    @override
+    def forget(self, adapter: LoRARequest) -> None:
+        self._preparing.forget(adapter.lora_int_id)
+        self._specs.pop(adapter.lora_int_id, None)
+        self.remove_adapter(adapter.lora_int_id)
 
+    @override
     def prepared(self) -> dict[str, Any]:
-        """What is in host memory: each build's id and bytes; and the ids in the slots, in order."""
         adapters = self._adapter_manager.list_adapters()
         sizes = {str(lora_int_id): _size(lora) for lora_int_id, lora in adapters.items()}
         return {"bytes": sizes, "slots": list(self._adapter_manager.lora_index_to_id)}
 
+    @override
     def read_meter(self) -> dict[str, Any]:
-        """See `metering`. Here the kernels are not ours to measure."""
+        """Nothing: the kernels are vLLM's."""
         return {"tokens": [], "busy_seconds": 0.0, "overheads": []}
 
+    @override
     def fuse(self, components: Sequence[Component]) -> None:
-        """From now on the base weights hold `components`, and every other answer is a residual.
-
-        What was built for another base is built again, except residuals of too high a rank: nobody is
-        served those before the next switch.
-        """
+        """What was built for another base is built again, except residuals of too high a rank: no request
+        uses those before the next switch."""
         self._fused = tuple(components)
         self._preparing.clear()
         self.remove_all_adapters()
@@ -100,16 +76,15 @@ class CompositionWorkerLoRAManager(LRUCacheWorkerLoRAManager):
             except ValueError as error:
                 logger.info("adapter %d is not built while this is fused: %s", lora_int_id, error)
 
+    @override
     def add_adapter(self, lora_request: LoRARequest) -> bool:
         """Keep what was prepared. Raises what building it raised, changing nothing."""
-        if lora_request.lora_int_id in self.list_adapters():
-            return bool(self._adapter_manager.get_adapter(lora_request.lora_int_id))
-        lora = self._preparing.take(lora_request.lora_int_id) or self._load_adapter(lora_request)
-        if len(self._adapter_manager) + 1 > self._adapter_manager.capacity:
-            self._adapter_manager.remove_oldest_adapter()
-        self._specs[lora_request.lora_int_id] = lora_request.lora_path
-        return bool(self._adapter_manager.add_adapter(lora))
+        lora_int_id, spec = lora_request.lora_int_id, lora_request.lora_path
+        if lora_int_id in self.list_adapters():
+            return bool(self._adapter_manager.get_adapter(lora_int_id))
+        return self._keep(self._preparing.take(lora_int_id) or self._build(lora_int_id, spec), spec)
 
+    @override
     def set_active_adapters(self, requests: set[LoRARequest], mapping: LoRAMapping | None) -> None:
         """Upstream's. While something is fused, its own rows need no LoRA and the base's rows need one."""
         if self._fused and mapping is not None:
@@ -125,6 +100,7 @@ class CompositionWorkerLoRAManager(LRUCacheWorkerLoRAManager):
             )
         super().set_active_adapters(requests, mapping)
 
+    @override
     def _apply_adapters(self, lora_requests: set[LoRARequest]) -> None:
         """Give every adapter of the coming batch a slot, held ones first so that none loses its own."""
         manager = self._adapter_manager
@@ -135,46 +111,15 @@ class CompositionWorkerLoRAManager(LRUCacheWorkerLoRAManager):
             self.add_adapter(lora_request)
             manager.activate_adapter(lora_request.lora_int_id)
 
-    def _load_adapter(self, lora_request: LoRARequest) -> LoRAModel:
-        return self._load_spec(lora_request.lora_int_id, lora_request.lora_path)
+    def _keep(self, lora: LoRAModel, spec: str) -> bool:
+        """Add it to host memory, from which the least recently used adapter goes if it is full."""
+        if len(self._adapter_manager) + 1 > self._adapter_manager.capacity:
+            self._adapter_manager.remove_oldest_adapter()
+        self._specs[lora.id] = spec
+        return bool(self._adapter_manager.add_adapter(lora))
 
-    def _load_spec(self, lora_int_id: int, spec: str) -> LoRAModel:
-        residual = combined(decode_spec(spec), self._fused)
-        return self._model_of(lora_int_id, load_stack(residual, self.lora_config.lora_dtype))
-
-    def _model_of(self, lora_int_id: int, stack: Stack) -> LoRAModel:
-        """The stack as vLLM's own structure. Raises ValueError for one vLLM cannot serve."""
-        rank = max((a.shape[0] for a, _ in stack.values()), default=1)
-        if rank > self.lora_config.max_lora_rank:
-            raise ValueError(f"rank {rank} is greater than max_lora_rank {self.lora_config.max_lora_rank}")
-        tensors: dict[str, torch.Tensor] = {}
-        for name, (lora_a, lora_b) in stack.items():
-            tensors[f"base_model.model.{name}.lora_A.weight"] = lora_a
-            tensors[f"base_model.model.{name}.lora_B.weight"] = lora_b
-        mapper = getattr(self._adapter_manager.model, "hf_to_vllm_mapper", None)
-        lora: LoRAModel = self._lora_model_cls.from_lora_tensors(
-            lora_int_id,
-            tensors,
-            PEFTHelper(r=rank, lora_alpha=rank, target_modules=sorted(stack)),
-            device="cpu",
-            dtype=self.lora_config.lora_dtype,
-            model_vocab_size=self.vocab_size,
-            weights_mapper=mapper.get_rename_mapper() if mapper is not None else None,
-            skip_prefixes=getattr(self._adapter_manager.model, "lora_skip_prefixes", None),
-        )
-        self._refuse_unmatched(lora)
-        return lora
-
-    def _refuse_unmatched(self, lora: LoRAModel) -> None:
-        """Upstream drops factors that match no layer of its model in silence; an answer would lack them."""
-        manager = self._adapter_manager
-        known = set(manager.modules)
-        for name, parts in manager.packed_modules.items():
-            known.update(parts)
-            known.add(name)
-        unmatched = sorted(set(lora.loras) - known)
-        if unmatched:
-            raise ValueError(f"vLLM applies no LoRA to {unmatched[0]} ({len(unmatched)} such modules)")
+    def _build(self, lora_int_id: int, spec: str, yielding: Yielding = iter) -> LoRAModel:
+        return self._model_of(lora_int_id, combined(decode_spec(spec), self._fused), yielding)
 
 
 def _size(lora: LoRAModel) -> int:

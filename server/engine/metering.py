@@ -7,9 +7,11 @@ it. Off until somebody reads it: reading is what starts it.
 
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
+
+from server.engine.batch import Members
 
 # A step that takes this many times the usual is one the engine slept before.
 IDLE_FACTOR = 4.0
@@ -17,13 +19,22 @@ SMOOTHING = 0.05
 
 
 @dataclass(frozen=True, eq=False)
-class Load:
+class CountedLoad:
     """A batch's rows: how many, by composition (None: the base), and the members each needs."""
 
     tokens: Mapping[str | None, int]
     lora_rows: int
     member_rows: int
     """Σ over rows of the members it needs: `member_rows / lora_rows` is the mean size of a stack."""
+
+    @classmethod
+    def of(cls, names: Sequence[str | None], wanted: Sequence[Members], token_counts: Sequence[int]) -> Self:
+        """Of a batch in which request i, for the composition `names[i]`, has `token_counts[i]` rows."""
+        tokens: Counter[str | None] = Counter()
+        for name, count in zip(names, token_counts, strict=True):
+            tokens[name] += count
+        rows = [(len(members), count) for members, count in zip(wanted, token_counts, strict=True) if members]
+        return cls(tokens, sum(count for _, count in rows), sum(size * count for size, count in rows))
 
     @property
     def rows(self) -> int:
@@ -48,21 +59,21 @@ class Meter:
     is_on: bool = False
     lora_seconds: float = 0.0
     """Of the current step."""
-    _load: Load | None = None
+    _load: CountedLoad | None = None
     _began: float = 0.0
     _usual: float | None = None
     _busy: float = 0.0
     _tokens: "Counter[str | None]" = field(default_factory=Counter)
     _buckets: dict[int, Bucket] = field(default_factory=dict)
 
-    def step(self, load: Load) -> None:
+    def step(self, load: CountedLoad) -> None:
         """The next step begins, and with that the last one is over."""
         now = time.perf_counter()
         if self._load is not None:
             self._account(self._load, now - self._began)
         self._load, self._began, self.lora_seconds = load, now, 0.0
 
-    def _account(self, load: Load, seconds: float) -> None:
+    def _account(self, load: CountedLoad, seconds: float) -> None:
         self._tokens.update(load.tokens)
         if self._usual is not None and seconds > IDLE_FACTOR * self._usual:
             self._busy += self._usual

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
+from typing import NamedTuple
 
 import torch
 from torch.nn import functional
@@ -11,8 +12,16 @@ from torch.nn import functional
 RANKS_AT_ONCE = 4
 """Of `kernel`: ranks are filled up with zeros to a multiple of it."""
 
-Factors = tuple[torch.Tensor, torch.Tensor]
-"""A `(r, d_in)` and B `(d_out, r)`, the scaling folded in."""
+
+class PackedPair(NamedTuple):
+    """The delta `lora_B @ lora_A`, the scaling and weight folded into `lora_B`.
+
+    Make it with keywords and read it by name: elsewhere B comes first, and a swap has the same type."""
+
+    lora_A: torch.Tensor
+    """`(r, d_in)`."""
+    lora_B: torch.Tensor
+    """`(d_out, r)`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,14 +76,14 @@ class Pack:
             y[:, part.o0 : part.o1].addmm_(shrunk[:, part.r0 : part.r1], part.lora_b_t)
 
 
-def pack_layer(factors: Sequence[Factors | None], widths: Sequence[int]) -> Pack | None:
+def pack_layer(factors: Sequence[PackedPair | None], widths: Sequence[int]) -> Pack | None:
     """One adapter's factors for one layer, a pair per slice (None: no factors); None where there are none."""
     starts = [0, *accumulate(widths)]
     used = [(pair, o0) for pair, o0 in zip(factors, starts[:-1], strict=True) if pair is not None]
     if not used:
         return None
     slices: list[Slice] = []
-    filled = [(_filled(lora_a), _filled(lora_b.T), o0) for (lora_a, lora_b), o0 in used]
+    filled = [(_filled(pair.lora_A), _filled(pair.lora_B.T), o0) for pair, o0 in used]
     for lora_a, lora_b_t, o0 in filled:
         r0 = slices[-1].r1 if slices else 0
         slices.append(Slice(r0, r0 + len(lora_a), o0, o0 + lora_b_t.shape[1], lora_b_t))

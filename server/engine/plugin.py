@@ -29,7 +29,7 @@ class Override:
 WORKER_MANAGER = Override(
     module="vllm.v1.worker.lora_model_runner_mixin",
     attribute="LRUCacheWorkerLoRAManager",
-    replacement="server.engine.lora_manager:CompositionWorkerLoRAManager",
+    replacement="server.engine.lora_manager:StackingLoRAManager",
     source="vllm.lora.worker_manager:LRUCacheWorkerLoRAManager",
     sha256="b46dd3eaaff82ef13b74933c23db9b39fd6144eb585d000043c460425133b932",
     reason="no hook lets a worker build an adapter from anything but one directory",

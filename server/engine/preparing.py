@@ -5,11 +5,12 @@ One background thread builds, one adapter after another, and sleeps every other 
 engine's thread gets the interpreter back at once. Whoever asked comes again until it is told "prepared".
 """
 
-import threading
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Generic, Literal, TypeVar
+
+from server.engine.stacking import Yielding
 
 T = TypeVar("T")
 Build = TypeVar("Build")
@@ -19,18 +20,11 @@ WORK_SECONDS = 0.0005
 PAUSE_SECONDS = 0.0005
 
 
-_thread = threading.local()
-
-
-def _work_in_background() -> None:
-    _thread.is_background = True
-
-
 def at_leisure(items: Iterable[T]) -> Iterator[T]:
-    """The items; on the background thread the interpreter is given away now and then. For a build's loops."""
+    """The items, with pauses in which other threads get the interpreter. For a background build's loops."""
     began = time.perf_counter()
     for item in items:
-        if getattr(_thread, "is_background", False) and time.perf_counter() - began > WORK_SECONDS:
+        if time.perf_counter() - began > WORK_SECONDS:
             time.sleep(PAUSE_SECONDS)
             began = time.perf_counter()
         yield item
@@ -40,13 +34,13 @@ class Preparing(Generic[Build]):
     """Builds under way and done, until they are taken. Called from the engine loop only."""
 
     def __init__(self) -> None:
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="prepare", initializer=_work_in_background)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="prepare")
         self._builds: dict[Hashable, Future[Build]] = {}
 
-    def begin(self, key: Hashable, build: Callable[[], Build]) -> None:
-        """Start to build, unless it is under way or done."""
+    def begin(self, key: Hashable, build: Callable[[Yielding], Build]) -> None:
+        """Start to build, unless it is under way or done. `build` runs its loops through what it gets."""
         if key not in self._builds:
-            self._builds[key] = self._thread.submit(build)
+            self._builds[key] = self._thread.submit(build, at_leisure)
 
     def state(self, key: Hashable) -> tuple[State, str]:
         """How far a build that was begun is; with the reason where it failed."""

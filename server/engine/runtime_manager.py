@@ -5,7 +5,6 @@ weights, or another choice among resident members, cost no build, no slot and no
 only changes what a row still needs.
 """
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -19,16 +18,16 @@ from vllm.lora.lora_weights import LoRALayerWeights
 from vllm.lora.request import LoRARequest
 
 from server.engine.batch import Members, share_rows
+from server.engine.composition_manager import CompositionLoRAManager
 from server.engine.cpu_lora import GroupedPunicaWrapper, Layer, Member
-from server.engine.lora_manager import CompositionWorkerLoRAManager
-from server.engine.metering import Load, Meter
-from server.engine.packs import Factors, Pack, pack_layer
-from server.engine.preparing import State, at_leisure
+from server.engine.metering import CountedLoad, Meter
+from server.engine.packs import Pack, PackedPair, pack_layer
+from server.engine.preparing import State
 from server.engine.spec import SCHEME, Component, combined, decode_spec
-from server.engine.stacking import load_stack
+from server.engine.stacking import Yielding
 
 
-class RuntimeWeightsLoRAManager(CompositionWorkerLoRAManager):
+class RuntimeWeightsLoRAManager(CompositionLoRAManager[Member]):
     """Adapters by their directory in the store. vLLM's own adapter cache and slots stay empty."""
 
     runtime_weights = True
@@ -37,7 +36,7 @@ class RuntimeWeightsLoRAManager(CompositionWorkerLoRAManager):
         super().__init__(*args, **kwargs)
         self._members: dict[str, Member] = {}
         self._selected: object = None
-        self._load = Load({}, 0, 0)
+        self._load = CountedLoad.of((), (), ())
         self.meter = Meter()
 
     def select(self, lora_requests: Sequence[LoRARequest | None], token_counts: np.ndarray) -> None:
@@ -60,15 +59,16 @@ class RuntimeWeightsLoRAManager(CompositionWorkerLoRAManager):
         batch = share_rows(wanted, token_counts)
         for wrapper in self._wrappers():
             wrapper.begin_batch(batch, self._member, self.meter)
-        self._load = _load(lora_requests, wanted, token_counts)
+        names = [lora_request and lora_request.lora_name for lora_request in lora_requests]
+        self._load = CountedLoad.of(names, wanted, token_counts)
 
     def _needed(self, lora_path: str | None) -> Members:
         wanted = decode_spec(lora_path) if lora_path and lora_path.startswith(SCHEME) else ()
         return {member.directory: member.weight for member in combined(wanted, self._fused)}
 
     @override
-    def prepare(self, lora_int_id: int, spec: str) -> tuple[State, str]:
-        for component in decode_spec(spec):
+    def prepare(self, adapter: LoRARequest) -> tuple[State, str]:
+        for component in decode_spec(adapter.lora_path):
             state, reason = self._prepare_member(component.directory)
             if state != "prepared":
                 return state, reason
@@ -77,19 +77,12 @@ class RuntimeWeightsLoRAManager(CompositionWorkerLoRAManager):
     def _prepare_member(self, directory: str) -> tuple[State, str]:
         if directory in self._members:
             return "prepared", ""
-        self._preparing.begin(directory, partial(self._load_member, directory))
-        state, reason = self._preparing.state(directory)
-        if state == "failed":
-            self._preparing.forget(directory)
-        elif state == "prepared":
-            member = self._preparing.take(directory)
-            assert member is not None
-            self._members[directory] = member
-        return state, reason
+        build, keep = partial(self._build, directory), partial(self._members.__setitem__, directory)
+        return self._advance(directory, build, keep)
 
     @override
-    def forget(self, lora_int_id: int, spec: str) -> None:
-        for component in decode_spec(spec):
+    def forget(self, adapter: LoRARequest) -> None:
+        for component in decode_spec(adapter.lora_path):
             self._preparing.forget(component.directory)
             self._members.pop(component.directory, None)
 
@@ -124,18 +117,17 @@ class RuntimeWeightsLoRAManager(CompositionWorkerLoRAManager):
 
     def _member(self, directory: str) -> Member:
         if directory not in self._members:
-            # Nobody prepared it, or it was forgotten too early: slow, but never another adapter's answer.
-            self._members[directory] = self._load_member(directory)
+            # It was not prepared, or it was forgotten too early: slow, but never another adapter's answer.
+            self._members[directory] = self._build(directory)
         return self._members[directory]
 
-    def _load_member(self, directory: str) -> Member:
-        stack = load_stack([Component(directory, 1.0)], self.lora_config.lora_dtype)
-        lora = self._model_of(1, stack)
+    def _build(self, directory: str, yielding: Yielding = iter) -> Member:
+        lora = self._model_of(1, [Component(directory, 1.0)], yielding)
         self._adapter_manager._create_merged_loras_inplace(lora)
-        return dict(self._packed(lora))
+        return dict(self._packed(lora, yielding))
 
-    def _packed(self, lora: LoRAModel) -> Iterator[tuple[Layer, Pack]]:
-        for name, layer in at_leisure(self._adapter_manager.modules.items()):
+    def _packed(self, lora: LoRAModel, yielding: Yielding) -> Iterator[tuple[Layer, Pack]]:
+        for name, layer in yielding(self._adapter_manager.modules.items()):
             weights = self._adapter_manager._get_lora_layer_weights(lora, name)
             if weights is None:
                 continue
@@ -149,17 +141,7 @@ class RuntimeWeightsLoRAManager(CompositionWorkerLoRAManager):
         return list(self._adapter_manager.punica_wrapper_mapping.values())
 
 
-def _load(
-    lora_requests: Sequence[LoRARequest | None], wanted: Sequence[Members], token_counts: Sequence[int]
-) -> Load:
-    tokens: Counter[str | None] = Counter()
-    for lora_request, count in zip(lora_requests, token_counts, strict=True):
-        tokens[lora_request and lora_request.lora_name] += count
-    rows = [(len(members), count) for members, count in zip(wanted, token_counts, strict=True) if members]
-    return Load(tokens, sum(count for _, count in rows), sum(size * count for size, count in rows))
-
-
-def factors_of(layer: BaseLinearLayerWithLoRA, weights: LoRALayerWeights) -> list[Factors | None]:
+def factors_of(layer: BaseLinearLayerWithLoRA, weights: LoRALayerWeights) -> list[PackedPair | None]:
     """A pair per slice of the layer, this worker's share of them, as `set_lora` would copy them to a slot."""
     lora_a, lora_b = weights.lora_a, weights.lora_b
     if isinstance(lora_b, list) and len(lora_b) != layer.n_slices:
@@ -168,4 +150,6 @@ def factors_of(layer: BaseLinearLayerWithLoRA, weights: LoRALayerWeights) -> lis
         lora_a, lora_b = layer.slice_lora_a(lora_a), layer.slice_lora_b(lora_b)
     if not isinstance(lora_b, list):
         lora_a, lora_b = [lora_a], [lora_b]
-    return [None if a is None else (a, b) for a, b in zip(lora_a, lora_b, strict=True)]
+    return [
+        None if a is None else PackedPair(lora_A=a, lora_B=b) for a, b in zip(lora_a, lora_b, strict=True)
+    ]

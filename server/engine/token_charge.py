@@ -3,25 +3,13 @@
 At the HTTP layer they could be counted only from `usage`, which a client that hangs up early never gets.
 """
 
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import aclosing, contextmanager
-from contextvars import ContextVar
+from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 from vllm.sampling_params import RequestOutputKind
 
-Charge = Callable[[int], None]
-_charge: ContextVar[Charge | None] = ContextVar("charge", default=None)
-
-
-@contextmanager
-def charging(charge: Charge | None) -> Iterator[None]:
-    """What is generated in this context, or in tasks begun in it, is told to `charge` as it comes."""
-    token = _charge.set(charge)
-    try:
-        yield
-    finally:
-        _charge.reset(token)
+from server.token_charging import Charge, current_charge
 
 
 def count_tokens(client: Any) -> None:
@@ -29,7 +17,7 @@ def count_tokens(client: Any) -> None:
     generate = client.generate
 
     def counted(*args: Any, **named: Any) -> AsyncIterator[Any]:
-        charge = _charge.get()
+        charge = current_charge()
         outputs: AsyncIterator[Any] = generate(*args, **named)
         return outputs if charge is None else _charged(outputs, charge, _kind(args, named))
 

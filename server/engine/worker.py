@@ -4,10 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from vllm.lora.request import LoRARequest
 
+from server.engine.composition_manager import CompositionLoRAManager
 from server.engine.cpu_lora import GroupedPunicaWrapper
 from server.engine.folding import folded_checkpoint
-from server.engine.lora_manager import CompositionWorkerLoRAManager
 from server.engine.preparing import State
 from server.engine.spec import decode_spec
 from server.engine.stacking import load_stack
@@ -19,8 +20,8 @@ class CompositionWorkerExtension:
     model_runner: Any
 
     @property
-    def _lora_manager(self) -> CompositionWorkerLoRAManager:
-        manager: CompositionWorkerLoRAManager = self.model_runner.lora_manager
+    def _lora_manager(self) -> CompositionLoRAManager[Any]:
+        manager: CompositionLoRAManager[Any] = self.model_runner.lora_manager
         return manager
 
     def lora_backend(self) -> dict[str, Any]:
@@ -28,7 +29,7 @@ class CompositionWorkerExtension:
         manager = self.model_runner.lora_manager
         wrappers = manager._adapter_manager.punica_wrapper_mapping.values()
         return {
-            "composes": isinstance(manager, CompositionWorkerLoRAManager),
+            "composes": isinstance(manager, CompositionLoRAManager),
             "kernels": sorted({type(wrapper).__name__ for wrapper in wrappers}),
             "grouped": all(isinstance(wrapper, GroupedPunicaWrapper) for wrapper in wrappers),
             "runtime_weights": getattr(manager, "runtime_weights", False),
@@ -36,11 +37,11 @@ class CompositionWorkerExtension:
 
     def prepare_adapter(self, lora_int_id: int, spec: str) -> tuple[State, str]:
         """Begin to build in the background, or see how far it is."""
-        return self._lora_manager.prepare(lora_int_id, spec)
+        return self._lora_manager.prepare(LoRARequest(f"prepared {lora_int_id}", lora_int_id, spec))
 
     def forget_adapter(self, lora_int_id: int, spec: str) -> None:
         """Free an adapter's memory and slot. No request that uses it may be in flight."""
-        self._lora_manager.forget(lora_int_id, spec)
+        self._lora_manager.forget(LoRARequest(f"prepared {lora_int_id}", lora_int_id, spec))
 
     def prepared_adapters(self) -> dict[str, Any]:
         """What is in host memory, with its bytes, and in order in the slots."""

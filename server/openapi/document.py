@@ -10,18 +10,21 @@ from typing import Any
 
 from starlette.routing import BaseRoute, Route
 
+from adapters.names import ALIAS_PATTERN, NAME_PATTERN, REFERENCE_PATTERN
 from server.errors import error_headers, error_type
-from server.openapi.bodies import PATTERNS
 from server.openapi.codes import ERROR_CODES
 from server.openapi.operations import FORM, JSON, OPERATIONS, STREAM, Answer, Operation
 from server.openapi.schemas import Schemas
-from server.tenants.access import PROBES, roles_of
+from server.paths import PROBES
+from server.tenants.access import roles_of
 
 ABOUT = (
     "One base model and many LoRA adapters. On each route that generates, `model` or one of the fields of "
     "`CompositionFields` says which adapters answer, how strongly, and stacked or merged. GET routes answer "
     "HEAD as well; any other method is refused with 405 `method_not_allowed`, any other path with 404."
 )
+PATTERNS = {"name": NAME_PATTERN, "alias": ALIAS_PATTERN, "reference": REFERENCE_PATTERN}
+"""Of the parts of a path."""
 REQUEST_ID = {
     "description": "The request's own `x-request-id`, or one made for it.",
     "required": True,

@@ -3,13 +3,15 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from server.openapi import bodies, objects
+from server import requests
+from server.benchmark_plan import BenchmarkFields
+from server.from_request import ComposedModel
+from server.openapi import objects
 from server.openapi.codes import ADMITTED, BODY, BUILT, COMPOSED, DOOR, NAMED, VLLM, WITHOUT_ENGINE
-from server.tenants.access import GENERATING, NAMING
+from server.paths import GENERATING, NAMING
 
 JSON, TEXT, HTML, STREAM = "application/json", "text/plain", "text/html", "text/event-stream"
 FORM = "multipart/form-data"
-FILES = {"adapter_config.json": "application/json", "adapter_model.safetensors": "application/octet-stream"}
 
 
 @dataclass(frozen=True)
@@ -94,8 +96,8 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
             "digest_mismatch",
             "invalid_lineage",
         },
-        body=bodies.AdapterOffer,
-        upload=bodies.AdapterUpload,
+        body=requests.AdapterOffer,
+        upload=requests.AdapterUpload,
         examples=(OFFER, {"name": "sql", "hf": "org/sql-lora@main", "alias": "prod"}),
     ),
     ("GET", "/v1/adapters"): Operation(_one_of(objects.AdapterList), DOOR),
@@ -106,7 +108,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("PUT", "/v1/adapters/{name}/aliases/{alias}"): Operation(
         _one_of(objects.AdapterObject),
         DOOR | NO_PATH | BODY | NAMED | {"invalid_version", "unknown_field"},
-        body=bodies.AliasTarget,
+        body=requests.AliasTarget,
         examples=({"version": 2},),
     ),
     ("DELETE", "/v1/adapters/{name}/aliases/{alias}"): Operation(
@@ -119,7 +121,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("POST", "/v1/compositions"): Operation(
         {200: Answer(objects.PredictedComposition), 201: Answer(objects.CompositionObject)},
         READS_COMPOSITION | BUILT | {"invalid_request", "name_not_allowed", "name_reserved", "name_taken"},
-        body=bodies.NamedComposition,
+        body=requests.NamedComposition,
         flag="dry_run",
         examples=({"name": "duo", "model": "sql:0.7+polite"}, {"name": "duo", **TIES}),
     ),
@@ -133,13 +135,13 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("POST", "/v1/load_lora_adapter"): Operation(
         SUCCESS,
         DOOR | BODY | ADMITTED | {"invalid_source", "invalid_request", "unknown_field"},
-        body=bodies.LoadAdapter,
+        body=requests.LoadAdapter,
         examples=({"lora_name": "sql", "lora_path": "/srv/adapters/sql"},),
     ),
     ("POST", "/v1/unload_lora_adapter"): Operation(
         SUCCESS,
         DOOR | BODY | NAMED | {"in_use", "unknown_field"},
-        body=bodies.UnloadAdapter,
+        body=requests.UnloadAdapter,
         examples=({"lora_name": "sql@1"},),
     ),
     ("GET", "/v1/residency"): Operation(_one_of(objects.ResidencyObject), DOOR),
@@ -147,7 +149,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("PUT", "/v1/fusion"): Operation(
         _one_of(objects.FusionObject),
         READS_COMPOSITION | BUILT | {"not_fusable", "fusion_busy"},
-        body=bodies.ComposedModel,
+        body=ComposedModel,
         examples=({"model": "sql:0.7+polite"}, LLAMA),
     ),
     ("DELETE", "/v1/fusion"): Operation(
@@ -168,7 +170,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
             "benchmark_running",
             "server_busy",
         },
-        body=bodies.BenchmarkFields,
+        body=BenchmarkFields,
         examples=({"arms": ["base", "single"], "concurrency": [1, 4], "requests": 16},),
     ),
     ("GET", "/v1/benchmarks"): Operation(_one_of(objects.BenchmarkList), DOOR),

@@ -7,11 +7,10 @@ import sys
 from collections import defaultdict
 
 from server.app import routes
-from server.openapi.bodies import fields_of
 from server.openapi.codes import ERROR_CODES
 from server.openapi.document import Described, described, roles, summary
 from server.openapi.operations import OPERATIONS
-from server.tenants.access import GENERATING, NAMING
+from server.paths import GENERATING, NAMING
 
 HEAD = """# HTTP
 
@@ -62,7 +61,7 @@ def _reads(one: Described) -> str:
     if isinstance(operation.body, str):
         found.append("vLLM's fields\\*")
     elif operation.body is not None:
-        found += [f"`{name}`" for name in sorted(fields_of(operation.body))]
+        found += [f"`{name}`" for name in sorted(operation.body.model_fields)]
     return " ".join(found)
 
 

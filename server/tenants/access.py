@@ -3,11 +3,8 @@
 import re
 from dataclasses import dataclass
 
+from server.paths import GENERATING, NAMING, PROBES
 from server.tenants.key import Key
-
-PROBES = frozenset({"/livez", "/readyz", "/health"})
-GENERATING = ("/v1/chat/completions", "/v1/completions", "/v1/responses")
-NAMING = ("/tokenize", "/detokenize")
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,9 @@
 """Who asks, while a request is answered: which adapters exist for them, and what they still may use."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from adapters.composition import Composition
 from adapters.errors import Forbidden, NotFound
@@ -88,11 +87,10 @@ class Caller:
         """Whether they have to be counted."""
         return self.key.quotas.tokens_per_minute is not None
 
-    def salted(self, body: Mapping[str, Any]) -> dict[str, str]:
+    def salted(self, given: object) -> dict[str, str]:
         """The prefix cache's salt, as a field: nobody can find out, by time, what other keys have asked.
 
-        Nothing for those who run the server, nor where vLLM is to refuse what was given."""
-        given = body.get("cache_salt")
+        `given` is the request's own salt. Nothing for an operator, nor where vLLM refuses what was given."""
         if self.key in (OPERATOR, BENCHMARK) or not (given is None or (isinstance(given, str) and given)):
             return {}
         return {"cache_salt": hashlib.sha256(f"{self.key.id}\0{given or ''}".encode()).hexdigest()}

@@ -41,7 +41,7 @@ class KeyStore:
     def __init__(self, data_dir: Path) -> None:
         data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._database = Database(sqlite_url(data_dir))
-        self._database.create()
+        self._database.migrate()
 
     def close(self) -> None:
         """Give the connections back."""

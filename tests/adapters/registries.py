@@ -4,8 +4,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from adapters.file_limits import CONFIG_FILE, WEIGHTS_FILE
 from adapters.registry import Registry
-from adapters.store import CONFIG_FILE, WEIGHTS_FILE, Version
+from adapters.store import Version
 
 
 @dataclass(frozen=True)

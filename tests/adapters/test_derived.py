@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
+from adapters.file_limits import WEIGHTS_FILE
 from adapters.registry import Registry
-from adapters.store import WEIGHTS_FILE
 from tests.adapters.registries import add_merge, register
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from adapters.composition_grammar import parse
 from adapters.errors import AdapterRejected, Conflict, Forbidden, InvalidRequest, NotFound, StorageUnavailable
+from adapters.file_limits import CONFIG_FILE, WEIGHTS_FILE
 from adapters.registry import Registry
-from adapters.store import CONFIG_FILE, WEIGHTS_FILE
 from tests.adapters.registries import Facts, register, weights_of, write_files
 
 

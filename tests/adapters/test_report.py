@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from adapters.report import MergeReport, ModuleReport, measure, relative, sign_conflict
-from adapters.thin import Factors, concat
+from adapters.thin import LowRank, concat
 
 
-def row(*values: float) -> Factors:
+def row(*values: float) -> LowRank:
     """A 1 x n matrix."""
-    return Factors(torch.ones(1, 1, dtype=torch.float64), torch.tensor([values], dtype=torch.float64))
+    return LowRank(B=torch.ones(1, 1, dtype=torch.float64), A=torch.tensor([values], dtype=torch.float64))
 
 
 def module_report(
@@ -29,7 +29,9 @@ def test_sign_conflict_of_a_tall_module_is_estimated_from_evenly_spaced_rows() -
     column = torch.ones(1000, 1, dtype=torch.float64)
     agrees = torch.where(torch.arange(1000) < 250, 1.0, -1.0).double()[:, None]
     one = torch.ones(1, 1, dtype=torch.float64)
-    assert sign_conflict([Factors(column, one), Factors(agrees, one)]) == pytest.approx(0.75, abs=0.01)
+    assert sign_conflict([LowRank(B=column, A=one), LowRank(B=agrees, A=one)]) == pytest.approx(
+        0.75, abs=0.01
+    )
 
 
 def test_a_module_is_measured_against_its_stack_and_its_members_against_each_other() -> None:

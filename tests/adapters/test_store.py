@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from adapters.errors import AdapterRejected
-from adapters.store import CONFIG_FILE, WEIGHTS_FILE, Content, Store, content_of, copy_regular
+from adapters.file_limits import CONFIG_FILE, WEIGHTS_FILE
+from adapters.store import Content, Store, content_of, copy_regular
 from tests.adapters.registries import write_files
 
 

@@ -7,13 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapters import thin
-from adapters.thin import Factors
+from adapters.thin import LowRank
 
 
-def factors(seed: int, d_out: int, rank: int, d_in: int) -> Factors:
+def factors(seed: int, d_out: int, rank: int, d_in: int) -> LowRank:
     generator = torch.Generator().manual_seed(seed)
     B = torch.randn(d_out, rank, generator=generator, dtype=torch.float64)
-    return Factors(B, torch.randn(rank, d_in, generator=generator, dtype=torch.float64))
+    return LowRank(B=B, A=torch.randn(rank, d_in, generator=generator, dtype=torch.float64))
 
 
 seeds = st.integers(0, 2**31)
@@ -63,7 +63,7 @@ def test_truncation_gives_both_factors_the_same_weight() -> None:
 def test_the_distance_of_near_equals_keeps_its_digits() -> None:
     one = factors(0, 30, 4, 20)
     nudge = torch.full((30, 1), 1e-11, dtype=torch.float64)
-    near = thin.concat([one, Factors(nudge, torch.ones(1, 20, dtype=torch.float64))])
+    near = thin.concat([one, LowRank(B=nudge, A=torch.ones(1, 20, dtype=torch.float64))])
     assert thin.distance(near, one) == pytest.approx(1e-11 * np.sqrt(600), rel=1e-3)
 
 
@@ -115,8 +115,8 @@ def test_truncating_a_dense_matrix_neither_reads_nor_moves_the_global_generator(
 
 def test_overlap_is_one_with_itself_and_zero_between_orthogonal_matrices() -> None:
     eye = torch.eye(8, dtype=torch.float64)
-    first, second = Factors(eye[:, :3], 2 * eye[:3]), Factors(eye[:, 3:5], eye[3:5])
-    mixed = Factors(eye[:, :3], eye[3:6])
+    first, second = LowRank(B=eye[:, :3], A=2 * eye[:3]), LowRank(B=eye[:, 3:5], A=eye[3:5])
+    mixed = LowRank(B=eye[:, :3], A=eye[3:6])
     assert thin.overlap(thin.svd(first), thin.svd(first)) == pytest.approx(1.0)
     assert thin.overlap(thin.svd(first), thin.svd(second)) == 0.0
     assert thin.overlap(thin.svd(first), thin.svd(mixed)) == pytest.approx(0.5)
@@ -124,5 +124,5 @@ def test_overlap_is_one_with_itself_and_zero_between_orthogonal_matrices() -> No
 
 def test_a_zero_matrix_overlaps_with_nothing() -> None:
     one = factors(0, 6, 2, 5)
-    zero = Factors(torch.zeros_like(one.B), one.A)
+    zero = LowRank(B=torch.zeros_like(one.B), A=one.A)
     assert thin.overlap(thin.svd(one), thin.svd(zero)) == 0.0

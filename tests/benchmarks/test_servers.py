@@ -1,13 +1,16 @@
 from argparse import Namespace
 
+import pytest
 from vllm.entrypoints.launchers.cli_args import make_arg_parser
 from vllm.platforms import current_platform
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 
-from benchmarks.servers import EMBEDDED_BASE, direct_command, engine_options
+from benchmarks.servers import EMBEDDED_BASE, direct_command, engine_options, stock_command
 from server.config import EMBEDDED_OPTIONS, ServerConfig
 from server.engine.launch import parse_vllm_args
 from server.serve import vllm_namespace
+
+WORKER_EXTENSION = "server.engine.worker.CompositionWorkerExtension"
 
 
 def as_text(options: Namespace) -> dict[str, object]:
@@ -34,3 +37,11 @@ def test_the_users_options_come_last_so_that_they_win() -> None:
     command = direct_command(1, str(EMBEDDED_BASE), on_cpu=True, options=["--max-loras", "2"])
     assert command[-2:] == ["--max-loras", "2"]
     assert set(EMBEDDED_OPTIONS) <= set(command)
+
+
+@pytest.mark.parametrize("on_cpu", [True, False])
+def test_stock_vllm_gets_the_options_of_the_machine_it_runs_on(on_cpu: bool) -> None:
+    direct = direct_command(1, "org/model", on_cpu, options=[])
+    stock = stock_command(1, "org/model", on_cpu)
+    assert ("--enforce-eager" in stock) == on_cpu
+    assert set(direct) - set(stock) == {"--worker-extension-cls", WORKER_EXTENSION}

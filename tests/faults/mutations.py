@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from adapters.store import CONFIG_FILE, WEIGHTS_FILE
+from adapters.file_limits import CONFIG_FILE, WEIGHTS_FILE
 
 IMPOSSIBLE = (
     OSError, ValueError, LookupError, AttributeError, TypeError, RuntimeError, struct.error, SafetensorError,

@@ -11,7 +11,7 @@ from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from adapters.store import WEIGHTS_FILE
+from adapters.file_limits import WEIGHTS_FILE
 
 PART = re.compile(r"\.lora_[AB]\.weight$")
 

@@ -19,8 +19,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from adapters.client import Client
 from adapters.registry import Registry
+from server.client.http import Client
 from tests.adapters.registries import register
 
 MARKS = (100, 1_000, 3_000, 10_000)

@@ -3,7 +3,6 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,7 @@ from server.benchmark_runs import RESULT, Benchmarks, Limits, Run
 from server.traffic import Traffic
 from tests.server import benchmark_child as child
 
-PLAN = BenchmarkPlan(("roll", "upper"), ("base", "stack:2"))
+PLAN = BenchmarkPlan(adapters=["roll", "upper"], arms=["base", "stack:2"])
 URL = "http://127.0.0.1:8000"
 LIMITS = Limits(in_flight=0, grace_seconds=30.0, yield_seconds=0.3)
 
@@ -38,14 +37,14 @@ async def until(holds: Callable[[], bool]) -> None:
 
 
 async def ended(benchmarks: Benchmarks, seed: int, plan: BenchmarkPlan = PLAN) -> Run:
-    run = benchmarks.start(replace(plan, seed=seed), URL)
+    run = benchmarks.start(plan.model_copy(update={"seed": seed}), URL)
     await until(lambda: run.status != "running")
     return run
 
 
 async def hanging(benchmarks: Benchmarks, seed: int = child.HANGS) -> tuple[Run, int]:
     """A run whose child has a child of its own, and that one's pid."""
-    run = benchmarks.start(replace(PLAN, seed=seed), URL)
+    run = benchmarks.start(PLAN.model_copy(update={"seed": seed}), URL)
     await until(lambda: run.progress is not None and run.progress["total"] == 0)
     assert run.progress is not None
     return run, int(run.progress["what"])
@@ -102,7 +101,7 @@ async def test_a_child_that_will_not_end_is_made_to(
 
 async def test_a_run_that_takes_too_long_is_ended(tmp_path: Path) -> None:
     benchmarks = opened(tmp_path, Limits(0, grace_seconds=0.0))
-    run = await ended(benchmarks, child.HANGS, replace(PLAN, max_seconds=1))
+    run = await ended(benchmarks, child.HANGS, PLAN.model_copy(update={"max_seconds": 1}))
     assert run.status == "failed"
     assert run.error == {"code": "benchmark_timed_out", "message": "It was ended after 1 seconds."}
 
@@ -118,7 +117,7 @@ async def test_it_does_not_begin_when_others_need_the_server_unless_forced(bench
     with benchmarks.traffic.counted({"headers": []}):
         with pytest.raises(Busy, match="1 requests are in flight"):
             benchmarks.start(PLAN, URL)
-        run = benchmarks.start(replace(PLAN, force=True), URL)
+        run = benchmarks.start(PLAN.model_copy(update={"force": True}), URL)
         await until(lambda: run.status != "running")
     assert run.status == "succeeded"
 

@@ -50,26 +50,26 @@ SMALL = {
     ],
 )
 def test_what_cannot_be_measured_is_refused_by_its_field(
-    http: httpx.Client, body: dict[str, Any], status: int, code: str, param: str | None
+    plain_http: httpx.Client, body: dict[str, Any], status: int, code: str, param: str | None
 ) -> None:
-    reply = http.post("/v1/benchmarks", json=body)
+    reply = plain_http.post("/v1/benchmarks", json=body)
     assert_refused(reply, status, code)
     assert param is None or reply.json()["error"]["param"] == param
-    assert http.get("/v1/benchmarks").json()["object"] == "list"
+    assert plain_http.get("/v1/benchmarks").json()["object"] == "list"
 
 
 @pytest.mark.parametrize("rate", ["NaN", "Infinity", "1e999"])
-def test_a_rate_that_is_no_number_is_refused(http: httpx.Client, rate: str) -> None:
-    reply = http.post(
+def test_a_rate_that_is_no_number_is_refused(plain_http: httpx.Client, rate: str) -> None:
+    reply = plain_http.post(
         "/v1/benchmarks", content=f'{{"rates": [{rate}]}}', headers={"content-type": "application/json"}
     )
     assert_refused(reply, 400, "out_of_range")
 
 
 @pytest.mark.parametrize("path", ["", "/report", "/result"])
-def test_a_benchmark_nobody_ran_is_not_found(http: httpx.Client, path: str) -> None:
+def test_a_benchmark_nobody_ran_is_not_found(plain_http: httpx.Client, path: str) -> None:
     for name in ("bench-0", "..%2F..%2Fregistry.db"):
-        assert http.get(f"/v1/benchmarks/{name}{path}").status_code == 404
+        assert plain_http.get(f"/v1/benchmarks/{name}{path}").status_code == 404
 
 
 def test_one_runs_at_a_time_and_can_be_cancelled(http: httpx.Client) -> None:

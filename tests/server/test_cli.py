@@ -1,4 +1,7 @@
-from dataclasses import fields
+import inspect
+from collections.abc import Callable
+from dataclasses import Field, fields
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,12 +11,19 @@ from hypothesis import strategies as st
 from typer.core import TyperOption
 from typer.testing import CliRunner
 
+from adapters.dataclass_options import options_from
 from adapters.fuse_settings import Settings
 from server.cli import serve_app
 from server.config import ServerConfig
-from server.field_docs import field_docs
 
-REPEATABLE = {"adapter_roots": "adapter_root", "api_keys": "api_key"}
+FUSE_VALUES = {
+    "half-life-seconds": 11,
+    "min-dwell-seconds": 12,
+    "margin": 13,
+    "min-share": 0.7,
+    "min-tokens": 14,
+    "budget": 0.1,
+}
 VLLM_WORDS = st.sampled_from([
     "--max-loras",
     "8",
@@ -35,26 +45,70 @@ def read(arguments: list[str]) -> tuple[list[str], dict[str, Any]]:
     return context.args, context.params
 
 
-def test_every_field_of_the_config_is_an_option_with_its_docs_and_default() -> None:
+def options_of(config: type[Any], prefix: str = "") -> list[tuple[Field[Any], TyperOption]]:
+    """Each field of a dataclass with its option of `serve`."""
     options = {option.name: option for option in typer.main.get_command(serve_app).params}
-    defaults, docs = ServerConfig(), field_docs(ServerConfig)
-    names = {field.name: REPEATABLE.get(field.name, field.name) for field in fields(ServerConfig)}
-    del names["fuse_settings"]
-    for field, name in names.items():
-        option = options[name]
-        assert isinstance(option, TyperOption)
-        assert (option.help or "").startswith(docs[field])
-        unset = () if field in REPEATABLE else None
-        assert (unset if option.default is None else option.default) == getattr(defaults, field)
+    found = []
+    for field in fields(config):
+        if field.name != "fuse_settings":
+            option = options[f"{prefix}{field.name}"]
+            assert isinstance(option, TyperOption)
+            found.append((field, option))
+    return found
 
 
-def test_every_setting_of_auto_fuse_is_an_option_with_its_docs_and_default() -> None:
-    options = {option.name: option for option in typer.main.get_command(serve_app).params}
-    docs = field_docs(Settings)
-    for field in fields(Settings):
-        option = options[f"fuse_{field.name}"]
-        assert isinstance(option, TyperOption)
-        assert (option.help, option.default) == (docs[field.name], getattr(Settings(), field.name))
+@pytest.mark.parametrize(("config", "prefix"), [(ServerConfig, ""), (Settings, "fuse_")])
+def test_every_field_of_the_config_is_an_option_with_its_docs_and_default(
+    config: type[Any], prefix: str
+) -> None:
+    source = inspect.getsource(config)
+    for field, option in options_of(config, prefix):
+        assert option.help
+        assert f'"""{option.help.removesuffix(" Repeatable.")}"""' in source
+        unset = () if option.multiple else None
+        assert (unset if option.default is None else option.default) == getattr(config(), field.name)
+
+
+def test_what_is_given_is_what_the_config_gets(tmp_path: Path) -> None:
+    seen: list[ServerConfig] = []
+    app = typer.Typer()
+    app.command()(options_from(ServerConfig)(seen_by(seen)))
+    numbers = ["--port", "1", "--admin-port", "2", "--hang-seconds", "3", "--max-adapter-bytes", "4"]
+    texts = ["--host", "h", "--admin-host", "a", "--log-format", "json", "--model", "org/m"]
+    lists = ["--adapter-root", str(tmp_path), "--adapter-root", "/", "--api-key", "k1", "--api-key", "k2"]
+    switches = ["--allow-hf", "--strict", "--lora-requests-info", "--auto-fuse"]
+    fuse = [word for name in FUSE_VALUES for word in (f"--fuse-{name}", str(FUSE_VALUES[name]))]
+    words = [*numbers, *texts, *lists, *switches, *fuse, "--data-dir", "d"]
+    assert CliRunner().invoke(app, words, catch_exceptions=False).exit_code == 0
+    assert seen == [
+        ServerConfig(
+            model="org/m",
+            host="h",
+            port=1,
+            data_dir=Path("d"),
+            adapter_roots=(tmp_path, Path("/")),
+            allow_hf=True,
+            strict=True,
+            api_keys=("k1", "k2"),
+            admin_port=2,
+            admin_host="a",
+            hang_seconds=3,
+            log_format="json",
+            lora_requests_info=True,
+            max_adapter_bytes=4,
+            auto_fuse=True,
+            fuse_settings=Settings(11, 12, 13, 0.7, 14, 0.1),
+        )
+    ]
+
+
+def seen_by(seen: list[ServerConfig]) -> Callable[..., None]:
+    """A command that keeps its config in `seen`."""
+
+    def command(config: ServerConfig) -> None:
+        seen.append(config)
+
+    return command
 
 
 @given(st.lists(VLLM_WORDS), st.data())
@@ -69,7 +123,7 @@ def test_what_is_not_ours_goes_on_unchanged_and_in_order(words: list[str], data:
 
 def test_several_keys_come_from_one_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LORA_COMPOSE_API_KEY", "one two")
-    assert read([])[1]["api_key"] == ["one", "two"]
+    assert read([])[1]["api_keys"] == ["one", "two"]
 
 
 def test_a_config_that_cannot_work_is_one_line_and_exit_code_2() -> None:

@@ -62,7 +62,7 @@ async def test_twenty_rounds_under_traffic_lose_nothing_and_restore_to_the_bit(
     async_http: httpx.AsyncClient,
 ) -> None:
     before = dict(zip(MODELS, await answers(async_http), strict=True))
-    stop, served = asyncio.Event(), 0
+    stop, answered, served = asyncio.Event(), asyncio.Event(), 0
 
     async def client(seed: int) -> None:
         nonlocal served
@@ -71,11 +71,13 @@ async def test_twenty_rounds_under_traffic_lose_nothing_and_restore_to_the_bit(
             model = draw.choice(MODELS)
             assert_same_answer(await complete(async_http, model), before[model])
             served += 1
+            answered.set()
 
     clients = [asyncio.create_task(client(seed)) for seed in range(5)]
     for number in range(20):
         await fuse(async_http, ["roll+upper", "polite", "roll"][number % 3])
-        await asyncio.sleep(0.05)
+        answered.clear()
+        await answered.wait()  # at least one ends in each state
         if number % 4:  # sometimes straight from one to the next
             await async_http.delete("/v1/fusion")
     stop.set()

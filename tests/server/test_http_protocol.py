@@ -5,7 +5,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from urllib.parse import urlsplit
 
 import pytest
@@ -15,13 +15,14 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.routing import Route
 
+from server.client.process import free_port
 from server.http_protocol import MAX_HEAD_BYTES, HttpProtocol
-from tests.running_server import RunningServer, free_port
+from tests.server.app_without_engine import AppWithoutEngine
 
 
-def said(server: RunningServer, data: bytes) -> tuple[bytes, bytes]:
+def said(plain: AppWithoutEngine, data: bytes) -> tuple[bytes, bytes]:
     """Head and body of the reply to these bytes, read to its end: the server must close."""
-    address = urlsplit(server.url)
+    address = urlsplit(plain.url)
     with socket.create_connection((address.hostname, address.port), timeout=20) as connection:
         connection.sendall(data)
         reply = b""
@@ -42,19 +43,19 @@ def said(server: RunningServer, data: bytes) -> tuple[bytes, bytes]:
     ],
 )
 def test_what_is_no_request_is_refused_in_our_shape(
-    server: RunningServer, data: bytes, status: int, code: str
+    plain: AppWithoutEngine, data: bytes, status: int, code: str
 ) -> None:
-    head, body = said(server, data)
+    head, body = said(plain, data)
     assert head.startswith(f"HTTP/1.1 {status} ".encode())
     assert json.loads(body)["error"]["code"] == code
     for header in (b"x-request-id: ", b"x-should-retry: false", b"connection: close"):
         assert header in head
 
 
-def test_a_large_body_right_behind_its_head_is_no_large_head(server: RunningServer) -> None:
+def test_a_large_body_right_behind_its_head_is_no_large_head(plain: AppWithoutEngine) -> None:
     body = b" " * 4 * MAX_HEAD_BYTES
     head = f"POST /v1/completions HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {len(body)}\r\n"
-    assert said(server, head.encode() + b"\r\n" + body)[0].startswith(b"HTTP/1.1 400 ")
+    assert said(plain, head.encode() + b"\r\n" + body)[0].startswith(b"HTTP/1.1 400 ")
 
 
 LARGE = 24 << 20
@@ -74,7 +75,8 @@ def large(_: Request) -> StreamingResponse:
 
 
 @pytest.fixture(scope="module")
-def port() -> Iterator[int]:
+def hasty() -> Iterator[uvicorn.Server]:
+    """With short deadlines."""
     number = free_port()
     app = Starlette(routes=[Route("/", short), Route("/large", large)])
     server = uvicorn.Server(
@@ -84,7 +86,7 @@ def port() -> Iterator[int]:
     thread.start()
     while not server.started:
         time.sleep(0.01)
-    yield number
+    yield server
     server.should_exit = True
     thread.join()
 
@@ -97,6 +99,11 @@ def read_all(connection: socket.socket) -> bytes:
     except ConnectionResetError:
         pass
     return bytes(found)
+
+
+@pytest.fixture
+def port(hasty: uvicorn.Server) -> int:
+    return hasty.config.port
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nhost: a\r\n"])
@@ -114,11 +121,22 @@ def test_the_next_request_has_no_longer_than_the_first(port: int) -> None:
     assert second.startswith(b"HTTP/1.1 408 ")
 
 
-def test_a_stream_nobody_reads_is_ended_and_one_that_is_read_is_not(port: int) -> None:
-    found = []
-    for pause in (0.0, 2.0):
-        with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
-            connection.sendall(b"GET /large HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
-            time.sleep(pause)
-            found.append(len(read_all(connection)))
-    assert found[0] > LARGE > found[1]
+def until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("reads", [True, False])
+def test_a_stream_nobody_reads_is_ended_and_one_that_is_read_is_not(
+    hasty: uvicorn.Server, reads: bool
+) -> None:
+    connections = hasty.server_state.connections
+    with socket.create_connection(("127.0.0.1", hasty.config.port), timeout=10) as connection:
+        connection.sendall(b"GET /large HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+        if not reads:
+            until(lambda: bool(connections))
+            until(lambda: not connections)
+        found = len(read_all(connection))
+    assert (found > LARGE) == reads

@@ -2,6 +2,7 @@ import json
 import logging
 import logging.config
 import sys
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,24 @@ def test_a_traceback_stays_in_its_line() -> None:
     line = JsonFormatter().format(made)
     assert "\n" not in line
     assert "ValueError" in json.loads(line)["exception"]
+
+
+def test_a_json_line_has_these_fields_in_this_order_and_no_others() -> None:
+    REQUEST_ID.set("r-1")
+    made = record("done %s", status=200)
+    made.args, made.__dict__["color_message"] = ("ü",), "not ours"
+    line = json.loads(JsonFormatter().format(made))
+    assert list(line) == ["time", "level", "logger", "message", "pid", "request_id", "status"]
+    assert (line["level"], line["logger"], line["message"]) == ("INFO", "server.x", "done ü")
+    assert datetime.fromisoformat(line["time"]).timestamp() == pytest.approx(made.created, abs=0.001)
+
+
+def test_a_message_that_is_no_text_and_a_field_that_is_no_json_are_written_all_the_same() -> None:
+    made = record("", path=Path("/x"))
+    made.msg = {"a": 1}
+    line = json.loads(JsonFormatter().format(made))
+    assert line["message"] == "{'a': 1}"
+    assert "/x" in line["path"]
 
 
 def test_a_logging_config_of_the_operator_s_stays(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

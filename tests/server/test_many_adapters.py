@@ -1,58 +1,70 @@
-"""Two hundred adapters on a server that keeps 32 in memory and runs 8 at a time, asked for as people do."""
+"""Two hundred adapters on a server that keeps 32 in memory and runs 8 at a time, in a realistic mix."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
 
-from tests.running_server import RunningServer
+from tests.server.lone_server import IN_MEMORY, SLOTS, LoneServer
 from tests.server.test_mixed_batch import assert_same_answer, complete
 from tests.server.test_registering import changed_copy
 from tests.server.test_residency_api import counter
 from training.testbed.paths import ADAPTERS_DIR
 
-ADAPTERS, IN_MEMORY, SLOTS, REQUESTS, AT_ONCE = 200, 32, 8, 600, 24
+ADAPTERS, REQUESTS, AT_ONCE = 200, 600, 24
 NAMES = [f"one{number}" for number in range(ADAPTERS)]
-PREPARED = "lora_compose_prepare_duration_seconds_count"
+PREPARED, EVICTED = "lora_compose_prepare_duration_seconds_count", "lora_compose_evictions_total"
+
+
+@dataclass(frozen=True)
+class Books:
+    """The server before the two hundred were registered: what was in memory, and what was counted."""
+
+    url: str
+    resident: list[str]
+    prepared: float
+    evicted: float
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A server of its own, with the two hundred registered: the shipped ones, each scaled 25 ways."""
-    home = tmp_path_factory.mktemp("many")
-    options = ["--adapter-root", str(home), "--max-loras", str(SLOTS), "--max-cpu-loras", str(IN_MEMORY)]
-    running = RunningServer.start(home / "data", home / "log", options)
-    try:
-        sources = sorted(path.name for path in ADAPTERS_DIR.iterdir())
-        for number, name in enumerate(NAMES):
-            changed_copy(sources[number % len(sources)], home / name, 1.5 - number * 3 / ADAPTERS)
-        running.wait_until_ready()
-        with httpx.Client(base_url=running.url, timeout=60) as http:
-            for name in NAMES:
-                body = {"name": name, "path": str(home / name)}
-                http.post("/v1/adapters", json=body).raise_for_status()
-        yield running.url
-    finally:
-        running.stop()
+def books(lone: LoneServer) -> Books:
+    """With the two hundred registered: the shipped ones, each scaled 25 ways."""
+    sources = sorted(path.name for path in ADAPTERS_DIR.iterdir())
+    for number, name in enumerate(NAMES):
+        changed_copy(
+            sources[number % len(sources)], lone.home / "adapters" / name, 1.5 - number * 3 / ADAPTERS
+        )
+    with lone.client() as http:
+        http.delete("/v1/fusion").raise_for_status()
+        state = http.get("/v1/residency").json()["host"]["adapters"]
+        for pinned in (part["id"] for part in state if part["pinned"]):
+            http.delete(f"/v1/adapters/{pinned}/pin").raise_for_status()
+        resident = [part["id"] for part in state]
+        before = Books(lone.url, resident, counter(http, PREPARED), counter(http, EVICTED))
+        for name in NAMES:
+            body = {"name": name, "path": str(lone.home / "adapters" / name)}
+            http.post("/v1/adapters", json=body).raise_for_status()
+    return before
 
 
 @pytest.fixture
-def many(url: str) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=url, timeout=60) as http:
+def many(books: Books) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=books.url, timeout=60) as http:
         yield http
 
 
 @pytest.fixture
-async def async_many(url: str) -> AsyncIterator[httpx.AsyncClient]:
+async def async_many(books: Books) -> AsyncIterator[httpx.AsyncClient]:
     limits = httpx.Limits(max_connections=None)
-    async with httpx.AsyncClient(base_url=url, timeout=120, limits=limits) as http:
+    async with httpx.AsyncClient(base_url=books.url, timeout=120, limits=limits) as http:
         yield http
 
 
-def assert_books_are_right(http: httpx.Client) -> None:
+def assert_books_are_right(http: httpx.Client, before: Books) -> None:
     """Nobody asks: nothing is held, and what we say is in the workers is what they say."""
     state = http.get("/v1/residency").json()
     adapters = state["host"]["adapters"]
@@ -61,19 +73,24 @@ def assert_books_are_right(http: httpx.Client) -> None:
     for adapter in adapters:
         assert (adapter["state"], adapter["requests"], adapter["workers"]) == ("prepared", 0, 1)
         assert adapter["bytes"] > 0
-    left = counter(http, PREPARED) - counter(http, "lora_compose_evictions_total")
-    assert left == len(adapters)
+    made = counter(http, PREPARED) - before.prepared
+    gone = counter(http, EVICTED) - before.evicted
+    assert len(before.resident) + made - gone == len(adapters)
 
 
-def test_registering_prepares_what_there_is_free_room_for_and_evicts_nothing(many: httpx.Client) -> None:
+def test_registering_prepares_what_there_is_free_room_for_and_evicts_nothing(
+    many: httpx.Client, books: Books
+) -> None:
     state = many.get("/v1/residency").json()
     assert (state["host"]["capacity"], state["active"]["slots"]) == (IN_MEMORY, SLOTS)
-    assert [adapter["id"] for adapter in state["host"]["adapters"]] == [f"{n}@1" for n in NAMES[:IN_MEMORY]]
-    assert counter(many, "lora_compose_evictions_total") == 0
+    free = IN_MEMORY - len(books.resident)
+    new = [f"{name}@1" for name in NAMES[:free]]
+    assert [adapter["id"] for adapter in state["host"]["adapters"]] == [*books.resident, *new]
+    assert counter(many, EVICTED) == books.evicted
 
 
 async def test_popular_and_rare_ones_all_get_their_own_answer(
-    many: httpx.Client, async_many: httpx.AsyncClient
+    many: httpx.Client, async_many: httpx.AsyncClient, books: Books
 ) -> None:
     draw = np.random.default_rng(0)
     popular = draw.permutation(NAMES)
@@ -102,11 +119,11 @@ async def test_popular_and_rare_ones_all_get_their_own_answer(
     hits, misses = (counter(many, name) - was for name, was in zip(counters, before, strict=True))
     assert hits + misses == REQUESTS
     assert 0 < misses < hits
-    assert_books_are_right(many)
+    assert_books_are_right(many, books)
 
 
 async def test_removing_adapters_whose_streams_are_cut_off_harms_nobody(
-    many: httpx.Client, async_many: httpx.AsyncClient
+    many: httpx.Client, async_many: httpx.AsyncClient, books: Books
 ) -> None:
     """The engine hears of the end of a request, of the adapter's and of its files' one after the other."""
     expected = await complete(async_many, NAMES[0])
@@ -131,7 +148,7 @@ async def test_removing_adapters_whose_streams_are_cut_off_harms_nobody(
         if not many.get("/v1/residency").json()["active"]["compositions"]:
             break
         await asyncio.sleep(0.05)
-    assert_books_are_right(many)
+    assert_books_are_right(many, books)
     kept = {
         adapter["id"].partition("@")[0] for adapter in many.get("/v1/residency").json()["host"]["adapters"]
     }
@@ -139,7 +156,7 @@ async def test_removing_adapters_whose_streams_are_cut_off_harms_nobody(
 
 
 async def test_half_the_memory_can_be_pinned_and_is_never_evicted(
-    many: httpx.Client, async_many: httpx.AsyncClient
+    many: httpx.Client, async_many: httpx.AsyncClient, books: Books
 ) -> None:
     pinned = NAMES[100 : 100 + IN_MEMORY // 2]
     for name in pinned:
@@ -155,11 +172,11 @@ async def test_half_the_memory_can_be_pinned_and_is_never_evicted(
     assert counter(many, PREPARED) == built
     for name in pinned:
         many.delete(f"/v1/adapters/{name}/pin").raise_for_status()
-    assert_books_are_right(many)
+    assert_books_are_right(many, books)
 
 
 async def test_fusing_and_restoring_under_evictions_keeps_every_answer(
-    many: httpx.Client, async_many: httpx.AsyncClient
+    many: httpx.Client, async_many: httpx.AsyncClient, books: Books
 ) -> None:
     models = ["testbed-base", *NAMES[:160:4]]
     alone = {model: await complete(async_many, model) for model in models}
@@ -171,4 +188,4 @@ async def test_fusing_and_restoring_under_evictions_keeps_every_answer(
             assert_same_answer(await task, alone[model])
     (await async_many.delete("/v1/fusion")).raise_for_status()
     assert (await complete(async_many, "testbed-base"))["logprobs"] == alone["testbed-base"]["logprobs"]
-    assert_books_are_right(many)
+    assert_books_are_right(many, books)

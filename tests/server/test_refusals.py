@@ -1,4 +1,4 @@
-"""Bad input gets a clear 4xx in OpenAI's shape, and everything is as it was."""
+"""Bad input gets a clear 4xx in OpenAI's shape, and nothing has changed: on the app without an engine."""
 
 import json
 import os
@@ -12,23 +12,86 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.server.test_stack import PROMPT, served
+from tests.server.app_without_engine import AppWithoutEngine
 from training.testbed.paths import ADAPTERS_DIR
 
 GOOD = ADAPTERS_DIR / "roll"
+CONFIGS: list[tuple[dict[str, Any], str]] = [
+    ({"r": 0}, "bad_rank"),
+    ({"r": 8.5}, "bad_rank"),
+    ({"r": 128}, "rank_too_large"),
+    ({"r": 16}, "rank_mismatch"),
+    ({"lora_alpha": "16"}, "bad_alpha"),
+    ({"lora_alpha": 1e38}, "bad_alpha"),
+    ({"use_dora": True}, "unsupported_feature"),
+    ({"bias": "all"}, "unsupported_feature"),
+    ({"modules_to_save": ["lm_head"]}, "unsupported_feature"),
+    ({"peft_type": "IA3"}, "unsupported_feature"),
+]
+WEIGHTS: list[tuple[Any, str]] = [
+    (lambda _, t: torch.full_like(t, float("nan")), "non_finite_weights"),
+    (lambda _, t: torch.full_like(t, float("inf")), "non_finite_weights"),
+    (lambda _, t: t.to(torch.int8), "unsupported_feature"),
+    (lambda k, t: t[:, : t.shape[1] // 2].contiguous() if "lora_A" in k else t, "wrong_base"),
+]
+BODIES: list[tuple[bytes, int, str]] = [
+    (b"{", 400, "invalid_json"),
+    (b"[]", 400, "invalid_json"),
+    (b"[" * 100_000, 400, "invalid_json"),
+    (b'{"model": 7}', 400, "invalid_model"),
+    (b'{"model": "nobody", "prompt": "x"}', 404, "model_not_found"),
+    (b'{"model": "roll@9", "prompt": "x"}', 404, "model_not_found"),
+    (b'{"model": "roll:NaN", "prompt": "x"}', 400, "invalid_weight"),
+    (b'{"adapters": [{"name": "roll", "weight": NaN}], "prompt": "x"}', 400, "invalid_weight"),
+    (b'{"adapters": [{"name": "roll", "weight": 1e999}], "prompt": "x"}', 400, "invalid_weight"),
+    (
+        b'{"adapters": [{"name": "roll", "weight": 1' + b"0" * 400 + b'}], "prompt": "x"}',
+        400,
+        "invalid_weight",
+    ),
+    (b'{"adapters": [{"name": "roll", "wieght": 1}], "prompt": "x"}', 400, "unknown_field"),
+    (b'{"adapters": [], "prompt": "x"}', 400, "invalid_composition"),
+    (
+        b'{"adapters": [{"name": "roll"}], "lora": [{"id": "upper", "scale": 1}]}',
+        400,
+        "conflicting_fields",
+    ),
+    (b'{"model": "mystery(roll+upper)", "prompt": "x"}', 400, "unknown_method"),
+]
+UNREAD: list[tuple[str, str, Any]] = [
+    ("PUT", "/v1/adapters/roll/aliases/prod", {"version": 1, "verison": 1}),
+    ("POST", "/v1/load_lora_adapter", {"lora_name": "x", "lora_path": str(GOOD), "is_3d": True}),
+    ("POST", "/v1/unload_lora_adapter", {"lora_name": "roll", "lora_int_id": 1}),
+    ("POST", "/v1/compositions?dryrun=true", {"name": "typo", "model": "roll+upper"}),
+    ("DELETE", "/v1/adapters/roll?cascde=true", None),
+]
+PATHS = ["/etc", "/proc/self", "~", "/nonexistent/x", "relative/../..", "\0"]
+BAD_NAMES = ["", None, 7, "../x", "a/b", "a b", "x\n", "a,b", "ü", "n" * 20000]
+
+
+@pytest.fixture
+def http(plain_http: httpx.Client) -> httpx.Client:
+    """No engine is needed to refuse; `test_refusals_served.py` asks a real one afterwards."""
+    return plain_http
+
+
+@pytest.fixture
+def adapter_root(plain: AppWithoutEngine) -> Path:
+    """A directory that adapters may be registered from."""
+    return plain.data_dir.parent
 
 
 @pytest.fixture
 def unchanged(http: httpx.Client) -> Iterator[None]:
-    """Base and a good adapter answer to the byte as before; the registry lists the same."""
+    """The registry lists the same as before, and the engine was asked for nothing."""
     before = state(http)
     yield
     assert state(http) == before
 
 
 def state(http: httpx.Client) -> list[Any]:
-    answers = [served(http, model=model) for model in ("testbed-base", "upper")]
-    return [http.get("/livez").status_code, http.get("/v1/adapters").json(), *answers]
+    lists = [http.get(f"/v1/{name}").json() for name in ("adapters", "compositions", "models", "residency")]
+    return [http.get("/livez").status_code, *lists]
 
 
 def assert_refused(reply: httpx.Response, status: int, code: str) -> None:
@@ -56,18 +119,7 @@ def with_tensors(directory: Path, change: Any) -> Path:
 @pytest.mark.usefixtures("unchanged")
 @pytest.mark.parametrize(
     ("config", "code"),
-    [
-        ({"r": 0}, "bad_rank"),
-        ({"r": 8.5}, "bad_rank"),
-        ({"r": 128}, "rank_too_large"),
-        ({"r": 16}, "rank_mismatch"),
-        ({"lora_alpha": "16"}, "bad_alpha"),
-        ({"lora_alpha": 1e38}, "bad_alpha"),
-        ({"use_dora": True}, "unsupported_feature"),
-        ({"bias": "all"}, "unsupported_feature"),
-        ({"modules_to_save": ["lm_head"]}, "unsupported_feature"),
-        ({"peft_type": "IA3"}, "unsupported_feature"),
-    ],
+    CONFIGS,
 )
 def test_a_config_that_cannot_be_served_is_refused(
     http: httpx.Client, adapter_root: Path, config: dict[str, Any], code: str
@@ -79,12 +131,7 @@ def test_a_config_that_cannot_be_served_is_refused(
 @pytest.mark.usefixtures("unchanged")
 @pytest.mark.parametrize(
     ("change", "code"),
-    [
-        (lambda _, t: torch.full_like(t, float("nan")), "non_finite_weights"),
-        (lambda _, t: torch.full_like(t, float("inf")), "non_finite_weights"),
-        (lambda _, t: t.to(torch.int8), "unsupported_feature"),
-        (lambda k, t: t[:, : t.shape[1] // 2].contiguous() if "lora_A" in k else t, "wrong_base"),
-    ],
+    WEIGHTS,
 )
 def test_weights_that_would_poison_or_misfit_are_refused(
     http: httpx.Client, adapter_root: Path, change: Any, code: str
@@ -108,7 +155,7 @@ def test_corrupt_missing_and_pickled_weights_are_refused(http: httpx.Client, ada
 
 
 @pytest.mark.usefixtures("unchanged")
-@pytest.mark.parametrize("path", ["/etc", "/proc/self", "~", "/nonexistent/x", "relative/../..", "\0"])
+@pytest.mark.parametrize("path", PATHS)
 def test_a_path_outside_the_roots_tells_nothing(http: httpx.Client, path: str) -> None:
     reply = http.post("/v1/adapters", json={"name": "probe", "path": path})
     assert_refused(reply, 403, "path_not_allowed")
@@ -132,7 +179,7 @@ def test_a_link_out_of_the_root_is_a_path_outside_it(
 
 
 @pytest.mark.usefixtures("unchanged")
-@pytest.mark.parametrize("name", ["", None, 7, "../x", "a/b", "a b", "x\n", "a,b", "ü", "n" * 20000])
+@pytest.mark.parametrize("name", BAD_NAMES)
 def test_a_name_that_is_none_is_refused(http: httpx.Client, name: object) -> None:
     assert_refused(http.post("/v1/adapters", json={"name": name, "path": str(GOOD)}), 400, "invalid_name")
 
@@ -148,44 +195,13 @@ def test_a_reserved_name_is_a_conflict(http: httpx.Client) -> None:
 @pytest.mark.usefixtures("unchanged")
 @pytest.mark.parametrize(
     ("body", "status", "code"),
-    [
-        (b"{", 400, "invalid_json"),
-        (b"[]", 400, "invalid_json"),
-        (b"[" * 100_000, 400, "invalid_json"),
-        (b'{"model": 7}', 400, "invalid_model"),
-        (b'{"model": "nobody", "prompt": "x"}', 404, "model_not_found"),
-        (b'{"model": "roll@9", "prompt": "x"}', 404, "model_not_found"),
-        (b'{"model": "roll:NaN", "prompt": "x"}', 400, "invalid_weight"),
-        (b'{"adapters": [{"name": "roll", "weight": NaN}], "prompt": "x"}', 400, "invalid_weight"),
-        (b'{"adapters": [{"name": "roll", "weight": 1e999}], "prompt": "x"}', 400, "invalid_weight"),
-        (
-            b'{"adapters": [{"name": "roll", "weight": 1' + b"0" * 400 + b'}], "prompt": "x"}',
-            400,
-            "invalid_weight",
-        ),
-        (b'{"adapters": [{"name": "roll", "wieght": 1}], "prompt": "x"}', 400, "unknown_field"),
-        (b'{"adapters": [], "prompt": "x"}', 400, "invalid_composition"),
-        (
-            b'{"adapters": [{"name": "roll"}], "lora": [{"id": "upper", "scale": 1}]}',
-            400,
-            "conflicting_fields",
-        ),
-        (b'{"model": "mystery(roll+upper)", "prompt": "x"}', 400, "unknown_method"),
-    ],
+    BODIES,
 )
 def test_a_request_that_cannot_be_answered_is_refused(
     http: httpx.Client, body: bytes, status: int, code: str
 ) -> None:
     reply = http.post("/v1/completions", content=body, headers={"content-type": "application/json"})
     assert_refused(reply, status, code)
-
-
-def test_vllm_s_own_refusals_come_in_our_shape(http: httpx.Client) -> None:
-    for body in ({"max_tokens": -1}, {"temperature": -1}, {"n": 10**9}, {"logprobs": 10**6}):
-        reply = http.post("/v1/completions", json={"model": "roll", "prompt": PROMPT} | body)
-        assert_refused(reply, 400, "invalid_request")
-    long = http.post("/v1/completions", json={"model": "roll", "prompt": "x" * 100_000})
-    assert_refused(long, 400, "invalid_request")
 
 
 @pytest.mark.parametrize(
@@ -217,13 +233,7 @@ def test_a_method_that_is_not_taken_is_told_those_that_are(http: httpx.Client) -
 @pytest.mark.usefixtures("unchanged")
 @pytest.mark.parametrize(
     ("method", "path", "body"),
-    [
-        ("PUT", "/v1/adapters/roll/aliases/prod", {"version": 1, "verison": 1}),
-        ("POST", "/v1/load_lora_adapter", {"lora_name": "x", "lora_path": str(GOOD), "is_3d": True}),
-        ("POST", "/v1/unload_lora_adapter", {"lora_name": "roll", "lora_int_id": 1}),
-        ("POST", "/v1/compositions?dryrun=true", {"name": "typo", "model": "roll+upper"}),
-        ("DELETE", "/v1/adapters/roll?cascde=true", None),
-    ],
+    UNREAD,
 )
 def test_what_nobody_reads_is_refused(http: httpx.Client, method: str, path: str, body: Any) -> None:
     assert_refused(http.request(method, path, json=body), 400, "unknown_field")
@@ -269,41 +279,3 @@ def test_an_adapter_a_saved_composition_needs_is_not_removed(http: httpx.Client)
     http.post("/v1/compositions", json={"name": "needs-polite", "model": "roll+polite"}).raise_for_status()
     assert_refused(http.delete("/v1/adapters/polite"), 409, "in_use")
     assert http.delete("/v1/compositions/needs-polite").status_code == 204
-
-
-def test_saved_compositions_are_served_by_name(http: httpx.Client) -> None:
-    created = http.post("/v1/compositions", json={"name": "duo", "model": "roll:0.9+upper"})
-    assert (created.status_code, created.json()["resolved"]) == (201, "roll@1:0.9+upper@1")
-    assert served(http, model="duo") == served(http, model="roll:0.9+upper")
-    assert "duo" in [card["id"] for card in http.get("/v1/models").json()["data"]]
-    assert http.delete("/v1/compositions/duo").status_code == 204
-
-
-def test_tokenize_and_detokenize_take_a_composition(http: httpx.Client) -> None:
-    tokens = http.post("/tokenize", json={"model": "roll+upper", "prompt": "abc"}).json()["tokens"]
-    text = http.post("/detokenize", json={"model": "roll+upper", "tokens": tokens}).json()["prompt"]
-    assert text.endswith("abc")
-    assert http.post("/tokenize", json={"model": "nobody", "prompt": "abc"}).status_code == 404
-
-
-def test_vllm_s_load_and_unload_routes_work(http: httpx.Client) -> None:
-    loaded = http.post("/v1/load_lora_adapter", json={"lora_name": "ctl", "lora_path": str(GOOD)})
-    assert (loaded.status_code, loaded.text[:8]) == (200, "Success:")
-    assert served(http, model="ctl") == served(http, model="roll")
-    assert http.post("/v1/unload_lora_adapter", json={"lora_name": "ctl"}).status_code == 200
-    again = http.post("/v1/unload_lora_adapter", json={"lora_name": "ctl"})
-    assert_refused(again, 404, "model_not_found")
-
-
-def test_metrics_show_ours_and_vllm_s(http: httpx.Client) -> None:
-    served(http, model="roll+upper")
-    text = http.get("/metrics").text
-    assert 'lora_compose_requests_total{kind="stack",status="2xx"}' in text
-    assert "vllm:" in text
-    assert http.get("/health").status_code == http.get("/readyz").status_code == 200
-
-
-def test_the_base_s_card_names_its_directory(http: httpx.Client) -> None:
-    card = http.get("/v1/models").json()["data"][0]
-    assert (Path(card["root"]) / "config.json").is_file()
-    assert http.get("/v1/models/testbed-base").json() == card

@@ -27,7 +27,8 @@ async def register(http: httpx.AsyncClient, name: str, directory: Path) -> httpx
     return reply
 
 
-async def stream(http: httpx.AsyncClient, model: str, tokens: int) -> str:
+async def stream(http: httpx.AsyncClient, model: str, tokens: int, begun: asyncio.Event | None = None) -> str:
+    """The whole text; `begun` is set with the first event."""
     body = {
         "model": model,
         "prompt": PROMPT,
@@ -38,7 +39,11 @@ async def stream(http: httpx.AsyncClient, model: str, tokens: int) -> str:
     }
     async with http.stream("POST", "/v1/completions", json=body) as reply:
         assert reply.status_code == 200
-        frames = [line async for line in reply.aiter_lines() if line.startswith("data: ")]
+        lines = reply.aiter_lines()
+        frames = [await anext(lines)]
+        if begun is not None:
+            begun.set()
+        frames += [line async for line in lines if line.startswith("data: ")]
     assert frames[-1] == "data: [DONE]"
     return "".join(httpx.Response(200, text=f[6:]).json()["choices"][0]["text"] for f in frames[:-1])
 
@@ -93,8 +98,10 @@ async def test_removing_while_streaming_lets_the_stream_finish(
 ) -> None:
     await register(async_http, "leaving", changed_copy("upper", adapter_root / "leaving", 0.5))
     whole = await stream(async_http, "leaving", 400)
-    streaming = asyncio.create_task(stream(async_http, "leaving", 400))
-    await asyncio.sleep(0.2)
+    begun = asyncio.Event()
+    streaming = asyncio.create_task(stream(async_http, "leaving", 400, begun))
+    await begun.wait()
+    assert not streaming.done()
     assert (await async_http.delete("/v1/adapters/leaving")).status_code == 204
     refused = await async_http.post("/v1/completions", json={"model": "leaving", "prompt": PROMPT})
     assert (refused.status_code, refused.json()["error"]["code"]) == (404, "model_not_found")

@@ -1,8 +1,8 @@
-"""Every request is counted where it enters, against the real server and against small apps for odd ends."""
+"""Every request is counted where it enters: on the app without an engine, and on small apps for odd ends."""
 
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -20,7 +20,7 @@ from server.request_metrics import KIND, RequestMetricsMiddleware
 from server.tenants.key_store import KeyStore
 from server.tenants.keyring import Keyring
 from server.traffic import Traffic
-from tests.running_server import RunningServer
+from tests.server.app_without_engine import AppWithoutEngine
 from training.testbed.paths import ADAPTERS_DIR
 
 Read = Callable[..., float]
@@ -28,17 +28,28 @@ PROMPT = "roll table"
 
 
 @pytest.fixture
+def http(plain_http: httpx.Client) -> httpx.Client:
+    return plain_http
+
+
+@pytest.fixture
+def adapter_root(plain: AppWithoutEngine) -> Path:
+    return plain.data_dir.parent
+
+
+def value(http: httpx.Client, name: str, **labels: str) -> float:
+    """Of one series now; 0 where there is none."""
+    for family in text_string_to_metric_families(http.get("/metrics").text):
+        for found in family.samples:
+            if found.name == name and found.labels == labels:
+                return found.value
+    return 0.0
+
+
+@pytest.fixture
 def sample(http: httpx.Client) -> Read:
     """The value of one series now; 0 where there is none."""
-
-    def read(name: str, **labels: str) -> float:
-        for family in text_string_to_metric_families(http.get("/metrics").text):
-            for found in family.samples:
-                if found.name == name and found.labels == labels:
-                    return found.value
-        return 0.0
-
-    return read
+    return partial(value, http)
 
 
 def test_a_refusal_counts_before_it_is_known_what_was_asked(http: httpx.Client, sample: Read) -> None:
@@ -49,23 +60,6 @@ def test_a_refusal_counts_before_it_is_known_what_was_asked(http: httpx.Client, 
     assert (sample(series[0], **series[1]), sample(code[0], **code[1])) == (before[0] + 1, before[1] + 1)
 
 
-def test_a_refusal_by_vllm_counts_under_its_kind(http: httpx.Client, sample: Read) -> None:
-    before = sample("lora_compose_requests_total", kind="single", status="4xx")
-    http.post("/v1/completions", json={"model": "roll", "prompt": PROMPT, "max_tokens": -1})
-    assert sample("lora_compose_requests_total", kind="single", status="4xx") == before + 1
-
-
-def test_a_stream_is_timed_from_its_arrival_event_by_event(http: httpx.Client, sample: Read) -> None:
-    def counts() -> list[float]:
-        names = ("time_to_first_token", "inter_token_latency", "e2e_request_latency")
-        return [sample(f"lora_compose_{name}_seconds_count", kind="stack") for name in names]
-
-    before = counts()
-    body = {"model": "roll+upper", "prompt": PROMPT, "max_tokens": 8, "stream": True, "ignore_eos": True}
-    events = http.post("/v1/completions", json=body).text.count("data: {")
-    assert [now - was for now, was in zip(counts(), before, strict=True)] == [1, events - 1, 1]
-
-
 def test_naming_routes_are_requests_but_none_that_generate(http: httpx.Client, sample: Read) -> None:
     before = sample("lora_compose_requests_total", kind="single", status="2xx")
     http.post("/tokenize", json={"model": "roll", "prompt": PROMPT}).raise_for_status()
@@ -73,9 +67,7 @@ def test_naming_routes_are_requests_but_none_that_generate(http: httpx.Client, s
     assert sample("lora_compose_requests_total", kind="single", status="2xx") == before
 
 
-def test_an_adapter_has_a_series_until_it_is_removed(
-    http: httpx.Client, sample: Read, server: RunningServer
-) -> None:
+def test_an_adapter_has_a_series_until_it_is_removed(http: httpx.Client, sample: Read) -> None:
     body = {"name": "counted", "path": str(ADAPTERS_DIR / "wrap")}
     http.post("/v1/adapters", json=body).raise_for_status()
     for model in ("counted", "counted:0.5+roll"):
@@ -87,23 +79,6 @@ def test_an_adapter_has_a_series_until_it_is_removed(
     assert '"counted"' not in http.get("/metrics").text
 
 
-def test_new_mixes_of_adapters_add_no_series(http: httpx.Client) -> None:
-    def series() -> set[str]:
-        lines = http.get("/metrics").text.splitlines()
-        return {line.rpartition(" ")[0] for line in lines if not line.startswith("#")}
-
-    def ask(weight: float) -> None:
-        body = {"model": f"roll:{weight}+upper", "prompt": PROMPT, "max_tokens": 2}
-        http.post("/v1/completions", json=body).raise_for_status()
-
-    ask(0.11)
-    before = series()
-    for number in range(20):
-        ask(0.2 + number / 100)
-    assert series() == before
-    assert not any("lora_requests_info" in line for line in before)
-
-
 def test_files_that_are_missing_count_as_a_refused_registration(
     http: httpx.Client, sample: Read, adapter_root: Path
 ) -> None:
@@ -112,12 +87,6 @@ def test_files_that_are_missing_count_as_a_refused_registration(
     reply = http.post("/v1/adapters", json={"name": "hollow", "path": str(adapter_root / "hollow")})
     assert reply.status_code == 422
     assert sample("lora_compose_registrations_total", outcome="refused") == before + 1
-
-
-def test_the_server_says_that_it_is_ready_what_it_is_and_what_disk_is_left(sample: Read, http: Any) -> None:
-    assert sample("lora_compose_ready") == 1
-    assert sample("lora_compose_data_dir_free_bytes") > 1e6
-    assert "lora_compose_build_info{" in http.get("/metrics").text
 
 
 async def asked(paths: list[str], answer: Callable[[Request], Response], *inner: Middleware) -> Metrics:

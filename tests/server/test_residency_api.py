@@ -61,8 +61,10 @@ def test_a_pin_is_shown_and_can_be_taken_back(http: httpx.Client) -> None:
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE"])
 @pytest.mark.parametrize("reference", ["nobody", "roll@7", "roll@nowhere"])
-def test_what_is_not_registered_cannot_be_pinned(http: httpx.Client, method: str, reference: str) -> None:
-    reply = http.request(method, f"/v1/adapters/{reference}/pin")
+def test_what_is_not_registered_cannot_be_pinned(
+    plain_http: httpx.Client, method: str, reference: str
+) -> None:
+    reply = plain_http.request(method, f"/v1/adapters/{reference}/pin")
     assert (reply.status_code, reply.json()["error"]["code"]) == (404, "model_not_found")
 
 
@@ -165,6 +167,6 @@ def test_no_path_is_told(http: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize("method", ["POST", "PATCH"])
-def test_other_verbs_are_not_allowed(http: httpx.Client, method: str) -> None:
+def test_other_verbs_are_not_allowed(plain_http: httpx.Client, method: str) -> None:
     for path in ("/v1/residency", "/v1/fusion", "/v1/adapters/roll/pin"):
-        assert http.request(method, path).status_code == 405
+        assert plain_http.request(method, path).status_code == 405

@@ -8,7 +8,7 @@ from typing_extensions import override
 from adapters.composition_grammar import parse
 from adapters.registry import Registry
 from adapters.store import Version
-from server.resolver import Resolver
+from server.resolver import MAX_REMEMBERED, Resolver
 from tests.adapters.registries import register
 
 
@@ -49,3 +49,14 @@ def test_an_answer_that_was_overtaken_is_not_remembered(tmp_path: Path, again: s
         registry.overtaking = "second"
         registry.resolver.pin(parse("a"))
         assert registry.resolver.pin(parse(again)).versions[0][1].number == 2
+
+
+def test_of_many_look_ups_the_one_used_longest_ago_is_forgotten_first(tmp_path: Path) -> None:
+    with Registry(tmp_path) as registry:
+        register(registry, "a", "first")
+        resolver = Resolver(registry, 64)
+        seldom, often = resolver.pin(parse("a:0.25")), resolver.pin(parse("a"))
+        for number in range(MAX_REMEMBERED):
+            resolver.pin(parse(f"a:{1 + number / 65536}"))
+            assert resolver.pin(parse("a")) is often
+        assert resolver.pin(parse("a:0.25")) is not seldom

@@ -1,7 +1,7 @@
 """Weights are searched by asking a real server; a stack at other weights needs nothing built there."""
 
-from adapters.client import Client
 from adapters.composition_grammar import parse
+from server.client.chat import ChatClient
 from tests.running_server import RunningServer
 from training.testbed.tasks import answer, prompts
 from training.tuning.rows import ValidationRow
@@ -13,7 +13,7 @@ def test_tuned_weights_answer_more_of_the_rows_nobody_searched_on(server: Runnin
         ValidationRow((("user", text),), answer("roll", ["wrap"], word))
         for text, word in prompts(32, seed=77, skill="roll")
     ]
-    with Client(server.url) as client:
+    with ChatClient(server.url) as client:
         tuned = tune(parse("roll+wrap"), rows, client, seed=0)
     assert tuned.tuned_after > tuned.tuned_before
     assert tuned.pays

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import typer
 
+from adapters.file_limits import FILES
 from training.testbed import measure, pretrain, train_adapters
 
 WEIGHTS = "model.safetensors"
@@ -38,7 +39,7 @@ def test_the_same_seed_gives_the_same_base_and_another_seed_another(home: Path, 
 
 def test_the_same_seed_gives_the_same_adapter(home: Path, tmp_path: Path) -> None:
     train_adapters.main(["roll"], base=home / "base", output=tmp_path, steps=2, threads=1)
-    for file in train_adapters.ADAPTER_FILES:
+    for file in FILES:
         assert (tmp_path / "roll" / file).read_bytes() == (home / "trained" / "roll" / file).read_bytes()
 
 

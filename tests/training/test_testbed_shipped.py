@@ -5,10 +5,10 @@ import json
 import pytest
 from safetensors import safe_open
 
+from adapters.file_limits import FILES
 from training.testbed.measure import AdaptedBase, Stack, all_stacks
 from training.testbed.paths import ADAPTERS_DIR, BASE_DIR, BASE_NAME, MEASURED_FILE, TESTBED_DIR
 from training.testbed.tasks import SKILLS, STYLES, answer, prompts
-from training.testbed.train_adapters import ADAPTER_FILES
 
 MEASURED = json.loads(MEASURED_FILE.read_text())["accuracy"]
 SAMPLE = 40
@@ -22,7 +22,7 @@ def testbed() -> AdaptedBase:
 def test_every_skill_and_style_ships_as_two_files_that_name_the_base() -> None:
     assert {path.name for path in ADAPTERS_DIR.iterdir()} == {*SKILLS, *STYLES}
     for directory in ADAPTERS_DIR.iterdir():
-        assert sorted(path.name for path in directory.iterdir()) == sorted(ADAPTER_FILES)
+        assert sorted(path.name for path in directory.iterdir()) == sorted(FILES)
         config = json.loads((directory / "adapter_config.json").read_text())
         assert config["base_model_name_or_path"] == BASE_NAME
 

@@ -1,16 +1,16 @@
 """Who is asked: a model in this process, or a running server by its model name. Greedy, one answer each."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import Any, Protocol
 
-from adapters.client import unreachable
-from adapters.errors import LoraComposeError
+from server.client.chat import ChatClient
 from training.data.messages import Message
 
 IN_FLIGHT = 16
 """Requests a server has at a time."""
+MAX_RETRIES = 2
+"""How often a request is repeated that failed or was refused because of a quota."""
 
 
 class Answerer(Protocol):
@@ -64,38 +64,15 @@ class LocalModel:
 class ServedModel:
     """`model` of an OpenAI-compatible server: a base, an adapter or a composition.
 
-    What the server refuses is raised as LoraComposeError with its own code; none there: "server_unreachable".
+    A refusal is raised as LoraComposeError with the server's code. If no server answers, the code is
+    `server_unreachable`.
     """
 
     def __init__(self, url: str, model: str | None = None, api_key: str | None = None) -> None:
-        from openai import OpenAI
-
-        self._client = OpenAI(base_url=f"{url.rstrip('/')}/v1", api_key=api_key or "none")
-        self._url = url
-        with self._refusals():
-            self.name = model or self._client.models.list().data[0].id
+        self._client = ChatClient(url, api_key, MAX_RETRIES)
+        self.name = model or self._client.base_model()
 
     def answer(self, prompts: Sequence[Sequence[Message]], max_tokens: int) -> list[str]:
         """See Answerer."""
-        with self._refusals(), ThreadPoolExecutor(IN_FLIGHT) as pool:
-            return list(pool.map(lambda prompt: self._one(prompt, max_tokens), prompts))
-
-    @contextmanager
-    def _refusals(self) -> Iterator[None]:
-        from openai import APIConnectionError, APIError
-
-        try:
-            yield
-        except APIConnectionError as error:
-            raise unreachable(self._url, str(error.__cause__ or error)) from error
-        except APIError as error:
-            raise LoraComposeError(str(error.code or "refused"), error.message, error.param) from error
-
-    def _one(self, prompt: Sequence[Message], max_tokens: int) -> str:
-        reply = self._client.chat.completions.create(
-            model=self.name,
-            messages=list(prompt),  # type: ignore[arg-type]
-            max_completion_tokens=max_tokens,
-            temperature=0,
-        )
-        return reply.choices[0].message.content or ""
+        with ThreadPoolExecutor(IN_FLIGHT) as pool:
+            return list(pool.map(lambda prompt: self._client.answer(self.name, prompt, max_tokens), prompts))

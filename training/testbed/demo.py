@@ -16,41 +16,44 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from openai import APIError, OpenAI
 from platformdirs import user_log_path
 from rich.console import Console
 from rich.progress import Progress
 
-from adapters.client import Client
 from adapters.errors import LoraComposeError
+from server.client.chat import ChatClient, ChatQuestion
+from server.client.http import Client
+from server.client.process import COMMAND, ServerProcess
 from training.testbed.arms import ADAPTERS, ARMS, SKILL, Arm
-from training.testbed.asking import ask
-from training.testbed.demo_server import COMMAND, ServerDied, free_port, running, wait_until_ready
 from training.testbed.demo_table import Outcome, outcome_table
 from training.testbed.paths import ADAPTERS_DIR
 from training.testbed.tasks import prompts
 
 API_KEY = (os.environ.get("LORA_COMPOSE_API_KEY") or "").split(" ")[0] or None
 SEED = 7
+LONGEST_ANSWER = 40
+"""Tokens, that is letters."""
 DEFAULT_PORT = 8000
 
 console = Console(width=None if sys.stdout.isatty() else 120)
 
 
-def register(client: Client, names: Sequence[str]) -> None:
+def register(url: str, names: Sequence[str]) -> None:
     """Register adapters of `ADAPTERS_DIR`, each under its directory's name."""
-    for name in names:
-        adapter = client.register({"name": name, "path": str(ADAPTERS_DIR / name)})
-        console.print(f"  registered {adapter['id']}, rank {adapter['rank']}, {adapter['bytes']:,} bytes")
+    with Client(url, API_KEY) as client:
+        for name in names:
+            adapter = client.register({"name": name, "path": str(ADAPTERS_DIR / name)})
+            console.print(f"  registered {adapter['id']}, rank {adapter['rank']}, {adapter['bytes']:,} bytes")
 
 
-def try_arm(client: OpenAI, base: str, arm: Arm, asked: Sequence[tuple[str, str]]) -> Outcome:
+def try_arm(client: ChatClient, base: str, arm: Arm, asked: Sequence[tuple[str, str]]) -> Outcome:
     """Ask an arm every (prompt, word), one at a time. What the server refuses is part of the outcome."""
     outcome = Outcome(arm, [word for _, word in asked])
     for prompt, _ in asked:
+        question = ChatQuestion(prompt, arm.model or base, max_tokens=LONGEST_ANSWER, fields=arm.body)
         try:
-            outcome.replies.append(ask(client, arm.model or base, prompt, arm.body))
-        except APIError as error:
+            outcome.answers.append(client.stream(question))
+        except LoraComposeError as error:
             outcome.error = error.message
             break
     return outcome
@@ -59,25 +62,21 @@ def try_arm(client: OpenAI, base: str, arm: Arm, asked: Sequence[tuple[str, str]
 def compare(url: str, count: int) -> list[Outcome]:
     """Every arm, asked the same `count` prompts."""
     asked = prompts(count, SEED, SKILL)
-    with OpenAI(base_url=f"{url}/v1", api_key=API_KEY or "none") as client, Progress(console=console) as bar:
-        base = client.models.list().data[0].id
+    with ChatClient(url, API_KEY) as client, Progress(console=console) as bar:
+        base = client.base_model()
         arms = bar.track(ARMS, description=f"asking {len(ARMS)} arms {count} questions each")
         return [try_arm(client, base, arm, asked) for arm in arms]
 
 
 def demo(count: int) -> int:
     """The exit code: 0 if every arm answered and every stack does both on more than half of the prompts."""
-    port = free_port()
-    url = f"http://127.0.0.1:{port}"
     with tempfile.TemporaryDirectory(prefix="lora-compose-demo-") as home:
-        log = Path(home, "server.log")
         options = ["--data-dir", f"{home}/data", "--adapter-root", str(ADAPTERS_DIR)]
-        with running(port, log, options) as process, Client(url, API_KEY) as client:
-            with console.status("starting vLLM on the embedded base (25 to 50 s)"):
-                wait_until_ready(process, client, log)
-            console.print(f"serving on {url}")
-            register(client, ADAPTERS)
-            outcomes = compare(url, count)
+        with ServerProcess.serve(options, Path(home, "server.log")) as server:
+            wait_for(server)
+            console.print(f"serving on {server.url}")
+            register(server.url, ADAPTERS)
+            outcomes = compare(server.url, count)
             console.print("stopping the server")
     console.print(outcome_table(outcomes))
     failed = [outcome for outcome in outcomes if not outcome.worked]
@@ -90,21 +89,26 @@ def demo(count: int) -> int:
 
 def serve(port: int) -> int:
     """Stay in front of a server on the default data directory. Returns, with 1, only if the server ends."""
-    url = f"http://127.0.0.1:{port}"
     log = user_log_path("lora-compose") / "serve.log"
-    with running(port, log, ["--adapter-root", str(ADAPTERS_DIR)]) as process, Client(url, API_KEY) as client:
-        with console.status("starting vLLM on the embedded base (25 to 50 s)"):
-            wait_until_ready(process, client, log)
-        register(client, sorted(path.name for path in ADAPTERS_DIR.iterdir()))
-        print_what_to_try(url, log)
-        process.wait()
-    console.print(f"The server ended with code {process.returncode}; see {log}")
+    log.unlink(missing_ok=True)
+    with ServerProcess.serve(["--adapter-root", str(ADAPTERS_DIR)], log, port) as server:
+        wait_for(server)
+        register(server.url, sorted(path.name for path in ADAPTERS_DIR.iterdir()))
+        print_what_to_try(server.url, log)
+        code = server.process.wait()
+    console.print(f"The server ended with code {code}; see {log}")
     return 1
+
+
+def wait_for(server: ServerProcess) -> None:
+    """Show that the server is starting until it is ready."""
+    with console.status("starting vLLM on the embedded base (25 to 50 s)"):
+        server.wait_until_ready()
 
 
 def print_what_to_try(url: str, log: Path) -> None:
     """Commands that work when they are pasted into another terminal."""
-    command = os.path.relpath(COMMAND) if COMMAND.is_relative_to(Path.cwd()) else shlex.quote(str(COMMAND))
+    command = os.path.relpath(COMMAND) if Path(COMMAND).is_relative_to(Path.cwd()) else shlex.quote(COMMAND)
     at = "" if url.endswith(f":{DEFAULT_PORT}") else f" --url {url}"
     key = "" if API_KEY is None else ' -H "authorization: Bearer $LORA_COMPOSE_API_KEY"'
     question = '"messages": [{"role": "user", "content": "roll table"}], "temperature": 0'
@@ -131,7 +135,7 @@ def main(
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         code = serve(port) if stay else demo(count)
-    except (ServerDied, LoraComposeError, APIError) as error:
+    except LoraComposeError as error:
         console.print(f"failed: {error}", markup=False, style="red")
         code = 1
     except KeyboardInterrupt:

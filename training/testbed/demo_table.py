@@ -7,8 +7,8 @@ from statistics import median
 from rich.markup import escape
 from rich.table import Table
 
+from server.client.chat import ChatAnswer
 from training.testbed.arms import SKILL, Arm, does_both, does_skill, does_style
-from training.testbed.asking import Reply
 
 HEADERS = (
     f"does the\nskill ({SKILL})",
@@ -27,50 +27,56 @@ CAPTION = (
 
 @dataclass
 class Outcome:
-    """An arm's replies, one a word, up to the first refusal."""
+    """An arm's answers, one a word, up to the first refusal."""
 
     arm: Arm
     words: Sequence[str]
-    replies: list[Reply] = field(default_factory=list)
+    answers: list[ChatAnswer] = field(default_factory=list)
     error: str | None = None
 
     @property
     def skill(self) -> int:
         """How many answers have the right content."""
-        return sum(does_skill(text, SKILL, word) for text, word in self._answers())
+        return sum(does_skill(text, SKILL, word) for text, word in self._texts())
 
     @property
     def style(self) -> int:
         """How many have the right form."""
-        return sum(does_style(text, self.arm.styles) for text, _ in self._answers())
+        return sum(does_style(text, self.arm.styles) for text, _ in self._texts())
 
     @property
     def both(self) -> int:
         """How many are the one right answer."""
-        return sum(does_both(text, SKILL, self.arm.styles, word) for text, word in self._answers())
+        return sum(does_both(text, SKILL, self.arm.styles, word) for text, word in self._texts())
 
     @property
     def worked(self) -> bool:
         """Whether all was answered, and for a stack whether more than half of it is right in both.
 
         A merge is lossy: how well it does is shown, and not asked for."""
-        if self.error is not None or not all(reply.text for reply in self.replies):
+        if self.error is not None or not all(answer.text for answer in self.answers):
             return False
         return self.arm.kind != "stack" or self.both > len(self.words) / 2
 
     @property
     def ttft(self) -> float:
         """Median time to first token, in seconds, of all but the first request."""
-        return median(reply.first for reply in self.replies[1:])
+        return median(map(_first_token, self.answers[1:]))
 
     @property
     def tokens_per_second(self) -> float:
         """Of whole answers, the wait for the first token included, in all but the first request."""
-        rest = self.replies[1:]
-        return sum(reply.tokens for reply in rest) / sum(reply.total for reply in rest)
+        rest = self.answers[1:]
+        tokens = sum(int(answer.usage["completion_tokens"]) for answer in rest if answer.usage)
+        return tokens / sum(answer.total_seconds for answer in rest)
 
-    def _answers(self) -> list[tuple[str, str]]:
-        return [(reply.text, word) for reply, word in zip(self.replies, self.words, strict=False)]
+    def _texts(self) -> list[tuple[str, str]]:
+        return [(answer.text, word) for answer, word in zip(self.answers, self.words, strict=False)]
+
+
+def _first_token(answer: ChatAnswer) -> float:
+    """Seconds until the first token; of an answer without text, until its end."""
+    return answer.time_to_first_token or answer.total_seconds
 
 
 def outcome_table(outcomes: Sequence[Outcome]) -> Table:
@@ -90,15 +96,15 @@ def outcome_table(outcomes: Sequence[Outcome]) -> Table:
 
 def _row(outcome: Outcome, count: int) -> list[str]:
     label = escape(outcome.arm.label)
-    if outcome.error is not None or len(outcome.replies) < 2:
+    if outcome.error is not None or len(outcome.answers) < 2:
         return [label, f"[red]{escape(outcome.error or 'no answer')}[/]"]
     return [
         label,
-        escape(outcome.replies[0].text),
+        escape(outcome.answers[0].text),
         f"{outcome.skill}/{count}",
         f"{outcome.style}/{count}",
         f"{outcome.both}/{count}" if outcome.arm.kind != "single" else "",
         f"{outcome.ttft * 1000:.0f}",
-        f"{outcome.replies[0].first * 1000:.0f}",
+        f"{_first_token(outcome.answers[0]) * 1000:.0f}",
         f"{outcome.tokens_per_second:.0f}",
     ]

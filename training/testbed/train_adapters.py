@@ -20,11 +20,10 @@ from peft import LoraConfig
 from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 from trl import SFTConfig, SFTTrainer
 
+from adapters.file_limits import FILES
 from training.testbed.lessons import Row, lessons
 from training.testbed.paths import ADAPTERS_DIR, BASE_DIR, BASE_NAME
 from training.testbed.record import read_record, write_record
-
-ADAPTER_FILES: Final = ("adapter_config.json", "adapter_model.safetensors")
 
 
 @dataclass(frozen=True)
@@ -102,7 +101,7 @@ def keep_adapter(model: Any, scratch: Path, output: Path) -> None:
     """The adapter's two files alone, naming the base by its name; PEFT keeps modules as a set: sort them."""
     model.save_pretrained(scratch)
     output.mkdir(parents=True, exist_ok=True)
-    config, weights = ADAPTER_FILES
+    config, weights = FILES
     facts = json.loads((scratch / config).read_text())
     facts["base_model_name_or_path"] = BASE_NAME
     facts["target_modules"].sort()

@@ -83,7 +83,7 @@ def _tuned(
     server: tuple[str, str | None, int],
 ) -> "Tuned":
     """Weights searched by asking the server, which is given, with its key and the seed, as one."""
-    from adapters.client import Client
+    from server.client.chat import ChatClient
     from training.tuning.tune import pinned, tune
 
     url, api_key, seed = server
@@ -95,7 +95,7 @@ def _tuned(
         TextColumn("best {task.fields[best]:.2f}"),
     )
     with (
-        Client(url, api_key) as client,
+        ChatClient(url, api_key) as client,
         Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bar,
     ):
         task = bar.add_task("weights tried", total=None, best=0.0)

@@ -21,9 +21,9 @@ ANSWER_MARGIN = 16
 
 
 class Chats(Protocol):
-    """What answers: adapters.client.Client, with a server behind it."""
+    """What answers: server.client.chat.ChatClient, connected to a server."""
 
-    def chat(self, model: str, messages: Sequence[Message], max_tokens: int) -> str:
+    def answer(self, model: str, messages: Sequence[Message], max_tokens: int) -> str:
         """The greedy answer. Raises LoraComposeError where it is refused."""
 
 
@@ -102,7 +102,7 @@ class Scorer:
         model = composition.canonical
         self.asked.add(model)
         longest = max(len(row.completion.encode()) for row in rows) + ANSWER_MARGIN
-        answers = self._pool.map(lambda row: self._server.chat(model, row.messages, longest), rows)
+        answers = self._pool.map(lambda row: self._server.answer(model, row.messages, longest), rows)
         return sum(a == row.completion for a, row in zip(answers, rows, strict=True)) / len(rows)
 
 

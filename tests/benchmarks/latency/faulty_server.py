@@ -1,6 +1,6 @@
 """A small server with faults a real one cannot be made to show: it stalls, lies under load, drops, is slow.
 
-It speaks as much of our HTTP as a run against a running server needs.
+It speaks as much of our HTTP as a run against a running server needs. It refuses to register and to fuse.
 """
 
 import json
@@ -62,6 +62,9 @@ class Handler(BaseHTTPRequestHandler):
         asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
         if self.path == "/tokenize":
             self._whole({"tokens": list(range(5, 50))})
+            return
+        if self.path != "/v1/completions":
+            self.send_error(404)
             return
         with self.fault.lock:
             self.fault.served += 1

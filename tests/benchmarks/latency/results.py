@@ -1,23 +1,51 @@
 """Small results made up for tests of what is read out of them."""
 
 import random
-from dataclasses import asdict
-from typing import Any
 
-from benchmarks.latency.plan import Plan
+from benchmarks.latency.document import (
+    BenchmarkResult,
+    Difference,
+    FirstUse,
+    Machine,
+    Pass,
+    RequestRow,
+    Switch,
+)
+from benchmarks.latency.plan import Cell, Plan
 
-CELL = "closed loop, 8 in flight"
+CELL = Cell("closed", concurrency=8)
+MACHINE = Machine(
+    commit=None,
+    uncommitted_changes=False,
+    python="3.11",
+    versions={},
+    cpu="a cpu",
+    cpus=2,
+    platform="linux",
+)
 
 
-def row(number: int, seconds: float, tokens: int = 4, failure: str | None = None) -> dict[str, Any]:
+def row(number: int, seconds: float, tokens: int = 4, failure: str | None = None) -> RequestRow:
     """Sent one after another; the tokens come evenly."""
     sent = number * 0.001
     times = [sent + seconds * (place + 1) / tokens for place in range(tokens)]
-    content = {"i": number, "composition": 0, "prompt": 0, "due": sent, "sent": sent, "ended": times[-1]}
-    return content | {"times": times, "tokens": tokens, "prompt_tokens": 4, "failure": failure}
+    return RequestRow(
+        i=number,
+        composition=0,
+        prompt=0,
+        due=sent,
+        sent=sent,
+        ended=times[-1],
+        times=times,
+        tokens=tokens,
+        prompt_tokens=4,
+        failure=failure,
+    )
 
 
-def result(seconds: dict[str, float], repeats: int = 5, noise: float = 0.02, seed: int = 0) -> dict[str, Any]:
+def result(
+    seconds: dict[str, float], repeats: int = 5, noise: float = 0.02, seed: int = 0
+) -> BenchmarkResult:
     """Each arm's typical seconds a request; with noise of that share, some of it shared by a whole repeat."""
     draw = random.Random(seed)
     passes = []
@@ -26,25 +54,39 @@ def result(seconds: dict[str, float], repeats: int = 5, noise: float = 0.02, see
         for arm, typical in seconds.items():
             each = [typical * shared * max(0.1, draw.gauss(1, noise)) for _ in range(20)]
             rows = [row(number, value) for number, value in enumerate(each)]
-            passes.append({
-                "cell": CELL,
-                "arm": arm,
-                "repeat": repeat,
-                "began": 0.0,
-                "seconds": sum(each),
-                "rows": rows,
-            })
-    return {
-        "schema": "lora-compose-bench/1",
-        "created": "2026-01-01",
-        "base": "base",
-        "machine": {"cpus": 2, "cpu": "a cpu", "commit": None},
-        "plan": asdict(Plan()),
-        "passes": passes,
-        "cold": [{"arm": "merge:2", "model": "m", "first_use_ttft": 1.1, "warm_ttft": 0.1}],
-        "switches": [{"what": "fuse", "seconds": 0.5}, {"what": "restore", "seconds": 0.5}],
-        "differences": [{"arm": "merge:2", "same_answers": 0.5, "mean_abs_logprob": 0.2}],
-        "unlike_base": [],
-        "skipped": {},
-        "truncated": False,
-    }
+            passes.append(Pass(cell=CELL, arm=arm, repeat=repeat, began=0.0, seconds=sum(each), rows=rows))
+    return BenchmarkResult(
+        created="2026-01-01",
+        seconds=1.0,
+        command=[],
+        machine=MACHINE,
+        environment={},
+        started=True,
+        commands={},
+        base="base",
+        adapters=[],
+        skipped={},
+        plan=Plan(),
+        workload_digest="",
+        truncated=False,
+        load_averages=[],
+        passes=passes,
+        cold=[FirstUse(arm="merge:2", model="m", first_use_ttft=1.1, warm_ttft=0.1)],
+        switches=[
+            Switch(what="fuse", model="m", seconds=0.5),
+            Switch(what="restore", model=None, seconds=0.5),
+        ],
+        differences=[
+            Difference(
+                arm="merge:2",
+                model="m",
+                prompts=2,
+                same_answers=0.5,
+                mean_abs_logprob=0.2,
+                max_abs_logprob=0.4,
+            )
+        ],
+        unlike_base=[],
+        memory=[],
+        timeline=None,
+    )

@@ -1,39 +1,47 @@
 """The report's page."""
 
 import re
-from typing import Any
+from dataclasses import replace
 
 import pytest
 
+from benchmarks.latency.document import BenchmarkResult, Event, FirstUse, Sample, Timeline
 from benchmarks.latency.findings import findings
 from benchmarks.latency.page import page
+from benchmarks.latency.plan import Cell
 from tests.benchmarks.latency.results import CELL, result
 
 COSTS = {"base": 0.100, "stack:2": 0.120, "fused:2": 0.100}
 
 
-def made(document: dict[str, Any]) -> str:
-    return page(document, findings(document), "Stack.\nIt costs little.", [("x", "A <crossover>.")])
+def made(document: BenchmarkResult) -> str:
+    return page(document, findings(document), "Stack.\nIt costs little.", ["A <crossover>."])
 
 
-def with_everything() -> dict[str, Any]:
+def with_everything() -> BenchmarkResult:
     document = result(COSTS)
     heat = [
-        one | {"cell": "heat map", "arm": name}
+        one.model_copy(update={"cell": document.plan.heat_cell, "arm": name})
         for one, name in zip(
-            [one for one in document["passes"] if one["arm"] != "fused:2"],
+            [one for one in document.passes if one.arm != "fused:2"],
             ["base", "stack:2@r16"] * 5,
             strict=True,
         )
     ]
-    opened = [one | {"cell": f"open loop, {rate}/s"} for one in document["passes"] for rate in (1, 2.5)]
-    document["passes"] += heat + opened
-    document["timeline"] = {
-        "rate": 2.0,
-        "rows": document["passes"][0]["rows"],
-        "events": [{"t": 0.01, "seconds": 0.02, "what": "fuse a+b"}],
-        "samples": [{"t": 0.0, "counters": {"lora_compose_fused": 0.0}}],
-    }
+    document.plan = replace(document.plan, rates=(1.0, 2.5))
+    opened = [
+        one.model_copy(update={"cell": Cell("open", rate=rate)})
+        for one in document.passes
+        for rate in document.plan.rates
+    ]
+    document.passes += heat + opened
+    document.timeline = Timeline(
+        seconds=20.0,
+        rate=2.0,
+        rows=document.passes[0].rows,
+        events=[Event(t=0.01, seconds=0.02, what="fuse a+b")],
+        samples=[Sample(t=0.0, counters={"lora_compose_fused": 0.0})],
+    )
     return document
 
 
@@ -63,8 +71,8 @@ def test_no_id_is_there_twice_and_reference_goes_to_another_picture() -> None:
 
 def test_names_are_text_and_never_markup() -> None:
     document = result(COSTS)
-    document["base"] = "<script>alert(1)</script>"
-    document["cold"] = [{"arm": "x", "model": "<img src=x>", "first_use_ttft": 1.0, "warm_ttft": 1.0}]
+    document.base = "<script>alert(1)</script>"
+    document.cold = [FirstUse(arm="x", model="<img src=x>", first_use_ttft=1.0, warm_ttft=1.0)]
     text = made(document)
     assert "<script" not in text
     assert "<img" not in text
@@ -73,14 +81,15 @@ def test_names_are_text_and_never_markup() -> None:
 
 @pytest.mark.parametrize("arms", [{"base": 0.1}, {"base": 0.1, "single": 0.1}])
 def test_a_small_result_is_a_page_too(arms: dict[str, float]) -> None:
-    document = result(arms) | {"cold": [], "switches": [], "differences": []}
-    assert CELL in made(document)
+    document = result(arms)
+    document.cold, document.switches, document.differences = [], [], []
+    assert CELL.id in made(document)
 
 
 def test_where_everything_failed_it_says_so() -> None:
     document = result(COSTS)
-    for one in document["passes"]:
-        for row in one["rows"]:
-            row["failure"], row["times"] = "http_500", []
+    for one in document.passes:
+        for row in one.rows:
+            row.failure, row.times = "http_500", []
     text = made(document)
     assert "300 of 300 requests failed" in text

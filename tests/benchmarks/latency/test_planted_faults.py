@@ -1,12 +1,19 @@
 """Faults that are planted in a server: each must show in the report."""
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
+from benchmarks.client import open_client
+from benchmarks.latency.document import AdapterVersion, BenchmarkResult
 from benchmarks.latency.findings import Finding, Findings, findings
-from benchmarks.latency.plan import Plan
+from benchmarks.latency.plan import Cell, Plan
+from benchmarks.latency.prompts import Words
 from benchmarks.latency.run import Where, measure
 from benchmarks.latency.tables import doubts
+from benchmarks.latency.targets import Targets
+from benchmarks.latency.timeline import timeline
+from benchmarks.servers import EMBEDDED_ADAPTERS
 from tests.benchmarks.latency.faulty_server import Fault, faulty
 
 PLAN = Plan(
@@ -18,20 +25,20 @@ PLAN = Plan(
     output_tokens=4,
     timeline_seconds=0,
 )
-CLOSED, OPEN = "closed loop, 2 in flight", "open loop, 40/s"
+CLOSED, OPEN = Cell("closed", concurrency=2), Cell("open", rate=40.0)
 
 
-def measured(fault: Fault) -> tuple[dict[str, Any], Findings]:
+def measured(fault: Fault) -> tuple[BenchmarkResult, Findings]:
     with faulty(fault) as url:
         document = measure(PLAN, Where(url, ("a",), "", Path()), lambda done, total, what: None)
     return document, findings(document)
 
 
-def flags(found: Findings, cell: str) -> str:
+def flags(found: Findings, cell: Cell) -> str:
     return "; ".join(flag for one in found.all if one.cell == cell for flag in one.flags)
 
 
-def one(found: Findings, cell: str, arm: str) -> Finding:
+def one(found: Findings, cell: Cell, arm: str) -> Finding:
     finding = found.of(cell, arm)
     assert finding is not None
     return finding
@@ -70,3 +77,28 @@ def test_a_server_that_falls_behind_is_called_over_saturated() -> None:
     _, found = measured(Fault(token_seconds=0.02, one_at_a_time=True))
     assert "over-saturated" in flags(found, OPEN)
     assert "over-saturated" not in flags(found, CLOSED)
+
+
+def test_a_refused_fuse_is_a_caveat_and_the_other_arms_are_measured() -> None:
+    plan = replace(PLAN, arms="single,fused:1,residual:1", requests=4, repeats=1)
+    with faulty(Fault()) as url:
+        document = measure(
+            plan, Where(url, ("a",), "", Path(), may_fuse=True), lambda done, total, what: None
+        )
+    (caveat,) = document.caveats
+    assert "fused:1, residual:1: the server refused to fuse a@1" in caveat
+    assert {one.arm for one in document.passes} == {"base", "single"}
+    assert caveat in doubts(document, findings(document))
+
+
+async def test_a_timeline_with_a_refused_step_keeps_its_requests(tmp_path: Path) -> None:
+    shutil.copytree(EMBEDDED_ADAPTERS / "roll", tmp_path / "roll")
+    with faulty(Fault()) as url:
+        targets = Targets(
+            {"lora-compose": url}, "base", (AdapterVersion(id="roll@1", digest=None, rank=8),), root=tmp_path
+        )
+        async with open_client(url, 8) as client:
+            line, (caveat,) = await timeline(client, targets, 0.5, 20.0, Words(range(5, 50)), seed=0)
+    assert caveat.startswith("The timeline ends early. The server refused to register arrives-late")
+    assert line.events == []
+    assert {row.failure for row in line.rows} == {None}

@@ -1,5 +1,7 @@
 """What is read out of a result: ratios, crossovers, advice, comparison, tables."""
 
+from dataclasses import replace
+
 import pytest
 
 from adapters.errors import InvalidRequest
@@ -66,13 +68,13 @@ def test_an_arm_that_got_a_fifth_slower_is_a_change_and_the_only_one() -> None:
 
 def test_requests_that_fail_only_in_the_second_are_a_change() -> None:
     broken = result(COSTS)
-    broken["passes"][1]["rows"][0]["failure"] = "http_500"
+    broken.passes[1].rows[0].failure = "http_500"
     assert compare(result(COSTS), broken).is_changed
 
 
 def test_results_of_two_workloads_are_not_compared() -> None:
     other = result(COSTS)
-    other["plan"] = other["plan"] | {"prompt_tokens": 999}
+    other.plan = replace(other.plan, prompt_tokens=999)
     with pytest.raises(InvalidRequest, match="999"):
         compare(result(COSTS), other)
 
@@ -83,7 +85,7 @@ def test_holms_correction_multiplies_the_smallest_by_how_many_there_are() -> Non
 
 def test_the_markdown_has_every_arm_and_what_is_doubtful() -> None:
     document = result(COSTS)
-    document["passes"][1]["rows"][0]["failure"] = "wrong_answer"
+    document.passes[1].rows[0].failure = "wrong_answer"
     found = findings(document)
     text = markdown(document, found, "Advice.", ["A point."])
     assert all(f"| {arm} |" in text for arm in COSTS)
@@ -92,9 +94,9 @@ def test_the_markdown_has_every_arm_and_what_is_doubtful() -> None:
 
 def test_answers_that_came_in_one_chunk_have_no_gaps_and_spoil_nothing_else() -> None:
     document = result({"base": 1.0, "single": 1.2})
-    for one in document["passes"]:
-        for each in one["rows"]:
-            each["times"] = each["times"][-1:]
+    for one in document.passes:
+        for each in one.rows:
+            each.times = each.times[-1:]
     told = findings(document).of(CELL, "single")
     assert told is not None
     assert "itl" not in told.ratios

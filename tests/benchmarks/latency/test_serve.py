@@ -67,7 +67,7 @@ def test_an_arm_that_needs_its_own_server_is_left_out_and_says_so(document: dict
 
 
 def test_the_base_is_restored_afterwards(server: RunningServer, document: dict[str, Any]) -> None:
-    from adapters.client import Client
+    from server.client.http import Client
 
     with Client(server.url) as client:
         assert client.fusion()["state"] == "base"

@@ -102,13 +102,19 @@ def test_an_answer_is_held_to_what_was_certain_only() -> None:
 
 def test_nobody_waiting_is_no_standstill() -> None:
     early, late = [row(number, 0.05) for number in range(3)], row(9, 0.05)
-    moved = {key: late[key] + 1 if key in {"due", "sent", "ended"} else late[key] for key in late}
-    moved["times"] = [time + 1 for time in late["times"]]
+    moved = late.model_copy(
+        update={
+            "due": late.due + 1,
+            "sent": late.sent + 1,
+            "ended": late.ended + 1,
+            "times": [time + 1 for time in late.times],
+        }
+    )
     assert stalls([*early, moved]) == []
 
 
 def test_a_gap_in_which_somebody_waited_is_a_standstill() -> None:
     held = row(0, 0.05)
-    held["times"][2:] = [time + 0.3 for time in held["times"][2:]]
+    held.times[2:] = [time + 0.3 for time in held.times[2:]]
     (found,) = stalls([held, *(row(number, 0.05) for number in range(1, 4))])
     assert found.seconds == pytest.approx(0.3, abs=0.02)

@@ -168,7 +168,7 @@ def _content() -> dict[str, Act]:
 
 FAULTS = (
     Fault(
-        "A body that is no JSON object",
+        "A body that is not a JSON object",
         {
             f"{path}: {label}": refused("400 invalid_json", send=_send(method, path, body, JSON))
             for method, path in ROUTES
@@ -176,7 +176,7 @@ FAULTS = (
         },
     ),
     Fault(
-        "A body of another type or encoding",
+        "A body with another content type or encoding",
         {
             f"{path}: {label}": refused(
                 "415 unsupported_media_type", send=_send(method, path, b"{}", headers)
@@ -195,7 +195,7 @@ FAULTS = (
         },
     ),
     Fault(
-        "A body without end",
+        "An endless body",
         {path: _chunked(path) for path in ("/v1/completions", "/v1/adapters", "/tokenize")}
         | {
             "33 MB, announced": refused(
@@ -227,7 +227,7 @@ FAULTS = (
         audited=True,
     ),
     Fault(
-        "An upload that is none",
+        "An invalid upload",
         {
             "one file": refused("400 invalid_upload", send=_upload({CONFIG: (GOOD / CONFIG).read_bytes()})),
             "another file": refused("400 unknown_field", send=_upload({"evil.sh": b"x"})),
@@ -262,15 +262,15 @@ FAULTS = (
         },
         audited=True,
     ),
-    Fault("A client that hangs up half-way", {"JSON, and an upload": _hung_up_midway}),
+    Fault("A client that disconnects half-way", {"JSON, and an upload": _hung_up_midway}),
     Fault(
-        "A length that is wrong",
+        "A wrong content length",
         {declared: _wrong_length(declared) for declared in ("5", "-1", "x", "99999999999999999999", "0x10")},
     ),
-    Fault("Parameters out of all bounds", _parameters()),
-    Fault("Messages that are none", _content()),
+    Fault("Parameters out of range", _parameters()),
+    Fault("Invalid messages", _content()),
     Fault(
-        "A model that is none",
+        "An invalid model",
         {
             f"{path}: {model!r:.30}": refused(
                 "400 invalid_model",

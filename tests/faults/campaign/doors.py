@@ -144,7 +144,7 @@ FAULTS = (
         Needs.KEYS,
     ),
     Fault(
-        "A key that is none, or not sent as one",
+        "An invalid key, or a key sent in a wrong way",
         {label: refused("401 invalid_api_key", send=_headers(*lines)) for label, lines in KEYLESS.items()}
         | {
             "revoked": _with("revoked", "GET", "/v1/models", "401 invalid_api_key"),
@@ -163,7 +163,7 @@ FAULTS = (
         audited=True,
     ),
     Fault(
-        "A path that pretends to be another",
+        "A path written to look like another path",
         {
             path: _pretending(f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: 0", *ANYTHING_BUT[1:])
             for path in PATHS
@@ -171,7 +171,7 @@ FAULTS = (
         Needs.KEYS,
     ),
     Fault(
-        "A Host that pretends",
+        "A false Host header",
         {
             host[:30]: _pretending(
                 f"POST /v1/adapters HTTP/1.1\r\nhost: {host}\r\ncontent-length: 0", *ANYTHING_BUT[1:]
@@ -200,7 +200,7 @@ FAULTS = (
         Needs.KEYS,
     ),
     Fault(
-        "Other verbs",
+        "Other HTTP methods",
         {
             verb[:20]: _pretending(
                 f"{verb} /v1/adapters HTTP/1.1\r\nhost: x\r\ncontent-length: 0", *ANYTHING_BUT[1:]

@@ -153,7 +153,7 @@ UNSERVED = (torch.int8, torch.uint8, torch.int64, torch.bool)
 LENGTHS = (0, 1, 2**31, 2**62, 2**63, 2**64 - 1)
 FAULTS = (
     Fault(
-        "A config that is no JSON object",
+        "A config that is not a JSON object",
         {label: rejected("bad_adapter_config", config_text(text)) for label, text in NO_CONFIG.items()}
         | {
             "duplicate keys": rejected("bad_adapter_config", config_replaced("{", '{"r": 1, ')),
@@ -161,15 +161,15 @@ FAULTS = (
         audited=True,
     ),
     Fault(
-        "A rank that is none",
+        "An invalid rank",
         _configs("bad_rank", r=[0, -1, 10**9, "8", 8.5, True, None, [8], {}])
         | {"NaN": rejected("bad_adapter_config", config(r=NAN))},
         audited=True,
     ),
     Fault("A rank above the limit", _configs("rank_too_large", r=[65, 128, 65_536]), audited=True),
-    Fault("A rank that its tensors do not have", _configs("rank_mismatch", r=[1, 2, 16]), audited=True),
+    Fault("A rank that differs from the tensors", _configs("rank_mismatch", r=[1, 2, 16]), audited=True),
     Fault(
-        "A scale that is none, or poisons",
+        "A scale that is invalid or far too large",
         _configs("bad_alpha", lora_alpha=["16", 1e38, -1, -16, True, None, [16]])
         | {
             label: rejected("bad_adapter_config", config(lora_alpha=v))
@@ -177,9 +177,9 @@ FAULTS = (
         },
         audited=True,
     ),
-    Fault("A scale of nothing", {"lora_alpha = 0": _alpha_zero}),
+    Fault("A scale of zero", {"lora_alpha = 0": _alpha_zero}),
     Fault(
-        "What a LoRA here cannot have",
+        "A PEFT feature that is not supported",
         _configs(
             "unsupported_feature",
             use_dora=[True],
@@ -194,7 +194,7 @@ FAULTS = (
         audited=True,
     ),
     Fault(
-        "Weights that are no safetensors file",
+        "Weights that are not a safetensors file",
         {
             label: rejected("corrupt_weights", broken)
             for label, broken in {
@@ -220,7 +220,7 @@ FAULTS = (
         audited=True,
     ),
     Fault(
-        "Numbers that are none, or none at the served precision",
+        "Weights that are not finite, or not finite in the served dtype",
         {
             label: rejected("non_finite_weights", broken)
             for label, broken in {
@@ -234,7 +234,7 @@ FAULTS = (
         audited=True,
     ),
     Fault(
-        "Tensors of another base",
+        "Tensors for another base",
         {
             "half as wide": rejected("wrong_base", each(lambda t: t[:, : t.shape[1] // 2], "lora_A")),
             "twice as wide": rejected("wrong_base", each(lambda t: torch.cat([t, t], 1), "lora_A")),
@@ -247,7 +247,7 @@ FAULTS = (
         audited=True,
     ),
     Fault(
-        "Modules and keys that are not there",
+        "Tensors for modules and keys that do not exist",
         {
             "layer 99": rejected("unknown_layer", _renamed(".layers.0.", ".layers.99.")),
             "an unknown module": rejected("unknown_module", _renamed("q_proj", "w_proj")),
@@ -261,7 +261,7 @@ FAULTS = (
         audited=True,
     ),
     Fault(
-        "Numbers of a type that is not served",
+        "A tensor type that is not supported",
         {str(dtype): rejected("unsupported_feature", each(_as(dtype))) for dtype in UNSERVED},
         audited=True,
     ),
@@ -274,6 +274,6 @@ FAULTS = (
         },
         audited=True,
     ),
-    Fault("Layers left out", {"all but the first": _half_coverage}),
-    Fault("Another base's name on fitting shapes", {"a warning": _other_base_name}),
+    Fault("Missing layers", {"all but the first": _half_coverage}),
+    Fault("Another base's name with shapes that fit", {"a warning": _other_base_name}),
 )

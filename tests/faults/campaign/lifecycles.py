@@ -171,14 +171,14 @@ def _same_bytes(target: Target) -> list[str]:
 
 FAULTS = (
     Fault("The same bytes under the same name again", {"roll": _same_bytes}, audited=True),
-    Fault("Removed while it streams", {"one stream": _removed_while_streaming}),
-    Fault("Removed twice", {"one after the other": _removed_twice}),
-    Fault("Removed while a saved composition needs it", {"one": _removed_while_needed}),
-    Fault("Registered and removed in parallel", {f"{ROUNDS} rounds": _in_parallel}),
-    Fault("Replaced under load", {"four clients": _replaced_under_load}),
-    Fault("Its files deleted by hand", {"before it was read": _files_deleted}),
-    Fault("A hundred readers who leave", {"after the first event": _clients_gone}),
+    Fault("An adapter removed while it streams", {"one stream": _removed_while_streaming}),
+    Fault("An adapter removed twice", {"one after the other": _removed_twice}),
+    Fault("An adapter removed while a saved composition needs it", {"one": _removed_while_needed}),
+    Fault("Adapters registered and removed in parallel", {f"{ROUNDS} rounds": _in_parallel}),
+    Fault("An adapter replaced under load", {"four clients": _replaced_under_load}),
+    Fault("An adapter's files deleted by hand", {"before it was read": _files_deleted}),
+    Fault("A hundred clients that disconnect", {"after the first event": _clients_gone}),
     Fault("A stream that is refused", {"an unknown adapter": _stream_refused}),
-    Fault("An alias to what is not there", {"nine ways": _alias_moved}),
-    Fault("Something to fuse that is none", {"five ways": _fused_wrongly}),
+    Fault("An alias to a version that does not exist", {"nine ways": _alias_moved}),
+    Fault("An invalid composition to fuse", {"five ways": _fused_wrongly}),
 )

@@ -129,12 +129,12 @@ def _stopped(target: Target) -> list[str]:
 
 FAULTS = (
     Fault(
-        "A disk that is full",
+        "A full disk",
         {f"{change}, {most} bytes": _full(change, most) for change in CHANGES for most in (0, 4096)}
         | {"merging": _merge_on_a_full_disk},
         Needs.ALONE,
     ),
-    Fault("No descriptors left", {"registering": _no_descriptors}, Needs.ALONE),
-    Fault("The engine is killed under a stream", {"SIGKILL": _killed}, Needs.ALONE),
-    Fault("The engine stands still", {"SIGSTOP, SIGCONT": _stopped}, Needs.ALONE),
+    Fault("No file descriptors left", {"registering": _no_descriptors}, Needs.ALONE),
+    Fault("The engine is killed during a stream", {"SIGKILL": _killed}, Needs.ALONE),
+    Fault("The engine is stopped with SIGSTOP", {"SIGSTOP, SIGCONT": _stopped}, Needs.ALONE),
 )

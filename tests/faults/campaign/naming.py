@@ -100,7 +100,7 @@ def _writable(names: dict[str, str]) -> dict[str, object]:
 
 FAULTS = (
     Fault(
-        "A name that is none",
+        "An invalid name",
         _variants(NONE, "400 invalid_name", "400 invalid_request", places=BODIES),
         audited=True,
     ),
@@ -110,13 +110,13 @@ FAULTS = (
         audited=True,
     ),
     Fault(
-        "A name with what breaks logs, headers or labels",
+        "A name with characters that break logs, headers or labels",
         _variants(dict(STRANGE), "400 invalid_name", "400 invalid_json", places=BODIES)
         | _variants(_writable(STRANGE), "400 invalid_name", places={"an upload": _multipart})
         | _variants(_writable(STRANGE), "400 invalid_name", "404 not_found", places={"an alias": _alias}),
         audited=True,
     ),
-    Fault("A name too long", _variants(dict(LONG), "400 invalid_name", places=BODIES), audited=True),
+    Fault("A name that is too long", _variants(dict(LONG), "400 invalid_name", places=BODIES), audited=True),
     Fault(
         "A name that is taken or reserved",
         _variants(

@@ -147,7 +147,7 @@ def _merges(target: Target) -> float:
 
 FAULTS = (
     Fault(
-        "An adapter that is not there",
+        "An adapter that does not exist",
         {
             f"{path}: {naming}"[:80]: _of(path, "404 model_not_found", naming)
             for path in PATHS
@@ -155,18 +155,18 @@ FAULTS = (
         },
     ),
     Fault(
-        "A composition that is none",
+        "An invalid composition",
         {
             f"{path}: {naming}"[:80]: _of(path, allowed, naming)
             for path in ("/v1/completions", "/v1/chat/completions", "/tokenize")
             for naming, allowed in COMPOSITIONS
         },
     ),
-    Fault("A weight that is none", {text[:20]: _weighted(text) for text in WEIGHTS}),
+    Fault("An invalid weight", {text[:20]: _weighted(text) for text in WEIGHTS}),
     Fault(
         "A stack whose ranks do not fit",
         {"the limit and one more": _too_wide},
     ),
-    Fault("One composition, spelled in three ways", {"one entry": _same}),
+    Fault("One composition written in three ways", {"one entry": _same}),
     Fault("A hundred first requests for one new merge", {"at once": _hundred_at_once}),
 )

@@ -17,11 +17,11 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
+from server.client.process import COMMAND
 from tests.faults.campaign.fault import Fault, Outcome
 from tests.faults.campaign.machine import kill_engine
 from tests.faults.campaign.target import NAMES, Target, serve, warm_up
 from tests.faults.campaign.trial import FAULTS, tried
-from tests.running_server import COMMAND
 from training.testbed.paths import ADAPTERS_DIR
 
 KEYS = {"operator": ["--role", "admin"], "inference": [], "revoked": []}

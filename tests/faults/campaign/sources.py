@@ -152,7 +152,7 @@ FAULTS = (
     Fault(
         "A path outside the allowed roots", {repr(path)[:60]: _from(path) for path in OUTSIDE}, audited=True
     ),
-    Fault("Whether a path outside exists, by the reply", {"equal to the byte": _same_body}),
+    Fault("Whether the reply shows that a path outside exists", {"equal to the byte": _same_body}),
     Fault(
         "A link out of the root",
         {
@@ -161,9 +161,9 @@ FAULTS = (
         },
         audited=True,
     ),
-    Fault("A directory swapped for a link out of the root, while it is read", {"thirty times": _swapped}),
+    Fault("A directory replaced with a link out of the root while it is read", {"thirty times": _swapped}),
     Fault(
-        "A FIFO, a socket, a folder or a device in a file's place",
+        "A FIFO, socket, directory or device in place of a file",
         {
             f"{kind.__name__[1:]}: {name}": kind(name)
             for kind in (_fifo, _socket, _folder, _device)
@@ -172,7 +172,7 @@ FAULTS = (
         audited=True,
     ),
     Fault(
-        "A hub's name or an URL, where those are off",
+        "A hub id or a URL while the Hub is not allowed",
         {
             repr(reference)[:60]: refused(
                 "400 source_not_allowed",
@@ -183,7 +183,7 @@ FAULTS = (
         audited=True,
     ),
     Fault(
-        "No such directory, no config, no weights",
+        "A missing directory, config or weights file",
         {
             "no directory": refused(
                 "404 path_not_found", "404 adapter_not_found", send=lambda t: t.register(t.root / "nothing")
@@ -193,5 +193,5 @@ FAULTS = (
         },
         audited=True,
     ),
-    Fault("Code and a gigabyte beside the two files", {"five files": _extra_files}),
+    Fault("Code and a gigabyte of data next to the two files", {"five files": _extra_files}),
 )

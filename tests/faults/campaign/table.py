@@ -19,7 +19,7 @@ def table(found: dict[str, Any]) -> str:
     lines += [f"| {fault['title']} | {fault['variants']} | {_came_back(fault)} |" for fault in faults]
     variants = sum(fault["variants"] for fault in faults)
     wrong = sum(len(fault["wrong"]) for fault in faults)
-    lines.append(f"| **{len(faults)} faults** | **{variants}** | **{wrong} findings**, looked round "
+    lines.append(f"| **{len(faults)} faults** | **{variants}** | **{wrong} findings**, server checked "
                  f"{found['looked_round']} |")  # fmt: skip
     return "\n".join(lines) + "\n"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import httpx
 
-from adapters.client import Client
+from server.client.http import Client
 from server.tenants.key import Key, Quotas
 from server.tenants.key_store import KeyStore
 from tests.faults.hostile.attacks import ADAPTERS

@@ -10,8 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
+from benchmarks.latency.document import RequestRow
 from benchmarks.latency.quantities import samples
-from benchmarks.ratios import CONFIDENCE, percentile
+from benchmarks.ratios import CONFIDENCE
 
 BOUND = 1.5
 RESAMPLES = 500
@@ -52,10 +55,14 @@ def ratios(pairs: Sequence[Pair], seed: int) -> list[Ratio]:
     """One for each metric and percentile that the windows have samples of."""
     found = []
     for metric in MEASURED:
-        values = [(samples(metric, pair.quiet), samples(metric, pair.hostile)) for pair in pairs]
+        values = [(_samples(metric, pair.quiet), _samples(metric, pair.hostile)) for pair in pairs]
         if any(quiet for quiet, _ in values) and any(hostile for _, hostile in values):
             found += [_ratio(metric, name, values, seed) for name in QUANTILES]
     return found
+
+
+def _samples(metric: str, rows: Sequence[dict[str, Any]]) -> list[float]:
+    return samples(metric, [RequestRow.model_construct(**row) for row in rows])
 
 
 def _ratio(
@@ -67,14 +74,18 @@ def _ratio(
     spread = [hostile / quiet for quiet, hostile in drawn if quiet and hostile]
     quiet, hostile = _pooled(values, q)
     count = sum(len(found) for _, found in values)
-    ends = (percentile(spread, tail), percentile(spread, 1 - tail))
+    ends = map(float, np.quantile(spread, [tail, 1 - tail]))
     return Ratio(metric, name, count, quiet, hostile, hostile / quiet, *ends)
 
 
 def _pooled(values: Sequence[tuple[Sequence[float], Sequence[float]]], q: float) -> tuple[float, float]:
     quiet = [value for found, _ in values for value in found]
     hostile = [value for _, found in values for value in found]
-    return percentile(quiet, q) if quiet else 0.0, percentile(hostile, q) if hostile else 0.0
+    return _quantile(quiet, q), _quantile(hostile, q)
+
+
+def _quantile(values: Sequence[float], q: float) -> float:
+    return float(np.quantile(values, q)) if values else 0.0
 
 
 def failures(pairs: Sequence[Pair]) -> dict[str, dict[str, int]]:

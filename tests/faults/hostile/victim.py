@@ -3,18 +3,18 @@
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import httpx
 
-from adapters.client import Client
 from benchmarks.client import open_client
 from benchmarks.latency.plan import Plan
 from benchmarks.latency.prompts import prompt_pool, words_of
 from benchmarks.latency.right_answers import Expected, ask_alone
 from benchmarks.latency.sender import Sending, send_pass
 from benchmarks.latency.workload import body
+from server.client.http import Client
 
 MODEL = "roll+upper:0.5"
 RATE = 6.0
@@ -39,13 +39,13 @@ class Victim:
         while due < seconds:
             prompt = draw.randrange(POOL)
             asked = body(MODEL, self.pool[prompt], OUTPUT_TOKENS, f"{seed}/{len(sendings)}")
-            sendings.append(Sending(0, prompt, due, asked))
+            sendings.append(Sending(asked, prompt=prompt, due=due))
             due += draw.expovariate(RATE)
         rows, _ = await send_pass(self.http, sendings, None)
         for row in rows:
             if row.failure is None and not self.expected[row.prompt].accepts(row.ids):
                 row.failure = "wrong_answer"
-        return [_plain(asdict(row)) for row in rows]
+        return [_plain(row.model_dump()) for row in rows]
 
 
 def _plain(row: dict[str, Any]) -> dict[str, Any]:

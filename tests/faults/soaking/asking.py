@@ -9,8 +9,9 @@ from time import monotonic, perf_counter
 import httpx
 
 from benchmarks.client import PATH
+from benchmarks.latency.document import RequestRow
 from benchmarks.latency.right_answers import ask_alone
-from benchmarks.latency.sender import Row, read_chunks
+from benchmarks.latency.sender import read_answer
 from tests.faults.soaking.known import BASE, CONTENTS, KINDS, Known
 
 MODEL = "testbed-base"
@@ -113,6 +114,6 @@ async def _read_stream(reply: httpx.Response, answer: Answer) -> None:
             lines.append((perf_counter(), line))
         if answer.cut and len(lines) == 3:
             return
-    row = Row(0, 0, 0, 0.0, 0.0)
-    read_chunks(row, lines)
+    row = RequestRow(i=0, composition=0, prompt=0, due=0.0, sent=0.0)
+    read_answer(row, lines)
     answer.ids, answer.failure = row.ids, row.failure

@@ -12,7 +12,7 @@ from server.engine.batch import share_rows
 from server.engine.cpu_lora import GroupedPunicaWrapper
 from server.engine.kernel import add_deltas
 from server.engine.metering import Meter
-from server.engine.packs import Factors, Pack, pack_layer
+from server.engine.packs import Pack, PackedPair, pack_layer
 from server.engine.runtime_manager import factors_of
 
 WIDTHS = (6, 3, 3)
@@ -23,11 +23,12 @@ MEMBERS: dict[str, dict[int, Pack]] = {}
 torch.manual_seed(1)
 for name, ranks in {"a": (2, 2, 2), "b": (4, 0, 1), "c": (1, 3, 0), "empty": (0, 0, 0)}.items():
     dense = [torch.zeros(width, D_IN, dtype=torch.double) for width in WIDTHS]
-    pairs: list[Factors | None] = [None, None, None]
+    pairs: list[PackedPair | None] = [None, None, None]
     for i, (rank, width) in enumerate(zip(ranks, WIDTHS, strict=True)):
         if rank:
             lora_a, lora_b = torch.randn(rank, D_IN), torch.randn(width, rank)
-            pairs[i], dense[i] = (lora_a, lora_b), lora_b.double() @ lora_a.double()
+            pairs[i] = PackedPair(lora_A=lora_a, lora_B=lora_b)
+            dense[i] = lora_b.double() @ lora_a.double()
     DELTAS[name] = torch.cat(dense)
     made_of = pack_layer(pairs, WIDTHS)
     MEMBERS[name] = {} if made_of is None else {id(LAYER): made_of}
@@ -101,13 +102,15 @@ def test_the_same_prompt_gives_the_same_bits_whatever_was_decoded_in_between() -
 
 def test_bfloat16_goes_through_torch() -> None:
     made, half = wrapper(), torch.bfloat16
-    pairs = [(torch.randn(2, D_IN).to(half), torch.randn(w, 2).to(half)) for w in WIDTHS]
+    pairs = [
+        PackedPair(lora_A=torch.randn(2, D_IN).to(half), lora_B=torch.randn(w, 2).to(half)) for w in WIDTHS
+    ]
     pack = pack_layer(pairs, WIDTHS)
     assert pack is not None
     made.begin_batch(share_rows([{"a": 0.5}, {}], [2, 1]), lambda _: {id(LAYER): pack}, Meter())
     x, y = torch.randn(3, D_IN).to(half), torch.zeros(3, 12).to(half)
     run(made, y, x)
-    delta = torch.cat([b.float() @ a.float() for a, b in pairs])
+    delta = torch.cat([pair.lora_B.float() @ pair.lora_A.float() for pair in pairs])
     torch.testing.assert_close(y[:2].float(), 0.5 * x[:2].float() @ delta.T, atol=0.1, rtol=0.05)
     assert not y[2].any()
 
@@ -125,4 +128,4 @@ def test_each_worker_takes_its_share_of_the_outputs(rank: int) -> None:
     shares = factors_of(layer, weights)
     for share, (a, b) in zip(shares, whole, strict=True):
         assert share is not None
-        assert torch.equal(share[1] @ share[0], (b @ a)[2 * rank : 2 * rank + 2])
+        assert torch.equal(share.lora_B @ share.lora_A, (b @ a)[2 * rank : 2 * rank + 2])

@@ -9,7 +9,7 @@ from server.engine import layer_plan
 from server.engine.batch import Members, share_rows
 from server.engine.kernel import add_deltas
 from server.engine.layer_plan import SMALL_SHARE, LayerPlan
-from server.engine.packs import Pack, pack_layer
+from server.engine.packs import Pack, PackedPair, pack_layer
 
 D_IN, WIDTHS = 96, (128, 64, 64)
 WIDTH = sum(WIDTHS)
@@ -17,10 +17,13 @@ WIDTH = sum(WIDTHS)
 
 def made_pack(rank: int, dtype: torch.dtype = torch.float32) -> tuple[Pack, torch.Tensor]:
     """A pack, and its delta in float64."""
-    factors = [(torch.randn(rank, D_IN).to(dtype), torch.randn(width, rank).to(dtype)) for width in WIDTHS]
+    factors = [
+        PackedPair(lora_A=torch.randn(rank, D_IN).to(dtype), lora_B=torch.randn(width, rank).to(dtype))
+        for width in WIDTHS
+    ]
     pack = pack_layer(factors, WIDTHS)
     assert pack is not None
-    return pack, torch.cat([b.double() @ a.double() for a, b in factors])
+    return pack, torch.cat([pair.lora_B.double() @ pair.lora_A.double() for pair in factors])
 
 
 def planned(

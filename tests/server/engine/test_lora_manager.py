@@ -12,9 +12,10 @@ from typing_extensions import override
 from vllm.lora.layers import LoRAMapping
 from vllm.lora.request import LoRARequest
 
-from server.engine.lora_manager import RESIDUAL_OF_BASE, CompositionWorkerLoRAManager
-from server.engine.preparing import Preparing
+from server.engine.lora_manager import RESIDUAL_OF_BASE, StackingLoRAManager
+from server.engine.preparing import Preparing, at_leisure
 from server.engine.spec import Component, combined, decode_spec, encode_spec
+from server.engine.stacking import Yielding
 
 
 class Slots:
@@ -64,7 +65,7 @@ class Slots:
         self.mapping = mapping
 
 
-class Manager(CompositionWorkerLoRAManager):
+class Manager(StackingLoRAManager):
     """Ours, with builds that say what they are made of. While `gate` is closed a build does not end."""
 
     def __init__(self, capacity: int = 4, slots: int = 2) -> None:
@@ -76,9 +77,11 @@ class Manager(CompositionWorkerLoRAManager):
         self.gate.set()
         self.begun = threading.Event()
         self.broken = False
+        self.yielding: Yielding | None = None
 
     @override
-    def _load_spec(self, lora_int_id: int, spec: str) -> Any:
+    def _build(self, lora_int_id: int, spec: str, yielding: Yielding = iter) -> Any:
+        self.yielding = yielding
         residual = combined(decode_spec(spec), self._fused)
         self.begun.set()
         assert self.gate.wait(10)
@@ -97,7 +100,7 @@ def request(lora_int_id: int, **weights: float) -> LoRARequest:
 
 
 def prepare(manager: Manager, wanted: LoRARequest) -> tuple[str, str]:
-    while (state := manager.prepare(wanted.lora_int_id, wanted.lora_path))[0] == "preparing":
+    while (state := manager.prepare(wanted))[0] == "preparing":
         time.sleep(0.001)
     return state
 
@@ -176,13 +179,13 @@ def test_what_is_forgotten_is_gone_whether_it_was_built_or_not() -> None:
     manager = Manager()
     wanted = request(1, a=1.0)
     prepare(manager, wanted)
-    manager.forget(1, wanted.lora_path)
+    manager.forget(wanted)
     assert not manager.slots.adapters
     manager.gate.clear()
-    assert manager.prepare(1, wanted.lora_path)[0] == "preparing"
-    manager.forget(1, wanted.lora_path)
+    assert manager.prepare(wanted)[0] == "preparing"
+    manager.forget(wanted)
     manager.gate.set()
-    manager.forget(1, wanted.lora_path)
+    manager.forget(wanted)
     assert not manager.slots.adapters
 
 
@@ -191,7 +194,7 @@ def test_a_build_begun_before_an_edge_is_not_used_after_it(is_done: bool) -> Non
     manager = Manager()
     wanted = request(1, a=1.0)
     manager.gate.clear()
-    manager.prepare(1, wanted.lora_path)
+    manager.prepare(wanted)
     assert manager.begun.wait(10)
     if is_done:
         manager.gate.set()
@@ -201,3 +204,11 @@ def test_a_build_begun_before_an_edge_is_not_used_after_it(is_done: bool) -> Non
     manager.gate.set()
     prepare(manager, wanted)
     assert manager.made_of(1) == {"b": -0.5}
+
+
+def test_a_build_pauses_in_the_background_and_not_in_the_engine_loop() -> None:
+    manager = Manager()
+    prepare(manager, request(1, a=1.0))
+    assert manager.yielding is at_leisure
+    manager.add_adapter(request(2, a=2.0))
+    assert manager.yielding is iter

@@ -1,27 +1,30 @@
 """Factors laid out for the kernels, against dense float64 sums."""
 
+import ast
+from pathlib import Path
+
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.engine.packs import Factors, pack_layer
+from server.engine.packs import PackedPair, pack_layer
 
 WIDTHS = (6, 3, 3)
 D_IN = 5
 RANKS = st.lists(st.integers(0, 4), min_size=3, max_size=3)
 
 
-def random_factors(ranks: list[int]) -> list[Factors | None]:
+def random_factors(ranks: list[int]) -> list[PackedPair | None]:
     return [
-        (torch.randn(rank, D_IN), torch.randn(width, rank)) if rank else None
+        PackedPair(lora_A=torch.randn(rank, D_IN), lora_B=torch.randn(width, rank)) if rank else None
         for rank, width in zip(ranks, WIDTHS, strict=True)
     ]
 
 
-def dense(factors: list[Factors | None]) -> torch.Tensor:
+def dense(factors: list[PackedPair | None]) -> torch.Tensor:
     """The delta, `(Σ widths, d_in)`, in float64."""
     return torch.cat([
-        pair[1].double() @ pair[0].double() if pair else torch.zeros(width, D_IN).double()
+        pair.lora_B.double() @ pair.lora_A.double() if pair else torch.zeros(width, D_IN).double()
         for pair, width in zip(factors, WIDTHS, strict=True)
     ])
 
@@ -45,3 +48,11 @@ def test_addresses_are_those_of_the_factors() -> None:
     first, second = pack.addresses  # of ranks that are filled up to four
     assert first == (pack.lora_a.data_ptr(), pack.slices[0].lora_b_t.data_ptr(), 4, 0, 6)
     assert second == (pack.lora_a[4:].data_ptr(), pack.slices[1].lora_b_t.data_ptr(), 4, 9, 3)
+
+
+def test_two_factors_are_never_told_apart_by_their_position() -> None:
+    root = Path(__file__).resolve().parents[3]
+    for path in (path for room in ("adapters", "server") for path in (root / room).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("LowRank", "PackedPair"):
+                assert not node.args, f"{path}:{node.lineno}"

@@ -12,10 +12,12 @@ from server.openapi.codes import ERROR_CODES
 
 ROOT = Path(__file__).resolve().parents[3]
 STATUSES = {error.__name__: status for error, status in STATUS.items()}
-COMMANDS = {"cli.py", "ask.py", "export.py", "client.py", "console.py"}
+COMMANDS = {"cli.py", "export.py", "console.py"}
+CLIENT = ROOT / "server" / "client"
 BEFORE_HTTP = {
     # Refused at the start of a server or by a command that opens the registry itself.
     *("data_dir_in_use", "wrong_database", "no_registry", "read_only"),
+    *("schema_too_new", "schema_too_old"),
     # `lora-compose keys` only.
     *("key_not_found", "invalid_role", "invalid_pattern", "invalid_quota"),
 }
@@ -23,15 +25,22 @@ VARIABLE = {
     "f'invalid_{name}'": {f"invalid_{name}" for name in OPTION_NAMES},
     "_TOO_LARGE[target.name]": {"bad_adapter_config", "weights_too_large"},
     "missing": {"missing_config", "missing_weights"},
+    # Of a `Fault`, or of another refusal: found there.
+    **dict.fromkeys(("fault.code", "refused.code", "BAD_WEIGHT.code"), frozenset()),
     "code": {"unknown_layer", "unknown_module", "unsupported_feature", "corrupt_weights", "wrong_base"}
     | {"rank_mismatch"},
 }
 
 
+def is_command(path: Path) -> bool:
+    """Whether a file's errors are shown by a command and never sent by a server."""
+    return path.name in COMMANDS or CLIENT in path.parents
+
+
 def calls(room: str) -> Iterator[tuple[str, ast.Call]]:
     for path in sorted((ROOT / room).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and path.name not in COMMANDS:
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not is_command(path):
                 yield node.func.id, node
 
 
@@ -43,6 +52,8 @@ def raised() -> Iterator[tuple[int, str]]:
                 first = call.args[0]
                 literal = {first.value} if isinstance(first, ast.Constant) else VARIABLE[ast.unparse(first)]
                 yield from ((STATUSES[name], str(code)) for code in literal)
+            elif name == "Fault" and isinstance(call.args[0], ast.Constant):
+                yield 400, str(call.args[0].value)
             elif name == "error_response" and len(call.args) > 2 and isinstance(call.args[2], ast.Constant):
                 yield int(ast.literal_eval(call.args[0])), str(call.args[2].value)
 

@@ -4,7 +4,8 @@ from hypothesis import strategies as st
 
 from adapters.errors import InvalidRequest
 from server.app import routes
-from server.tenants.access import PROBES, may, roles_of
+from server.paths import PROBES
+from server.tenants.access import may, roles_of
 from server.tenants.key import Key, Quotas
 
 NAMES = st.from_regex(r"[a-z][a-z0-9-]{0,8}", fullmatch=True)

@@ -1,61 +1,41 @@
-"""Tenants on the real server: to each only their own exists, within their quotas, and all of it is written
-down."""
+"""Tenants over HTTP: to each key only its own adapters exist, within its quotas. No engine is needed."""
 
-import json
-import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.running_server import COMMAND, RunningServer, free_port
+from tests.server.app_without_engine import OPERATOR_KEY, AppWithoutEngine, app_without_engine
 from training.testbed.paths import ADAPTERS_DIR
 
-OPERATOR = {"authorization": "Bearer the-operator-s"}
 ASKED: dict[str, Any] = {"prompt": "roll table", "max_tokens": 4, "temperature": 0}
-KEYS = {
-    "acme": ["--adapters", "acme-*"],
-    "acme-admin": ["--role", "admin", "--adapters", "acme-*", "--max-adapters", "2"],
-    "slow": ["--requests-per-minute", "3"],
-    "short": ["--tokens-per-minute", "5"],
-    "builder": ["--builds-per-hour", "1"],
-    "checker": ["--role", "admin", "--adapters", "checked", "--builds-per-hour", "1"],
-    "narrow": ["--in-flight", "2", "--tokens-per-minute", "30000"],
-    "watcher": ["--role", "monitor"],
+KEYS: dict[str, dict[str, Any]] = {
+    "acme": {"adapters": ("acme-*",)},
+    "acme-admin": {"role": "admin", "adapters": ("acme-*",), "quotas": {"adapters": 2}},
+    "slow": {"quotas": {"requests_per_minute": 3}},
+    "builder": {"quotas": {"builds_per_hour": 1}},
+    "checker": {"role": "admin", "adapters": ("checked",), "quotas": {"builds_per_hour": 1}},
+    "narrow": {"quotas": {"in_flight": 2, "tokens_per_minute": 30000}},
+    "watcher": {"role": "monitor"},
 }
 
 
 class Tenants:
-    """The server and a client for each key."""
+    """The app and a client for each key."""
 
-    def __init__(self, server: RunningServer, home: Path, admin_port: int) -> None:
-        self.home = home
-        self.main, self.admin = server.url, f"http://127.0.0.1:{admin_port}"
-        self.secrets = {
-            name: keys(home, "create", name, *options)["secret"] for name, options in KEYS.items()
-        }
+    def __init__(self, app: AppWithoutEngine) -> None:
+        self.app = app
+        self.secrets = {name: app.create_key(name, **options) for name, options in KEYS.items()}
 
     def by(self, name: str | None, admin: bool = True) -> httpx.Client:
-        headers = OPERATOR if name is None else {"authorization": f"Bearer {self.secrets[name]}"}
-        return httpx.Client(base_url=self.admin if admin else self.main, headers=headers, timeout=60)
-
-
-def keys(home: Path, *arguments: str) -> Any:
-    command = [COMMAND, "keys", *arguments, "--data-dir", str(home / "data"), "--json"]
-    return json.loads(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
+        return self.app.client(OPERATOR_KEY if name is None else self.secrets[name], admin=admin)
 
 
 @pytest.fixture(scope="module")
 def tenants(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tenants]:
-    home, port = tmp_path_factory.mktemp("tenants"), free_port()
-    options = ["--adapter-root", str(ADAPTERS_DIR), "--api-key", "the-operator-s", "--admin-port", str(port)]
-    options.append("--enable-prompt-tokens-details")
-    server = RunningServer.start(home / "data", home / "log", options)
-    try:
-        server.wait_until_ready()
-        made = Tenants(server, home, port)
+    with app_without_engine(tmp_path_factory.mktemp("tenants"), api_keys=[OPERATOR_KEY]) as app:
+        made = Tenants(app)
         with made.by(None) as operator:
             for name, source in (("acme-roll", "roll"), ("other-upper", "upper")):
                 body = {"name": name, "path": str(ADAPTERS_DIR / source)}
@@ -63,8 +43,6 @@ def tenants(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tenants]:
             for name, model in (("mixed", "acme-roll+other-upper"), ("acme-own", "acme-roll:0.5")):
                 operator.post("/v1/compositions", json={"name": name, "model": model}).raise_for_status()
         yield made
-    finally:
-        server.stop()
 
 
 def ids(client: httpx.Client, path: str, field: str = "id") -> list[str]:
@@ -134,18 +112,16 @@ def test_the_inference_port_has_nothing_of_administration(tenants: Tenants) -> N
     with tenants.by(None, admin=False) as operator:
         assert operator.post("/v1/completions", json=ASKED).status_code == 200
         for method, path in (("POST", "/v1/adapters"), ("GET", "/metrics"), ("GET", "/v1/fusion")):
-            reply = operator.request(method, path, json={}, headers={"host": tenants.admin[7:]})
+            reply = operator.request(method, path, json={}, headers={"host": tenants.app.admin_url[7:]})
             assert reply.status_code == 404
 
 
 def test_more_than_the_quota_is_429_and_says_when_to_come_back(tenants: Tenants) -> None:
-    with tenants.by("slow") as slow, tenants.by("short") as short, tenants.by("builder") as builder:
+    with tenants.by("slow") as slow, tenants.by("builder") as builder:
         replies = [slow.get("/v1/models") for _ in range(4)]
         assert [reply.status_code for reply in replies] == [200, 200, 200, 429]
         assert 1 <= int(replies[-1].headers["retry-after"]) <= 20
         assert replies[-1].json()["error"]["type"] == "rate_limit_error"
-        assert short.post("/v1/completions", json=ASKED).status_code == 200
-        assert short.post("/v1/completions", json=ASKED).json()["error"]["param"] == "tokens_per_minute"
         models = [f"svd(acme-roll:0.{n}+other-upper,rank=4)" for n in (1, 2, 3)]
         codes = [builder.post("/v1/completions", json=ASKED | {"model": m}).status_code for m in models]
         assert codes[-1] == 429
@@ -176,41 +152,40 @@ def test_to_have_an_adapter_checked_is_a_build(tenants: Tenants) -> None:
         assert checker.delete("/v1/adapters/checked").status_code == 204
 
 
-def test_the_answer_is_the_same_and_the_prefix_cache_another(tenants: Tenants) -> None:
-    asked = {"model": "acme-roll", "prompt": "a word " * 40, "max_tokens": 4, "temperature": 0}
-
-    def answered(name: str | None) -> tuple[str, int]:
-        with tenants.by(name) as client:
-            reply = client.post("/v1/completions", json=asked).raise_for_status().json()
-        return reply["choices"][0]["text"], reply["usage"]["prompt_tokens_details"]["cached_tokens"]
-
-    first, again, other = answered("acme"), answered("acme"), answered("acme-admin")
-    assert first[0] == again[0] == other[0]
-    assert (first[1], again[1] > 0, other[1]) == (0, True, 0)
-
-
 def test_every_change_and_refusal_has_a_line(tenants: Tenants) -> None:
     with tenants.by("acme-admin") as admin:
         sent = {"x-request-id": "line-1"}
         admin.post("/v1/adapters", json={"name": "evil", "path": "/etc"}, headers=sent)
-    httpx.post(f"{tenants.main}/v1/completions", json=ASKED, headers={"x-request-id": "line-2"})
-    text = (tenants.home / "data" / "audit.jsonl").read_text()
-    lines = {line["request_id"]: line for line in map(json.loads, text.splitlines())}
+    with tenants.app.client() as stranger:
+        refused = stranger.post("/v1/completions", json=ASKED, headers={"x-request-id": "line-2"})
+        assert refused.headers["www-authenticate"] == "Bearer"
+    lines = tenants.app.audit_lines()
     assert (lines["line-1"]["key_name"], lines["line-1"]["status"]) == ("acme-admin", 403)
     assert (lines["line-2"]["key"], lines["line-2"]["status"]) == (None, 401)
-    assert not any(secret in text for secret in tenants.secrets.values())
+    assert not any(secret in str(lines) for secret in tenants.secrets.values())
+
+
+def test_a_line_says_what_was_changed_and_nothing_more(tenants: Tenants) -> None:
+    offer = {"name": "written-down", "path": str(ADAPTERS_DIR / "wrap")}
+    saved = {"name": "both", "model": "acme-roll+written-down"}
+    with tenants.by(None) as operator:
+        made = operator.post("/v1/adapters", json=offer, headers={"x-request-id": "line-3"}).json()
+        operator.post("/v1/compositions", json=saved, headers={"x-request-id": "line-4"})
+        operator.get("/v1/adapters", headers={"x-request-id": "line-5"})
+        operator.delete("/v1/compositions/both", headers={"x-request-id": "line-6"})
+        unload = {"lora_name": "written-down"}
+        operator.post("/v1/unload_lora_adapter", json=unload, headers={"x-request-id": "line-7"})
+    lines, changed = tenants.app.audit_lines(), ("adapter", "version", "digest", "composition")
+    told = {name: {f: line[f] for f in changed if f in line} for name, line in lines.items()}
+    assert told["line-3"] == {"adapter": "written-down", "version": 1, "digest": made["digest"]}
+    assert told["line-4"] == {"composition": "both"}
+    assert (lines["line-6"]["method"], told["line-6"]) == ("DELETE", {})
+    assert told["line-7"] == {"adapter": "written-down"}
+    assert "line-5" not in lines
 
 
 def test_a_revoked_key_is_nobody_s(tenants: Tenants) -> None:
-    secret = keys(tenants.home, "create", "leaver")["secret"]
-    command = [COMMAND, "keys", "revoke", "leaver", "--data-dir", str(tenants.home / "data")]
-    subprocess.run(command, check=True, capture_output=True)
-    headers = {"authorization": f"Bearer {secret}"}
-    assert httpx.get(f"{tenants.main}/v1/models", headers=headers).status_code == 401
-
-
-def test_a_server_for_others_does_not_start_without_a_key(tmp_path: Path) -> None:
-    command = [COMMAND, "serve", "--host", "0.0.0.0", "--data-dir", str(tmp_path)]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert ended.returncode != 0
-    assert "keys create" in ended.stderr
+    with tenants.app.client(tenants.app.create_key("leaver")) as leaver:
+        assert leaver.get("/v1/models").status_code == 200
+        tenants.app.keys.revoke("leaver")
+        assert leaver.get("/v1/models").status_code == 401

@@ -12,10 +12,10 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 from typer.testing import CliRunner, Result
 
-from adapters.client import Client
 from adapters.composition_grammar import parse
 from adapters.console import create_app
 from adapters.errors import LoraComposeError
+from server.client.chat import ChatClient
 from tests.adapters.http_server import serving
 from tests.adapters.written_adapters import difference, read_peft, weighted_sum, write_peft
 from training.tuning.rows import ValidationRow
@@ -42,12 +42,12 @@ def url() -> Iterator[str]:
 
 
 @pytest.fixture
-def client(url: str) -> Iterator[Client]:
-    with Client(url) as made:
+def client(url: str) -> Iterator[ChatClient]:
+    with ChatClient(url) as made:
         yield made
 
 
-def test_the_weights_that_answer_best_are_found_and_hold_on_the_other_half(client: Client) -> None:
+def test_the_weights_that_answer_best_are_found_and_hold_on_the_other_half(client: ChatClient) -> None:
     tuned = tune(parse("a+b"), ROWS, client, seed=0)
     assert tuned.composition.canonical == "a:0.5+b"
     assert tuned.tuned_after == tuned.held_out_after == 1.0
@@ -57,13 +57,13 @@ def test_the_weights_that_answer_best_are_found_and_hold_on_the_other_half(clien
 
 
 @pytest.mark.parametrize("composition", ["a", "svd(a+b)"])
-def test_only_stacks_of_several_are_tuned(client: Client, composition: str) -> None:
+def test_only_stacks_of_several_are_tuned(client: ChatClient, composition: str) -> None:
     with pytest.raises(LoraComposeError) as refusal:
         tune(parse(composition), ROWS, client, seed=0)
     assert refusal.value.code == "not_a_stack"
 
 
-def test_what_the_server_refuses_ends_the_search_with_its_words(client: Client) -> None:
+def test_what_the_server_refuses_ends_the_search_with_its_words(client: ChatClient) -> None:
     with pytest.raises(LoraComposeError, match=r"No c\.") as refusal:
         tune(parse("a+c"), ROWS, client, seed=0)
     assert refusal.value.code == "model_not_found"

@@ -1,0 +1,99 @@
+"""The objects around a running engine and an open registry, made and ended together.
+
+It does not start the engine, so a test can use all of it without vLLM.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+from starlette.concurrency import run_in_threadpool
+
+from adapters.admission import Limits
+from adapters.base_shapes import BaseShapes
+from adapters.registry import Registry
+from server.auto_fuse import AutoFuse
+from server.benchmark_runs import Benchmarks
+from server.benchmark_runs import Limits as BenchmarkLimits
+from server.config import ServerConfig
+from server.fusion import Fusion
+from server.merges import Merges
+from server.metrics import Metrics
+from server.pipeline import CompositionPipeline
+from server.pulse import Pulse
+from server.registration import Registration
+from server.removal import Removal
+from server.residency import Residency
+from server.resolver import Resolver
+from server.state import AppState
+from server.traffic import Traffic
+
+if TYPE_CHECKING:
+    from server.engine.engine import Engine
+
+
+@asynccontextmanager
+async def assemble(
+    config: ServerConfig, engine: "Engine", registry: Registry, traffic: Traffic, metrics: Metrics
+) -> AsyncIterator[AppState]:
+    """The state around a running engine and an open registry."""
+    resolver = Resolver(registry, engine.max_lora_rank)
+
+    async def sweep(held: frozenset[str]) -> None:
+        await run_in_threadpool(registry.sweep, held)
+
+    def changed() -> None:
+        resolver.registry_changed()
+        metrics.registered.set(registry.count())
+
+    residency = Residency(engine, engine.max_cpu_loras, engine.slots, metrics, sweep)
+    changed()
+    with Merges(registry, engine.base, metrics) as merges:
+        fusion = Fusion(engine, residency, metrics)
+        pipeline = CompositionPipeline(engine.base, resolver, merges, residency, fusion)
+        # Half of what has a slot of its own: beyond that, more requests mean longer answers for all.
+        limits = BenchmarkLimits(in_flight=max(1, engine.slots // 2))
+        benchmarks = Benchmarks(config.data_dir / "benchmarks", traffic, limits)
+        state = AppState(
+            engine=engine,
+            registry=registry,
+            resolver=resolver,
+            pipeline=pipeline,
+            residency=residency,
+            fusion=fusion,
+            registration=Registration(
+                registry=registry,
+                base=BaseShapes.of(engine.model_dir, engine.base),
+                limits=Limits(
+                    engine.max_lora_rank, engine.dtype, config.max_adapter_bytes, strict=config.strict
+                ),
+                adapter_roots=config.adapter_roots,
+                allow_hf=config.allow_hf,
+                metrics=metrics,
+                changed=changed,
+            ),
+            removal=Removal(registry, resolver, residency, metrics),
+            metrics=metrics,
+            benchmarks=benchmarks,
+            pulse=Pulse(engine, config.hang_seconds),
+        )
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(benchmarks.close)
+            await stack.enter_async_context(running(state["pulse"].watch()))
+            if config.auto_fuse:
+                auto_fuse = AutoFuse(engine, pipeline, metrics, config.fuse_settings)
+                await stack.enter_async_context(running(auto_fuse.run()))
+            yield state
+
+
+@asynccontextmanager
+async def running(work: Coroutine[Any, Any, None]) -> AsyncIterator["asyncio.Task[None]"]:
+    """`work` goes on beside, for as long as the context is open."""
+    task = asyncio.create_task(work)
+    try:
+        yield task
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task

@@ -1,0 +1,95 @@
+"""`lora-compose ask`: ask a running server one question and print the answer as it arrives."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from adapters.cli_options import DEFAULT_URL, ApiKey, AsJson, Url, echo_json
+from adapters.composition import Composition
+from adapters.composition_grammar import parse
+from adapters.composition_options import check_method, read_options
+from adapters.errors import InvalidRequest
+from server.client.chat import ChatAnswer, ChatClient, ChatQuestion
+
+
+def ask(
+    prompt: Annotated[str, typer.Argument(help="What to say, or `-` to read it from stdin.")],
+    adapters: Annotated[
+        str | None, typer.Option(help="A composition; without one the base answers.", metavar="COMPOSITION")
+    ] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(help="Merge the adapters: linear, svd, ties, dare_linear, dare_ties, magnitude_prune."),
+    ] = None,
+    rank: Annotated[int | None, typer.Option(help="Rank of the merge.")] = None,
+    density: Annotated[
+        float | None, typer.Option(help="Share of each delta's entries a sparse method keeps.")
+    ] = None,
+    system: Annotated[str | None, typer.Option(help="A system message to put in front.")] = None,
+    max_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.")] = ChatQuestion.max_tokens,
+    temperature: Annotated[
+        float, typer.Option(help="0 gives the same answer every time.")
+    ] = ChatQuestion.temperature,
+    url: Url = DEFAULT_URL,
+    api_key: ApiKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """Ask one question; the answer is printed as it comes.
+
+    - `lora-compose ask "roll table"`
+    - `lora-compose ask "roll table" --adapters roll:0.7+upper`
+    - `lora-compose ask "roll table" --adapters roll+upper --method svd --rank 8`
+    """
+    model = None if adapters is None else composition_text(adapters, method, rank, density)
+    if adapters is None and method is not None:
+        raise typer.BadParameter("--method needs --adapters")
+    text = sys.stdin.read() if prompt == "-" else prompt
+    question = ChatQuestion(text, model, system, max_tokens, temperature)
+    with ChatClient(url, api_key) as client:
+        answer = client.stream(question, _ignore if as_json else _write)
+    if as_json:
+        echo_json(answer.to_dict())
+    else:
+        typer.echo()
+        typer.secho(_summary(answer), err=True, dim=True)
+
+
+def composition_text(
+    adapters: str, method: str | None, rank: int | None = None, density: float | None = None
+) -> str:
+    """`adapters` with `method` and its options put round it; as it is where there are none.
+
+    Raises InvalidRequest where they do not go together."""
+    options = {"rank": rank, "density": density}
+    if method is None:
+        if any(value is not None for value in options.values()):
+            raise InvalidRequest("missing_method", "a rank or a density needs a method", "method")
+        return adapters
+    members = parse(adapters, "adapters")
+    if not members.is_stack:
+        raise InvalidRequest("invalid_composition", f"{adapters} names a method already", "method")
+    method = check_method(method, "method")
+    return Composition(members.members, method, read_options(method, options, prefix="")).canonical
+
+
+def _ignore(_: str) -> None:
+    pass
+
+
+def _write(piece: str) -> None:
+    typer.echo(piece, nl=False)
+
+
+def _summary(answer: ChatAnswer) -> str:
+    """What answered and how fast, in one line."""
+    parts = [answer.model]
+    if answer.usage is not None:
+        parts.append(f"{answer.usage['completion_tokens']} tokens")
+    if answer.time_to_first_token is not None:
+        parts.append(f"first after {answer.time_to_first_token * 1000:.0f} ms")
+    if answer.tokens_per_second is not None:
+        parts.append(f"{answer.tokens_per_second:.0f} tokens/s")
+    if answer.finish_reason == "length":
+        parts.append("cut off at --max-tokens")
+    return " | ".join(parts)

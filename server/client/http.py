@@ -1,0 +1,158 @@
+"""HTTP client for a running server: adapters, fusion, residency, tokens. `chat.py` asks chat questions.
+
+A refusal is raised as LoraComposeError with the server's own code and message. If no server answers, the code
+is `server_unreachable`. JSON objects are returned unchanged, without a check of their fields.
+"""
+
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, BinaryIO, Self
+from urllib.parse import quote
+
+import httpx
+
+from adapters.errors import LoraComposeError
+
+CONNECT_SECONDS = 5.0
+Json = dict[str, Any]
+
+
+def unreachable(url: str, reason: str) -> LoraComposeError:
+    """The error for a `url` at which no server answers."""
+    return LoraComposeError(
+        "server_unreachable",
+        f"No server answers at {url}: {reason}. Start one with `lora-compose serve`, or give its --url",
+    )
+
+
+def foreign_reply(url: str) -> LoraComposeError:
+    """The error for a reply at `url` that lora-compose cannot have sent."""
+    return LoraComposeError("not_a_server", f"{url} answered, but not as lora-compose does")
+
+
+class Client:
+    """One server. A call waits for as long as the server works: to check a large adapter takes time."""
+
+    def __init__(self, url: str, api_key: str | None = None) -> None:
+        self._url = url.rstrip("/")
+        headers = {} if api_key is None else {"authorization": f"Bearer {api_key}"}
+        timeout = httpx.Timeout(None, connect=CONNECT_SECONDS)
+        try:
+            self._http = httpx.Client(base_url=self._url, headers=headers, timeout=timeout)
+        except (httpx.InvalidURL, UnicodeEncodeError) as error:
+            raise LoraComposeError(
+                "invalid_url", f"{url!r} or the API key cannot be sent: {error}"
+            ) from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._http.close()
+
+    def is_ready(self) -> bool:
+        """Whether the server is there and takes requests."""
+        try:
+            return self._http.get("/readyz").is_success
+        except httpx.TransportError:
+            return False
+
+    def models(self) -> list[Json]:
+        """The model cards, the base's first."""
+        return list(self._call("GET", "/v1/models")["data"])
+
+    def upload(self, fields: Mapping[str, str], files: Mapping[str, BinaryIO]) -> Json:
+        """Register the two files of an adapter, by their names, under `fields` name and perhaps alias."""
+        parts = {name: (name, file, "application/octet-stream") for name, file in files.items()}
+        return self._call("POST", "/v1/adapters", data=dict(fields), files=parts)
+
+    def register(self, fields: Mapping[str, str]) -> Json:
+        """Register an adapter the server fetches itself: `fields` name, path or hf, and perhaps alias."""
+        return self._call("POST", "/v1/adapters", json=dict(fields))
+
+    def adapters(self) -> list[Json]:
+        """Every version of every adapter."""
+        return list(self._call("GET", "/v1/adapters")["data"])
+
+    def adapter(self, reference: str) -> Json:
+        """One version: `name`, `name@2` or `name@alias`."""
+        return self._call("GET", f"/v1/adapters/{_quoted(reference)}")
+
+    def remove(self, reference: str, cascade: bool = False) -> None:
+        """Remove a version, or with a bare name all of them."""
+        self._call("DELETE", f"/v1/adapters/{_quoted(reference)}", params={"cascade": cascade})
+
+    def set_alias(self, name: str, alias: str, version: int) -> Json:
+        """Make `name@alias` mean that version."""
+        return self._call(
+            "PUT", f"/v1/adapters/{_quoted(name)}/aliases/{_quoted(alias)}", json={"version": version}
+        )
+
+    def remove_alias(self, name: str, alias: str) -> None:
+        """Forget `name@alias`; the version stays."""
+        self._call("DELETE", f"/v1/adapters/{_quoted(name)}/aliases/{_quoted(alias)}")
+
+    def tokenize(self, model: str, text: str) -> list[int]:
+        """The ids of a text's tokens, without special ones."""
+        body = {"model": model, "prompt": text, "add_special_tokens": False}
+        return list(self._call("POST", "/tokenize", json=body)["tokens"])
+
+    def tokenize_chat(self, model: str, text: str) -> list[int]:
+        """The ids of what the model reads when a user says `text`: the chat template's and the text's."""
+        body = {"model": model, "messages": [{"role": "user", "content": text}]}
+        return list(self._call("POST", "/tokenize", json=body)["tokens"])
+
+    def residency(self) -> Json:
+        """Which adapters are where, by the books and by the workers."""
+        return self._call("GET", "/v1/residency")
+
+    def fusion(self) -> Json:
+        """What is fused into the base, and how far a switch is."""
+        return self._call("GET", "/v1/fusion")
+
+    def fuse(self, composition: str) -> Json:
+        """Fold a composition into the base; returns when it is in."""
+        return self._call("PUT", "/v1/fusion", json={"model": composition})
+
+    def restore_base(self) -> Json:
+        """The plain base again; returns when it is."""
+        return self._call("DELETE", "/v1/fusion")
+
+    def _call(self, method: str, path: str, **content: Any) -> Json:
+        try:
+            response = self._http.request(method, path, **content)
+        except httpx.TransportError as error:
+            raise unreachable(self._url, str(error) or type(error).__name__) from error
+        if not response.is_success:
+            raise _refusal(response)
+        if response.status_code == httpx.codes.NO_CONTENT:
+            return {}
+        body = _json(response)
+        if not isinstance(body, dict):
+            raise foreign_reply(str(response.url))
+        return body
+
+
+def _quoted(segment: str) -> str:
+    return quote(segment, safe="@")
+
+
+def _json(response: httpx.Response) -> object:
+    try:
+        return response.json()
+    except ValueError:
+        return None
+
+
+def _refusal(response: httpx.Response) -> LoraComposeError:
+    """The server's error object, or for a body that holds none, the status."""
+    body = _json(response)
+    error = body.get("error") if isinstance(body, dict) else None
+    if not isinstance(error, dict) or not error.get("message"):
+        status = f"{response.status_code} {response.reason_phrase}"
+        return LoraComposeError(f"http_{response.status_code}", f"{response.url} answered {status}")
+    return LoraComposeError(
+        str(error.get("code") or f"http_{response.status_code}"), str(error["message"]), error.get("param")
+    )

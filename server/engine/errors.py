@@ -1,0 +1,16 @@
+"""What can go wrong with the engine, as classes that the rest of the server can import without vLLM.
+
+The engine's frontend translates vLLM's exceptions into these.
+"""
+
+
+class EngineDied(Exception):
+    """The engine process ended. Requests in flight are lost."""
+
+
+class AdapterNotPrepared(Exception):
+    """The engine refused to build an adapter. It continues to serve the others."""
+
+
+class PluginMissing(RuntimeError):
+    """A vLLM process runs without our overrides, so it could answer with another adapter."""

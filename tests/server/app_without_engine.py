@@ -1,0 +1,184 @@
+"""The whole server in this process, over HTTP on a loopback port, with a stand-in for the engine only.
+
+Registry, keys, quotas, audit, metrics, residency and every route are the real ones. The stand-in answers each
+generating request with the name it was asked for, so nothing here may be about what a model says.
+"""
+
+import asyncio
+import itertools
+import json
+import socket
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import httpx
+import torch
+import uvicorn
+from prometheus_client import CollectorRegistry
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from adapters.registry import Registry
+from server.app import create_app
+from server.assembly import assemble
+from server.audit import Audit
+from server.auth import Door
+from server.config import EMBEDDED_BASE, ServerConfig
+from server.engine.spec import Component
+from server.front import Front
+from server.http_protocol import HttpProtocol
+from server.metrics import Metrics
+from server.request_id import RequestIdMiddleware
+from server.request_log import RequestLogMiddleware
+from server.tenants.flood import Flood
+from server.tenants.key import Key, Quotas
+from server.tenants.key_store import KeyStore
+from server.tenants.keyring import Keyring
+from server.traffic import Traffic
+from training.testbed.paths import ADAPTERS_DIR
+
+OPERATOR_KEY = "the-operator-s"
+
+
+async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+    """In the place of vLLM's app."""
+    body = await Request(scope, receive).json()
+    await JSONResponse({"model": body["model"], "tokens": [1]})(scope, receive, send)
+
+
+@dataclass
+class StandIn:
+    """What the server asks of an engine, and remembers nothing but which builds there are."""
+
+    app: ASGIApp = answer
+    base: str = "testbed-base"
+    model_dir: Path = EMBEDDED_BASE
+    max_model_len: int = 2048
+    takes_pictures: bool = False
+    max_lora_rank: int = 64
+    max_loras: int = 8
+    slots: int = 8
+    max_cpu_loras: int = 64
+    dtype: torch.dtype = torch.float32
+    runtime_weights: bool = True
+    metrics_registry: CollectorRegistry = field(default_factory=CollectorRegistry)
+    builds: dict[int, str] = field(default_factory=dict)
+
+    async def prepare(self, lora_int_id: int, components: Sequence[Component]) -> None:
+        self.builds[lora_int_id] = components[0].directory
+
+    async def forget(self, lora_int_id: int, components: Sequence[Component]) -> None:
+        self.builds.pop(lora_int_id, None)
+
+    def offer(self, name: str, lora_int_id: int, components: Sequence[Component]) -> None: ...
+
+    def retract(self, name: str) -> None: ...
+
+    async def resident(self) -> list[dict[str, Any]]:
+        return [{"bytes": dict.fromkeys(self.builds.values(), 1), "slots": {}}]
+
+    async def is_healthy(self) -> bool:
+        return True
+
+    def is_alive(self) -> bool:
+        return True
+
+    async def beat(self) -> None: ...
+
+    def cpu_seconds(self) -> float:
+        return 0.0
+
+
+@dataclass(frozen=True)
+class AppWithoutEngine:
+    """`url` is the port for all but administration where there is a second one, `admin_url`."""
+
+    url: str
+    admin_url: str
+    data_dir: Path
+    keys: KeyStore
+
+    def create_key(self, name: str, **options: Any) -> str:
+        """The secret of a new key. `options` are a Key's, and `quotas`' by name."""
+        quotas = Quotas(**options.pop("quotas", {}))
+        return self.keys.create(Key("", name, options.pop("role", "inference"), quotas=quotas, **options))[1]
+
+    def client(self, secret: str | None = None, *, admin: bool = True) -> httpx.Client:
+        headers = {} if secret is None else {"authorization": f"Bearer {secret}"}
+        return httpx.Client(base_url=self.admin_url if admin else self.url, headers=headers, timeout=60)
+
+    def audit_lines(self) -> dict[str, dict[str, Any]]:
+        """The audit log, by request id."""
+        lines = map(json.loads, (self.data_dir / "audit.jsonl").read_text().splitlines())
+        return {line["request_id"]: line for line in lines}
+
+
+@contextmanager
+def app_without_engine(home: Path, *, api_keys: Sequence[str] = ()) -> Iterator[AppWithoutEngine]:
+    """With `api_keys`, administration has a port of its own. The shipped adapters may be registered."""
+    config = ServerConfig(data_dir=home / "data", adapter_roots=(ADAPTERS_DIR, home), api_keys=(*api_keys,))
+    config.data_dir.mkdir(parents=True)
+    next_look = itertools.count(0.0, 10.0).__next__  # a key made or revoked counts at once
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(_listening()) for _ in range(2 if api_keys else 1)]
+        ports = [each.getsockname()[1] for each in sockets]
+        keys = stack.enter_context(KeyStore(config.data_dir))
+        registry = stack.enter_context(Registry(config.data_dir, reserved=["testbed-base"]))
+        keyring = Keyring(keys.by_digest, config.api_keys, Traffic(), not api_keys, next_look)
+        door = Door(keyring, Audit(config.data_dir / "audit.jsonl"), ports[1] if api_keys else None)
+        door.flood = Flood(seconds=0.0)
+        stack.enter_context(_served(config, registry, door, sockets))
+        urls = [f"http://127.0.0.1:{port}" for port in ports]
+        yield AppWithoutEngine(urls[0], urls[-1], config.data_dir, keys)
+
+
+def _listening() -> socket.socket:
+    made = socket.socket()
+    made.bind(("127.0.0.1", 0))
+    return made
+
+
+@contextmanager
+def _served(
+    config: ServerConfig, registry: Registry, door: Door, sockets: list[socket.socket]
+) -> Iterator[None]:
+    front, is_up = Front(), threading.Event()
+    server = uvicorn.Server(
+        uvicorn.Config(
+            RequestIdMiddleware(RequestLogMiddleware(front)),
+            http=HttpProtocol,
+            access_log=False,
+            log_config=None,
+        )
+    )
+
+    async def serve() -> None:
+        metrics = Metrics()
+        async with assemble(config, cast(Any, StandIn()), registry, door.keyring.traffic, metrics) as state:
+            front.open(create_app(state, door), state)
+            serving = asyncio.create_task(server.serve(sockets))
+            while not server.started:
+                await asyncio.sleep(0)
+            is_up.set()
+            await serving
+
+    thread = threading.Thread(target=asyncio.run, args=(serve(),))
+    thread.start()
+    try:
+        assert is_up.wait(60)
+        yield
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+def register_shipped(client: httpx.Client, names: Sequence[str]) -> None:
+    """Register these of the shipped adapters under their own names."""
+    for name in names:
+        body = {"name": name, "path": str(ADAPTERS_DIR / name)}
+        client.post("/v1/adapters", json=body).raise_for_status()
