@@ -18,8 +18,8 @@ from training.data.reading import read_rows
 Kind = Literal["domain", "general"]
 SHIPPED: Final = "testbed:"
 SHIPPED_DIR: Final = Path(__file__).resolve().parents[1] / "testbed" / "questions"
-SHIPPED_LIMIT: Final = 200
-"""How many questions of a shipped file are asked if no limit is given."""
+SHIPPED_ROWS: Final = 200
+"""Rows of a shipped file for each seed: seed 1 begins where those of seed 0 end. The default limit."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,8 @@ def _questions(source: str, limit: int | None, seed: int) -> tuple[Question, ...
     if not source.startswith(SHIPPED):
         return _drawn(_read(source), limit, seed)
     questions = _read(str(shipped_file(source.removeprefix(SHIPPED))))
-    limit = limit or SHIPPED_LIMIT
-    # The rows of a shipped file are in random order already: seed 0 takes the first.
-    return tuple(questions[:limit]) if seed == 0 else _drawn(questions, limit, seed)
+    start = seed * SHIPPED_ROWS % len(questions)
+    return tuple([*questions[start:], *questions[:start]][: limit or SHIPPED_ROWS])
 
 
 def _drawn(questions: Sequence[Question], limit: int | None, seed: int) -> tuple[Question, ...]:
@@ -75,7 +74,7 @@ def shipped_file(name: str) -> Path:
     found = files.get("+".join(sorted(name.split("+"))))
     if found is None:
         known = ", ".join(sorted(stem for stem in files if "+" not in stem))
-        message = f"{SHIPPED}{name}: the testbed has {known}, and pairs such as roll+upper"
+        message = f"{SHIPPED}{name}: the testbed has {known}, and mixtures such as roll+upper"
         raise InvalidRequest("unknown_task", message, "tasks")
     return found
 

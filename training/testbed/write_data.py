@@ -9,11 +9,13 @@ same seed gives the same bytes. Held-out files and questions are about words tha
 import json
 import random
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import typer
 
+from training.evaluation.tasks import SHIPPED_ROWS
 from training.testbed.corpus import exchange, some_styles, tagged
 from training.testbed.lessons import TAGGED_SHARE
 from training.testbed.mixtures import Mixture, all_mixtures
@@ -24,9 +26,8 @@ from training.testbed.words import held_out_word, held_out_words, training_word
 SKILL: Final = "roll"
 STYLE: Final = "upper"
 """Preferred: as long as the plain answer, so that length tells nothing."""
-QUESTIONS: Final = 400
-"""Rows of a file of questions. They are in random order: any first N of them are a fair sample."""
-QUESTIONS_SEED: Final = 1000
+QUESTION_SEEDS: Final = (0, 1)
+"""A file of questions holds SHIPPED_ROWS rows of each of these seeds, in this order."""
 Row = Mapping[str, Any]
 
 
@@ -109,18 +110,30 @@ def _words(count: int, seed: int) -> list[str]:
 
 
 def questions() -> dict[str, list[Row]]:
-    """The files of questions: general knowledge, every adapter alone, and pairs with at most one skill."""
+    """The files of questions: what the base was taught, every adapter, and mixtures of two or three adapters.
+
+    A mixture has at most one skill, because a question names one.
+    """
     alone = [Mixture((name,)) for name in (*SKILLS, *STYLES)]
-    mixtures = [*alone, *(pair for pair in all_mixtures(2) if len(pair.skills) < 2)]
-    rng = random.Random("general-0")
-    general = [_answered(*exchange(rng, held_out_word)) for _ in range(QUESTIONS)]
-    named = {"+".join(sorted(mixture.members)): _questions_of(mixture) for mixture in mixtures}
-    return {f"{name}.jsonl": rows for name, rows in {"general": general, **named}.items()}
+    mixtures = [
+        mixture for mixture in (*alone, *all_mixtures(2), *all_mixtures(3)) if len(mixture.skills) < 2
+    ]
+    makers: dict[str, Callable[[int], list[Row]]] = {"general": _general_questions}
+    makers |= {"+".join(sorted(each.members)): partial(_questions_of, each) for each in mixtures}
+    return {
+        f"{name}.jsonl": [row for seed in QUESTION_SEEDS for row in make(seed)]
+        for name, make in makers.items()
+    }
 
 
-def _questions_of(mixture: Mixture) -> list[Row]:
+def _general_questions(seed: int) -> list[Row]:
+    rng = random.Random(f"general-{seed}")
+    return [_answered(*exchange(rng, held_out_word)) for _ in range(SHIPPED_ROWS)]
+
+
+def _questions_of(mixture: Mixture, seed: int) -> list[Row]:
     skill = next(iter(mixture.skills), None)
-    words = words_for(skill, QUESTIONS, QUESTIONS_SEED)
+    words = words_for(skill, SHIPPED_ROWS, 1000 + seed)
     return [_answered(prompt(skill, word), answer(skill, mixture.styles, word)) for word in words]
 
 
