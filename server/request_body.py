@@ -127,7 +127,7 @@ class Body(BaseModel):
 
 
 def text_of(value: object) -> str:
-    """Any string. pydantic's own would refuse half a surrogate pair, which our checks report better."""
+    """Any string. pydantic's `str` refuses half of a surrogate pair before a check of ours can name it."""
     if isinstance(value, str):
         return value
     raise PydanticKnownError("string_type")

@@ -253,7 +253,7 @@ def test_a_million_unknown_fields_cost_no_more_than_one() -> None:
     for hostile in bodies:
         with pytest.raises(InvalidRequest):
             ComposedModel.read(hostile)
-    assert perf_counter() - began < 0.1
+    assert perf_counter() - began < 0.5  # about 0.0003; with an error for each, several seconds
 
 
 @given(st.from_regex(REFERENCE_PATTERN) | st.text("a1@._-\n", max_size=6))
