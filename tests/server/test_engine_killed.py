@@ -1,7 +1,6 @@
 """The engine is killed, or stops: nobody is left waiting, and what was asked of it is put back."""
 
 import os
-import re
 import signal
 from concurrent.futures import ThreadPoolExecutor
 
@@ -9,6 +8,7 @@ import httpx
 import pytest
 
 from tests.server.lone_server import PATIENCE, LoneServer, until
+from tests.server.test_residency_api import counter
 
 ASKED = {"prompt": "roll table", "max_tokens": 8, "temperature": 0}
 
@@ -25,9 +25,8 @@ def asked_much(lone: LoneServer) -> LoneServer:
 
 
 def restarts(server: LoneServer) -> float:
-    found = re.search(r"lora_compose_engine_restarts_total (\S+)", httpx.get(f"{server.url}/metrics").text)
-    assert found
-    return float(found[1])
+    with server.client() as http:
+        return counter(http, "lora_compose_engine_restarts_total")
 
 
 def is_ready(server: LoneServer) -> bool:
