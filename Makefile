@@ -9,7 +9,7 @@ LOCK := requirements/$(DEVICE).lock
 # The lock is complete, so pip resolves nothing. torch+cpu comes from an index in pip's own configuration.
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help setup demo serve test test-workers lint types format testbed bench bench-hot-load bench-residency bench-fusion bench-auto-fuse bench-kernels bench-referee quality bench-memory bench-training faults soak hostile fuzz clean
+.PHONY: help setup demo serve test test-workers lint types format testbed bench bench-hot-load bench-residency bench-fusion bench-auto-fuse bench-kernels bench-crosscheck quality bench-memory bench-training faults soak hostile fuzz clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -25,10 +25,10 @@ $(VENV)/.ready: $(LOCK) pyproject.toml
 	@touch $@
 
 demo: setup ## run the whole demo: serve, register, stack, merge, compare, stop
-	$(BIN)/python -m training.testbed.demo
+	$(BIN)/python -m lora_compose.training.testbed.demo.demo
 
 serve: setup ## start a server on the embedded base and print commands to try
-	$(BIN)/python -m training.testbed.demo --serve
+	$(BIN)/python -m lora_compose.training.testbed.demo.demo --serve
 
 test: setup lint types ## check format, lint and types, then run the whole test suite
 	$(BIN)/python -m pytest
@@ -48,55 +48,55 @@ format: setup ## fix formatting and lint
 	$(BIN)/ruff check --fix .
 
 testbed: setup ## train the embedded base and its adapters again (about 15 minutes on two cores)
-	$(BIN)/python -m training.testbed.pretrain
-	$(BIN)/python -m training.testbed.train_adapters
-	$(BIN)/python -m training.testbed.measure
+	$(BIN)/python -m lora_compose.training.testbed.pretrain
+	$(BIN)/python -m lora_compose.training.testbed.train_adapters
+	$(BIN)/python -m lora_compose.training.testbed.measure
 
 bench: setup ## compare every way to serve adapters with the base, stock vLLM and PEFT: tables, advice and a page
 	$(BIN)/lora-compose bench serve --quick --html bench.html
 
 bench-kernels: setup ## compare the CPU LoRA kernels alone with vLLM's and with the machine's rooflines
-	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.kernels
+	OMP_NUM_THREADS=1 $(BIN)/python -m lora_compose.benchmarks.studies.kernels
 
-bench-referee: setup ## compare our benchmark with vLLM's on the same cells
-	$(BIN)/python -m benchmarks.referee
+bench-crosscheck: setup ## compare our benchmark with vLLM's on the same cells
+	$(BIN)/python -m lora_compose.benchmarks.crosscheck.crosscheck
 
 bench-hot-load: setup ## measure how registering adapters delays running requests, beside stock vLLM
-	$(BIN)/python -m benchmarks.hot_load
+	$(BIN)/python -m lora_compose.benchmarks.studies.hot_load
 
 bench-residency: setup ## measure new stacks, changed weights, and 200 adapters over 8 slots
-	$(BIN)/python -m benchmarks.residency
+	$(BIN)/python -m lora_compose.benchmarks.studies.residency
 
 bench-fusion: setup ## measure gain and cost of fusing, and 20 switches under traffic
-	$(BIN)/python -m benchmarks.fusion
+	$(BIN)/python -m lora_compose.benchmarks.studies.fusion
 
 bench-auto-fuse: setup ## replay traces against the auto-fuse policy (seconds)
-	$(BIN)/python -m benchmarks.fuse_simulator
+	$(BIN)/python -m lora_compose.benchmarks.auto_fuse.simulator
 
 quality: setup ## measure what every way of composing keeps (remove training/testbed/quality.json to start again)
-	$(BIN)/python -m training.testbed.quality
+	$(BIN)/python -m lora_compose.training.testbed.quality.quality
 
 bench-memory: setup ## compare the memory planner with measured peaks (about half an hour)
-	$(BIN)/python -m training.planning.measure
+	$(BIN)/python -m lora_compose.training.planning.calibration
 
 bench-training: setup ## compare the training speed with plain TRL (five minutes)
-	$(BIN)/python -m training.testbed.speed
+	$(BIN)/python -m lora_compose.training.testbed.speed
 
 faults: setup ## try every known fault, 200 kills, 10,000 damaged adapters, 10,000 registered adapters (20 minutes)
-	$(BIN)/python -m tests.faults.campaign.run
-	$(BIN)/python -m tests.faults.kill_points --count 200
-	$(BIN)/python -m tests.faults.bad_adapters --count 10000
-	$(BIN)/python -m tests.faults.ten_thousand --count 10000
+	$(BIN)/python -m tests.campaigns.faults.run
+	$(BIN)/python -m tests.campaigns.kill_points --count 200
+	$(BIN)/python -m tests.campaigns.bad_adapters --count 10000
+	$(BIN)/python -m tests.campaigns.ten_thousand --count 10000
 
 soak: setup ## run mixed traffic and random faults for thirty minutes: check for lost state, wrong answers and growth
-	$(BIN)/python -m tests.faults.soak --minutes 30 --output soak.json --plot soak.png
+	$(BIN)/python -m tests.campaigns.soak --minutes 30 --output soak.json --plot soak.png
 
 hostile: setup ## measure how much one tenant can slow down another, with quotas on and off
-	$(BIN)/python -m tests.faults.hostile_tenant --minutes 10
+	$(BIN)/python -m tests.campaigns.hostile_tenant --minutes 10
 
 fuzz: setup ## run schemathesis on our OpenAPI document, in a separate environment
 	test -x .venv-fuzz/bin/st || ($(PYTHON) -m venv .venv-fuzz && .venv-fuzz/bin/pip install -q schemathesis==4.32.5)
-	$(BIN)/python -m tests.faults.openapi_fuzz --st .venv-fuzz/bin/st --seconds 600
+	$(BIN)/python -m tests.campaigns.openapi_fuzz --st .venv-fuzz/bin/st --seconds 600
 
 clean: ## remove .venv and caches
 	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

@@ -19,7 +19,7 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 import typer
 from pydantic import ConfigDict, TypeAdapter
 
-from adapters.errors import LoraComposeError
+from lora_compose.adapters.errors import LoraComposeError
 
 KEYWORD_ONLY = inspect.Parameter.KEYWORD_ONLY
 ATTRIBUTE_DOCSTRINGS = ConfigDict(use_attribute_docstrings=True)

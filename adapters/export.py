@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from adapters.composition import Composition, Member
-from adapters.errors import Conflict, InvalidRequest, StorageUnavailable
-from adapters.file_limits import CONFIG_FILE, WEIGHTS_FILE
+from lora_compose.adapters.composition.composition import Composition, Member
+from lora_compose.adapters.errors import Conflict, InvalidRequest, StorageUnavailable
+from lora_compose.adapters.peft.files import CONFIG_FILE, WEIGHTS_FILE
 
 if TYPE_CHECKING:
-    from adapters.report import MergeReport
+    from lora_compose.adapters.merging.report import MergeReport
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def find_members(composition: Composition, directories: Mapping[str, Path], data
                 found.append(_plain(member, directory))
                 continue
             if registry is None:
-                from adapters.registry import Registry
+                from lora_compose.adapters.registry.registry import Registry
 
                 registry = stack.enter_context(Registry.open_readonly(data_dir))
             version = registry.resolve(member.name, member.ref)
@@ -68,7 +68,7 @@ def export(
 
     Raises Conflict("output_exists") where `output` holds anything and `overwrite` is not set, and
     StorageUnavailable where it cannot be written. Overwriting replaces an adapter's two files only."""
-    from adapters import merge
+    from lora_compose.adapters.merging import merge
 
     check_output(output, overwrite)
     ingredients = [merge.Ingredient(each.directory, each.member.weight) for each in found]
@@ -112,7 +112,7 @@ def check_output(output: Path, overwrite: bool) -> None:
 
 def _base_of(found: Sequence[Found]) -> str:
     """The base the first member names; that the members' shapes agree is checked when they are merged."""
-    from adapters.adapter_config import read_config
+    from lora_compose.adapters.peft.config import read_config
 
     names = (read_config(each.directory).base_model_name_or_path for each in found)
     return next((name for name in names if name), "")

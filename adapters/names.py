@@ -6,7 +6,7 @@ Whether a name is taken is the registry's business.
 
 import re
 
-from adapters.errors import InvalidRequest
+from lora_compose.adapters.errors import InvalidRequest
 
 MAX_NAME_LENGTH = 128
 

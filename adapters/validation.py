@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
-from adapters.errors import InvalidRequest
+from lora_compose.adapters.errors import InvalidRequest
 
 ANY = "*"
 """Every kind of error that a field's table has no row of its own for."""

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.machine import describe
+from lora_compose.benchmarks.machine import describe
 
 
 @dataclass(frozen=True)

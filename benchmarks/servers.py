@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import distributions
 from pathlib import Path
 
-from benchmarks.machine import REPOSITORY
-from server.client.process import DEFAULT_ENVIRONMENT, ServerProcess, serve_command
+from lora_compose.benchmarks.machine import REPOSITORY
+from lora_compose.server.client.process import DEFAULT_ENVIRONMENT, ServerProcess, serve_command
 
 EMBEDDED_BASE = REPOSITORY / "training" / "testbed" / "base"
 EMBEDDED_ADAPTERS = REPOSITORY / "training" / "testbed" / "trained"
@@ -21,7 +21,7 @@ EMBEDDED_OPTIONS = (
 )
 DIRECT_OPTIONS = (
     *("--enable-lora", "--max-loras", "8", "--max-lora-rank", "64", "--max-cpu-loras", "64"),
-    *("--worker-extension-cls", "server.engine.worker.CompositionWorkerExtension"),
+    *("--worker-extension-cls", "lora_compose.server.engine.worker.extension.CompositionWorkerExtension"),
     *("--disable-fastapi-docs", "--shutdown-timeout", "5"),
 )
 DIRECT_CPU_OPTIONS = (

@@ -1,7 +1,9 @@
-"""`python -m benchmarks.synthetic DIR`: a base of random parameters and eight adapters of rank 16.
+"""`python -m lora_compose.benchmarks.synthetic DIR`: a base of random parameters and eight adapters of rank 16.
 
 To measure on: random weights decode as fast as trained ones. `DIR/base` and `DIR/adapters` fit the options of
 `lora-compose bench serve --model DIR/base --adapter-root DIR/adapters --adapters s0,s1,...`.
+
+Any number of adapters nobody has seen: the shipped ones, slightly disturbed.
 """
 
 import shutil
@@ -11,9 +13,33 @@ from typing import Annotated
 import torch
 import typer
 from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from benchmarks.servers import EMBEDDED_BASE
+from lora_compose.benchmarks.servers import EMBEDDED_ADAPTERS, EMBEDDED_BASE
+
+NOISE = 0.02
+
+
+def write_fresh(count: int, root: Path, seed: int = 0) -> list[Path]:
+    """`count` PEFT directories under `root`, each with its own bytes."""
+    originals = sorted(path for path in EMBEDDED_ADAPTERS.iterdir() if path.is_dir())
+    generator = torch.Generator().manual_seed(seed)
+    made = []
+    for number in range(count):
+        original = originals[number % len(originals)]
+        directory = root / f"fresh{seed}-{number}"
+        directory.mkdir()
+        shutil.copy(original / "adapter_config.json", directory)
+        tensors = load_file(original / "adapter_model.safetensors")
+        disturbed = {
+            name: tensor * (1 + NOISE * torch.randn(tensor.shape, generator=generator))
+            for name, tensor in tensors.items()
+        }
+        save_file(disturbed, directory / "adapter_model.safetensors", metadata={"format": "pt"})
+        made.append(directory)
+    return made
+
 
 ADAPTERS = 8
 RANK = 16

@@ -9,24 +9,22 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.routing import BaseRoute, Route
 
-from server import (
-    adapters_api,
-    benchmarks_api,
-    compositions_api,
-    fusion_api,
-    lora_adapter_api,
-    models_api,
-    openapi_api,
-    probes,
-    residency_api,
-)
-from server.accounting import Accounting
-from server.auth import Door, DoorMiddleware
-from server.errors import EXCEPTION_HANDLERS
-from server.generation import GenerationEndpoint
-from server.paths import GENERATING, NAMING
-from server.request_metrics import RequestMetricsMiddleware
-from server.state import AppState
+from lora_compose.server.api import adapters as adapters_api
+from lora_compose.server.api import benchmarks as benchmarks_api
+from lora_compose.server.api import compositions as compositions_api
+from lora_compose.server.api import fusion as fusion_api
+from lora_compose.server.api import health as probes
+from lora_compose.server.api import models as models_api
+from lora_compose.server.api import openapi as openapi_api
+from lora_compose.server.api import residency as residency_api
+from lora_compose.server.api import vllm_adapters as lora_adapter_api
+from lora_compose.server.errors import EXCEPTION_HANDLERS
+from lora_compose.server.generation.accounting import Accounting
+from lora_compose.server.generation.endpoint import GenerationEndpoint
+from lora_compose.server.http.request_metrics import RequestMetricsMiddleware
+from lora_compose.server.paths import GENERATING, NAMING
+from lora_compose.server.state import AppState
+from lora_compose.server.tenants.middleware import Door, DoorMiddleware
 
 
 def create_app(state: AppState, door: Door) -> Starlette:

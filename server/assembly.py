@@ -10,27 +10,26 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.concurrency import run_in_threadpool
 
-from adapters.admission import Limits
-from adapters.base_shapes import BaseShapes
-from adapters.registry import Registry
-from server.auto_fuse import AutoFuse
-from server.benchmark_runs import Benchmarks
-from server.benchmark_runs import Limits as BenchmarkLimits
-from server.config import ServerConfig
-from server.fusion import Fusion
-from server.merges import Merges
-from server.metrics import Metrics
-from server.pipeline import CompositionPipeline
-from server.pulse import Pulse
-from server.registration import Registration
-from server.removal import Removal
-from server.residency import Residency
-from server.resolver import Resolver
-from server.state import AppState
-from server.traffic import Traffic
+from lora_compose.adapters.admission.admit import Limits
+from lora_compose.adapters.admission.base_model import BaseShapes
+from lora_compose.adapters.registry.registry import Registry
+from lora_compose.server.auto_fuse import AutoFuse
+from lora_compose.server.benchmarks.runs import Benchmarks
+from lora_compose.server.benchmarks.runs import Limits as BenchmarkLimits
+from lora_compose.server.compositions.merges import Merges
+from lora_compose.server.compositions.resolver import Resolver
+from lora_compose.server.config import ServerConfig
+from lora_compose.server.engine.frontend.watchdog import Pulse
+from lora_compose.server.fusion.switch import Fusion
+from lora_compose.server.http.benchmark_traffic import Traffic
+from lora_compose.server.metrics import Metrics
+from lora_compose.server.pipeline import CompositionPipeline
+from lora_compose.server.registration import Registration, Removal
+from lora_compose.server.residency.scheduler import Residency
+from lora_compose.server.state import AppState
 
 if TYPE_CHECKING:
-    from server.engine.engine import Engine
+    from lora_compose.server.engine.frontend.engine import Engine
 
 
 @asynccontextmanager

@@ -1,4 +1,4 @@
-"""Fuses and restores by itself, by `adapters.fuse_policy` and what this server measures of itself.
+"""Fuses and restores by itself, by `lora_compose.server.fusion.policy` and what this server measures of itself.
 
 Every second it reads the workers' meter, tells the policy, and follows its decision. What it decides, and
 why, is logged when it changes and counted in the metrics.
@@ -10,13 +10,12 @@ import time
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from adapters.composition_grammar import parse
-from adapters.errors import LoraComposeError
-from adapters.fuse_policy import Decision, FusePolicy
-from adapters.fuse_settings import Settings
-from adapters.token_prices import Costs
-from server.metrics import Metrics
-from server.pipeline import CompositionPipeline
+from lora_compose.adapters.composition.grammar import parse
+from lora_compose.adapters.errors import LoraComposeError
+from lora_compose.server.fusion.policy import Decision, FusePolicy, Settings
+from lora_compose.server.fusion.token_prices import Costs
+from lora_compose.server.metrics import Metrics
+from lora_compose.server.pipeline import CompositionPipeline
 
 logger = logging.getLogger(__name__)
 

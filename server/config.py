@@ -6,10 +6,10 @@ from pathlib import Path
 
 from pydantic import with_config
 
-from adapters.cli_options import default_data_dir
-from adapters.dataclass_options import ATTRIBUTE_DOCSTRINGS
-from adapters.fuse_settings import Settings
-from server.logs import LogFormat
+from lora_compose.adapters.command_line import default_data_dir
+from lora_compose.adapters.dataclass_options import ATTRIBUTE_DOCSTRINGS
+from lora_compose.server.fusion.policy import Settings
+from lora_compose.server.http.logs import LogFormat
 
 EMBEDDED_BASE = Path(__file__).resolve().parent.parent / "training" / "testbed" / "base"
 EMBEDDED_OPTIONS = (

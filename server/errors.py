@@ -15,8 +15,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Match, Route
 
-from adapters import errors
-from server.engine.errors import AdapterNotPrepared, EngineDied
+from lora_compose.adapters import errors
+from lora_compose.server.engine.errors import AdapterNotPrepared, EngineDied
 
 logger = logging.getLogger(__name__)
 

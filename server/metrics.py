@@ -1,13 +1,45 @@
-"""Our Prometheus metrics, beside vLLM's own. Label values come from fixed sets, so series stay bounded."""
+"""Our Prometheus metrics, beside vLLM's own. Label values come from fixed sets, so series stay bounded.
 
-from collections.abc import Sequence
+Requests by adapter, in a bounded number of series.
+
+A label per adapter grows with whatever is registered. Here the first names that are asked for get a series
+each, the others share one, and a name that is removed gives its series back.
+"""
+
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from server.adapter_requests import AdapterRequests
-from server.installed import DISTRIBUTION, version_of, vllm_version
+from lora_compose.server.versions import DISTRIBUTION, version_of, vllm_version
+
+OTHERS = "(others)"
+"""No adapter can have this name."""
+MAX_NAMES = 100
+
+
+class AdapterRequests:
+    """Counts into `counter`, whose only label is the adapter's name. Belongs to the event loop."""
+
+    def __init__(self, counter: Counter, max_names: int = MAX_NAMES) -> None:
+        self._counter = counter
+        self._max_names = max_names
+        self._names: set[str] = set()
+
+    def count(self, names: Iterable[str]) -> None:
+        """One more request that uses these adapters, which all exist."""
+        for name in names:
+            if len(self._names) < self._max_names:
+                self._names.add(name)
+            self._counter.labels(name if name in self._names else OTHERS).inc()
+
+    def forget(self, name: str) -> None:
+        """The adapter is removed: so is its series, and its place is free."""
+        if name in self._names:
+            self._names.discard(name)
+            self._counter.remove(name)
+
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 # Those of vLLM's histograms of the same quantities, so that the two can be laid over each other.

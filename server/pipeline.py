@@ -8,14 +8,18 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, overload
 
-from adapters.composition import Composition
-from server.from_request import CompositionFields, composition_from_body, composition_of
-from server.fusion import Fusion
-from server.merges import Merges
-from server.residency import Residency
-from server.resolver import Pinned, Resolver
-from server.tenants.caller import Caller
-from server.tracing import step
+from lora_compose.adapters.composition.composition import Composition
+from lora_compose.server.compositions.from_request import (
+    CompositionFields,
+    composition_from_body,
+    composition_of,
+)
+from lora_compose.server.compositions.merges import Merges
+from lora_compose.server.compositions.resolver import Pinned, Resolver
+from lora_compose.server.fusion.switch import Fusion
+from lora_compose.server.http.tracing import step
+from lora_compose.server.residency.scheduler import Residency
+from lora_compose.server.tenants.caller import Caller
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 Everything here runs in a worker thread, since it reads and hashes files. The copy is checked, not the
 original: what changes after the check is not what was checked.
+
+Takes adapters out: unnamed at once, gone from the engine and the disk when nobody uses them any more.
 """
 
 import errno
@@ -14,20 +16,28 @@ from typing import Any, BinaryIO
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from starlette.concurrency import run_in_threadpool
 
-from adapters.admission import Limits, admit, refuse_pickle
-from adapters.base_shapes import BaseShapes
-from adapters.confined import confined_directory
-from adapters.database import storage_faults
-from adapters.errors import AdapterRejected, Forbidden, InvalidRequest, NotFound, StorageUnavailable
-from adapters.file_limits import FILES, MISSING
-from adapters.names import check_alias, check_name
-from adapters.registry import Registry
-from adapters.regular_file import open_regular
-from adapters.store import Version, content_of
-from adapters.tensor_pairs import check_header
-from server.metrics import Metrics
-from server.tenants.caller import Caller
+from lora_compose.adapters.admission.admit import Limits, admit, refuse_pickle
+from lora_compose.adapters.admission.base_model import BaseShapes
+from lora_compose.adapters.admission.tensors import check_header
+from lora_compose.adapters.errors import (
+    AdapterRejected,
+    Forbidden,
+    InvalidRequest,
+    NotFound,
+    StorageUnavailable,
+)
+from lora_compose.adapters.names import check_alias, check_name
+from lora_compose.adapters.peft.files import FILES, MISSING
+from lora_compose.adapters.registry.database import storage_faults
+from lora_compose.adapters.registry.registry import Registry
+from lora_compose.adapters.registry.store import Version, content_of
+from lora_compose.adapters.safe_files import confined_directory, open_regular
+from lora_compose.server.compositions.resolver import Resolver
+from lora_compose.server.metrics import Metrics
+from lora_compose.server.residency.scheduler import Residency
+from lora_compose.server.tenants.caller import Caller
 
 SWAPPED = frozenset({errno.ELOOP, errno.ENOTDIR})
 """What opening a directory says of one that has become a link, or a file."""
@@ -42,7 +52,7 @@ class Offer:
     digest: str | None = None
     """The digest the client computed; another one means the bytes did not arrive whole."""
     training: Mapping[str, Any] | None = None
-    """How it came about, as the client tells it; see `adapters.lineage`."""
+    """How it came about, as the client tells it; see `lora_compose.adapters.registry.lineage`."""
 
     caller: Caller | None = None
     """Whose quotas it comes under."""
@@ -172,3 +182,23 @@ def _inside(root: Path, directory: Path) -> Iterator[int]:
 
 def _not_allowed() -> Forbidden:
     return Forbidden("path_not_allowed", "The path is not inside an --adapter-root of this server.", "path")
+
+
+@dataclass(frozen=True)
+class Removal:
+    """The way out."""
+
+    registry: Registry
+    resolver: Resolver
+    residency: Residency
+    metrics: Metrics
+
+    async def remove(self, name: str, ref: str | None, *, cascade: bool) -> None:
+        """Raises NotFound, or Conflict("in_use") while a saved composition needs it and `cascade` is off."""
+        gone = await run_in_threadpool(self.registry.remove, name, ref, cascade=cascade)
+        self.resolver.registry_changed()
+        left = set(self.registry.names())
+        self.metrics.registered.set(len(left))
+        for removed in {version.name for version in gone} - left:
+            self.metrics.adapter_requests.forget(removed)
+        await self.residency.withdraw(frozenset(version.id for version in gone))

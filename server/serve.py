@@ -18,25 +18,25 @@ import uvicorn
 import uvloop
 from typing_extensions import override
 
-from adapters.errors import LoraComposeError
-from adapters.registry import Registry
-from server.app import create_app
-from server.assembly import assemble, running
-from server.audit import Audit
-from server.auth import Door
-from server.config import EMBEDDED_OPTIONS, ServerConfig
-from server.engine.launch import launch, parse_vllm_args, set_environment
-from server.front import Front
-from server.http_protocol import HttpProtocol
-from server.logs import configure
-from server.metrics import Metrics
-from server.request_id import RequestIdMiddleware
-from server.request_log import RequestLogMiddleware
-from server.state import AppState
-from server.supervisor import Supervisor
-from server.tenants.key_store import KeyStore
-from server.tenants.keyring import Keyring
-from server.traffic import Traffic
+from lora_compose.adapters.errors import LoraComposeError
+from lora_compose.adapters.registry.registry import Registry
+from lora_compose.server.app import create_app
+from lora_compose.server.assembly import assemble, running
+from lora_compose.server.config import EMBEDDED_OPTIONS, ServerConfig
+from lora_compose.server.engine.frontend.launch import launch, parse_vllm_args, set_environment
+from lora_compose.server.http.access_log import RequestLogMiddleware
+from lora_compose.server.http.benchmark_traffic import Traffic
+from lora_compose.server.http.connection import HttpProtocol
+from lora_compose.server.http.logs import configure
+from lora_compose.server.http.request_id import RequestIdMiddleware
+from lora_compose.server.metrics import Metrics
+from lora_compose.server.state import AppState
+from lora_compose.server.supervision.app_switch import Front
+from lora_compose.server.supervision.supervisor import Supervisor
+from lora_compose.server.tenants.audit import Audit
+from lora_compose.server.tenants.key_store import KeyStore
+from lora_compose.server.tenants.keyring import Keyring
+from lora_compose.server.tenants.middleware import Door
 
 logger = logging.getLogger(__name__)
 

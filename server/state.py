@@ -8,17 +8,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypedDict
 
 if TYPE_CHECKING:
-    from adapters.registry import Registry
-    from server.benchmark_runs import Benchmarks
-    from server.engine.engine import Engine
-    from server.fusion import Fusion
-    from server.metrics import Metrics
-    from server.pipeline import CompositionPipeline
-    from server.pulse import Pulse
-    from server.registration import Registration
-    from server.removal import Removal
-    from server.residency import Residency
-    from server.resolver import Resolver
+    from lora_compose.adapters.registry.registry import Registry
+    from lora_compose.server.benchmarks.runs import Benchmarks
+    from lora_compose.server.compositions.resolver import Resolver
+    from lora_compose.server.engine.frontend.engine import Engine
+    from lora_compose.server.engine.frontend.watchdog import Pulse
+    from lora_compose.server.fusion.switch import Fusion
+    from lora_compose.server.metrics import Metrics
+    from lora_compose.server.pipeline import CompositionPipeline
+    from lora_compose.server.registration import Registration, Removal
+    from lora_compose.server.residency.scheduler import Residency
 
 
 class AppState(TypedDict):

@@ -8,8 +8,8 @@ import openai
 import pytest
 import torch
 
+from lora_compose.training.testbed.paths import ADAPTERS_DIR
 from tests.running_server import RunningServer
-from training.testbed.paths import ADAPTERS_DIR
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 import psutil
 from typing_extensions import override
 
-from server.client.process import ServerProcess
+from lora_compose.server.client.process import ServerProcess
 
 START_SECONDS = 180
 

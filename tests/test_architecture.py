@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[1]
 ALLOWED = {
     "adapters": {"adapters"},
     "server": {"adapters", "server"},
@@ -16,8 +16,8 @@ ALLOWED = {
     "benchmarks": {"adapters", "benchmarks"},
 }
 FACES = {
-    "training": ("server.client",),
-    "benchmarks": ("server.client",),
+    "training": ("lora_compose.server.client",),
+    "benchmarks": ("lora_compose.server.client",),
 }
 """What a room may import of rooms that it may not import as a whole."""
 FORBIDDEN_LIBRARIES = {
@@ -58,7 +58,11 @@ def test_a_room_imports_only_rooms_below_it_and_faces(room: str) -> None:
 
 
 def test_the_client_face_loads_no_engine_no_torch_and_no_web_framework() -> None:
-    modules = [f"server.client.{path.stem}" for path in files("server/client") if path.stem != "__init__"]
+    modules = [
+        f"lora_compose.server.client.{path.stem}"
+        for path in files("server/client")
+        if path.stem != "__init__"
+    ]
     code = f"import sys, {', '.join(modules)}\nprint(*{{name.partition('.')[0] for name in sys.modules}})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert modules

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from server.config import ServerConfig
+from lora_compose.server.config import ServerConfig
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[1]
 OPERATIONS = ROOT / "docs" / "operations"
 CONTAINERFILE = (OPERATIONS / "Containerfile").read_text().replace("\\\n", " ")
 UNIT = OPERATIONS / "lora-compose.service"
@@ -54,7 +54,7 @@ def test_every_option_exists(command: str) -> None:
 
 
 def test_a_stop_leaves_the_server_time_to_drain() -> None:
-    from server.serve import DRAIN_SECONDS
+    from lora_compose.server.serve import DRAIN_SECONDS
 
     (seconds,) = re.findall(r"^TimeoutStopSec=(\d+)$", UNIT.read_text(), re.MULTILINE)
     assert int(seconds) > DRAIN_SECONDS

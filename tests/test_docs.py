@@ -6,28 +6,26 @@ from pathlib import Path
 import pytest
 from starlette.routing import Route
 
-from adapters.fuse_settings import Settings
-from adapters.method_options import METHOD_NAMES
-from benchmarks.latency.advice import advise
-from benchmarks.latency.crossovers import crossovers
-from benchmarks.latency.document import read_result
-from benchmarks.latency.findings import findings
-from benchmarks.latency.tables import markdown, side_by_side
-from server import (
-    adapters_api,
-    benchmarks_api,
-    compositions_api,
-    fusion_api,
-    lora_adapter_api,
-    models_api,
-    probes,
-    residency_api,
-)
-from server.config import ServerConfig
-from server.metrics import Metrics
+from lora_compose.adapters.composition.composition import METHOD_NAMES
+from lora_compose.benchmarks.serving.report.tables import markdown, side_by_side
+from lora_compose.benchmarks.serving.results.advice import advise
+from lora_compose.benchmarks.serving.results.crossovers import crossovers
+from lora_compose.benchmarks.serving.results.document import read_result
+from lora_compose.benchmarks.serving.results.summary import findings
+from lora_compose.server.api import adapters as adapters_api
+from lora_compose.server.api import benchmarks as benchmarks_api
+from lora_compose.server.api import compositions as compositions_api
+from lora_compose.server.api import fusion as fusion_api
+from lora_compose.server.api import health as probes
+from lora_compose.server.api import models as models_api
+from lora_compose.server.api import residency as residency_api
+from lora_compose.server.api import vllm_adapters as lora_adapter_api
+from lora_compose.server.config import ServerConfig
+from lora_compose.server.fusion.policy import Settings
+from lora_compose.server.metrics import Metrics
 
 RESULTS = ("embedded", "311M")
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
 FLAG_NAMES = {"adapter_roots": "adapter_root", "api_keys": "api_key"}
 
@@ -82,7 +80,7 @@ def test_every_linked_file_exists() -> None:
 
 @pytest.mark.parametrize("name", RESULTS)
 def test_the_published_tables_are_what_the_results_beside_them_say(name: str) -> None:
-    document = read_result(ROOT / "docs" / "benchmarks" / f"{name}.json")
+    document = read_result(ROOT / "benchmarks" / "results" / f"{name}.json")
     found = findings(document)
     points = [one.sentence for one in crossovers(document, found)]
     text = markdown(document, found, advise(document, found).text, points)
@@ -90,5 +88,5 @@ def test_the_published_tables_are_what_the_results_beside_them_say(name: str) ->
 
 
 def test_the_readme_claims_about_speed_come_from_the_results() -> None:
-    results = [read_result(ROOT / "docs" / "benchmarks" / f"{name}.json") for name in RESULTS]
+    results = [read_result(ROOT / "benchmarks" / "results" / f"{name}.json") for name in RESULTS]
     assert side_by_side(results) in README

@@ -19,10 +19,10 @@ from typing import Final
 
 import pytest
 
-from adapters.fuse_settings import Settings
-from server.config import ServerConfig
+from lora_compose.server.config import ServerConfig
+from lora_compose.server.fusion.policy import Settings
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[1]
 PACKAGES: Final = ("adapters", "server", "training", "benchmarks")
 KINDS: Final = ("messages", "help", "metrics", "logs", "docs", "docstrings", "comments")
 ACTIVE: Final = ("docs",)

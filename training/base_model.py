@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adapters.errors import LoraComposeError
-from training.recipe import Recipe
+from lora_compose.adapters.errors import LoraComposeError
+from lora_compose.training.recipe import Recipe
 
 
 @dataclass(frozen=True)

@@ -6,15 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from adapters.cli_options import ApiKey, AsJson, echo_json
-from adapters.console import ANY_ARGUMENTS
-from training.planning.cli import plan
-from training.recipe import Method
-from training.requirements import parse_requirements
-from training.tuning.cli import weights
+from lora_compose.adapters.command_line import ANY_ARGUMENTS, ApiKey, AsJson, echo_json
+from lora_compose.training.evaluation.requirements import parse_requirements
+from lora_compose.training.planning.cli import plan
+from lora_compose.training.recipe import Method
+from lora_compose.training.tuning.cli import weights
 
 if TYPE_CHECKING:
-    from training.run import Run
+    from lora_compose.training.run import Run
 
 app = typer.Typer(
     name="train",
@@ -107,12 +106,12 @@ def sweep(
     """
     import json
 
-    from training.hushed import hush
+    from lora_compose.training.data.quiet_logs import hush
 
     hush()
-    from training.sweep import as_json as sweep_json
-    from training.sweep import sweep as run_sweep
-    from training.sweep_report import draw_sweep, sweep_table
+    from lora_compose.training.sweep import as_json as sweep_json
+    from lora_compose.training.sweep import draw_sweep, sweep_table
+    from lora_compose.training.sweep import sweep as run_sweep
 
     axes = {"ratio": _values(ratios), "lora_r": _values(ranks), "learning_rate": _values(learning_rates)}
     axes = {name: values for name, values in axes.items() if values}
@@ -138,12 +137,12 @@ app.command("weights")(weights)
 def _train(
     method: Method, file: Path, options: list[str], how: dict[str, bool], api_key: str | None, as_json: bool
 ) -> None:
-    from training.hushed import hush
+    from lora_compose.training.data.quiet_logs import hush
 
     hush()
-    from training.publishing import publish
-    from training.recipe import read_recipe
-    from training.run import train
+    from lora_compose.training.publishing import publish
+    from lora_compose.training.recipe import read_recipe
+    from lora_compose.training.run import train
 
     recipe = read_recipe(method, file, options)
     run = train(recipe, **how, tell=lambda line: screen.print(line, markup=False, highlight=False))
@@ -157,7 +156,7 @@ def _train(
 
 
 def _show(run: "Run", published: dict[str, Any] | None) -> None:
-    from training.run_table import run_table
+    from lora_compose.training.run_report import run_table
 
     console = Console()
     console.print(run_table(run.record))

@@ -8,14 +8,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from adapters.cli_options import default_data_dir
-from adapters.errors import LoraComposeError
-from adapters.file_limits import CONFIG_FILE, WEIGHTS_FILE
-from server.client.http import Client
-from training.arguments import PublishArguments
-from training.requirements import parse_requirements, unmet
-from training.run import Run
-from training.run_record import FinishedRecord
+from lora_compose.adapters.command_line import default_data_dir
+from lora_compose.adapters.errors import LoraComposeError
+from lora_compose.adapters.peft.files import CONFIG_FILE, WEIGHTS_FILE
+from lora_compose.server.client.http import Client
+from lora_compose.training.evaluation.requirements import parse_requirements, unmet
+from lora_compose.training.recipe import PublishArguments
+from lora_compose.training.run import Run
+from lora_compose.training.run_record import FinishedRecord
 
 
 def publish(run: Run, asked: PublishArguments, api_key: str | None = None) -> dict[str, Any]:
@@ -75,9 +75,9 @@ def _over_http(
 def _on_this_machine(run: Run, asked: PublishArguments, alias: str | None, lineage: dict[str, Any]) -> str:
     import torch
 
-    from adapters.admission import Limits, admit
-    from adapters.base_shapes import BaseShapes
-    from adapters.registry import Registry
+    from lora_compose.adapters.admission.admit import Limits, admit
+    from lora_compose.adapters.admission.base_model import BaseShapes
+    from lora_compose.adapters.registry.registry import Registry
 
     base = Path(run.record.base)
     if not base.is_dir():

@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adapters.file_limits import CONFIG_FILE, WEIGHTS_FILE
-from training.base_model import load_base
-from training.curves import draw_curves
-from training.examples import Examples, examples_of
-from training.preflight import preference_facts, preflight
-from training.recipe import Recipe
-from training.run_record import (
+from lora_compose.adapters.peft.files import CONFIG_FILE, WEIGHTS_FILE
+from lora_compose.training.base_model import load_base
+from lora_compose.training.checks import preference_facts, preflight
+from lora_compose.training.dataset import Examples, examples_of
+from lora_compose.training.recipe import Recipe
+from lora_compose.training.run_record import (
     RECORD_FILE,
     FinishedRecord,
     RunRecord,
@@ -24,8 +23,8 @@ from training.run_record import (
     finish_record,
     write_record,
 )
-from training.scoring import Scorer
-from training.trainers import make_trainer
+from lora_compose.training.run_report import draw_curves
+from lora_compose.training.trainers import Scorer, make_trainer
 
 ADAPTER_DIR = "adapter"
 MODEL_DIR = "model"

@@ -13,9 +13,9 @@ from typing import Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from adapters.errors import LoraComposeError
-from training.data.mixing import Kind
-from training.recipe import Method, Recipe
+from lora_compose.adapters.errors import LoraComposeError
+from lora_compose.training.data.mixing import Kind
+from lora_compose.training.recipe import Method, Recipe
 
 RECORD_FILE: Final = "run.json"
 SCHEMA: Final = 1

@@ -2,6 +2,8 @@
 
 Each point is a run of its own in a directory named after what makes it, so a sweep that was interrupted goes
 on and a point is never trained twice.
+
+A sweep for people: general score against domain score, the Pareto front, and the point to take.
 """
 
 import hashlib
@@ -12,11 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adapters.errors import LoraComposeError
-from training.recipe import Method, Recipe, read_recipe
-from training.requirements import parse_requirements, unmet
-from training.run import Run, train
-from training.run_record import FinishedRecord, RunSettings, read_record
+from rich.table import Table
+
+from lora_compose.adapters.errors import LoraComposeError
+from lora_compose.training.evaluation.requirements import parse_requirements, unmet
+from lora_compose.training.recipe import Method, Recipe, read_recipe
+from lora_compose.training.run import Run, train
+from lora_compose.training.run_record import FinishedRecord, RunSettings, read_record
 
 Settings = Mapping[str, str]
 """Options of one point, as the command line gives them."""
@@ -113,3 +117,50 @@ def as_json(points: Sequence[Point], goal: str) -> dict[str, Any]:
             for p in points
         ],
     }
+
+
+def sweep_table(points: Sequence[Point], goal: str) -> Table:
+    """One line a point."""
+    front, best = pareto_front(points), recommended(points, goal)
+    names = list(points[0].settings)
+    table = Table(*names, "domain", "general", "forgetting", "", box=None, pad_edge=False)
+    for point in points:
+        marks = [
+            mark
+            for mark, holds in (("Pareto", point in front), (f"best with {goal}", point is best))
+            if holds
+        ]
+        scores = [f"{point.scores[name]:.3f}" for name in ("domain", "general", "forgetting")]
+        table.add_row(
+            *point.settings.values(), *scores, ", ".join(marks), style="bold" if point is best else None
+        )
+    if best is None:
+        table.caption = f"No point meets {goal}."
+    return table
+
+
+def draw_sweep(points: Sequence[Point], goal: str, file: Path) -> None:
+    """General score against domain score, as a PNG."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4.5), layout="constrained")
+    axes = figure.subplots()
+    axes.axhline(points[0].base_general, color="gray", linestyle=":", label="base, general")
+    front, best = pareto_front(points), recommended(points, goal)
+    axes.plot(*_xy(front), color="tab:blue", alpha=0.5, label="Pareto front")
+    axes.scatter(*_xy(points), color="tab:blue", zorder=3)
+    if best is not None:
+        axes.scatter(*_xy([best]), s=180, facecolors="none", edgecolors="tab:red", label=f"best with {goal}")
+    for point in points:
+        at = (point.scores["domain"], point.scores["general"])
+        axes.annotate(
+            " ".join(point.settings.values()), at, textcoords="offset points", xytext=(6, -9), fontsize=8
+        )
+    axes.set(xlabel="domain score", ylabel="general score", title=" × ".join(points[0].settings))
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    figure.savefig(file, dpi=120)
+
+
+def _xy(points: Sequence[Point]) -> tuple[list[float], list[float]]:
+    return [p.scores["domain"] for p in points], [p.scores["general"] for p in points]

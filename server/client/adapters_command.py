@@ -12,12 +12,12 @@ from rich.filesize import decimal
 from rich.markup import escape
 from rich.table import Table
 
-from adapters.cli_options import DEFAULT_URL, ApiKey, AsJson, Url, echo_json
-from adapters.composition_grammar import parse_reference
-from adapters.errors import AdapterRejected
-from adapters.file_limits import MISSING
-from adapters.names import check_alias, check_name
-from server.client.http import Client, Json
+from lora_compose.adapters.command_line import DEFAULT_URL, ApiKey, AsJson, Url, echo_json
+from lora_compose.adapters.composition.grammar import parse_reference
+from lora_compose.adapters.errors import AdapterRejected
+from lora_compose.adapters.names import check_alias, check_name
+from lora_compose.adapters.peft.files import MISSING
+from lora_compose.server.client.http import Client, Json
 
 app = typer.Typer(
     name="adapters",

@@ -5,12 +5,11 @@ from typing import Annotated
 
 import typer
 
-from adapters.cli_options import DEFAULT_URL, ApiKey, AsJson, Url, echo_json
-from adapters.composition import Composition
-from adapters.composition_grammar import parse
-from adapters.composition_options import check_method, read_options
-from adapters.errors import InvalidRequest
-from server.client.chat import ChatAnswer, ChatClient, ChatQuestion
+from lora_compose.adapters.command_line import DEFAULT_URL, ApiKey, AsJson, Url, echo_json
+from lora_compose.adapters.composition.composition import Composition, check_method, read_options
+from lora_compose.adapters.composition.grammar import parse
+from lora_compose.adapters.errors import InvalidRequest
+from lora_compose.server.client.chat import ChatAnswer, ChatClient, ChatQuestion
 
 
 def ask(

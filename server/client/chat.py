@@ -12,8 +12,8 @@ from time import perf_counter
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from adapters.errors import LoraComposeError
-from server.client.http import foreign_reply, unreachable
+from lora_compose.adapters.errors import LoraComposeError
+from lora_compose.server.client.http import foreign_reply, unreachable
 
 if TYPE_CHECKING:
     from openai import APIError

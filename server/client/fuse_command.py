@@ -8,8 +8,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from adapters.cli_options import DEFAULT_URL, ApiKey, AsJson, Url, echo_json
-from server.client.http import Client
+from lora_compose.adapters.command_line import DEFAULT_URL, ApiKey, AsJson, Url, echo_json
+from lora_compose.server.client.http import Client
 
 POLL_SECONDS = 0.1
 

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import httpx
 
-from adapters.errors import LoraComposeError
+from lora_compose.adapters.errors import LoraComposeError
 
 CONNECT_SECONDS = 5.0
 Json = dict[str, Any]

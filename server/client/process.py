@@ -19,7 +19,7 @@ from typing import Self
 import httpx
 import psutil
 
-from adapters.errors import LoraComposeError
+from lora_compose.adapters.errors import LoraComposeError
 
 COMMAND = str(Path(sys.executable).with_name("lora-compose"))
 DEFAULT_ENVIRONMENT = {"VLLM_LOGGING_LEVEL": "WARNING", "VLLM_CPU_KVCACHE_SPACE": "1"}

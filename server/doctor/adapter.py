@@ -4,13 +4,13 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from adapters.errors import AdapterRejected
-from server.config import EMBEDDED_OPTIONS, ServerConfig
-from server.doctor.finding import Check, Finding, fail, ok, warn
-from server.doctor.model import read_config
+from lora_compose.adapters.errors import AdapterRejected
+from lora_compose.server.config import EMBEDDED_OPTIONS, ServerConfig
+from lora_compose.server.doctor.check import Check, Finding, fail, ok, warn
+from lora_compose.server.doctor.model import read_config
 
 if TYPE_CHECKING:
-    from adapters.base_shapes import BaseShapes
+    from lora_compose.adapters.admission.base_model import BaseShapes
 
 SAVE_AGAIN = "Save it again with PEFT's save_pretrained, and give that directory"
 OTHER_BASE = "Give --model the base it was trained on, or train it again for this one"
@@ -38,7 +38,7 @@ ADVICE = {
 @cache
 def shapes_of(model: Path) -> "BaseShapes":
     """Read once for any number of adapters, under the name the base is served by."""
-    from adapters.base_shapes import BaseShapes
+    from lora_compose.adapters.admission.base_model import BaseShapes
 
     read_config(model)
     embedded = ServerConfig(str(model)).is_embedded
@@ -54,7 +54,7 @@ def admission(directory: Path, model: Path, max_lora_rank: int) -> Finding:
     """In the dtype the base computes in on this machine."""
     import torch
 
-    from adapters.admission import Limits, admit
+    from lora_compose.adapters.admission.admit import Limits, admit
 
     if not directory.is_dir():
         return fail(f"{directory} is no directory", "Give the directory that PEFT's save_pretrained wrote")

@@ -8,12 +8,12 @@ import typer
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TextColumn
 
-from adapters.cli_options import ApiKey, AsJson, DataDir, default_data_dir, echo_json
-from server.config import EMBEDDED_BASE, ServerConfig
-from server.doctor import adapter as adapter_checks
-from server.doctor import data_directory, installation, machine, running_server
-from server.doctor import model as model_checks
-from server.doctor.finding import Check, Result, examine
+from lora_compose.adapters.command_line import ApiKey, AsJson, DataDir, default_data_dir, echo_json
+from lora_compose.server.config import EMBEDDED_BASE, ServerConfig
+from lora_compose.server.doctor import adapter as adapter_checks
+from lora_compose.server.doctor import data_directory, installation, machine, running_server
+from lora_compose.server.doctor import model as model_checks
+from lora_compose.server.doctor.check import Check, Result, examine
 
 
 def doctor(
@@ -59,7 +59,7 @@ def doctor(
     if as_json:
         echo_json({"ok": sound, "checks": [result.to_dict() for result in results]})
     else:
-        from server.doctor.report import summary, table
+        from lora_compose.server.doctor.check import summary, table
 
         Console().print(table(results))
         typer.echo(summary(results))

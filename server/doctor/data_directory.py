@@ -5,8 +5,8 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
 
-from adapters.errors import Conflict, LoraComposeError, NotFound, StorageUnavailable
-from server.doctor.finding import Check, Finding, fail, ok, warn
+from lora_compose.adapters.errors import Conflict, LoraComposeError, NotFound, StorageUnavailable
+from lora_compose.server.doctor.check import Check, Finding, fail, ok, warn
 
 SECTION = "data"
 GIB = 1 << 30
@@ -56,7 +56,7 @@ def disk(directory: Path) -> Finding:
 
 
 def lock(directory: Path) -> Finding:
-    from adapters.ownership import lock_of, take
+    from lora_compose.adapters.registry.data_dir import lock_of, take
 
     if not (directory / "lock").is_file():
         return ok("nobody has owned it yet")
@@ -74,7 +74,7 @@ def lock(directory: Path) -> Finding:
 
 def registry(directory: Path) -> Finding:
     """Rows, aliases, saved compositions and files agree."""
-    from adapters.registry import Registry
+    from lora_compose.adapters.registry.registry import Registry
 
     if not (directory / DATABASE).is_file():
         return ok("there is none yet; the first start makes it")
@@ -94,7 +94,7 @@ def registry(directory: Path) -> Finding:
 
 def stored_files(directory: Path) -> Finding:
     """Every version's bytes against the digest that is their name."""
-    from adapters.registry import Registry
+    from lora_compose.adapters.registry.registry import Registry
 
     if not (directory / DATABASE).is_file():
         return ok("none yet")

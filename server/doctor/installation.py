@@ -5,8 +5,8 @@ import shutil
 import sys
 from importlib.metadata import entry_points
 
-from server.doctor.finding import Check, Finding, fail, ok, warn
-from server.installed import VLLM_BUILDS, requirements, unmet, version_of, vllm_builds
+from lora_compose.server.doctor.check import Check, Finding, fail, ok, warn
+from lora_compose.server.versions import VLLM_BUILDS, requirements, unmet, version_of, vllm_builds
 
 SECTION = "installation"
 PLUGIN = "lora_compose"
@@ -88,8 +88,8 @@ def plugin() -> Finding:
 
 def overrides() -> Finding:
     """What our plugin replaces in vLLM is still what the replacements were written against."""
-    from server.engine.inspection import changed_overrides, vllm_version
-    from server.engine.plugin import OVERRIDES
+    from lora_compose.server.engine.frontend.inspection import changed_overrides, vllm_version
+    from lora_compose.server.engine.plugin import OVERRIDES
 
     changed = changed_overrides()
     if changed:
@@ -101,7 +101,7 @@ def overrides() -> Finding:
 
 
 def device() -> Finding:
-    from server.engine.inspection import device as kind
+    from lora_compose.server.engine.frontend.inspection import device as kind
 
     found = kind()
     if not found:

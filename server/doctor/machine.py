@@ -7,7 +7,7 @@ import socket
 from functools import partial
 from pathlib import Path
 
-from server.doctor.finding import Check, Finding, fail, ok, warn
+from lora_compose.server.doctor.check import Check, Finding, fail, ok, warn
 
 SECTION = "machine"
 GIB = 1 << 30

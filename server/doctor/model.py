@@ -4,10 +4,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from adapters.errors import LoraComposeError
-from adapters.strict_json import parse_object
-from server.doctor.finding import Check, Finding, fail, ok, warn
-from server.doctor.weights import dtype, fits_memory, weights_are_whole
+from lora_compose.adapters.errors import LoraComposeError
+from lora_compose.adapters.strict_json import parse_object
+from lora_compose.server.doctor.check import Check, Finding, fail, ok, warn
+from lora_compose.server.doctor.weights import dtype, fits_memory, weights_are_whole
 
 SECTION = "model"
 DOWNLOAD = "Download it whole: `hf download ORG/MODEL --local-dir DIR`"
@@ -57,7 +57,7 @@ def config(directory: Path) -> Finding:
 
 
 def architecture(directory: Path) -> Finding:
-    from server.engine.inspection import generates, knows, takes_lora
+    from lora_compose.server.engine.frontend.inspection import generates, knows, takes_lora
 
     named = read_config(directory).get("architectures") or []
     if not named:
@@ -113,7 +113,7 @@ def chat_template(directory: Path) -> Finding:
 
 def shapes(directory: Path) -> Finding:
     """What admission holds adapters against, read as the server reads it."""
-    from adapters.base_shapes import BaseShapes
+    from lora_compose.adapters.admission.base_model import BaseShapes
 
     read_config(directory)
     found = BaseShapes.of(directory, directory.name)

@@ -5,9 +5,9 @@ from functools import partial
 
 import httpx
 
-from server.client.http import unreachable
-from server.doctor.finding import Check, Finding, fail, ok, warn
-from server.installed import DISTRIBUTION, version_of, vllm_version
+from lora_compose.server.client.http import unreachable
+from lora_compose.server.doctor.check import Check, Finding, fail, ok, warn
+from lora_compose.server.versions import DISTRIBUTION, version_of, vllm_version
 
 SECTION = "server"
 TIMEOUT_SECONDS = 10.0

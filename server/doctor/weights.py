@@ -6,8 +6,8 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from server.doctor.finding import Finding, fail, ok, warn
-from server.doctor.machine import GIB, available_memory
+from lora_compose.server.doctor.check import Finding, fail, ok, warn
+from lora_compose.server.doctor.machine import GIB, available_memory
 
 INDEX = "model.safetensors.index.json"
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
@@ -65,7 +65,7 @@ def dtype(config: dict[str, Any]) -> Finding:
 
 def fits_memory(directory: Path, config: dict[str, Any]) -> Finding:
     """On a CPU, where the weights lie in main memory; a GPU's is asked for by vLLM itself."""
-    from server.engine.inspection import device
+    from lora_compose.server.engine.frontend.inspection import device
 
     stored = sum(path.stat().st_size for path in directory.glob("*.safetensors"))
     if device() != "cpu":

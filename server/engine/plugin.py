@@ -29,20 +29,20 @@ class Override:
 WORKER_MANAGER = Override(
     module="vllm.v1.worker.lora_model_runner_mixin",
     attribute="LRUCacheWorkerLoRAManager",
-    replacement="server.engine.lora_manager:StackingLoRAManager",
+    replacement="lora_compose.server.engine.worker.lora_manager:StackingLoRAManager",
     source="vllm.lora.worker_manager:LRUCacheWorkerLoRAManager",
     sha256="b46dd3eaaff82ef13b74933c23db9b39fd6144eb585d000043c460425133b932",
     reason="no hook lets a worker build an adapter from anything but one directory",
 )
 CPU_MANAGER = replace(
     WORKER_MANAGER,
-    replacement="server.engine.runtime_manager:RuntimeWeightsLoRAManager",
+    replacement="lora_compose.server.engine.worker.runtime_weights:RuntimeWeightsLoRAManager",
     reason="where the kernels apply weights per row, only single adapters need building",
 )
 CPU_WRAPPER = Override(
     module="vllm.platforms.cpu",
     attribute="CpuPlatform.get_punica_wrapper",
-    replacement="server.engine.cpu_lora.GroupedPunicaWrapper",
+    replacement="lora_compose.server.engine.cpu.punica_wrapper.GroupedPunicaWrapper",
     source="vllm.lora.punica_wrapper.punica_cpu:PunicaWrapperCPU",
     sha256="acc9bc9cf24eb2dbbcd0e4e2d3e01b007e3fafba3cf16fc2eba0571070afc30a",
     reason="upstream's CPU ops give base rows the last slot's adapter, and copy a matrix per token",
@@ -50,7 +50,7 @@ CPU_WRAPPER = Override(
 CPU_SELECTION = Override(
     module="vllm.v1.worker.lora_model_runner_mixin",
     attribute="LoRAModelRunnerMixin.set_active_loras",
-    replacement="server.engine.row_selection:set_active_loras",
+    replacement="lora_compose.server.engine.worker.runtime_weights:set_active_loras",
     source="vllm.v1.worker.lora_model_runner_mixin:LoRAModelRunnerMixin",
     sha256="518ded4105f79ddbd08370147b59cd9667b5a9569ccec337c9bcf35d431dd636",
     reason="upstream tells its LoRA manager ids only; weights per request are in the requests",
@@ -58,7 +58,7 @@ CPU_SELECTION = Override(
 TOKEN_COUNT = Override(
     module="vllm.v1.engine.async_llm",
     attribute="AsyncLLM.generate",
-    replacement="server.engine.token_charge:count_tokens",
+    replacement="lora_compose.server.engine.frontend.token_accounting:count_tokens",
     source="vllm.v1.engine.async_llm:AsyncLLM.generate",
     sha256="5bd0ee90459b0e29348891b03548cdc31eef8c9218b3c416d5df4e5e14d1bca2",
     reason="usage at the HTTP layer never reaches whoever hangs up early; put on our one client by launch",

@@ -3,8 +3,8 @@
 import re
 from dataclasses import dataclass
 
-from server.paths import GENERATING, NAMING, PROBES
-from server.tenants.key import Key
+from lora_compose.server.paths import GENERATING, NAMING, PROBES
+from lora_compose.server.tenants.key import Key
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from adapters.composition import Composition
-from adapters.errors import Forbidden, NotFound
-from adapters.registry import Registry
-from adapters.store import content_of
-from server.tenants.key import BENCHMARK, OPERATOR, Key
-from server.tenants.ledger import Account, exceeded
+from lora_compose.adapters.composition.composition import Composition
+from lora_compose.adapters.errors import Forbidden, NotFound
+from lora_compose.adapters.registry.registry import Registry
+from lora_compose.adapters.registry.store import content_of
+from lora_compose.server.tenants.key import BENCHMARK, OPERATOR, Key
+from lora_compose.server.tenants.quotas import Account, exceeded
 
 Saved = Callable[[str], Composition | None]
 

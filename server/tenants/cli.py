@@ -8,12 +8,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from adapters.cli_options import AsJson, DataDir, default_data_dir, echo_json
-from adapters.names import check_name
-from server.tenants.key import EVERYTHING, Key, Quotas, Role
+from lora_compose.adapters.command_line import AsJson, DataDir, default_data_dir, echo_json
+from lora_compose.adapters.names import check_name
+from lora_compose.server.tenants.key import EVERYTHING, Key, Quotas, Role
 
 if TYPE_CHECKING:
-    from server.tenants.key_store import KeyStore
+    from lora_compose.server.tenants.key_store import KeyStore
 
 app = typer.Typer(
     name="keys",
@@ -103,7 +103,7 @@ def revoke(name: Name, data_dir: DataDir = None) -> None:
 
 
 def _store(data_dir: Path | None) -> "KeyStore":
-    from server.tenants.key_store import KeyStore
+    from lora_compose.server.tenants.key_store import KeyStore
 
     return KeyStore(data_dir or default_data_dir())
 

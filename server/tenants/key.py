@@ -8,8 +8,8 @@ import re
 from dataclasses import dataclass, field, fields
 from typing import Final, Literal, get_args
 
-from adapters.errors import InvalidRequest
-from adapters.names import check_name
+from lora_compose.adapters.errors import InvalidRequest
+from lora_compose.adapters.names import check_name
 
 Role = Literal["inference", "admin", "monitor"]
 ROLES: Final = get_args(Role)

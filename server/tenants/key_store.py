@@ -14,10 +14,9 @@ from typing import Any, Self
 from sqlalchemy import select
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from adapters.database import Database, sqlite_url
-from adapters.errors import Conflict, NotFound
-from adapters.tables import Table
-from server.tenants.key import Key, Quotas, digest_of
+from lora_compose.adapters.errors import Conflict, NotFound
+from lora_compose.adapters.registry.database import Database, Table, sqlite_url
+from lora_compose.server.tenants.key import Key, Quotas, digest_of
 
 PREFIX = "lc-"
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from starlette.types import Scope
 
-from server.tenants.key import BENCHMARK, OPERATOR, Key, digest_of
-from server.traffic import Traffic
+from lora_compose.server.http.benchmark_traffic import Traffic
+from lora_compose.server.tenants.key import BENCHMARK, OPERATOR, Key, digest_of
 
 FRESH_SECONDS = 1.0
 

@@ -2,13 +2,14 @@
 
 from hypothesis import strategies as st
 
-from adapters.composition import Composition, Member
-from adapters.method_options import (
+from lora_compose.adapters.composition.composition import (
     ELECTS_SIGN,
     METHOD_NAMES,
     NEEDS_DENSITY,
     SEEDED,
     TAKES_RANK,
+    Composition,
+    Member,
     MethodOptions,
 )
 

@@ -4,9 +4,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from adapters.file_limits import CONFIG_FILE, WEIGHTS_FILE
-from adapters.registry import Registry
-from adapters.store import Version
+from lora_compose.adapters.peft.files import CONFIG_FILE, WEIGHTS_FILE
+from lora_compose.adapters.registry.registry import Registry
+from lora_compose.adapters.registry.store import Version
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pydantic import with_config
 from typer.core import TyperOption
 from typer.testing import CliRunner
 
-from adapters.dataclass_options import ATTRIBUTE_DOCSTRINGS, options_from
+from lora_compose.adapters.dataclass_options import ATTRIBUTE_DOCSTRINGS, options_from
 
 
 @with_config(ATTRIBUTE_DOCSTRINGS)

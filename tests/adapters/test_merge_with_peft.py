@@ -6,9 +6,9 @@ import pytest
 import torch
 from peft import PeftModel
 
-from adapters.merge import Ingredient, build
-from adapters.method_options import MethodOptions
-from adapters.peft_format import open_adapter
+from lora_compose.adapters.composition.composition import MethodOptions
+from lora_compose.adapters.merging.merge import Ingredient, build
+from lora_compose.adapters.peft.checkpoint import open_adapter
 from tests.adapters.tiny_llama import dense_logits, peft_deltas, peft_logits, save_adapter, tiny_llama
 
 WEIGHTS = {"plain": 0.7, "rslora": -0.5, "pattern": 1.5}

@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapters.errors import InvalidRequest
-from adapters.names import check_alias, check_name, check_ref, is_version
+from lora_compose.adapters.errors import InvalidRequest
+from lora_compose.adapters.names import check_alias, check_name, check_ref, is_version
 
 HOSTILE = [
     "",

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, event
 
-from adapters.errors import InvalidRequest
-from adapters.registry import Registry
-from adapters.tables import VersionRow
+from lora_compose.adapters.errors import InvalidRequest
+from lora_compose.adapters.registry.database import VersionRow
+from lora_compose.adapters.registry.registry import Registry
 from tests.adapters.registries import Facts, register, write_files
 
 

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from adapters.registry import Registry
-from adapters.store import Store
+from lora_compose.adapters.registry.registry import Registry
+from lora_compose.adapters.registry.store import Store
 from tests.adapters.registries import add_merge, register, weights_of, write_files
 
 WORKER = """
 import itertools, sys
 from pathlib import Path
-from adapters.registry import Registry
+from lora_compose.adapters.registry.registry import Registry
 from tests.adapters.registries import add_merge, register
 with Registry(Path(sys.argv[1])) as registry:
     for number in itertools.count(1):

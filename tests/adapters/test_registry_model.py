@@ -9,9 +9,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from adapters.composition import Composition, Member
-from adapters.errors import Conflict, NotFound
-from adapters.registry import Registry
+from lora_compose.adapters.composition.composition import Composition, Member
+from lora_compose.adapters.errors import Conflict, NotFound
+from lora_compose.adapters.registry.registry import Registry
 from tests.adapters.registries import register, weights_of
 
 NAMES = st.sampled_from(["a", "b"])

@@ -5,8 +5,8 @@ from typing import TypeVar
 
 import pytest
 
-from adapters.errors import NotFound
-from adapters.registry import Registry
+from lora_compose.adapters.errors import NotFound
+from lora_compose.adapters.registry.registry import Registry
 from tests.adapters.registries import register, weights_of
 
 T = TypeVar("T")

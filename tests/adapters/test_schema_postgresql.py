@@ -14,12 +14,11 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import create_engine, text
 
-from adapters.database import Database
-from adapters.errors import Conflict
-from adapters.registry import Registry
-from adapters.schema import SCHEMA, revision
-from adapters.tables import Table
-from server.tenants.key_store import KeyRow
+from lora_compose.adapters.errors import Conflict
+from lora_compose.adapters.registry.database import Database, Table
+from lora_compose.adapters.registry.registry import Registry
+from lora_compose.adapters.registry.schema import SCHEMA, revision
+from lora_compose.server.tenants.key_store import KeyRow
 from tests.adapters.registries import register
 
 pytest.importorskip("psycopg")

@@ -5,12 +5,12 @@ from vllm.entrypoints.launchers.cli_args import make_arg_parser
 from vllm.platforms import current_platform
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 
-from benchmarks.servers import EMBEDDED_BASE, direct_command, engine_options, stock_command
-from server.config import EMBEDDED_OPTIONS, ServerConfig
-from server.engine.launch import parse_vllm_args
-from server.serve import vllm_namespace
+from lora_compose.benchmarks.servers import EMBEDDED_BASE, direct_command, engine_options, stock_command
+from lora_compose.server.config import EMBEDDED_OPTIONS, ServerConfig
+from lora_compose.server.engine.frontend.launch import parse_vllm_args
+from lora_compose.server.serve import vllm_namespace
 
-WORKER_EXTENSION = "server.engine.worker.CompositionWorkerExtension"
+WORKER_EXTENSION = "lora_compose.server.engine.worker.extension.CompositionWorkerExtension"
 
 
 def as_text(options: Namespace) -> dict[str, object]:

@@ -1,7 +1,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.workload import Prompts
+from lora_compose.benchmarks.workload import Prompts
 
 
 @settings(deadline=None)

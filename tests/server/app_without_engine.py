@@ -23,24 +23,24 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from adapters.registry import Registry
-from server.app import create_app
-from server.assembly import assemble
-from server.audit import Audit
-from server.auth import Door
-from server.config import EMBEDDED_BASE, ServerConfig
-from server.engine.spec import Component
-from server.front import Front
-from server.http_protocol import HttpProtocol
-from server.metrics import Metrics
-from server.request_id import RequestIdMiddleware
-from server.request_log import RequestLogMiddleware
-from server.tenants.flood import Flood
-from server.tenants.key import Key, Quotas
-from server.tenants.key_store import KeyStore
-from server.tenants.keyring import Keyring
-from server.traffic import Traffic
-from training.testbed.paths import ADAPTERS_DIR
+from lora_compose.adapters.registry.registry import Registry
+from lora_compose.server.app import create_app
+from lora_compose.server.assembly import assemble
+from lora_compose.server.config import EMBEDDED_BASE, ServerConfig
+from lora_compose.server.engine.spec import Component
+from lora_compose.server.http.access_log import RequestLogMiddleware
+from lora_compose.server.http.benchmark_traffic import Traffic
+from lora_compose.server.http.connection import HttpProtocol
+from lora_compose.server.http.request_id import RequestIdMiddleware
+from lora_compose.server.metrics import Metrics
+from lora_compose.server.supervision.app_switch import Front
+from lora_compose.server.tenants.audit import Audit
+from lora_compose.server.tenants.key import Key, Quotas
+from lora_compose.server.tenants.key_store import KeyStore
+from lora_compose.server.tenants.keyring import Keyring
+from lora_compose.server.tenants.middleware import Door
+from lora_compose.server.tenants.refusal_delay import Flood
+from lora_compose.training.testbed.paths import ADAPTERS_DIR
 
 OPERATOR_KEY = "the-operator-s"
 

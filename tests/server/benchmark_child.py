@@ -1,4 +1,4 @@
-"""Stands where `python -m benchmarks.latency` does: takes its options and behaves as the plan's seed says."""
+"""Stands where `python -m lora_compose.benchmarks.serving` does: takes its options and behaves as the plan's seed says."""
 
 import json
 import os

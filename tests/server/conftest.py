@@ -5,10 +5,10 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
+from lora_compose.training.testbed.paths import ADAPTERS_DIR
 from tests.server.app_without_engine import AppWithoutEngine, app_without_engine, register_shipped
 from tests.server.guarded_server import Collector, GuardedServer, collecting, guarded_server
 from tests.server.lone_server import LoneServer
-from training.testbed.paths import ADAPTERS_DIR
 
 
 @pytest.fixture(scope="session")

@@ -14,9 +14,9 @@ import grpc  # type: ignore[import-untyped]
 import httpx
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 
-from server.client.process import COMMAND, free_port
+from lora_compose.server.client.process import COMMAND, free_port
+from lora_compose.training.testbed.paths import ADAPTERS_DIR
 from tests.running_server import RunningServer
-from training.testbed.paths import ADAPTERS_DIR
 
 OPERATOR_KEY = "the-operator-s-key"
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import httpx
 
+from lora_compose.training.testbed.paths import ADAPTERS_DIR
 from tests.running_server import RunningServer
-from training.testbed.paths import ADAPTERS_DIR
 
 PATIENCE = 90.0
 IN_MEMORY, SLOTS = 32, 8

@@ -1,6 +1,6 @@
 from prometheus_client import CollectorRegistry, Counter
 
-from server.adapter_requests import OTHERS, AdapterRequests
+from lora_compose.server.metrics import OTHERS, AdapterRequests
 
 
 def counted(max_names: int) -> tuple[AdapterRequests, CollectorRegistry]:

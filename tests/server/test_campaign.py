@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.campaign.fault import Fault, Needs
-from tests.faults.campaign.target import Target, warm_up
-from tests.faults.campaign.trial import FAULTS, tried
+from tests.campaigns.faults.fault import Fault, Needs
+from tests.campaigns.faults.target import Target, warm_up
+from tests.campaigns.faults.trial import FAULTS, tried
 from tests.running_server import RunningServer
 
 SHARED = [fault for fault in FAULTS if fault.needs is Needs.ANY]

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from typer.core import TyperOption
 from typer.testing import CliRunner
 
-from adapters.dataclass_options import options_from
-from adapters.fuse_settings import Settings
-from server.cli import serve_app
-from server.config import ServerConfig
+from lora_compose.adapters.dataclass_options import options_from
+from lora_compose.server.cli import serve_app
+from lora_compose.server.config import ServerConfig
+from lora_compose.server.fusion.policy import Settings
 
 FUSE_VALUES = {
     "half-life-seconds": 11,

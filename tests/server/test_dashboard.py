@@ -12,10 +12,10 @@ import yaml
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.parser import text_string_to_metric_families
 
-from server.metrics import Metrics
+from lora_compose.server.metrics import Metrics
 from tests.server.promql import read
 
-OPERATIONS = Path(__file__).resolve().parent.parent.parent / "docs" / "operations"
+OPERATIONS = Path(__file__).resolve().parents[2] / "docs" / "operations"
 DASHBOARD: dict[str, Any] = json.loads((OPERATIONS / "grafana-dashboard.json").read_text())
 ALERTS: dict[str, Any] = yaml.safe_load((OPERATIONS / "alerts.yaml").read_text())
 PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]

@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
+from tests.server.api.test_residency import counter
 from tests.server.lone_server import PATIENCE, LoneServer, until
-from tests.server.test_residency_api import counter
 
 ASKED = {"prompt": "roll table", "max_tokens": 8, "temperature": 0}
 

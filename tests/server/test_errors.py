@@ -6,9 +6,9 @@ from collections.abc import Iterator
 import pytest
 from starlette.requests import Request
 
-from adapters.errors import LoraComposeError, NotFound, QuotaExceeded
-from server.errors import STATUS, refusal, status_of
-from training.data.rejected import DataRejected
+from lora_compose.adapters.errors import LoraComposeError, NotFound, QuotaExceeded
+from lora_compose.server.errors import STATUS, refusal, status_of
+from lora_compose.training.data.errors import DataRejected
 
 REQUEST = Request({"type": "http"})
 

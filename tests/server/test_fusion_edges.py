@@ -10,9 +10,9 @@ from typing import Any
 import httpx
 import pytest
 
+from lora_compose.training.testbed.paths import ADAPTERS_DIR
+from tests.server.api.test_residency import counter, resident
 from tests.server.test_mixed_batch import PROMPT, assert_same_answer, complete
-from tests.server.test_residency_api import counter, resident
-from training.testbed.paths import ADAPTERS_DIR
 
 LONG = "<s>" + "<|user|>say lamp<|assistant|>lamp" * 40 + "<|user|>roll table<|assistant|>"
 KINDS: dict[str, dict[str, Any]] = {

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from adapters.errors import Conflict, StorageUnavailable, Unservable
-from server.engine.spec import Component
-from server.fusion import Fusion
-from server.metrics import Metrics
-from server.residency import Residency
-from server.servable import Servable
-from tests.server.test_residency import RecordingEngine, Swept, names, servable, turns, use
+from lora_compose.adapters.errors import Conflict, StorageUnavailable, Unservable
+from lora_compose.server.compositions.servable import Servable
+from lora_compose.server.engine.spec import Component
+from lora_compose.server.fusion.switch import Fusion
+from lora_compose.server.metrics import Metrics
+from lora_compose.server.residency.scheduler import Residency
+from tests.server.residency.test_scheduler import RecordingEngine, Swept, names, servable, turns, use
 
 
 class LoadingEngine(RecordingEngine):

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from server.logs import VLLM_CONFIG, JsonFormatter, TextFormatter, configure
-from server.request_id import REQUEST_ID
+from lora_compose.server.http.logs import VLLM_CONFIG, JsonFormatter, TextFormatter, configure
+from lora_compose.server.http.request_id import REQUEST_ID
 
 
 def record(message: str, **fields: object) -> logging.LogRecord:

@@ -9,11 +9,11 @@ import httpx
 import numpy as np
 import pytest
 
+from lora_compose.training.testbed.paths import ADAPTERS_DIR
+from tests.server.api.test_residency import counter
 from tests.server.lone_server import IN_MEMORY, SLOTS, LoneServer
 from tests.server.test_mixed_batch import assert_same_answer, complete
 from tests.server.test_registering import changed_copy
-from tests.server.test_residency_api import counter
-from training.testbed.paths import ADAPTERS_DIR
 
 ADAPTERS, REQUESTS, AT_ONCE = 200, 600, 24
 NAMES = [f"one{number}" for number in range(ADAPTERS)]

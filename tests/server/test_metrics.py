@@ -4,14 +4,14 @@ import torch
 from prometheus_client.metrics import MetricWrapperBase
 from vllm.v1.metrics import buckets
 
-from adapters.admission import Limits
-from adapters.base_shapes import BaseShapes
-from adapters.registry import Registry
-from server import metrics
-from server.registration import Offer, Registration
+from lora_compose.adapters.admission.admit import Limits
+from lora_compose.adapters.admission.base_model import BaseShapes
+from lora_compose.adapters.registry.registry import Registry
+from lora_compose.server import metrics
+from lora_compose.server.registration import Offer, Registration
 from tests.adapters.written_adapters import SHAPES, write_peft
 
-REFERENCE = Path(__file__).resolve().parent.parent.parent / "docs" / "operations" / "metrics.md"
+REFERENCE = Path(__file__).resolve().parents[2] / "docs" / "operations" / "metrics.md"
 
 
 def test_the_buckets_are_those_of_vllm_s_histograms_of_the_same() -> None:

@@ -7,21 +7,21 @@ from pathlib import Path
 
 import pytest
 
-from adapters.composition_grammar import parse
-from adapters.errors import NotFound, QuotaExceeded, Unservable
-from adapters.registry import Registry
-from server.fusion import Fusion
-from server.merges import Merges
-from server.metrics import Metrics
-from server.pipeline import CompositionPipeline
-from server.residency import Residency
-from server.resolver import Resolver
-from server.tenants.caller import Caller
-from server.tenants.key import Key, Quotas
-from server.tenants.ledger import Account
+from lora_compose.adapters.composition.grammar import parse
+from lora_compose.adapters.errors import NotFound, QuotaExceeded, Unservable
+from lora_compose.adapters.registry.registry import Registry
+from lora_compose.server.compositions.merges import Merges
+from lora_compose.server.compositions.resolver import Resolver
+from lora_compose.server.fusion.switch import Fusion
+from lora_compose.server.metrics import Metrics
+from lora_compose.server.pipeline import CompositionPipeline
+from lora_compose.server.residency.scheduler import Residency
+from lora_compose.server.tenants.caller import Caller
+from lora_compose.server.tenants.key import Key, Quotas
+from lora_compose.server.tenants.quotas import Account
 from tests.adapters.registries import register
+from tests.server.residency.test_scheduler import Swept
 from tests.server.test_fusion_faults import LoadingEngine
-from tests.server.test_residency import Swept
 
 
 @dataclass(frozen=True)

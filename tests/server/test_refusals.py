@@ -12,8 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from lora_compose.training.testbed.paths import ADAPTERS_DIR
 from tests.server.app_without_engine import AppWithoutEngine
-from training.testbed.paths import ADAPTERS_DIR
 
 GOOD = ADAPTERS_DIR / "roll"
 CONFIGS: list[tuple[dict[str, Any], str]] = [

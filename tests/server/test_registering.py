@@ -8,8 +8,8 @@ import httpx
 import torch
 from safetensors.torch import load_file, save_file
 
+from lora_compose.training.testbed.paths import ADAPTERS_DIR
 from tests.server.test_mixed_batch import PROMPT, complete
-from training.testbed.paths import ADAPTERS_DIR
 
 
 def changed_copy(source: str, directory: Path, factor: float) -> Path:

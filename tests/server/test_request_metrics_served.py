@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.server.test_request_metrics import PROMPT, Read, value
+from tests.server.http.test_request_metrics import PROMPT, Read, value
 
 
 @pytest.fixture

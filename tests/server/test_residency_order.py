@@ -5,11 +5,19 @@ from collections.abc import Sequence
 
 import pytest
 
-from server import residency as module
-from server.engine.spec import Component
-from server.metrics import Metrics
-from server.residency import Residency
-from tests.server.test_residency import RecordingEngine, Swept, names, residency, servable, turns, use
+from lora_compose.server.engine.spec import Component
+from lora_compose.server.metrics import Metrics
+from lora_compose.server.residency import scheduler as module
+from lora_compose.server.residency.scheduler import Residency
+from tests.server.residency.test_scheduler import (
+    RecordingEngine,
+    Swept,
+    names,
+    residency,
+    servable,
+    turns,
+    use,
+)
 
 
 class Clock:

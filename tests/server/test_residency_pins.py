@@ -4,10 +4,10 @@ import asyncio
 
 import pytest
 
-from adapters.errors import Conflict
-from server.engine.spec import Component
-from server.servable import Member, Servable
-from tests.server.test_residency import names, residency, servable, turns, use
+from lora_compose.adapters.errors import Conflict
+from lora_compose.server.compositions.servable import Member, Servable
+from lora_compose.server.engine.spec import Component
+from tests.server.residency.test_scheduler import names, residency, servable, turns, use
 
 
 def merge(text: str, of: str) -> Servable:

@@ -10,7 +10,7 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from training.testbed.paths import ADAPTERS_DIR, BASE_DIR
+from lora_compose.training.testbed.paths import ADAPTERS_DIR, BASE_DIR
 
 PROMPT = "<s><|user|>roll table<|assistant|>"
 WEIGHTS = {"roll": 0.8, "upper": 1.3, "dbl": -0.4}

@@ -23,7 +23,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from training.testbed.paths import ADAPTERS_DIR
+from lora_compose.training.testbed.paths import ADAPTERS_DIR
 
 NAMES = st.sampled_from(["live-a", "live-b"])
 CONTENTS = ("roll", "upper", "dbl")

@@ -5,7 +5,7 @@ from pathlib import Path
 import openai
 from typer.testing import CliRunner
 
-from adapters.console import create_app
+from lora_compose.adapters.command_line import create_app
 from tests.running_server import RunningServer
 from tests.training.recipes import TASKS, written
 

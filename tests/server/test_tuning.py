@@ -1,11 +1,11 @@
 """Weights are searched by asking a real server; a stack at other weights needs nothing built there."""
 
-from adapters.composition_grammar import parse
-from server.client.chat import ChatClient
+from lora_compose.adapters.composition.grammar import parse
+from lora_compose.server.client.chat import ChatClient
+from lora_compose.training.testbed.language import answer, prompts
+from lora_compose.training.tuning.rows import ValidationRow
+from lora_compose.training.tuning.tune import tune
 from tests.running_server import RunningServer
-from training.testbed.tasks import answer, prompts
-from training.tuning.rows import ValidationRow
-from training.tuning.tune import tune
 
 
 def test_tuned_weights_answer_more_of_the_rows_nobody_searched_on(server: RunningServer) -> None:

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
+from lora_compose.training.testbed.paths import ADAPTERS_DIR
 from tests.running_server import RunningServer
 from tests.server.test_stack import WEIGHTS, peft_logprobs, served
-from training.testbed.paths import ADAPTERS_DIR
 
 CORES = sorted(os.sched_getaffinity(0))
 COMPOSITIONS: dict[str, dict[str, float]] = {

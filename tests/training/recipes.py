@@ -5,8 +5,8 @@ from typing import Any
 
 import yaml
 
-from training.recipe import Method, Recipe, read_recipe
-from training.testbed.paths import BASE_DIR, DATA_DIR
+from lora_compose.training.recipe import Method, Recipe, read_recipe
+from lora_compose.training.testbed.paths import BASE_DIR, DATA_DIR
 
 SMALL: dict[str, Any] = {
     "model_name_or_path": str(BASE_DIR),

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.testbed.arms import does_both, does_skill, does_style
-from training.testbed.tasks import STYLES, answer
+from lora_compose.training.testbed.demo.table import does_both, does_skill, does_style
+from lora_compose.training.testbed.language import STYLES, answer
 
 WORDS = st.text("abcdefghijklmnopqrstuvwxyz", min_size=3, max_size=6)
 STYLE_SETS = st.sets(st.sampled_from(sorted(STYLES))).map(sorted)

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from adapters.errors import LoraComposeError
-from adapters.registry import Registry
+from lora_compose.adapters.errors import LoraComposeError
+from lora_compose.adapters.registry.registry import Registry
+from lora_compose.training.publishing import publish
+from lora_compose.training.recipe import PublishArguments
+from lora_compose.training.run import Run, train
 from tests.training.recipes import TASKS, recipe
-from training.arguments import PublishArguments
-from training.publishing import publish
-from training.run import Run, train
 
 MET, UNMET = "forgetting<=1,domain>=0", "domain>=0.99"
 

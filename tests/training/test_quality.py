@@ -5,16 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from adapters.peft_format import open_adapter
-from training.testbed.arms import does_both
-from training.testbed.merged_base import MergedBase
-from training.testbed.mixed_adapter import MIXED, mixed_lessons
-from training.testbed.mixtures import Mixture, all_mixtures, kept
-from training.testbed.paths import ADAPTERS_DIR, BASE_DIR
-from training.testbed.quality import WAYS
-from training.testbed.quality_table import MARK, write_page
-from training.testbed.tasks import answer
-from training.testbed.train_adapters import RECIPES
+from lora_compose.adapters.peft.checkpoint import open_adapter
+from lora_compose.training.testbed.demo.table import does_both
+from lora_compose.training.testbed.language import answer
+from lora_compose.training.testbed.paths import ADAPTERS_DIR, BASE_DIR
+from lora_compose.training.testbed.quality.baselines import MIXED, MergedBase, mixed_lessons
+from lora_compose.training.testbed.quality.mixtures import Mixture, all_mixtures, kept
+from lora_compose.training.testbed.quality.page import MARK, write_page
+from lora_compose.training.testbed.quality.quality import WAYS
+from lora_compose.training.testbed.train_adapters import RECIPES
 
 MIXTURES = [*all_mixtures(2), *all_mixtures(3)]
 

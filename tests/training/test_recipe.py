@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from adapters.errors import LoraComposeError
+from lora_compose.adapters.errors import LoraComposeError
+from lora_compose.training.recipe import read_recipe
+from lora_compose.training.run_record import RunSettings
+from lora_compose.training.testbed.paths import TESTBED_DIR
 from tests.training.recipes import HELD_OUT, recipe, written
-from training.recipe import read_recipe
-from training.run_record import RunSettings
-from training.testbed.paths import TESTBED_DIR
 
 SHIPPED = sorted((TESTBED_DIR.parent / "recipes").glob("*.yaml"))
 

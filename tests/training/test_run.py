@@ -8,9 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from adapters.errors import LoraComposeError
+from lora_compose.adapters.errors import LoraComposeError
+from lora_compose.training.run import Run, train
 from tests.training.recipes import HELD_OUT, PREFERENCES, TASKS, recipe
-from training.run import Run, train
 
 
 @pytest.fixture(scope="module")

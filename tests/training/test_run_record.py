@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from adapters.errors import LoraComposeError
-from training.publishing import lineage_of
-from training.run_record import (
+from lora_compose.adapters.errors import LoraComposeError
+from lora_compose.training.publishing import lineage_of
+from lora_compose.training.run_record import (
     SCHEMA,
     FinishedRecord,
     RunRecord,
@@ -17,7 +17,7 @@ from training.run_record import (
     read_record,
     write_record,
 )
-from training.run_table import run_table
+from lora_compose.training.run_report import run_table
 
 OLD = Path(__file__).with_name("run-without-schema.json")
 

@@ -6,10 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapters.errors import LoraComposeError
+from lora_compose.adapters.errors import LoraComposeError
+from lora_compose.training.sweep import (
+    Point,
+    as_json,
+    draw_sweep,
+    grid,
+    pareto_front,
+    recommended,
+    sweep,
+    sweep_table,
+)
 from tests.training.recipes import HELD_OUT, TASKS, written
-from training.sweep import Point, as_json, grid, pareto_front, recommended, sweep
-from training.sweep_report import draw_sweep, sweep_table
 
 SCORE = st.sampled_from([0.0, 0.2, 0.5, 0.9, 1.0])
 GOAL = "forgetting<=0.02"

@@ -1,9 +1,9 @@
 """The data files of the shipped recipes."""
 
-from training.data.reading import read_rows
-from training.testbed.paths import DATA_DIR, QUESTIONS_DIR
-from training.testbed.words import is_held_out
-from training.testbed.write_data import as_lines, files, questions
+from lora_compose.training.data.rows import read_rows
+from lora_compose.training.testbed.language import is_held_out
+from lora_compose.training.testbed.paths import DATA_DIR, QUESTIONS_DIR
+from lora_compose.training.testbed.write_data import as_lines, files, questions
 
 
 def test_the_files_are_what_the_script_writes() -> None:

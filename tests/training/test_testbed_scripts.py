@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import typer
 
-from adapters.file_limits import FILES
-from training.testbed import measure, pretrain, train_adapters
+from lora_compose.adapters.peft.files import FILES
+from lora_compose.training.testbed import measure, pretrain, train_adapters
 
 WEIGHTS = "model.safetensors"
 

@@ -5,10 +5,10 @@ import json
 import pytest
 from safetensors import safe_open
 
-from adapters.file_limits import FILES
-from training.testbed.measure import AdaptedBase, Stack, all_stacks
-from training.testbed.paths import ADAPTERS_DIR, BASE_DIR, BASE_NAME, MEASURED_FILE, TESTBED_DIR
-from training.testbed.tasks import SKILLS, STYLES, answer, prompts
+from lora_compose.adapters.peft.files import FILES
+from lora_compose.training.testbed.language import SKILLS, STYLES, answer, prompts
+from lora_compose.training.testbed.measure import AdaptedBase, Stack, all_stacks
+from lora_compose.training.testbed.paths import ADAPTERS_DIR, BASE_DIR, BASE_NAME, MEASURED_FILE, TESTBED_DIR
 
 MEASURED = json.loads(MEASURED_FILE.read_text())["accuracy"]
 SAMPLE = 40

@@ -6,10 +6,8 @@ from itertools import permutations
 
 import pytest
 
-from training.testbed.corpus import OPERATIONS, conversation
-from training.testbed.lessons import lessons
-from training.testbed.tasks import CODES, SKILLS, STYLES, answer, prompt, prompts
-from training.testbed.words import is_held_out
+from lora_compose.training.testbed.corpus import OPERATIONS, conversation, lessons
+from lora_compose.training.testbed.language import CODES, SKILLS, STYLES, answer, is_held_out, prompt, prompts
 
 ASKED = [
     ("roll", (), "table", "ablet"),
@@ -68,5 +66,5 @@ def test_a_style_adapter_never_sees_a_skill_or_its_own_tag(style: str) -> None:
 
 
 def test_the_tasks_need_no_torch() -> None:
-    code = "import sys, training.testbed.tasks; sys.exit('torch' in sys.modules)"
+    code = "import sys, lora_compose.training.testbed.language; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

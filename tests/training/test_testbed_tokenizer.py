@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from jinja2 import TemplateError
 from transformers import AutoTokenizer
 
-from training.testbed.paths import BASE_DIR
+from lora_compose.training.testbed.paths import BASE_DIR
 
 PRINTABLE = "".join(map(chr, range(32, 127))) + "\n\t"
 

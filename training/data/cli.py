@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from adapters.cli_options import AsJson, echo_json
-from adapters.errors import Conflict, InvalidRequest, StorageUnavailable
+from lora_compose.adapters.command_line import AsJson, echo_json
+from lora_compose.adapters.errors import Conflict, InvalidRequest, StorageUnavailable
 
 app = typer.Typer(
     name="data",
@@ -31,14 +31,14 @@ def inspect(source: Source, as_json: AsJson = False) -> None:
 
     - `lora-compose data inspect training/recipes/data/roll.jsonl`
     """
-    from training.data.inspection import inspect as inspected
-    from training.data.reading import read_rows
+    from lora_compose.training.data.reports import inspect as inspected
+    from lora_compose.training.data.rows import read_rows
 
     found = inspected(read_rows(source))
     if as_json:
         echo_json(found)
         return
-    from training.data.curation_table import facts_table
+    from lora_compose.training.data.reports import facts_table
 
     Console().print(facts_table(found))
 
@@ -74,9 +74,9 @@ def curate(
     - `lora-compose data curate raw.jsonl clean.jsonl --against held-out.jsonl`
     - `lora-compose data curate pairs.jsonl clean.jsonl --balance-length`
     """
-    from training.data.curation import Options
-    from training.data.curation import curate as curated_rows
-    from training.data.reading import digest_of, read_rows
+    from lora_compose.training.data.curation import Options
+    from lora_compose.training.data.curation import curate as curated_rows
+    from lora_compose.training.data.rows import digest_of, read_rows
 
     _check_output(output, force)
     options = Options(
@@ -117,7 +117,7 @@ def curate(
     if as_json:
         echo_json(report)
         return
-    from training.data.curation_table import outcome_table
+    from lora_compose.training.data.reports import outcome_table
 
     Console().print(outcome_table(curated))
     typer.echo(f"{len(rows.dataset)} rows read, {len(curated.rows)} written to {output}")
@@ -143,9 +143,9 @@ def mix(
     - `lora-compose data mix mix.jsonl --general general.jsonl --domain sql.jsonl --ratio 8:2` - `lora-compose
     data mix mix.jsonl --general g.jsonl --domain d.jsonl --ratio 1:1 --by tokens --model base`
     """
-    from training.data.mixing import mix as mixed_rows
-    from training.data.parts import parts_of, token_counter
-    from training.data.reading import read_rows
+    from lora_compose.training.data.mixing import mix as mixed_rows
+    from lora_compose.training.data.mixing import parts_of, token_counter
+    from lora_compose.training.data.rows import read_rows
 
     if by not in ("examples", "tokens"):
         raise typer.BadParameter("--by is examples or tokens")
@@ -158,7 +158,7 @@ def mix(
     if as_json:
         echo_json([vars(achieved) for achieved in mixed.achieved])
         return
-    from training.data.curation_table import mix_table
+    from lora_compose.training.data.reports import mix_table
 
     Console().print(mix_table(mixed.achieved))
     typer.echo(f"{len(mixed.dataset)} rows written to {output}")

@@ -8,13 +8,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from adapters.errors import LoraComposeError
-from training.data import outliers, preferences
-from training.data.messages import Row
-from training.data.pii import REGIONS, Masker
-from training.data.reading import Rows
-from training.data.similar import THRESHOLD, Seen
-from training.data.texts import asked_text, changed, whole_text
+from lora_compose.adapters.errors import LoraComposeError
+from lora_compose.training.data import outliers
+from lora_compose.training.data import preference_checks as preferences
+from lora_compose.training.data.layouts import Row
+from lora_compose.training.data.near_duplicates import THRESHOLD, Seen
+from lora_compose.training.data.pii import REGIONS, Masker
+from lora_compose.training.data.rows import Rows, asked_text, changed, whole_text
 
 EXAMPLES = 3
 

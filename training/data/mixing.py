@@ -1,16 +1,21 @@
 """Mix general with domain data at a stated ratio, by examples or by tokens, the same for the same seed.
 
 No row is used twice: the mix is as large as its scarcest part allows, or as large as was asked for.
+
+The parts of a mix, from what is general and what is of the domain.
+
+GENERAL:DOMAIN, as a person writes a mix: `2:8` is one part in five general.
 """
 
 import random
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, Literal
 
-from adapters.errors import InvalidRequest
-from training.data.reading import Rows
+from lora_compose.adapters.errors import InvalidRequest
+from lora_compose.training.data.rows import Rows
 
 Kind = Literal["general", "domain"]
 Unit = Literal["examples", "tokens"]
@@ -133,3 +138,49 @@ def _achieved(
         Achieved(part.rows.source, part.kind, len(rows), count, amount / max(sum(amounts), 1))
         for part, rows, count, amount in zip(parts, taken, tokens, amounts, strict=True)
     )
+
+
+_RATIO = re.compile(r"\s*(\d+(?:\.\d+)?)\s*:\s*(\d+(?:\.\d+)?)\s*", re.ASCII)
+
+
+def parse_ratio(text: str) -> tuple[float, float]:
+    """The shares of general and of domain data; they add up to 1. Raises InvalidRequest("invalid_ratio")."""
+    match = _RATIO.fullmatch(text)
+    general, domain = map(float, match.groups()) if match else (0.0, 0.0)
+    if not general + domain:
+        raise InvalidRequest(
+            "invalid_ratio", f"{text!r} is no ratio: write GENERAL:DOMAIN, such as 2:8", "ratio"
+        )
+    return general / (general + domain), domain / (general + domain)
+
+
+def parts_of(general: Sequence[Rows], domain: Sequence[Rows], ratio: str | None) -> list[Part]:
+    """Each kind's share is split over its sources by their sizes; a kind without a share is left out."""
+    shares = parse_ratio(ratio or "0:1")
+    return [*_of_kind(general, shares[0], "general"), *_of_kind(domain, shares[1], "domain")]
+
+
+def _of_kind(rows: Sequence[Rows], share: float, kind: Literal["general", "domain"]) -> list[Part]:
+    total = sum(len(each.dataset) for each in rows)
+    return [Part(each, share * len(each.dataset) / total, kind) for each in rows] if share else []
+
+
+def token_counter(tokenizer: Any) -> Callable[[dict[str, Any]], int]:
+    """Tokens of a row as the chat template of a tokenizer, or of a model's directory, writes it.
+
+    Of a preference, both answers count."""
+    if isinstance(tokenizer, str):
+        from transformers import AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(tokenizer)
+
+    def length(messages: list[dict[str, str]]) -> int:
+        return len(tokenizer.apply_chat_template(messages, tokenize=True, return_dict=True)["input_ids"])
+
+    def count(row: dict[str, Any]) -> int:
+        if "messages" in row:
+            return length(row["messages"])
+        answers = [row["completion"]] if "completion" in row else [row["chosen"], row["rejected"]]
+        return sum(length([*row["prompt"], *answer]) for answer in answers)
+
+    return count

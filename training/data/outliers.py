@@ -5,8 +5,8 @@ from collections import Counter
 from collections.abc import Sequence
 from statistics import median
 
-from training.data.messages import Row
-from training.data.texts import answers, whole_text
+from lora_compose.training.data.layouts import Row
+from lora_compose.training.data.rows import answers, whole_text
 
 FAR = 3.5
 """Modified z-score above which a length is far from the rest: Iglewicz and Hoaglin, 1993."""

@@ -1,4 +1,7 @@
-"""`lora-compose eval`: what a base, an adapter or a composition knows, and what it has forgotten."""
+"""`lora-compose eval`: what a base, an adapter or a composition knows, and what it has forgotten.
+
+An evaluation for people.
+"""
 
 import json
 from importlib.metadata import version
@@ -7,9 +10,48 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
-from adapters.cli_options import ApiKey, AsJson, DataDir, default_data_dir, echo_json
-from training.requirements import parse_requirements, unmet
+from lora_compose.adapters.command_line import ApiKey, AsJson, DataDir, default_data_dir, echo_json
+from lora_compose.training.evaluation.evaluate import Report
+from lora_compose.training.evaluation.requirements import parse_requirements, unmet
+
+
+def score_table(report: Report) -> Table:
+    """One line a task with its interval and the base's share; then every other figure."""
+    table = Table(
+        f"[b]{escape(report.model)}[/]", "right", "of", "share", "95 %", "base", box=None, pad_edge=False
+    )
+    base = {each.task: each.share for each in report.base}
+    for each in report.tasks:
+        low, high = each.interval
+        before = f"{base[each.task]:.3f}" if each.task in base else ""
+        table.add_row(
+            f"{each.kind}: {escape(each.task)}",
+            str(each.right),
+            str(each.count),
+            f"{each.share:.3f}",
+            f"{low:.3f}..{high:.3f}",
+            before,
+        )
+    for name, value in report.scores.items():
+        if not name.startswith("task:"):
+            count, interval = str(report.counts.get(name, "")), report.intervals.get(name)
+            sure = "" if interval is None else f"{interval[0]:.3f}..{interval[1]:.3f}"
+            table.add_row(f"[b]{escape(name)}[/]", "", count, f"[b]{value:.3f}[/]", sure, "")
+    return table
+
+
+def wrong_answers(report: Report, count: int) -> Table:
+    """The first of each task."""
+    table = Table("task", "asked", "answered", "right", box=None, pad_edge=False)
+    for each in report.tasks:
+        for wrong in each.wrong[:count]:
+            asked = wrong.question.prompt[-1]["content"]
+            table.add_row(*map(escape, (each.task, asked, wrong.answer, wrong.question.answer)))
+    return table
+
 
 PACKAGES = ("lora-compose", "torch", "transformers", "peft", "trl")
 
@@ -79,12 +121,12 @@ def evaluate(
             "a server has its own adapters: leave out --adapter and --data-dir, or --url"
         )
     requirements = parse_requirements(require) if require else ()
-    from training.hushed import hush
+    from lora_compose.training.data.quiet_logs import hush
 
     hush()
-    from adapters.compose_cli import named_directories
-    from training.evaluation.evaluate import Asked, evaluate_offline, evaluate_served
-    from training.evaluation.tasks import load_tasks
+    from lora_compose.adapters.cli import named_directories
+    from lora_compose.training.evaluation.evaluate import Asked, evaluate_offline, evaluate_served
+    from lora_compose.training.evaluation.tasks import load_tasks
 
     tasks = [
         *load_tasks(domain or [], "domain", limit=limit, seed=seed),
@@ -137,7 +179,6 @@ def _record(report: Any, seed: int, missed: list[str]) -> dict[str, Any]:
 
 
 def _show(report: Any, errors: int, missed: list[str]) -> None:
-    from training.evaluation.score_table import score_table, wrong_answers
 
     console = Console()
     console.print(score_table(report))

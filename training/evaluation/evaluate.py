@@ -8,14 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from adapters.errors import InvalidRequest
-from training.evaluation.answerers import LocalModel, ServedModel
-from training.evaluation.composed import Loaded, composed
-from training.evaluation.harness import harness_scores
-from training.evaluation.likelihood import likelihoods, loss_interval, mean_loss
-from training.evaluation.preferences import length_drift, pairs_of, preference
-from training.evaluation.scores import Scores, TaskScore, forgetting, score
-from training.evaluation.tasks import Task
+from lora_compose.adapters.errors import InvalidRequest
+from lora_compose.training.evaluation.harness import harness_scores
+from lora_compose.training.evaluation.likelihood import likelihoods, loss_interval, mean_loss
+from lora_compose.training.evaluation.models import Loaded, LocalModel, ServedModel, composed
+from lora_compose.training.evaluation.preferences import length_drift, pairs_of, preference
+from lora_compose.training.evaluation.scores import Scores, TaskScore, forgetting, score
+from lora_compose.training.evaluation.tasks import Task
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from adapters.errors import LoraComposeError
+from lora_compose.adapters.errors import LoraComposeError
 
 MISSING = "lm-evaluation-harness is not installed: pip install 'lora-compose[eval]'"
 

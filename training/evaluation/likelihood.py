@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from training.data.messages import Message
-from training.evaluation.scores import normal_interval
+from lora_compose.training.data.layouts import Message
+from lora_compose.training.evaluation.scores import normal_interval
 
 IGNORED = -100
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from training.data.messages import Message
-from training.evaluation.answerers import LocalModel
-from training.evaluation.likelihood import Likelihood, likelihoods
-from training.evaluation.scores import normal_interval, wilson
-from training.evaluation.tasks import sole
+from lora_compose.training.data.layouts import Message
+from lora_compose.training.evaluation.likelihood import Likelihood, likelihoods
+from lora_compose.training.evaluation.models import LocalModel
+from lora_compose.training.evaluation.scores import normal_interval, wilson
+from lora_compose.training.evaluation.tasks import sole
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ class Preference:
 
 def pairs_of(source: str) -> list[Pair]:
     """Of a file of preferences. Raises DataRejected, InvalidRequest("not_preferences")."""
-    from adapters.errors import InvalidRequest
-    from training.data.reading import read_rows
+    from lora_compose.adapters.errors import InvalidRequest
+    from lora_compose.training.data.rows import read_rows
 
     rows = read_rows(source)
     if rows.form != "preference":

@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
-from training.evaluation.answerers import Answerer
-from training.evaluation.tasks import Kind, Question, Task
+from lora_compose.training.evaluation.models import Answerer
+from lora_compose.training.evaluation.tasks import Kind, Question, Task
 
 WRONG_KEPT = 20
 """Wrong answers kept of a task, to look at."""

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from adapters.errors import InvalidRequest
-from training.data.messages import Message
-from training.data.reading import read_rows
+from lora_compose.adapters.errors import InvalidRequest
+from lora_compose.training.data.layouts import Message
+from lora_compose.training.data.rows import read_rows
 
 Kind = Literal["domain", "general"]
 SHIPPED: Final = "testbed:"

@@ -4,11 +4,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from training.planning.devices import CARDS, Card, largest_of
-from training.planning.memory import GIB, Memory, memory_of
-from training.planning.settings import Settings
-from training.planning.shapes import ModelShape
-from training.planning.sharding import per_card
+from lora_compose.training.planning.architectures import ModelShape
+from lora_compose.training.planning.devices import CARDS, Card, largest_of
+from lora_compose.training.planning.memory import GIB, Memory, memory_of, per_card
+from lora_compose.training.planning.settings import Settings
 
 TIGHT: Final = 0.03
 """What is left should be this share of the card: the plan's own error is no smaller."""

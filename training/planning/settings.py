@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
-from adapters.errors import LoraComposeError
-from training.planning.shapes import Linear, ModelShape
+from lora_compose.adapters.errors import LoraComposeError
+from lora_compose.training.planning.architectures import Linear, ModelShape
 
 Method = Literal["full", "lora", "qlora"]
 DType = Literal["float32", "bfloat16", "float16"]

@@ -2,14 +2,20 @@
 
 Offline, by PEFT with several adapters active, which adds their deltas exactly, as a server's stack must.
 A number is the share of prompts answered exactly right: content by the stack's skill, form by all its styles.
+
+Ask a model many user messages at once, greedily, and read what it says.
+
+What was done and measured, in one JSON file beside the weights: settings, seconds, versions, scores.
 """
 
 import itertools
+import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import torch
 import typer
@@ -17,12 +23,40 @@ from peft import PeftModel
 from rich.progress import track
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from training.testbed.answering import accuracy, ask
-from training.testbed.corpus import CAPITALS, OPERATIONS
-from training.testbed.paths import ADAPTERS_DIR, BASE_DIR
-from training.testbed.record import write_record
-from training.testbed.tasks import PLAIN, SKILLS, STYLES, answer, prompts
-from training.testbed.words import held_out_words
+from lora_compose.training.data.layouts import Message
+from lora_compose.training.evaluation.models import LocalModel
+from lora_compose.training.testbed.corpus import CAPITALS, OPERATIONS
+from lora_compose.training.testbed.language import PLAIN, SKILLS, STYLES, answer, held_out_words, prompts
+from lora_compose.training.testbed.paths import ADAPTERS_DIR, BASE_DIR
+
+LONGEST_ANSWER = 40
+"""Tokens, that is letters; the longest right answer of the testbed has fewer."""
+
+
+def ask(model: Any, tokenizer: Any, messages: Sequence[str]) -> list[str]:
+    """One greedy answer a user message, in order."""
+    prompts: list[list[Message]] = [[{"role": "user", "content": text}] for text in messages]
+    return LocalModel(model, tokenizer).answer(prompts, LONGEST_ANSWER)
+
+
+def accuracy(answers: Sequence[str], expected: Sequence[str]) -> float:
+    """Share of exact matches."""
+    return sum(a == b for a, b in zip(answers, expected, strict=True)) / len(expected)
+
+
+PACKAGES: Final = ("torch", "transformers", "tokenizers", "peft", "trl", "datasets")
+
+
+def read_record(file: Path) -> dict[str, Any]:
+    """The whole record; empty where there is none yet."""
+    record: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+    return record
+
+
+def write_record(file: Path, section: str, facts: dict[str, Any]) -> None:
+    """Replaces one section and leaves the others."""
+    record = read_record(file) | {section: facts, "versions": {name: version(name) for name in PACKAGES}}
+    file.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
 
 
 @dataclass(frozen=True)

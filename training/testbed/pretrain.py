@@ -17,10 +17,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
-from training.testbed.corpus import conversation
-from training.testbed.paths import BASE_DIR
-from training.testbed.record import write_record
-from training.testbed.tokenizer import build_tokenizer
+from lora_compose.training.testbed.corpus import conversation
+from lora_compose.training.testbed.measure import write_record
+from lora_compose.training.testbed.paths import BASE_DIR
+from lora_compose.training.testbed.tokenizer import build_tokenizer
 
 CONTEXT = 2048
 CHUNKS = 4
@@ -154,7 +154,7 @@ def main(
     """Pre-train the base model of the testbed (about six minutes on two cores).
 
     Overwrites the shipped base unless --output says otherwise; adapters trained on the old base then no
-    longer fit, so go on with `python -m training.testbed.train_adapters` and `... .measure`.
+    longer fit, so go on with `python -m lora_compose.training.testbed.train_adapters` and `... .measure`.
     """
     settings = Pretraining(steps=steps, seed=seed, threads=threads)
     facts = pretrain(settings, output)

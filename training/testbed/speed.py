@@ -1,4 +1,4 @@
-"""Is training here as fast as plain TRL? `python -m training.testbed.speed`: the same run both ways, in turn.
+"""Is training here as fast as plain TRL? `python -m lora_compose.training.testbed.speed`: the same run both ways, in turn.
 
 Each way reads the same file, trains the same adapter and saves it; ours checks, records and draws besides.
 """
@@ -18,10 +18,10 @@ from peft import LoraConfig
 from transformers import set_seed
 from trl import SFTConfig, SFTTrainer
 
-from training.hushed import hush
-from training.recipe import read_recipe
-from training.run import train
-from training.testbed.paths import BASE_DIR, DATA_DIR
+from lora_compose.training.data.quiet_logs import hush
+from lora_compose.training.recipe import read_recipe
+from lora_compose.training.run import train
+from lora_compose.training.testbed.paths import BASE_DIR, DATA_DIR
 
 TRAINING: dict[str, Any] = {
     "per_device_train_batch_size": 48,

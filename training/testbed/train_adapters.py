@@ -20,10 +20,10 @@ from peft import LoraConfig
 from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 from trl import SFTConfig, SFTTrainer
 
-from adapters.file_limits import FILES
-from training.testbed.lessons import Row, lessons
-from training.testbed.paths import ADAPTERS_DIR, BASE_DIR, BASE_NAME
-from training.testbed.record import read_record, write_record
+from lora_compose.adapters.peft.files import FILES
+from lora_compose.training.testbed.corpus import Row, lessons
+from lora_compose.training.testbed.measure import read_record, write_record
+from lora_compose.training.testbed.paths import ADAPTERS_DIR, BASE_DIR, BASE_NAME
 
 
 @dataclass(frozen=True)
@@ -132,8 +132,8 @@ def main(
 ) -> None:
     """Train the testbed's adapters on its base (about half a minute each on two cores).
 
-    For example `python -m training.testbed.train_adapters roll upper`. Overwrites the shipped adapters unless
-    --output says otherwise; `python -m training.testbed.measure` then says how good they are.
+    For example `python -m lora_compose.training.testbed.train_adapters roll upper`. Overwrites the shipped adapters unless
+    --output says otherwise; `python -m lora_compose.training.testbed.measure` then says how good they are.
     """
     torch.set_num_threads(threads)
     for name in chosen(names or []):

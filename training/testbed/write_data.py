@@ -1,6 +1,6 @@
 """Write the data files of the shipped recipes and the questions of `testbed:NAME`.
 
-    python -m training.testbed.write_data
+    python -m lora_compose.training.testbed.write_data
 
 The recipes learn the testbed's skill `roll` and the style `upper`, as people would have them in files. The
 same seed gives the same bytes. Held-out files and questions are about words that no training file has.
@@ -15,13 +15,21 @@ from typing import Any, Final
 
 import typer
 
-from training.evaluation.tasks import SHIPPED_ROWS
-from training.testbed.corpus import exchange, some_styles, tagged
-from training.testbed.lessons import TAGGED_SHARE
-from training.testbed.mixtures import Mixture, all_mixtures
-from training.testbed.paths import DATA_DIR, QUESTIONS_DIR
-from training.testbed.tasks import SKILLS, STYLES, answer, prompt, styled, words_for
-from training.testbed.words import held_out_word, held_out_words, training_word
+from lora_compose.training.evaluation.tasks import SHIPPED_ROWS
+from lora_compose.training.testbed.corpus import TAGGED_SHARE, exchange, some_styles, tagged
+from lora_compose.training.testbed.language import (
+    SKILLS,
+    STYLES,
+    answer,
+    held_out_word,
+    held_out_words,
+    prompt,
+    styled,
+    training_word,
+    words_for,
+)
+from lora_compose.training.testbed.paths import DATA_DIR, QUESTIONS_DIR
+from lora_compose.training.testbed.quality.mixtures import Mixture, all_mixtures
 
 SKILL: Final = "roll"
 STYLE: Final = "upper"

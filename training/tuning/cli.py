@@ -10,8 +10,7 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
-from adapters.cli_options import DEFAULT_URL, ApiKey, AsJson, DataDir, Url, default_data_dir, echo_json
-from adapters.compose_cli import (
+from lora_compose.adapters.cli import (
     AdapterDirectories,
     CompositionText,
     Force,
@@ -21,14 +20,23 @@ from adapters.compose_cli import (
     named_directories,
     show_export,
 )
-from adapters.composition import Composition
-from adapters.composition_grammar import parse
-from adapters.export import Found, check_output, find_members
+from lora_compose.adapters.command_line import (
+    DEFAULT_URL,
+    ApiKey,
+    AsJson,
+    DataDir,
+    Url,
+    default_data_dir,
+    echo_json,
+)
+from lora_compose.adapters.composition.composition import Composition
+from lora_compose.adapters.composition.grammar import parse
+from lora_compose.adapters.export import Found, check_output, find_members
 
 if TYPE_CHECKING:
-    from training.tuning.rows import ValidationRow
-    from training.tuning.tune import Tuned
-    from training.tuning.weight_search import Trial
+    from lora_compose.training.tuning.rows import ValidationRow
+    from lora_compose.training.tuning.tune import Tuned
+    from lora_compose.training.tuning.weight_search import Trial
 
 
 def weights(
@@ -55,7 +63,7 @@ def weights(
     - `lora-compose train weights "roll+wrap" out --rows rows.jsonl`
     - `lora-compose train weights "a+b" out --rows rows.jsonl --adapter a=./a --adapter b=./b --seed 1`
     """
-    from training.tuning.rows import read_validation
+    from lora_compose.training.tuning.rows import read_validation
 
     asked = parse(composition, "composition")
     check_output(output, force)
@@ -83,8 +91,8 @@ def _tuned(
     server: tuple[str, str | None, int],
 ) -> "Tuned":
     """Weights searched by asking the server, which is given, with its key and the seed, as one."""
-    from server.client.chat import ChatClient
-    from training.tuning.tune import pinned, tune
+    from lora_compose.server.client.chat import ChatClient
+    from lora_compose.training.tuning.tune import pinned, tune
 
     url, api_key, seed = server
     exact = pinned(asked, {each.member.id: each.id for each in found})

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from adapters.errors import LoraComposeError
-from adapters.strict_json import NotStrictJson, parse_object
+from lora_compose.adapters.errors import LoraComposeError
+from lora_compose.adapters.strict_json import NotStrictJson, parse_object
 
 Message = dict[str, str]
 FEWEST_ROWS = 4

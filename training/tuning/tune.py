@@ -9,10 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from adapters.composition import Composition
-from adapters.errors import LoraComposeError
-from training.tuning.rows import Message, ValidationRow, halves
-from training.tuning.weight_search import Trial, Weights, search
+from lora_compose.adapters.composition.composition import Composition
+from lora_compose.adapters.errors import LoraComposeError
+from lora_compose.training.tuning.rows import Message, ValidationRow, halves
+from lora_compose.training.tuning.weight_search import Trial, Weights, search
 
 IN_FLIGHT = 16
 """Requests at a time."""
@@ -21,7 +21,7 @@ ANSWER_MARGIN = 16
 
 
 class Chats(Protocol):
-    """What answers: server.client.chat.ChatClient, connected to a server."""
+    """What answers: lora_compose.server.client.chat.ChatClient, connected to a server."""
 
     def answer(self, model: str, messages: Sequence[Message], max_tokens: int) -> str:
         """The greedy answer. Raises LoraComposeError where it is refused."""

@@ -2,7 +2,7 @@
 
 import random
 
-from benchmarks.latency.document import (
+from lora_compose.benchmarks.serving.results.document import (
     BenchmarkResult,
     Difference,
     FirstUse,
@@ -11,7 +11,7 @@ from benchmarks.latency.document import (
     RequestRow,
     Switch,
 )
-from benchmarks.latency.plan import Cell, Plan
+from lora_compose.benchmarks.serving.results.plan import Cell, Plan
 
 CELL = Cell("closed", concurrency=8)
 MACHINE = Machine(

@@ -4,16 +4,16 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.client import open_client
-from benchmarks.latency.document import AdapterVersion, BenchmarkResult
-from benchmarks.latency.findings import Finding, Findings, findings
-from benchmarks.latency.plan import Cell, Plan
-from benchmarks.latency.prompts import Words
-from benchmarks.latency.run import Where, measure
-from benchmarks.latency.tables import doubts
-from benchmarks.latency.targets import Targets
-from benchmarks.latency.timeline import timeline
-from benchmarks.servers import EMBEDDED_ADAPTERS
+from lora_compose.benchmarks.client import open_client
+from lora_compose.benchmarks.servers import EMBEDDED_ADAPTERS
+from lora_compose.benchmarks.serving.benchmark import Where, measure
+from lora_compose.benchmarks.serving.load import Words
+from lora_compose.benchmarks.serving.report.tables import doubts
+from lora_compose.benchmarks.serving.results.document import AdapterVersion, BenchmarkResult
+from lora_compose.benchmarks.serving.results.plan import Cell, Plan
+from lora_compose.benchmarks.serving.results.summary import Finding, Findings, findings
+from lora_compose.benchmarks.serving.systems import Targets
+from lora_compose.benchmarks.serving.timeline import timeline
 from tests.benchmarks.latency.faulty_server import Fault, faulty
 
 PLAN = Plan(

@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from adapters.errors import InvalidRequest
-from benchmarks.latency.advice import Traffic, advise
-from benchmarks.latency.comparison import compare, holm
-from benchmarks.latency.crossovers import crossovers
-from benchmarks.latency.findings import findings
-from benchmarks.latency.tables import markdown
+from lora_compose.adapters.errors import InvalidRequest
+from lora_compose.benchmarks.serving.report.tables import markdown
+from lora_compose.benchmarks.serving.results.advice import Traffic, advise
+from lora_compose.benchmarks.serving.results.comparison import compare, holm
+from lora_compose.benchmarks.serving.results.crossovers import crossovers
+from lora_compose.benchmarks.serving.results.summary import findings
 from tests.benchmarks.latency.results import CELL, result
 
 COSTS = {"base": 0.100, "stack:2": 0.120, "merge:2": 0.110, "fused:2": 0.100, "residual:2": 0.110}

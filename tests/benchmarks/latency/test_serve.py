@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks.latency.cli import app
-from benchmarks.latency.run import without_paths
-from benchmarks.machine import REPOSITORY
+from lora_compose.benchmarks.machine import REPOSITORY
+from lora_compose.benchmarks.serving.benchmark import without_paths
+from lora_compose.benchmarks.serving.cli import app
 from tests.running_server import RunningServer
 
 TINY = ["--concurrency", "2", "--rates", "20", "--requests", "4", "--repeats", "2", "--output-tokens", "4"]
@@ -67,7 +67,7 @@ def test_an_arm_that_needs_its_own_server_is_left_out_and_says_so(document: dict
 
 
 def test_the_base_is_restored_afterwards(server: RunningServer, document: dict[str, Any]) -> None:
-    from server.client.http import Client
+    from lora_compose.server.client.http import Client
 
     with Client(server.url) as client:
         assert client.fusion()["state"] == "base"

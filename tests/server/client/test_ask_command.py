@@ -4,10 +4,10 @@ from collections.abc import Iterator
 import pytest
 from typer.testing import CliRunner
 
-from adapters.composition_grammar import parse
-from adapters.console import create_app
-from adapters.errors import InvalidRequest
-from server.client.ask_command import composition_text
+from lora_compose.adapters.command_line import create_app
+from lora_compose.adapters.composition.grammar import parse
+from lora_compose.adapters.errors import InvalidRequest
+from lora_compose.server.client.ask_command import composition_text
 from tests.adapters.http_server import serving
 from tests.server.client.chat_server import CHAT_APP
 

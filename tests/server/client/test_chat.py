@@ -7,8 +7,8 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from adapters.errors import LoraComposeError
-from server.client.chat import ChatClient, ChatQuestion
+from lora_compose.adapters.errors import LoraComposeError
+from lora_compose.server.client.chat import ChatClient, ChatQuestion
 from tests.adapters.http_server import closed_url, serving
 from tests.server.client.chat_server import CHAT_APP, REFUSAL, USAGE
 

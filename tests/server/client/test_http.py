@@ -7,8 +7,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from adapters.errors import LoraComposeError
-from server.client.http import Client
+from lora_compose.adapters.errors import LoraComposeError
+from lora_compose.server.client.http import Client
 from tests.adapters.http_server import closed_url, serving
 
 

@@ -7,9 +7,9 @@ import httpx
 import psutil
 import pytest
 
-from adapters.errors import LoraComposeError
-from server.client import process
-from server.client.process import ServerProcess, free_port, serve_command
+from lora_compose.adapters.errors import LoraComposeError
+from lora_compose.server.client import process
+from lora_compose.server.client.process import ServerProcess, free_port, serve_command
 
 SERVES_A_DIRECTORY = ("-m", "http.server", "--bind", "127.0.0.1")
 IGNORES_SIGTERM = """

@@ -10,11 +10,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from server.config import EMBEDDED_BASE
-from server.doctor import adapter
-from server.doctor.adapter import ADVICE, admission
+from lora_compose.server.config import EMBEDDED_BASE
+from lora_compose.server.doctor import adapter
+from lora_compose.server.doctor.adapter import ADVICE, admission
+from lora_compose.training.testbed.paths import ADAPTERS_DIR
 from tests.adapters.adapter_files import write_adapter
-from training.testbed.paths import ADAPTERS_DIR
 
 ADAPTERS = Path(adapter.__file__).resolve().parent.parent.parent / "adapters"
 WEIGHTS = "adapter_model.safetensors"

@@ -6,8 +6,8 @@ from pathlib import Path
 import typer
 from typer.testing import CliRunner
 
-from server.doctor.cli import doctor
-from training.testbed.paths import ADAPTERS_DIR
+from lora_compose.server.doctor.cli import doctor
+from lora_compose.training.testbed.paths import ADAPTERS_DIR
 
 APP = typer.Typer()
 APP.command()(doctor)
@@ -36,7 +36,7 @@ def test_one_failure_ends_with_1_and_the_table_says_what_to_do(tmp_path: Path) -
 
 
 def test_help_imports_nothing_slow() -> None:
-    code = "import sys, server.doctor.cli; print(*sys.modules)"
+    code = "import sys, lora_compose.server.doctor.cli; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     imported = {module.partition(".")[0] for module in done.stdout.split()}
     assert not imported & {"torch", "vllm", "transformers", "openai", "sqlalchemy"}

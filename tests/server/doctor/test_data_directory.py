@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from adapters.registry import Registry
-from server.doctor import data_directory
-from server.doctor.finding import Result, examine
+from lora_compose.adapters.registry.registry import Registry
+from lora_compose.server.doctor import data_directory
+from lora_compose.server.doctor.check import Result, examine
 from tests.adapters.registries import register
 
 

@@ -1,8 +1,8 @@
 import pytest
 
-from server.doctor import installation
-from server.doctor.finding import examine
-from server.installed import requirements, unmet, vllm_builds, vllm_version
+from lora_compose.server.doctor import installation
+from lora_compose.server.doctor.check import examine
+from lora_compose.server.versions import requirements, unmet, vllm_builds, vllm_version
 
 
 def test_the_installation_the_tests_run_in_is_sound() -> None:

@@ -3,8 +3,8 @@ import socket
 
 import pytest
 
-from server.doctor import machine
-from server.doctor.finding import examine
+from lora_compose.server.doctor import machine
+from lora_compose.server.doctor.check import examine
 
 
 def test_the_machine_the_tests_run_on_can_serve() -> None:

@@ -9,9 +9,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from server.config import EMBEDDED_BASE
-from server.doctor import model
-from server.doctor.finding import Result, examine
+from lora_compose.server.config import EMBEDDED_BASE
+from lora_compose.server.doctor import model
+from lora_compose.server.doctor.check import Result, examine
 
 
 def look(directory: Path) -> dict[str, Result]:
@@ -98,5 +98,5 @@ def test_weights_that_do_not_fit_in_memory_are_said_before_they_are_read(
     copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save_file({"big": torch.zeros(1 << 20)}, copy / "more.safetensors")
-    monkeypatch.setattr("server.doctor.weights.available_memory", lambda: 1 << 20)
+    monkeypatch.setattr("lora_compose.server.doctor.weights.available_memory", lambda: 1 << 20)
     assert only(copy, "memory").status == "fail"

@@ -5,8 +5,8 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
-from server.doctor import running_server
-from server.doctor.finding import Result, examine
+from lora_compose.server.doctor import running_server
+from lora_compose.server.doctor.check import Result, examine
 from tests.adapters.http_server import closed_url, serving
 from tests.running_server import RunningServer
 

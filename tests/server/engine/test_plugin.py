@@ -5,8 +5,8 @@ import importlib
 import pytest
 import vllm
 
-from server.engine.inspection import changed_overrides, knows, source_digest, takes_lora
-from server.engine.plugin import OVERRIDES, VLLM_VERSION, Override
+from lora_compose.server.engine.frontend.inspection import changed_overrides, knows, source_digest, takes_lora
+from lora_compose.server.engine.plugin import OVERRIDES, VLLM_VERSION, Override
 
 
 def test_the_pinned_vllm_is_installed() -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.engine.spec import Component, combined, decode_spec, encode_spec
+from lora_compose.server.engine.spec import Component, combined, decode_spec, encode_spec
 
 COMPONENTS = st.dictionaries(
     st.sampled_from("abcd"), st.floats(-2, 2, allow_nan=False).filter(bool), max_size=4

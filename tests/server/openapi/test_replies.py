@@ -1,4 +1,4 @@
-"""The bounded form of `tests.faults.openapi_fuzz`: what a server answers is what its document says.
+"""The bounded form of `tests.campaigns.openapi_fuzz`: what a server answers is what its document says.
 
 hypothesis makes up bodies and names; each reply is held against its operation: status, content type, headers
 and schema, down to which codes a status may come with.
@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
-from server.openapi.document import document
-from server.openapi.page import every_operation
+from lora_compose.server.api.openapi_document import document
+from lora_compose.server.openapi_page import every_operation
 from tests.running_server import RunningServer
 
 DOCUMENT = document(every_operation())

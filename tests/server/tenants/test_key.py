@@ -2,11 +2,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapters.errors import InvalidRequest
-from server.app import routes
-from server.paths import PROBES
-from server.tenants.access import may, roles_of
-from server.tenants.key import Key, Quotas
+from lora_compose.adapters.errors import InvalidRequest
+from lora_compose.server.app import routes
+from lora_compose.server.paths import PROBES
+from lora_compose.server.tenants.access import may, roles_of
+from lora_compose.server.tenants.key import Key, Quotas
 
 NAMES = st.from_regex(r"[a-z][a-z0-9-]{0,8}", fullmatch=True)
 

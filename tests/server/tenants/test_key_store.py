@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from adapters.errors import Conflict, NotFound
-from adapters.registry import Registry
-from server.tenants.key import OPERATOR, Key, Quotas, digest_of
-from server.tenants.key_store import KeyStore
-from server.tenants.keyring import FRESH_SECONDS, Keyring
-from server.traffic import Traffic
+from lora_compose.adapters.errors import Conflict, NotFound
+from lora_compose.adapters.registry.registry import Registry
+from lora_compose.server.http.benchmark_traffic import Traffic
+from lora_compose.server.tenants.key import OPERATOR, Key, Quotas, digest_of
+from lora_compose.server.tenants.key_store import KeyStore
+from lora_compose.server.tenants.keyring import FRESH_SECONDS, Keyring
 
 ACME = Key("", "acme", "inference", ("acme-*",), Quotas(in_flight=2))
 

@@ -6,8 +6,8 @@ from typing import Any
 import httpx
 import pytest
 
+from lora_compose.training.testbed.paths import ADAPTERS_DIR
 from tests.server.app_without_engine import OPERATOR_KEY, AppWithoutEngine, app_without_engine
-from training.testbed.paths import ADAPTERS_DIR
 
 ASKED: dict[str, Any] = {"prompt": "roll table", "max_tokens": 4, "temperature": 0}
 KEYS: dict[str, dict[str, Any]] = {

@@ -8,9 +8,9 @@ from typing import Any
 import httpx
 import pytest
 
-from server.client.process import COMMAND
+from lora_compose.server.client.process import COMMAND
+from lora_compose.training.testbed.paths import ADAPTERS_DIR
 from tests.server.guarded_server import GuardedServer
-from training.testbed.paths import ADAPTERS_DIR
 
 ASKED: dict[str, Any] = {"prompt": "roll table", "max_tokens": 4, "temperature": 0}
 KEYS = {

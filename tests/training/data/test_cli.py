@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from adapters.console import create_app
-from adapters.errors import LoraComposeError
-from training.testbed.paths import BASE_DIR, DATA_DIR
+from lora_compose.adapters.command_line import create_app
+from lora_compose.adapters.errors import LoraComposeError
+from lora_compose.training.testbed.paths import BASE_DIR, DATA_DIR
 
 ROLL, GENERAL = str(DATA_DIR / "roll-held-out.jsonl"), str(DATA_DIR / "general-held-out.jsonl")
 

@@ -5,14 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from adapters.errors import LoraComposeError
+from lora_compose.adapters.errors import LoraComposeError
+from lora_compose.training.data import preference_checks as preferences
+from lora_compose.training.data.curation import Curated, Options, curate
+from lora_compose.training.data.layouts import Row
+from lora_compose.training.data.pii import Masker, find
+from lora_compose.training.data.rows import Rows, as_rows, whole_text
 from tests.training.data.planted import Planted, made, personal, planted
-from training.data import preferences
-from training.data.curation import Curated, Options, curate
-from training.data.messages import Row
-from training.data.pii import Masker, find
-from training.data.reading import Rows, as_rows
-from training.data.texts import whole_text
 
 RECALL, PRECISION = 0.98, 0.95
 

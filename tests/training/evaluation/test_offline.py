@@ -10,14 +10,14 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from typer.testing import CliRunner
 
-from adapters.console import create_app
-from adapters.errors import LoraComposeError
-from training.evaluation.answerers import LocalModel
-from training.evaluation.evaluate import Asked, Report, evaluate_offline
-from training.evaluation.harness import harness_scores
-from training.evaluation.likelihood import likelihoods, mean_loss
-from training.evaluation.tasks import load_tasks
-from training.testbed.paths import ADAPTERS_DIR, BASE_DIR, DATA_DIR
+from lora_compose.adapters.command_line import create_app
+from lora_compose.adapters.errors import LoraComposeError
+from lora_compose.training.evaluation.evaluate import Asked, Report, evaluate_offline
+from lora_compose.training.evaluation.harness import harness_scores
+from lora_compose.training.evaluation.likelihood import likelihoods, mean_loss
+from lora_compose.training.evaluation.models import LocalModel
+from lora_compose.training.evaluation.tasks import load_tasks
+from lora_compose.training.testbed.paths import ADAPTERS_DIR, BASE_DIR, DATA_DIR
 
 PREFERENCES = str(DATA_DIR / "upper-preferred-held-out.jsonl")
 

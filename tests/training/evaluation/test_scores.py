@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.evaluation.scores import forgetting, score, wilson
-from training.evaluation.tasks import Kind, Question, Task
+from lora_compose.training.evaluation.scores import forgetting, score, wilson
+from lora_compose.training.evaluation.tasks import Kind, Question, Task
 
 
 class Parrot:

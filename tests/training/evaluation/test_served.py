@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from adapters.console import create_app
-from adapters.errors import LoraComposeError
+from lora_compose.adapters.command_line import create_app
+from lora_compose.adapters.errors import LoraComposeError
+from lora_compose.training.evaluation.evaluate import Asked, evaluate_offline, evaluate_served
+from lora_compose.training.evaluation.tasks import load_tasks
+from lora_compose.training.testbed.paths import ADAPTERS_DIR, BASE_DIR
 from tests.running_server import RunningServer
-from training.evaluation.evaluate import Asked, evaluate_offline, evaluate_served
-from training.evaluation.tasks import load_tasks
-from training.testbed.paths import ADAPTERS_DIR, BASE_DIR
 
 DIRECTORIES = {name: ADAPTERS_DIR / name for name in ("roll", "upper")}
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from adapters.errors import LoraComposeError
-from training.evaluation.tasks import load_tasks
-from training.testbed.corpus import OPERATIONS
-from training.testbed.paths import DATA_DIR
-from training.testbed.words import is_held_out
+from lora_compose.adapters.errors import LoraComposeError
+from lora_compose.training.evaluation.tasks import load_tasks
+from lora_compose.training.testbed.corpus import OPERATIONS
+from lora_compose.training.testbed.language import is_held_out
+from lora_compose.training.testbed.paths import DATA_DIR
 
 
 def test_a_file_s_rows_are_questions_and_no_more_than_asked_for() -> None:

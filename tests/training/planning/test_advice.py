@@ -2,12 +2,11 @@
 
 import pytest
 
-from training.planning.advice import advise, fits
-from training.planning.devices import CARDS
-from training.planning.memory import GIB, memory_of
-from training.planning.reading import read_shape
-from training.planning.settings import Settings
-from training.planning.sharding import per_card
+from lora_compose.training.planning.advice import advise, fits
+from lora_compose.training.planning.devices import CARDS
+from lora_compose.training.planning.memory import GIB, memory_of, per_card
+from lora_compose.training.planning.models import read_shape
+from lora_compose.training.planning.settings import Settings
 
 
 def test_a_card_has_less_than_the_size_it_is_sold_by_and_never_much_less() -> None:

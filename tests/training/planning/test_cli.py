@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from adapters.errors import LoraComposeError
-from training.planning.cli import app
-from training.testbed.paths import BASE_DIR
+from lora_compose.adapters.errors import LoraComposeError
+from lora_compose.training.planning.cli import app
+from lora_compose.training.testbed.paths import BASE_DIR
 
 
 def plan(*arguments: str) -> Result:
@@ -68,5 +68,5 @@ def test_a_model_nobody_has_is_refused_with_the_names_that_work_offline(
 
 
 def test_help_imports_nothing_slow() -> None:
-    code = "import sys, training.planning.cli; sys.exit(bool({'torch', 'transformers'} & set(sys.modules)))"
+    code = "import sys, lora_compose.training.planning.cli; sys.exit(bool({'torch', 'transformers'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

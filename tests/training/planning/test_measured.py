@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from training.planning.measure import MEASURED_FILE, MIB, SIZES, Case, all_cases
+from lora_compose.training.planning.calibration import MEASURED_FILE, MIB, SIZES, Case, all_cases
 
 ROWS: list[dict[str, Any]] = json.loads(MEASURED_FILE.read_text())
 STATED_ERROR = 0.02

@@ -8,13 +8,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import LlamaConfig
 
-from adapters.errors import LoraComposeError
-from training.planning.architectures import shape_of
-from training.planning.memory import GIB, memory_of, optimizer_bytes, trained_parameters
-from training.planning.quantization import constant_bytes, nf4_bytes
-from training.planning.reading import read_shape
-from training.planning.settings import Settings
-from training.planning.shapes import Linear, ModelShape
+from lora_compose.adapters.errors import LoraComposeError
+from lora_compose.training.planning.architectures import Linear, ModelShape, shape_of
+from lora_compose.training.planning.memory import (
+    GIB,
+    constant_bytes,
+    memory_of,
+    nf4_bytes,
+    optimizer_bytes,
+    trained_parameters,
+)
+from lora_compose.training.planning.models import read_shape
+from lora_compose.training.planning.settings import Settings
 
 SETTINGS = st.builds(
     Settings,

@@ -8,11 +8,9 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
-from training.planning.architectures import KNOWN, shape_of
-from training.planning.memory import trained_parameters
-from training.planning.quantization import constant_bytes, nf4_bytes
-from training.planning.settings import Settings
-from training.planning.shapes import Linear
+from lora_compose.training.planning.architectures import KNOWN, Linear, shape_of
+from lora_compose.training.planning.memory import constant_bytes, nf4_bytes, trained_parameters
+from lora_compose.training.planning.settings import Settings
 
 TINY: dict[str, Any] = {"vocab_size": 96, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
 

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from adapters.errors import LoraComposeError
-from training.tuning.rows import ValidationRow, halves, read_validation
+from lora_compose.adapters.errors import LoraComposeError
+from lora_compose.training.tuning.rows import ValidationRow, halves, read_validation
 
 PLAIN = [{"prompt": f"say {letter}", "completion": letter} for letter in "abcd"]
 

@@ -12,14 +12,14 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 from typer.testing import CliRunner, Result
 
-from adapters.composition_grammar import parse
-from adapters.console import create_app
-from adapters.errors import LoraComposeError
-from server.client.chat import ChatClient
+from lora_compose.adapters.command_line import create_app
+from lora_compose.adapters.composition.grammar import parse
+from lora_compose.adapters.errors import LoraComposeError
+from lora_compose.server.client.chat import ChatClient
+from lora_compose.training.tuning.rows import ValidationRow
+from lora_compose.training.tuning.tune import pinned, tune
 from tests.adapters.http_server import serving
 from tests.adapters.written_adapters import difference, read_peft, weighted_sum, write_peft
-from training.tuning.rows import ValidationRow
-from training.tuning.tune import pinned, tune
 
 ROWS = [ValidationRow((("user", f"say {i}"),), str(i)) for i in range(40)]
 

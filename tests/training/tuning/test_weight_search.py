@@ -5,7 +5,7 @@ from math import hypot
 
 import pytest
 
-from training.tuning.weight_search import FINEST_STEP, GRID, Trial, search
+from lora_compose.training.tuning.weight_search import FINEST_STEP, GRID, Trial, search
 
 
 @pytest.mark.parametrize("peak", [(1.0, 1.0), (0.4, 1.3), (1.5, 0.25), (0.9, 1.6)])

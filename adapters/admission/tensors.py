@@ -1,0 +1,201 @@
+"""Pairs an adapter's tensors and checks their names, types and shapes against the base.
+
+Only the header is read and no weight, so a file for another base costs no time. The safetensors library reads
+the header.
+Every refusal names the tensor, what it is and what it should be.
+"""
+
+import re
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import BinaryIO, NamedTuple
+
+from safetensors import SafetensorError, safe_open
+
+from lora_compose.adapters.admission.base_model import BaseShapes, layer_of
+from lora_compose.adapters.errors import AdapterRejected
+from lora_compose.adapters.peft.config import AdapterConfig
+from lora_compose.adapters.safe_files import open_regular
+
+MAX_HEADER_BYTES = 16 << 20
+"""About a hundred thousand tensors. The library itself reads headers of up to 100 MB."""
+_DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+_KEY = re.compile(r"base_model\.model\.(.+)\.lora_([AB])\.weight")
+_NUMBER = re.compile(r"(?<=\.)[0-9]+(?=\.)")
+
+# Tensors of PEFT features beyond a plain LoRA: (part of the name, what it belongs to).
+_FOREIGN = (
+    ("lora_embedding_", "a LoRA of an embedding"),
+    ("lora_magnitude_vector", "DoRA"),
+    (".lora_B.bias", "lora_bias"),
+    ("lora_velora", "VeLoRA"),
+    ("lora_monteclora", "MonteCLoRA"),
+    ("lora_diag", "KaSA"),
+    ("modules_to_save", "modules_to_save"),
+    (".base_layer.", "a copy of the base's own weights"),
+    ("trainable_tokens", "trainable_token_indices"),
+)
+
+
+class TensorEntry(NamedTuple):
+    """One tensor as the header declares it."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The two factors of one module, by tensor name. Their shapes are (rank, d_in) and (d_out, rank)."""
+
+    module: str
+    rank: int
+    parameters: int
+    lora_A: str
+    lora_B: str
+
+
+def read_header(path: Path, max_bytes: int) -> dict[str, TensorEntry]:
+    """The tensors of a safetensors file, in the order of their data.
+
+    The library maps the file only after the sizes of the file and of its header were checked. Raises
+    AdapterRejected not_a_regular_file, missing_weights, weights_too_large, corrupt_weights."""
+    with open_regular(path, missing="missing_weights") as file:
+        _check_sizes(file, max_bytes)
+    try:
+        with safe_open(path, framework="pt") as weights:
+            slices = {name: weights.get_slice(name) for name in weights.offset_keys()}
+            return {name: TensorEntry(s.get_dtype(), tuple(s.get_shape())) for name, s in slices.items()}
+    except SafetensorError as error:
+        raise _corrupt(f"{error!s:.200}") from error
+
+
+def check_header(weights: BinaryIO, max_bytes: int, directory: Path) -> None:
+    """Refuse an open file as `read_header` would, before gigabytes of it are copied. Leaves it at its begin.
+
+    The library reads a stand-in in `directory`: the header alone, in a sparse file of the same size. The file
+    itself is never mapped, since a file that its owner cuts short would then end this process."""
+    length = _check_sizes(weights, max_bytes)
+    with NamedTemporaryFile(dir=directory) as stand_in:
+        size = weights.seek(0, 2)
+        weights.seek(0)
+        stand_in.write(weights.read(8 + length))
+        stand_in.truncate(size)
+        stand_in.flush()
+        read_header(Path(stand_in.name), max_bytes)
+    weights.seek(0)
+
+
+def _check_sizes(file: BinaryIO, max_bytes: int) -> int:
+    """The length of the header."""
+    size = file.seek(0, 2)
+    if size > max_bytes:
+        raise AdapterRejected(
+            "weights_too_large", f"The weights hold {size} bytes; at most {max_bytes} are accepted."
+        )
+    file.seek(0)
+    prefix = file.read(8)
+    if len(prefix) < 8:
+        raise _corrupt(f"it is {size} bytes long, too short for a header")
+    length: int = struct.unpack("<Q", prefix)[0]
+    if length > MAX_HEADER_BYTES:
+        raise _corrupt(f"its header claims {length} bytes; at most {MAX_HEADER_BYTES} are read")
+    return length
+
+
+def _corrupt(reason: str) -> AdapterRejected:
+    message = (
+        f"adapter_model.safetensors is damaged or not a safetensors file: {reason}. Save or upload it again."
+    )
+    return AdapterRejected("corrupt_weights", message, "adapter_model.safetensors")
+
+
+def pair_tensors(header: Mapping[str, TensorEntry], config: AdapterConfig, base: BaseShapes) -> list[Pair]:
+    """The checked pairs, in the order of the file.
+
+    Raises AdapterRejected: corrupt_weights (nothing in it, or half a pair), unknown_module, unknown_layer,
+    unsupported_feature, wrong_base, rank_mismatch.
+    """
+    if not header:
+        raise AdapterRejected("corrupt_weights", "The weights hold no tensors; export the adapter again.")
+    factors: dict[str, dict[str, str]] = {}
+    for tensor, entry in header.items():
+        module, factor = _parse(tensor)
+        _check_module(tensor, module, base)
+        _check_dtype(tensor, entry)
+        factors.setdefault(module, {})[factor] = tensor
+    return [_pair(module, found, header, config, base) for module, found in factors.items()]
+
+
+def _parse(tensor: str) -> tuple[str, str]:
+    """The module and "A" or "B" of a tensor's name."""
+    for part, feature in _FOREIGN:
+        if part in tensor:
+            raise _refusal(
+                "unsupported_feature", tensor, f"belongs to {feature}, which is not served; leave it out"
+            )
+    match = _KEY.fullmatch(tensor)
+    if match is None:
+        wanted = "base_model.model.<module>.lora_A.weight or .lora_B.weight, as PEFT writes it"
+        raise _refusal("unknown_module", tensor, f"is no LoRA factor; its name must be {wanted}")
+    return match[1], match[2]
+
+
+def _check_module(tensor: str, module: str, base: BaseShapes) -> None:
+    if module in base.linears:
+        return
+    if module in base.embeddings:
+        raise _refusal(
+            "unsupported_feature",
+            tensor,
+            "adapts an embedding or the output head; train on linear layers only",
+        )
+    layers = base.layers
+    # The same module in another block means that only the number is wrong.
+    if layers and _NUMBER.sub("*", module) in {_NUMBER.sub("*", known) for known in base.linears}:
+        reason = f"is for layer {layer_of(module)}; base {base.name} has {layers[0]} to {layers[-1]}"
+        raise _refusal("unknown_layer", tensor, f"{reason}: it was trained on another base")
+    kinds = ", ".join(sorted({known.rpartition(".")[2] for known in base.linears}))
+    raise _refusal("unknown_module", tensor, f"is for no linear layer of base {base.name}, which has {kinds}")
+
+
+def _check_dtype(tensor: str, entry: TensorEntry) -> None:
+    if entry.dtype not in _DTYPES:
+        wanted = ", ".join(_DTYPES.values())
+        raise _refusal("unsupported_feature", tensor, f"has dtype {entry.dtype}; save it as one of {wanted}")
+
+
+def _pair(
+    module: str,
+    found: dict[str, str],
+    header: Mapping[str, TensorEntry],
+    config: AdapterConfig,
+    base: BaseShapes,
+) -> Pair:
+    if len(found) < 2:
+        present, absent = ("A", "B") if "A" in found else ("B", "A")
+        reason = f"has no lora_{absent} beside it; the file is incomplete, export it again"
+        raise _refusal("corrupt_weights", found[present], reason)
+    rank = config.rank_of(module)
+    d_out, d_in = base.linears[module]
+    _check_shape(found["A"], header[found["A"]].shape, (rank, d_in), 0, base)
+    _check_shape(found["B"], header[found["B"]].shape, (d_out, rank), 1, base)
+    return Pair(module, rank, rank * (d_in + d_out), found["A"], found["B"])
+
+
+def _check_shape(
+    tensor: str, got: tuple[int, ...], want: tuple[int, int], rank_axis: int, base: BaseShapes
+) -> None:
+    if len(got) != 2 or got[1 - rank_axis] != want[1 - rank_axis]:
+        reason = f"has shape {list(got)!r:.80} and base {base.name} needs {list(want)}"
+        raise _refusal("wrong_base", tensor, f"{reason}; serve the base it was trained on")
+    if got[rank_axis] != want[rank_axis]:
+        reason = f"has rank {got[rank_axis]} and adapter_config.json says {want[rank_axis]}"
+        raise _refusal("rank_mismatch", tensor, f"{reason}; correct r or rank_pattern, or export it again")
+
+
+def _refusal(code: str, tensor: str, reason: str) -> AdapterRejected:
+    return AdapterRejected(code, f"Tensor {tensor!r:.200} {reason}.", tensor[:200])

@@ -1,0 +1,88 @@
+"""A composition written as text, as in `"model": "sql@2:0.7+polite"` or `"ties(sql+polite,density=0.3)"`.
+
+    composition = members | method "(" members { "," option "=" value } ")"
+    members     = member { "+" member }
+    member      = name [ "@" (version | alias) ] [ ":" weight ]
+
+Spaces are allowed around "+" and ",". `parse(c.canonical) == c` for every Composition c.
+"""
+
+import re
+
+from lora_compose.adapters.composition.composition import (
+    MAX_TEXT_LENGTH,
+    Composition,
+    Member,
+    check_method,
+    check_weight,
+    read_options,
+)
+from lora_compose.adapters.errors import InvalidRequest
+from lora_compose.adapters.names import check_name, check_ref
+
+_CALL = re.compile(r"([A-Za-z_]+)\((.*)\)", re.ASCII)
+_DECIMAL = re.compile(r"-?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE]-?[0-9]+)?", re.ASCII)
+_INTEGER = re.compile(r"-?[0-9]{1,18}", re.ASCII)
+
+
+def parse(text: str, param: str | None = "model") -> Composition:
+    """The composition that `text` spells.
+
+    Raises InvalidRequest: invalid_name for an impossible name, invalid_weight, unknown_method, unknown_field,
+    duplicate_member, invalid_<option>, missing_density, and invalid_composition for everything else."""
+    if len(text) > MAX_TEXT_LENGTH:
+        raise InvalidRequest(
+            "invalid_composition", f"A composition has at most {MAX_TEXT_LENGTH} characters.", param
+        )
+    call = _CALL.fullmatch(text)
+    if call is None:
+        return Composition(_members(text, param))
+    method = check_method(call[1], param)
+    members, *options = (part.strip(" ") for part in call[2].split(","))
+    given = _options(options, param)
+    return Composition(_members(members, param), method, read_options(method, given, prefix=""))
+
+
+def parse_reference(text: object, param: str | None) -> tuple[str, str | None]:
+    """(name, ref) of `name` or `name@ref`; ref is None where there is no "@"."""
+    if not isinstance(text, str):
+        return check_name(text, param), None
+    name, at, ref = text.partition("@")
+    return check_name(name, param), check_ref(ref, param) if at else None
+
+
+def _members(text: str, param: str | None) -> tuple[Member, ...]:
+    return tuple(_member(part.strip(" "), param) for part in text.split("+"))
+
+
+def _member(text: str, param: str | None) -> Member:
+    if not text:
+        raise InvalidRequest("invalid_composition", "An adapter's name is missing.", param)
+    reference, colon, weight = text.partition(":")
+    name, ref = parse_reference(reference, param)
+    return Member(name, _weight(weight, param) if colon else 1.0, ref)
+
+
+def _weight(text: str, param: str | None) -> float:
+    if _DECIMAL.fullmatch(text) is None:
+        raise InvalidRequest("invalid_weight", "A weight must be a decimal number such as 0.7.", param)
+    return check_weight(float(text), param)
+
+
+def _options(parts: list[str], param: str | None) -> dict[str, object]:
+    given: dict[str, object] = {}
+    for part in parts:
+        name, equals, value = part.partition("=")
+        if not equals or not value or name in given:
+            raise InvalidRequest(
+                "invalid_composition", "Options are written name=value, each of them once.", param
+            )
+        given[name] = _value(value)
+    return given
+
+
+def _value(text: str) -> object:
+    """The number or word that `text` spells; which of them an option may be is decided by the option."""
+    if _INTEGER.fullmatch(text):
+        return int(text)
+    return float(text) if _DECIMAL.fullmatch(text) else text

@@ -1,0 +1,148 @@
+"""What a merge cost: how far the result is from the exact stack, and how much its members collide.
+
+Everything is measured on the factors as written, after rounding to float32. Nothing here changes a result.
+
+A merge's report for people to read: the whole in one line, then the modules it hurt most.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from statistics import fmean
+from typing import Any
+
+import torch
+from rich.filesize import decimal
+from rich.table import Table
+
+from lora_compose.adapters.merging import low_rank as thin
+from lora_compose.adapters.merging.low_rank import LowRank
+
+SAMPLED_ROWS = 256
+"""Sign conflict is counted on at most this many evenly spaced rows, so that no dense delta is formed."""
+
+
+@dataclass(frozen=True)
+class ModuleReport:
+    """One module's merge. The members are its weighted deltas w_i * D_i."""
+
+    relative_error: float | None
+    """|merge - stack|_F / |stack|_F; None where the stack is zero and the merge is not."""
+    sign_conflict: float
+    """Of the (sampled) entries where two or more members are non-zero, the share where their signs differ."""
+    subspace_overlap: float
+    """Mean over pairs of members of `thin.overlap`, 0 to 1."""
+    rank: int
+    members: int
+    error_norm: float
+    """|merge - stack|_F"""
+    stack_norm: float
+
+
+@dataclass(frozen=True)
+class MergeReport:
+    """A whole merge: errors pool all modules; conflict and overlap are means where several members meet."""
+
+    method: str
+    modules: dict[str, ModuleReport]
+    relative_error: float | None
+    sign_conflict: float
+    subspace_overlap: float
+    rank: int
+    """The largest of any module."""
+    bytes: int
+    """Size of the two files written."""
+    seconds: float
+
+    @classmethod
+    def of(cls, method: str, modules: Mapping[str, ModuleReport], size: int, seconds: float) -> "MergeReport":
+        """Sum up: `size` in bytes, `seconds` of wall time."""
+        shared = [module for module in modules.values() if module.members > 1]
+        return cls(
+            method=method,
+            modules=dict(modules),
+            relative_error=relative(
+                math.hypot(*(module.error_norm for module in modules.values())),
+                math.hypot(*(module.stack_norm for module in modules.values())),
+            ),
+            sign_conflict=fmean(module.sign_conflict for module in shared) if shared else 0.0,
+            subspace_overlap=fmean(module.subspace_overlap for module in shared) if shared else 0.0,
+            rank=max(module.rank for module in modules.values()),
+            bytes=size,
+            seconds=seconds,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return asdict(self)
+
+
+def measure(result: LowRank, members: Sequence[LowRank], stack: LowRank) -> ModuleReport:
+    """Compare a module's `result` with its exact `stack` (may have rank 0), weighted `members` by pairs."""
+    pairs = list(combinations((thin.svd(member) for member in members), 2))
+    error, size = thin.distance(result, stack), thin.norm(stack)
+    return ModuleReport(
+        relative_error=relative(error, size),
+        sign_conflict=sign_conflict(members),
+        subspace_overlap=fmean(thin.overlap(one, two) for one, two in pairs) if pairs else 0.0,
+        rank=result.rank,
+        members=len(members),
+        error_norm=error,
+        stack_norm=size,
+    )
+
+
+def relative(error: float, size: float) -> float | None:
+    """error / size, where nothing of nothing is 0 and something of nothing is None."""
+    if size > 0:
+        return error / size
+    return None if error > 0 else 0.0
+
+
+def sign_conflict(members: Sequence[LowRank]) -> float:
+    """The share defined in `ModuleReport.sign_conflict`, in 0..1."""
+    rows = members[0].B.shape[0]
+    step = math.ceil(rows / SAMPLED_ROWS)
+    signs = torch.stack([(member.B[::step] @ member.A).sign() for member in members])
+    shared = signs.abs().sum(dim=0) >= 2
+    conflicting = (signs.amax(dim=0) > 0) & (signs.amin(dim=0) < 0)
+    count = int(shared.sum())
+    return int(conflicting.sum()) / count if count else 0.0
+
+
+WORST = 5
+
+
+def report_table(report: MergeReport, worst: int = WORST) -> Table:
+    """The overall figures and the `worst` modules by relative error."""
+    table = Table("module", "relative error", "sign conflict", "overlap", "rank", box=None, pad_edge=False)
+    table.add_row(
+        f"[bold]all {len(report.modules)} modules[/]",
+        _error(report.relative_error),
+        f"{report.sign_conflict:.3f}",
+        f"{report.subspace_overlap:.3f}",
+        str(report.rank),
+    )
+    for name, module in sorted(report.modules.items(), key=_badness)[:worst]:
+        table.add_row(
+            name,
+            _error(module.relative_error),
+            f"{module.sign_conflict:.3f}",
+            f"{module.subspace_overlap:.3f}",
+            str(module.rank),
+        )
+    cost = f"{report.method}, {decimal(report.bytes)}, {report.seconds:.1f} s."
+    table.caption = f"{cost} Error: Frobenius, against the exact stack."
+    table.caption_justify = "left"
+    return table
+
+
+def _badness(row: tuple[str, ModuleReport]) -> tuple[float, str]:
+    """Worst first; a module whose error has no size to compare with is worse than any."""
+    name, module = row
+    return (float("-inf") if module.relative_error is None else -module.relative_error, name)
+
+
+def _error(error: float | None) -> str:
+    return "-" if error is None else f"{error:.2e}" if error < 0.001 else f"{error:.3f}"

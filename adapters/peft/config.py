@@ -1,0 +1,269 @@
+"""Reads adapter_config.json into the few facts that decide what an adapter computes.
+
+Strict on purpose: `r` = 8.5 or "8", a key given twice or an alpha that overflows is refused here, by field
+and value, because an engine that guesses loads it and answers nonsense. Reads no weights.
+
+Names what an adapter_config.json asks for that a plain sum `scaling * B @ A` cannot give.
+
+Follows LoraConfig of PEFT 0.21 field by field. A field PEFT itself ignores when it runs a trained adapter
+(dropout, an initialisation that leaves the base alone, how modules were chosen) is no reason to refuse.
+"""
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lora_compose.adapters.errors import AdapterRejected
+from lora_compose.adapters.peft.files import CONFIG_FILE, MAX_CONFIG_BYTES
+from lora_compose.adapters.peft.module_matching import BadPattern, ModulePatterns
+from lora_compose.adapters.safe_files import open_regular
+from lora_compose.adapters.strict_json import NotStrictJson, parse_object
+
+# field -> (values that ask for nothing besides None, False and empties; why anything else is refused)
+_PLAIN: tuple[Any, ...] = (None, False, [], {})
+_UNSUPPORTED: dict[str, str] = {
+    "use_dora": "DoRA rescales weights by a learned magnitude, which is no low-rank sum; train without it",
+    "modules_to_save": "it replaces whole modules of the base; train with LoRA on linear layers only",
+    "lora_bias": "it adds a bias vector, which is not served; train with lora_bias=false",
+    "alora_invocation_tokens": "activated LoRA applies to some tokens only; train an ordinary LoRA",
+    "use_qalora": "QALoRA pools the inputs of lora_A; train an ordinary LoRA",
+    "monteclora_config": "MonteCLoRA adds samplers of its own; merge it into an ordinary LoRA first",
+    "velora_config": "VeLoRA saves tensors of its own; train an ordinary LoRA",
+    "kasa_config": "KaSA changes the base's own weights; train an ordinary LoRA",
+    "arrow_config": "Arrow routes between adapters token by token; register its adapters one by one",
+    "use_bdlora": "block-diagonal LoRA has factors of another shape; train an ordinary LoRA",
+    "layer_replication": "it repeats layers of the base; serve a base that has those layers",
+    "trainable_token_indices": "it changes token embeddings; train with LoRA on linear layers only",
+    "target_parameters": "it adapts bare parameters (fused experts); target linear modules instead",
+    "megatron_config": "Megatron's parallel layers are not served; convert the adapter to plain PEFT",
+}
+
+# To PEFT an empty one of these is no less of a feature than a full one.
+_OFF_ONLY_AS_NONE = frozenset({
+    "arrow_config", "kasa_config", "monteclora_config", "trainable_token_indices", "use_bdlora",
+    "velora_config",
+})  # fmt: skip
+
+# Initialisations that leave the base's weights alone, so that a trained adapter is a plain LoRA.
+_HARMLESS_INITS = frozenset({"gaussian", "eva", "orthogonal", "mica"})
+
+# Every other field of LoraConfig, with those of older releases: none changes what a trained adapter computes.
+_KNOWN = frozenset({
+    "task_type", "peft_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision",
+    "inference_mode", "r", "target_modules", "exclude_modules", "lora_alpha", "lora_dropout",
+    "fan_in_fan_out", "bias", "use_rslora", "init_lora_weights", "layers_to_transform", "layers_pattern",
+    "rank_pattern", "alpha_pattern", "megatron_core", "loftq_config", "eva_config", "corda_config",
+    "lora_ga_config", "qalora_group_size", "runtime_config", "ensure_weight_tying", "enable_lora",
+    "merge_weights",
+})  # fmt: skip
+
+
+def refuse_unsupported(raw: dict[str, Any]) -> None:
+    """Raises AdapterRejected `unsupported_feature` naming the field, what it does and what to do instead."""
+    if raw.get("peft_type") != "LORA":
+        _refuse("peft_type", raw.get("peft_type"), 'only "LORA" adapters are served')
+    if raw.get("bias", "none") != "none":
+        _refuse("bias", raw["bias"], 'it trains biases of the base; train with bias="none"')
+    for field, reason in _UNSUPPORTED.items():
+        if raw.get(field) not in ((None,) if field in _OFF_ONLY_AS_NONE else _PLAIN):
+            _refuse(field, raw[field], reason)
+    _check_init(raw.get("init_lora_weights", True))
+    for field, value in raw.items():
+        # A switch this release has never heard of may change anything; a stray number or note does not.
+        if field not in _KNOWN | _UNSUPPORTED.keys() and (
+            value is True or (value and isinstance(value, dict | list))
+        ):
+            _refuse(field, value, "this release does not know the field; remove it if it changes nothing")
+
+
+def unknown_fields(raw: dict[str, Any]) -> tuple[str, ...]:
+    """Fields of `raw` that PEFT 0.21 does not have, in order."""
+    return tuple(field for field in raw if field not in _KNOWN | _UNSUPPORTED.keys())
+
+
+def _check_init(value: object) -> None:
+    if (
+        value is None
+        or isinstance(value, bool)
+        or (isinstance(value, str) and value.lower() in _HARMLESS_INITS)
+    ):
+        return
+    reason = (
+        "this initialisation changes the base's own weights, so the adapter alone is not what was trained; "
+        "save it with PEFT's path_initial_model_for_weight_conversion"
+    )
+    _refuse("init_lora_weights", value, reason)
+
+
+def _refuse(field: str, value: object, reason: str) -> None:
+    raise AdapterRejected(
+        "unsupported_feature", f"adapter_config.json: {field} = {value!r:.80}: {reason}.", field
+    )
+
+
+MAX_DEPTH = 16
+MAX_RANK = 1 << 16
+"""A rank above this is a typing error and not a large adapter."""
+MAX_ALPHA = 1e6
+"""Alphas in use are at most a few thousand; near 1e38 scaling * B is infinite and poisons the KV cache."""
+
+SETTINGS = (
+    "eva_config", "corda_config", "lora_ga_config", "arrow_config", "loftq_config", "auto_mapping",
+)  # fmt: skip
+TASK_TYPES = (None, "SEQ_CLS", "SEQ_2_SEQ_LM", "CAUSAL_LM", "TOKEN_CLS", "QUESTION_ANS", "FEATURE_EXTRACTION")
+
+
+@dataclass(frozen=True)
+class AdapterConfig:
+    """What adapter_config.json says of the deltas, checked: ranks >= 1, alphas finite and >= 0."""
+
+    r: int
+    lora_alpha: float
+    use_rslora: bool
+    rank_pattern: dict[str, int]
+    alpha_pattern: dict[str, float]
+    base_model_name_or_path: str | None
+    raw: dict[str, Any]
+    """The whole file as parsed, for fields nothing is computed from."""
+    _ranks: ModulePatterns = field(init=False, repr=False, compare=False)
+    _alphas: ModulePatterns = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_ranks", _patterns("rank_pattern", self.rank_pattern))
+        object.__setattr__(self, "_alphas", _patterns("alpha_pattern", self.alpha_pattern))
+
+    def rank_of(self, module: str) -> int:
+        """Rank of `module` ("model.layers.0.self_attn.q_proj"), by PEFT's rule for `rank_pattern`."""
+        return self.rank_pattern.get(_key_for("rank_pattern", self._ranks, module), self.r)
+
+    def scaling_of(self, module: str) -> float:
+        """Factor of B @ A at `module`: alpha / rank, or alpha / sqrt(rank) for rsLoRA (arXiv 2312.03732)."""
+        alpha = self.alpha_pattern.get(_key_for("alpha_pattern", self._alphas, module), self.lora_alpha)
+        rank = self.rank_of(module)
+        return alpha / math.sqrt(rank) if self.use_rslora else alpha / rank
+
+
+def read_config(directory: Path, max_bytes: int = MAX_CONFIG_BYTES) -> AdapterConfig:
+    """The checked `directory`/adapter_config.json.
+
+    Raises AdapterRejected: missing_config, not_a_regular_file, bad_adapter_config, bad_rank, bad_alpha,
+    unsupported_feature.
+    """
+    with open_regular(directory / CONFIG_FILE, missing="missing_config") as file:
+        data = file.read(max_bytes + 1)
+    if len(data) > max_bytes:
+        raise _bad(None, f"it is larger than {max_bytes} bytes")
+    try:
+        raw = parse_object(data, MAX_DEPTH)
+    except NotStrictJson as error:
+        raise _bad(None, str(error)) from error
+    return parse_config(raw)
+
+
+def parse_config(raw: dict[str, Any]) -> AdapterConfig:
+    """The same, of a config already parsed. Raises as `read_config` does."""
+    _check_types(raw)
+    refuse_unsupported(raw)
+    return AdapterConfig(
+        r=_rank("r", raw.get("r")),
+        lora_alpha=_alpha("lora_alpha", raw.get("lora_alpha")),
+        use_rslora=bool(raw.get("use_rslora")),
+        rank_pattern={
+            k: _rank(f"rank_pattern[{k!r:.80}]", v) for k, v in raw.get("rank_pattern", {}).items()
+        },
+        alpha_pattern={
+            k: _alpha(f"alpha_pattern[{k!r:.80}]", v) for k, v in raw.get("alpha_pattern", {}).items()
+        },
+        base_model_name_or_path=raw.get("base_model_name_or_path"),
+        raw=raw,
+    )
+
+
+def _check_types(raw: dict[str, Any]) -> None:
+    types: dict[str, tuple[type, ...]] = {
+        "peft_type": (str,),
+        "bias": (str,),
+        "use_rslora": (bool, type(None)),
+        "use_dora": (bool, type(None)),
+        "fan_in_fan_out": (bool, type(None)),
+        "init_lora_weights": (bool, str, type(None)),
+        "rank_pattern": (dict,),
+        "alpha_pattern": (dict,),
+        "base_model_name_or_path": (str, type(None)),
+        "target_modules": (str, list),
+        "exclude_modules": (str, list, type(None)),
+        "layers_to_transform": (int, list, type(None)),
+        "layers_pattern": (str, list, type(None)),
+        "lora_dropout": (int, float),
+        "task_type": (str, type(None)),
+        **dict.fromkeys(SETTINGS, (dict, type(None))),
+    }
+    for name, allowed in types.items():
+        if name in raw and not isinstance(raw[name], allowed):
+            words = " or ".join("null" if kind is type(None) else kind.__name__ for kind in allowed)
+            raise _bad(name, f"{name} must be {words}, not {raw[name]!r:.80}")
+    for name in ("peft_type", "target_modules"):
+        if name not in raw:
+            raise _bad(name, f"{name} is missing; PEFT always writes it")
+    for name in ("target_modules", "exclude_modules", "layers_pattern"):
+        found = raw.get(name)
+        if isinstance(found, list) and not all(isinstance(one, str) for one in found):
+            raise _bad(name, f"{name} must hold only strings, not {found!r:.80}")
+    _check_what_peft_checks(raw)
+
+
+def _check_what_peft_checks(raw: dict[str, Any]) -> None:
+    """Nothing here is computed with, but PEFT would not load the adapter: it is not one."""
+    if not raw["target_modules"]:
+        raise _bad("target_modules", "target_modules names no module")
+    if raw.get("task_type") not in TASK_TYPES:
+        raise _bad("task_type", f"there is no task_type {raw['task_type']!r:.80}")
+    if not 0 <= raw.get("lora_dropout", 0) <= 1:
+        raise _bad("lora_dropout", "lora_dropout must be between 0 and 1")
+    layers = raw.get("layers_to_transform")
+    if isinstance(layers, list) and not all(type(layer) is int for layer in layers):
+        raise _bad("layers_to_transform", "layers_to_transform must hold only whole numbers")
+    if isinstance(raw["target_modules"], str):
+        for name in ("layers_to_transform", "layers_pattern"):
+            if raw.get(name) is not None:
+                raise _bad(name, f"{name} cannot be used when target_modules is a pattern")
+    if raw.get("layers_pattern") and layers in (None, []):
+        raise _bad("layers_pattern", "layers_pattern needs layers_to_transform")
+
+
+def _rank(name: str, value: object) -> int:
+    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MAX_RANK:
+        return value
+    message = f"{CONFIG_FILE}: {name} must be a whole number from 1 to {MAX_RANK}, not {_shown(value)}."
+    raise AdapterRejected("bad_rank", message, name)
+
+
+def _alpha(name: str, value: object) -> float:
+    # NaN fails both comparisons; an int too large for a float is compared exactly.
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= MAX_ALPHA:
+        return float(value)
+    message = f"{CONFIG_FILE}: {name} must be a number from 0 to {MAX_ALPHA:g}, not {_shown(value)}."
+    raise AdapterRejected("bad_alpha", message, name)
+
+
+def _shown(value: object) -> str:
+    return "missing" if value is None else f"{value!r:.40}"
+
+
+def _patterns(name: str, pattern: dict[str, Any]) -> ModulePatterns:
+    try:
+        return ModulePatterns(pattern)
+    except BadPattern as error:
+        raise _bad(name, f"{name}: {error}") from error
+
+
+def _key_for(name: str, patterns: ModulePatterns, module: str) -> str:
+    try:
+        return patterns.key_for(module) or module
+    except BadPattern as error:
+        raise _bad(name, f"{name}: {error}") from error
+
+
+def _bad(name: str | None, reason: str) -> AdapterRejected:
+    return AdapterRejected("bad_adapter_config", f"{CONFIG_FILE}: {reason}.", name)

@@ -1,0 +1,201 @@
+"""Finds the pattern key that PEFT applies to a module, with a bound on the time a hostile pattern can take.
+
+The rule is `peft.utils.other.get_pattern_key`: keys are regular expressions matched, in order, against the
+end of a module name from a dot on; the first that matches wins. Plain names, of which EVA writes one for each
+module, are looked up instead.
+
+Which modules an adapter_config.json targets, by PEFT's own rule.
+
+The rule is `peft.tuners.tuners_utils.check_target_module_exists`. PEFT drops, without a word, the tensors of
+a module that the config does not target, so an engine that serves them all would answer otherwise than PEFT.
+
+Regular expressions that strangers wrote, with a bound on the time they can take.
+
+`regex` reads them as `re` does, but can be told to stop.
+"""
+
+import re
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import regex  # type: ignore[import-untyped]
+
+MAX_LENGTH = 4096
+BUDGET_SECONDS = 2.0
+"""Time one BoundedRegex may spend matching in all its life; ordinary adapters need some thousandths."""
+
+
+class BadPattern(ValueError):
+    """A pattern that is no regular expression, or that takes too long to match; the text says which."""
+
+
+def compiled(pattern: str, written: str) -> "regex.Pattern[str]":
+    """`pattern`, of which somebody wrote `written`. Raises BadPattern where it is no regular expression."""
+    # "[[" is where `regex` and `re` part ways, and no module's name needs it.
+    if len(written) > MAX_LENGTH or "[[" in written:
+        raise BadPattern(f"the pattern {written[:60]!r} is too long or too intricate")
+    try:
+        return regex.compile(pattern)
+    except (regex.error, RecursionError, OverflowError) as error:
+        raise BadPattern(f"{written[:60]!r} is not a regular expression: {error}") from error
+
+
+class BoundedRegex:
+    """One budget of time for all that is matched through it."""
+
+    def __init__(self) -> None:
+        self._left = BUDGET_SECONDS
+
+    def match(self, match: Callable[..., "regex.Match[str] | None"], text: str) -> "regex.Match[str] | None":
+        """`match` is a compiled pattern's `match` or `fullmatch`. Raises BadPattern once time is up."""
+        start, found = time.perf_counter(), None
+        try:
+            if self._left > 0:
+                found = match(text, timeout=self._left)
+        except TimeoutError:
+            self._left = 0.0
+        self._left -= time.perf_counter() - start
+        if self._left <= 0:
+            raise BadPattern("it takes too long to match")
+        return found
+
+
+MAX_KEYS = 4096
+MAX_KEY_LENGTH = 512
+
+_NAME = regex.compile(r"[\w.-]+")
+
+
+class ModulePatterns:
+    """The keys of one `rank_pattern` or `alpha_pattern`. Answers are remembered, so asking again is free."""
+
+    def __init__(self, keys: Iterable[str]) -> None:
+        """Raises BadPattern for a key that does not compile, or for too many or too long keys."""
+        self._keys = tuple(keys)
+        if len(self._keys) > MAX_KEYS:
+            raise BadPattern(f"it has {len(self._keys)} keys; at most {MAX_KEYS} are read")
+        self._names: dict[tuple[int, ...], dict[str, int]] = {}
+        self._patterns: list[tuple[int, regex.Pattern[str]]] = []
+        for order, key in enumerate(self._keys):
+            if _NAME.fullmatch(key):
+                self._names.setdefault(_dots(key), {}).setdefault(key, order)
+            else:
+                self._patterns.append((order, _compile(key)))
+        self._found: dict[str, str | None] = {}
+        self._bounded = BoundedRegex()
+
+    def key_for(self, module: str) -> str | None:
+        """The first key that matches `module`, None where none does. Raises BadPattern once time is up."""
+        if module not in self._found:
+            order = self._match(module, self._look_up(module))
+            # PEFT falls back to the name itself, which may be a key that does not match itself as a pattern.
+            fallback = module if module in self._keys else None
+            self._found[module] = fallback if order == len(self._keys) else self._keys[order]
+        return self._found[module]
+
+    def _look_up(self, module: str) -> int:
+        """Place of the first plain name that matches, or the number of keys. Its dots match anything."""
+        best = len(self._keys)
+        for dots, names in self._names.items():
+            start = len(module) - dots[0]
+            if start < 0 or (start > 0 and module[start - 1] != "."):
+                continue
+            end = list(module[start:])
+            for position in dots[1:]:
+                end[position] = "."
+            best = min(best, names.get("".join(end), best))
+        return best
+
+    def _match(self, module: str, best: int) -> int:
+        """Place of the first pattern that matches and comes before `best`, else `best`."""
+        for order, pattern in self._patterns:
+            if order > best:
+                break
+            try:
+                matched = self._bounded.match(pattern.match, module)
+            except BadPattern as error:
+                raise BadPattern(f"the key {self._keys[order][:60]!r}: {error}") from error
+            if matched:
+                return order
+        return best
+
+
+def _dots(key: str) -> tuple[int, ...]:
+    """The key's length, then where its dots are: keys alike in this are looked up at once."""
+    return (len(key), *(position for position, character in enumerate(key) if character == "."))
+
+
+def _compile(key: str) -> "regex.Pattern[str]":
+    # "(?" is where a key's groups would mix with the rule's own, and no module's name needs it.
+    if len(key) > MAX_KEY_LENGTH or "(?" in key:
+        raise BadPattern(f"the key {key[:60]!r} is too long or too intricate a pattern")
+    return compiled(rf"(.*\.)?({key})$", key)
+
+
+ALL_LINEAR = "all-linear"
+_ANY_LAYER = re.compile(r".*?\.[^.]*\.(?P<idx>\d+)\.")
+
+
+@dataclass(frozen=True)
+class Targets:
+    """The fields of a config that decide it, as they are there. Raises BadPattern, as do its methods."""
+
+    target_modules: str | list[str]
+    exclude_modules: str | list[str] | None = None
+    layers_to_transform: int | list[int] | None = None
+    layers_pattern: str | list[str] | None = None
+    _bounded: BoundedRegex = field(default_factory=BoundedRegex, init=False, repr=False, compare=False)
+    _compiled: dict[str, "regex.Pattern[str]"] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
+    @classmethod
+    def of(cls, raw: Mapping[str, Any]) -> "Targets":
+        """Of a parsed adapter_config.json whose fields have the right types."""
+        others = ("exclude_modules", "layers_to_transform", "layers_pattern")
+        return cls(raw["target_modules"], *(raw.get(name) for name in others))
+
+    def field_against(self, module: str) -> str | None:
+        """The field that keeps PEFT from adapting the linear layer `module`; None where it does adapt it."""
+        if self.exclude_modules and self._named(self.exclude_modules, module):
+            return "exclude_modules"
+        if isinstance(self.target_modules, str) and self.target_modules.lower() == ALL_LINEAR:
+            return None
+        if not self._named(self.target_modules, module):
+            return "target_modules"
+        if isinstance(self.target_modules, str) or module in self.target_modules:
+            return None  # a module named in full is adapted in whatever layer it is
+        return None if self._in_layers(module) else "layers_to_transform"
+
+    def _named(self, names: str | list[str], module: str) -> bool:
+        if isinstance(names, str):
+            return self._bounded.match(self._pattern(names, names).fullmatch, module) is not None
+        return any(module == name or module.endswith(f".{name}") for name in names)
+
+    def _in_layers(self, module: str) -> bool:
+        if self.layers_to_transform is None or self.layers_to_transform == []:
+            return True
+        layer = self._layer(module)
+        if isinstance(self.layers_to_transform, list):
+            return layer in self.layers_to_transform
+        return layer == self.layers_to_transform
+
+    def _layer(self, module: str) -> int | None:
+        patterns = [self.layers_pattern] if isinstance(self.layers_pattern, str) else self.layers_pattern
+        if not self.layers_pattern or patterns is None:
+            found = _ANY_LAYER.match(module)
+            return int(found["idx"]) if found else None
+        for written in patterns:
+            if "(?" in written:  # its groups would mix with the rule's own
+                raise BadPattern(f"the pattern {written[:60]!r} is too intricate")
+            pattern = self._pattern(rf"(?:^|.*?\.){written}\.(?P<idx>\d+)\.", written)
+            if found := self._bounded.match(pattern.match, module):
+                return int(found["idx"])
+        return None
+
+    def _pattern(self, pattern: str, written: str) -> "regex.Pattern[str]":
+        if pattern not in self._compiled:
+            self._compiled[pattern] = compiled(pattern, written)
+        return self._compiled[pattern]

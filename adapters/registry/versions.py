@@ -1,0 +1,181 @@
+"""The rows of versions, within one session: finding one by name and reference, adding one.
+
+Aliases: movable names for versions, within one session. An alias is one row, so moving it is atomic.
+"""
+
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from sqlalchemy import func, select, tuple_
+from sqlalchemy.orm import Session
+
+from lora_compose.adapters.errors import NotFound, StorageUnavailable
+from lora_compose.adapters.names import check_alias, is_version
+from lora_compose.adapters.registry.database import AdapterRow, AliasRow, VersionRow
+from lora_compose.adapters.registry.store import Content, Store, Version
+
+
+class Admitted(Protocol):
+    """What admission found out about an adapter, JSON-able; `admission.Admission` is one."""
+
+    @property
+    def rank(self) -> int: ...
+    @property
+    def parameters(self) -> int: ...
+    @property
+    def peak(self) -> float: ...
+    @property
+    def coverage(self) -> dict[str, Any]: ...
+    @property
+    def warnings(self) -> Sequence[str]: ...
+
+
+def live(session: Session, name: str) -> list[VersionRow]:
+    """The versions of `name`, oldest first; NotFound("model_not_found") where there is none."""
+    rows = list(session.scalars(select(VersionRow).filter_by(name=name).order_by(VersionRow.number)))
+    if not rows:
+        raise no_adapter(name)
+    return rows
+
+
+def no_adapter(name: str) -> NotFound:
+    """What is said of a name nobody registered."""
+    return NotFound("model_not_found", f"There is no adapter {name!r}.", "model")
+
+
+def find(session: Session, name: str, ref: str | None) -> VersionRow:
+    """The version that a number, an alias, or None (the newest) names; NotFound("model_not_found")."""
+    row = _newest_of(session, name) if ref is None else _numbered(session, name, ref)
+    if row is not None:
+        return row
+    live(session, name)
+    raise NotFound("model_not_found", f"The adapter {name!r} has no version or alias {ref!r}.", "model")
+
+
+def _newest_of(session: Session, name: str) -> VersionRow | None:
+    rows = select(VersionRow).filter_by(name=name).order_by(VersionRow.number.desc())
+    return session.scalars(rows.limit(1)).first()
+
+
+def _numbered(session: Session, name: str, ref: str) -> VersionRow | None:
+    """By its key: a name may have thousands of versions."""
+    if is_version(ref):
+        return session.get(VersionRow, (name, int(ref)))
+    alias = session.get(AliasRow, (name, ref))
+    return None if alias is None else session.get(VersionRow, (name, alias.number))
+
+
+def newest(session: Session) -> list[VersionRow]:
+    """The newest version of each adapter, by name."""
+    last = select(VersionRow.name, func.max(VersionRow.number)).group_by(VersionRow.name)
+    rows = select(VersionRow).where(tuple_(VersionRow.name, VersionRow.number).in_(last))
+    return sorted(session.scalars(rows), key=lambda row: row.name)
+
+
+def every(session: Session) -> list[VersionRow]:
+    """Every version, by name and the newest of a name first."""
+    return sorted(session.scalars(select(VersionRow)), key=lambda row: (row.name, -row.number))
+
+
+def names(session: Session) -> list[str]:
+    """The adapters that have a version, sorted."""
+    return sorted(session.scalars(select(VersionRow.name).distinct()))
+
+
+def count_names(session: Session) -> int:
+    """How many adapters have a version."""
+    return session.scalar(select(func.count(VersionRow.name.distinct()))) or 0
+
+
+def find_content(session: Session, name: str, digest: str) -> VersionRow | None:
+    """The newest version of `name` with these bytes."""
+    rows = select(VersionRow).filter_by(name=name, digest=digest).order_by(VersionRow.number.desc())
+    return session.scalars(rows).first()
+
+
+def insert_version(session: Session, name: str, content: Content) -> VersionRow:
+    """A row under the next number, still without the facts of `describe`.
+
+    The number of a removed version is not free: the engine may have cached by it."""
+    adapter = session.get(AdapterRow, name)
+    if adapter is None:
+        adapter = AdapterRow(name=name, last_number=0)
+        session.add(adapter)
+        session.flush()
+    adapter.last_number += 1
+    row = VersionRow(
+        name=name,
+        number=adapter.last_number,
+        digest=content.digest,
+        config_bytes=content.config_bytes,
+        weights_bytes=content.weights_bytes,
+        created_at=time.time(),
+        lineage={},
+    )
+    session.add(row)
+    return row
+
+
+def describe(row: VersionRow, facts: Admitted, source: str, lineage: Mapping[str, Any]) -> None:
+    """Write down what the latest admission says; lineage told earlier stays unless the new says otherwise."""
+    row.rank, row.parameters, row.peak = facts.rank, facts.parameters, facts.peak
+    row.coverage, row.warnings = facts.coverage, list(facts.warnings)
+    row.source = source
+    row.lineage = {**row.lineage, **lineage}
+
+
+def damaged(version: Version) -> StorageUnavailable:
+    """What to raise where the files of a version are not what its row says."""
+    return StorageUnavailable(
+        "adapter_files_missing", f"The files of {version.id} are missing or damaged; register it again."
+    )
+
+
+def as_version(row: VersionRow, store: Store) -> Version:
+    return Version(
+        name=row.name,
+        number=row.number,
+        content=row.content,
+        directory=store.path(row.digest),
+        rank=row.rank,
+        parameters=row.parameters,
+        peak=row.peak,
+        coverage=row.coverage,
+        warnings=tuple(row.warnings),
+        source=row.source,
+        lineage=row.lineage,
+        created_at=datetime.fromtimestamp(row.created_at, UTC),
+    )
+
+
+def aliases_of(session: Session, name: str) -> dict[str, int]:
+    """Alias to version number, by alias."""
+    live(session, name)
+    rows = session.scalars(select(AliasRow).filter_by(name=name))
+    return {row.alias: row.number for row in sorted(rows, key=lambda row: row.alias)}
+
+
+def aliases_by_version(session: Session) -> Mapping[tuple[str, int], list[str]]:
+    """The aliases of each adapter's version (name, number), sorted; an empty list where there is none."""
+    found: defaultdict[tuple[str, int], list[str]] = defaultdict(list)
+    for row in session.scalars(select(AliasRow).order_by(AliasRow.alias)):
+        found[row.name, row.number].append(row.alias)
+    return found
+
+
+def point_alias(session: Session, name: str, alias: str, ref: str | None) -> VersionRow:
+    """Make or move `name@alias` to what `ref` names now. Raises InvalidRequest("invalid_name")."""
+    check_alias(alias)
+    version = find(session, name, ref)
+    session.merge(AliasRow(name=name, alias=alias, number=version.number))
+    return version
+
+
+def drop_alias(session: Session, name: str, alias: str) -> None:
+    row = session.get(AliasRow, (name, alias))
+    if row is None:
+        raise NotFound("alias_not_found", f"The adapter {name!r} has no alias {alias!r}.", "alias")
+    session.delete(row)

@@ -1,0 +1,82 @@
+"""The policy against never fusing and against hindsight, trace by trace, and the bounds it must keep."""
+
+from dataclasses import dataclass
+
+from lora_compose.benchmarks.auto_fuse.replay import Outcome, fixed_cost, hindsight, hostile, replayed
+from lora_compose.benchmarks.auto_fuse.traces import Trace, alternating, bursty, even, steady, zipf
+from lora_compose.server.fusion.policy import Settings
+from lora_compose.server.fusion.token_prices import Costs, Model
+
+COST_BOUND = 1.1
+"""Times never fusing: on every trace, however hostile."""
+GAIN_BOUND = 0.9
+"""Of the gain of having fused from the start: on the steady trace."""
+MEASURED = (1.0, 0.7, 1.3)
+"""What the policy is told about LoRA work, as a factor of the truth."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One trace under one measurement of its prices."""
+
+    trace: str
+    told: float
+    """Factor on the true prices of LoRA work."""
+    never_seconds: float
+    best: Model
+    """The best fixed choice in hindsight; None is never fusing."""
+    best_seconds: float
+    outcome: Outcome
+    gain_bound: float | None
+
+    @property
+    def ratio(self) -> float:
+        return self.outcome.cost_seconds / self.never_seconds
+
+    @property
+    def share_of_gain(self) -> float | None:
+        """None where hindsight would not fuse either."""
+        possible = self.never_seconds - self.best_seconds
+        return (self.never_seconds - self.outcome.cost_seconds) / possible if possible > 0 else None
+
+    @property
+    def kept(self) -> bool:
+        """Whether this row's bounds are kept."""
+        gained = self.gain_bound is None or (self.share_of_gain or 0.0) >= self.gain_bound
+        return self.ratio <= COST_BOUND and gained
+
+
+def traces(seed: int, seconds: int, costs: Costs, settings: Settings) -> list[Trace]:
+    """The turns of the alternating trace are those, of many near the policy's own times, that cost most."""
+    own = (settings.half_life_seconds, settings.min_dwell_seconds)
+    turns = sorted({max(1, round(time * factor)) for time in own for factor in (0.5, 1, 1.5, 2, 3, 4, 6, 10)})
+    worst = max(
+        (alternating(seed, seconds, turn) for turn in turns),
+        key=lambda trace: replayed(trace, settings, costs, costs).cost_seconds,
+    )
+    return [
+        steady(seed, seconds),
+        even(seed, seconds, 2),
+        even(seed, seconds, 8),
+        worst,
+        bursty(seed, seconds),
+        zipf(seed, seconds),
+        hostile(seed, seconds, settings, costs),
+    ]
+
+
+def rows(trace: Trace, costs: Costs, settings: Settings, gain_bound: float | None = None) -> list[Row]:
+    """One row for each way of measuring."""
+    best = hindsight(trace, costs, trace.models)
+    never_seconds, best_seconds = fixed_cost(trace, None, costs), fixed_cost(trace, best, costs)
+    return [
+        Row(trace.name, factor, never_seconds, best, best_seconds, outcome, gain_bound)
+        for factor in MEASURED
+        for outcome in [replayed(trace, settings, costs, mismeasured(costs, factor))]
+    ]
+
+
+def mismeasured(costs: Costs, factor: float) -> Costs:
+    """`costs` with the prices of LoRA work, and the prior for a switch, wrong by `factor`."""
+    assert costs.overhead is not None
+    return Costs(costs.overhead * factor, costs.per_member * factor, costs.switch_seconds * factor)

@@ -1,0 +1,172 @@
+"""`python -m lora_compose.benchmarks.crosscheck.crosscheck`: does vLLM's own benchmark, run against our server, say what ours says?
+
+Both measure the same cells in closed loops, in turn and in changing order within each repeat; each cell's
+adapters are warmed up by both alike. What that benchmark cannot say is in docs/crosscheck.md.
+"""
+
+import asyncio
+import json
+import random
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from lora_compose.adapters.errors import LoraComposeError
+from lora_compose.benchmarks.client import open_client
+from lora_compose.benchmarks.crosscheck.verdict import METRICS, markdown, summarized, table, verdicts
+from lora_compose.benchmarks.crosscheck.vllm_bench import Load, Referee, started
+from lora_compose.benchmarks.machine import describe
+from lora_compose.benchmarks.servers import EMBEDDED_ADAPTERS, EMBEDDED_BASE, our_command, running
+from lora_compose.benchmarks.serving.load import Sending, send_pass
+from lora_compose.benchmarks.workload import completion_body
+from lora_compose.server.client.http import Client
+from lora_compose.server.client.process import free_port
+
+BASE = "testbed-base"
+CELLS = ((BASE, 1), (BASE, 4), ("roll", 1), ("roll", 4), ("roll+upper", 1), ("roll+upper", 4))
+SPECIAL_TOKENS = 16
+Side = Callable[[Load], dict[str, float]]
+
+
+async def our_pass(url: str, load: Load) -> dict[str, float]:
+    """The closed loop of `bench serve`, warmed up as vLLM's is. Raises where a request failed.
+
+    An answer ends with its last token, as vLLM counts it.
+    """
+    draw, vocabulary = random.Random(load.seed), _vocabulary()
+    sendings = [
+        Sending(_body(load, draw.choices(vocabulary, k=load.prompt_tokens)), prompt=number)
+        for number in range(load.requests + 2 * load.concurrency)
+    ]
+    async with open_client(url, load.concurrency) as client:
+        await send_pass(client, sendings[load.requests :], load.concurrency)
+        rows, seconds = await send_pass(client, sendings[: load.requests], load.concurrency)
+    told = []
+    for row in rows:
+        if row.failure:
+            raise LoraComposeError("request_failed", f"A request for {load.model} failed: {row.failure}")
+        first, last = row.times[0] - row.sent, row.times[-1] - row.sent
+        told.append({"ttft": first, "e2el": last, "tokens": row.tokens})
+    return summarized(told, seconds)
+
+
+def _body(load: Load, prompt: list[int]) -> dict[str, Any]:
+    return completion_body(load.model, "", load.output_tokens, stream=True) | {"prompt": prompt}
+
+
+def _vocabulary() -> range:
+    """Token ids that are text: random texts could become fewer tokens than asked for."""
+    config = json.loads((EMBEDDED_BASE / "config.json").read_text())
+    return range(SPECIAL_TOKENS, int(config["vocab_size"]))
+
+
+def their_pass(referee: Referee, url: str, load: Load) -> dict[str, float]:
+    """vLLM's medians. Raises where it counted fewer answers than were asked for, or of another length."""
+    found = referee.run(url, str(EMBEDDED_BASE), load)
+    if found["completed"] != load.requests or set(found["output_lens"]) != {load.output_tokens}:
+        raise LoraComposeError("request_failed", f"vLLM's benchmark completed {found['completed']} requests")
+    names = {name: f"median_{name}" for name in METRICS if name.endswith("_ms")}
+    names["output_throughput"] = "output_throughput"
+    return {name: float(found[theirs]) for name, theirs in names.items()}
+
+
+def measure(
+    sides: dict[str, Side], load: Callable[[str, int, int], Load], repeats: int, told: Callable[[str], None]
+) -> list[dict[str, Any]]:
+    """Every cell by both sides in each repeat; who goes first changes."""
+    passes = []
+    for repeat in range(repeats):
+        for number, (model, concurrency) in enumerate(CELLS):
+            order = list(sides) if (repeat + number) % 2 == 0 else list(reversed(sides))
+            told(f"{model}, {concurrency} in flight")
+            found = {side: sides[side](load(model, concurrency, repeat)) for side in order}
+            passes.append({"model": model, "concurrency": concurrency, "repeat": repeat, **found})
+    return passes
+
+
+@contextmanager
+def server_with_adapters(home: Path) -> Iterator[str]:
+    """Our server on the embedded base, with the adapters of the cells: its URL."""
+    port = free_port()
+    command = our_command(port, str(EMBEDDED_BASE), home, EMBEDDED_ADAPTERS, [])
+    with running(command, port, home / "server.log") as server:
+        server.wait_until_ready()
+        with Client(server.url) as client:
+            for name in ("roll", "upper"):
+                client.register({"name": name, "path": str(EMBEDDED_ADAPTERS / name)})
+        yield server.url
+
+
+def referee(  # noqa: PLR0913  the options of a command
+    repeats: Annotated[int, typer.Option(min=5, help="Of every cell by both.")] = 7,
+    requests: Annotated[int, typer.Option(min=8, help="Of one pass over a cell.")] = 40,
+    prompt_tokens: Annotated[int, typer.Option(min=4, help="Of every prompt.")] = 32,
+    output_tokens: Annotated[int, typer.Option(min=2, help="Of every answer.")] = 32,
+    seed: Annotated[int, typer.Option(help="Of prompts and intervals.")] = 0,
+    output: Annotated[Path | None, typer.Option(help="Write everything here.", metavar="FILE")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of the table.")] = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown.")] = False,
+) -> None:
+    """Measure a few cells with our client and with `vllm.benchmarks.serve`, and say whether they agree.
+
+    It starts a server on the embedded base. Exit code 1: a metric differs by more than noise (the intervals
+    of the medians do not meet, and the medians differ by more than 5 %). `noise` says that a machine too busy
+    leaves nothing to be said.
+
+    - `python -m lora_compose.benchmarks.crosscheck.crosscheck`
+    - `python -m lora_compose.benchmarks.crosscheck.crosscheck --repeats 9 --output crosscheck.json`
+    """
+    config = {"prompt_tokens": prompt_tokens, "output_tokens": output_tokens, "seed": seed}
+
+    def load(model: str, concurrency: int, repeat: int) -> Load:
+        return Load(model, concurrency, requests, prompt_tokens, output_tokens, seed + repeat)
+
+    with ExitStack() as stack:
+        home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lora-compose-bench-")))
+        url = stack.enter_context(server_with_adapters(home))
+        process = stack.enter_context(started(home))
+        sides: dict[str, Side] = {
+            "ours": lambda one: asyncio.run(our_pass(url, one)),
+            "theirs": lambda one: their_pass(process, url, one),
+        }
+        told = stack.enter_context(_told(repeats * len(CELLS)))
+        passes = measure(sides, load, repeats, told)
+    config |= {"repeats": repeats, "requests": requests}
+    document = {"machine": describe(), "config": config, "passes": passes}
+    if output is not None:
+        output.write_text(json.dumps(document) + "\n")
+    _show(document, as_json=as_json, as_markdown=as_markdown)
+    raise typer.Exit(0 if all(one.agrees for one in verdicts(document)) else 1)
+
+
+@contextmanager
+def _told(total: int) -> Iterator[Callable[[str], None]]:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("starting", total=total + 1)
+        yield lambda what: progress.update(task, advance=1, description=what)
+
+
+def _show(document: dict[str, Any], *, as_json: bool, as_markdown: bool) -> None:
+    from rich.console import Console
+
+    if as_json:
+        typer.echo(json.dumps(document))
+    elif as_markdown:
+        typer.echo(markdown(document))
+    else:
+        Console(width=None if sys.stdout.isatty() else 140).print(table(document))
+
+
+if __name__ == "__main__":
+    # The server is in a session of its own: unwind as for Ctrl-C, so that it ends too.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    typer.run(referee)

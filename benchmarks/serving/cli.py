@@ -1,0 +1,210 @@
+"""`lora-compose bench`: measures what the base, adapters, stacks, merges and fusing cost on this machine."""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from lora_compose.adapters.command_line import ApiKey
+from lora_compose.adapters.dataclass_options import options_from
+from lora_compose.benchmarks.serving.results.plan import Plan
+
+VLLM_OPTIONS = {"allow_extra_args": True, "ignore_unknown_options": True}
+ADAPTERS = "roll,upper,polite,dbl,code,wrap,okay,bang"
+EMBEDDED = "the embedded base"
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    help="Measure the ways to serve adapters, and recommend one.",
+)
+
+
+@app.command(context_settings=VLLM_OPTIONS)
+@options_from(Plan)
+def serve(
+    context: typer.Context,
+    *,
+    quick: Annotated[bool, typer.Option("--quick", help="A short run, in under five minutes.")] = False,
+    url: Annotated[
+        str | None, typer.Option(help="Measure this running server. Without it, servers are started.")
+    ] = None,
+    model: Annotated[str, typer.Option(help="The base to serve.", metavar="MODEL")] = EMBEDDED,
+    adapter_root: Annotated[
+        Path | None,
+        typer.Option(help="Directory that has each adapter in a directory of its name.", metavar="DIR"),
+    ] = None,
+    adapters: Annotated[
+        str | None, typer.Option(help="Names of the adapters, separated by commas.", show_default=False)
+    ] = None,
+    plan: Plan,
+    allow_fuse: Annotated[
+        bool, typer.Option(help="With --url: the run may fuse, which changes the base for all clients.")
+    ] = False,
+    output: Annotated[
+        Path, typer.Option(help="Write the result here, with every request.", metavar="FILE")
+    ] = Path("bench.json"),
+    html: Annotated[
+        Path | None, typer.Option(help="Also write the report as a page.", metavar="FILE", show_default=False)
+    ] = None,
+    markdown: Annotated[
+        Path | None,
+        typer.Option(help="Also write the report as Markdown.", metavar="FILE", show_default=False),
+    ] = None,
+    progress: Annotated[
+        str, typer.Option(help="bar, or json: one line of JSON on stdout for each step.")
+    ] = "bar",
+    api_key: ApiKey = None,
+) -> None:
+    """Measure latency and throughput of each way to serve some adapters, in one run.
+
+    **Arms**: `base`, `single` (one adapter), `stack:K`, `merge:K`, `fused:K` (folded into the base),
+    `residual:K` (requests for the base while K adapters are fused), `vllm:K` (stock vLLM) and `peft:K`
+    (transformers with PEFT), which both serve the exact sum of K adapters as one adapter, and `direct` (the
+    base behind vLLM's own HTTP app).
+
+    **Closed loops** keep a fixed number of requests in flight and measure capacity. **Open loops** send at
+    random times and measure latency. Arms take turns, and each is compared with the base within one repeat.
+    A wrong answer counts as a failure.
+
+    - `lora-compose bench serve --quick`
+    - `lora-compose bench serve --url http://127.0.0.1:8000 --adapters sql,polite --arms stack:2,merge:2`
+    - `lora-compose bench serve --model org/model --adapter-root ./adapters --adapters a,b,c,d`
+    - `lora-compose bench serve --ranks 8,32,128`
+
+    All other options are passed to the vLLM servers that are started. Exit code 1: a request
+    failed, or the server refused a part of the run.
+    """
+    from lora_compose.benchmarks.servers import EMBEDDED_ADAPTERS, EMBEDDED_BASE
+    from lora_compose.benchmarks.serving.benchmark import Where, measure
+    from lora_compose.benchmarks.serving.report.report import write_reports
+
+    where = Where(
+        url,
+        tuple(_listed(adapters if adapters is not None else ("" if url else ADAPTERS))),
+        str(EMBEDDED_BASE) if model == EMBEDDED else model,
+        adapter_root or EMBEDDED_ADAPTERS,
+        tuple(context.args),
+        api_key,
+        allow_fuse,
+    )
+    with _told(progress) as told:
+        document = measure(plan.quick() if quick else plan, where, told)
+    output.write_text(json.dumps(document.to_json()) + "\n")
+    found = write_reports(document, html, markdown, quiet=progress == "json")
+    typer.echo(f"wrote {output}", err=True)
+    raise typer.Exit(1 if found.failed or document.caveats else 0)
+
+
+Result = Annotated[Path, typer.Argument(help="Result of `bench serve`.", metavar="FILE")]
+
+
+@app.command()
+def report(
+    result: Result,
+    html: Annotated[Path | None, typer.Option(help="Write the report as a page.", metavar="FILE")] = None,
+    markdown: Annotated[
+        Path | None, typer.Option(help="Write the report as Markdown.", metavar="FILE")
+    ] = None,
+) -> None:
+    """Make the tables, the page and the advice from a result.
+
+    - `lora-compose bench report bench.json --html report.html`
+    """
+    from lora_compose.benchmarks.serving.report.report import write_reports
+    from lora_compose.benchmarks.serving.results.document import read_result
+
+    write_reports(read_result(result), html, markdown, quiet=False)
+
+
+@app.command()
+def ratios(
+    results: Annotated[list[Path], typer.Argument(help="Results of `bench serve`.", metavar="FILE...")],
+) -> None:
+    """Compare the ratios to the base of several results, as a Markdown table.
+
+    - `lora-compose bench ratios small.json large.json`
+    """
+    from lora_compose.benchmarks.serving.report.tables import side_by_side
+    from lora_compose.benchmarks.serving.results.document import read_result
+
+    typer.echo(side_by_side([read_result(path) for path in results]), nl=False)
+
+
+@app.command()
+def advise(
+    result: Result,
+    share: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of all requests that the most-used composition gets.")
+    ] = 0.5,
+    requests: Annotated[
+        int, typer.Option(min=1, help="Requests that it gets before its adapters or weights change.")
+    ] = 10_000,
+    accept_loss: Annotated[
+        bool, typer.Option("--accept-loss", help="Accept answers that differ from the exact stack's.")
+    ] = False,
+) -> None:
+    """Recommend a way to serve these adapters under this traffic, with its cost and its limits.
+
+    - `lora-compose bench advise bench.json --share 0.8 --requests 100000`
+    """
+    from lora_compose.benchmarks.serving.results.advice import Traffic
+    from lora_compose.benchmarks.serving.results.advice import advise as advice_of
+    from lora_compose.benchmarks.serving.results.document import read_result
+    from lora_compose.benchmarks.serving.results.summary import findings
+
+    document = read_result(result)
+    advice = advice_of(document, findings(document), Traffic(share, requests, accept_loss))
+    typer.echo(advice.text)
+    raise typer.Exit(0 if advice.way else 1)
+
+
+@app.command()
+def compare(
+    first: Result,
+    second: Result,
+    least: Annotated[float, typer.Option(min=0, help="Ignore changes smaller than this share.")] = 0.05,
+) -> None:
+    """Show what changed between two results by more than noise. Exit code 1: something changed.
+
+    Ratios to the base are compared, so a slower machine does not count as a change.
+
+    - `lora-compose bench compare before.json after.json --least 0.03`
+    """
+    from rich.console import Console
+
+    from lora_compose.benchmarks.serving.results.comparison import compare as comparison_of
+    from lora_compose.benchmarks.serving.results.comparison import comparison_table
+    from lora_compose.benchmarks.serving.results.document import read_result
+
+    found = comparison_of(read_result(first), read_result(second), least)
+    Console().print(comparison_table(found))
+    for failure in found.failures:
+        typer.echo(f"new: {failure}")
+    typer.echo("changed" if found.is_changed else "no change")
+    raise typer.Exit(1 if found.is_changed else 0)
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+@contextmanager
+def _told(progress: str) -> Iterator[Any]:
+    if progress == "json":
+        yield lambda done, total, what: print(  # noqa: T201  one line for each step
+            json.dumps({"progress": {"done": done, "total": total, "what": what}}), flush=True
+        )
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description:<45}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = Console(stderr=True, width=None if sys.stderr.isatty() else 140)
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda done, total, what: bar.update(task, completed=done, total=total, description=what)

@@ -1,0 +1,204 @@
+"""Pictures of a result, as SVG that takes its colours from the page it stands in."""
+
+import io
+import re
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from lora_compose.benchmarks.serving.results.document import BenchmarkResult, RequestRow, Timeline
+from lora_compose.benchmarks.serving.results.metrics import e2el, itl, ttft
+from lora_compose.benchmarks.serving.results.plan import Cell
+from lora_compose.benchmarks.serving.results.summary import Findings
+from lora_compose.benchmarks.statistics import Spread
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK, FAINT = "#010203", "#040506"
+"""Stand-ins, put right in the SVG: the page's own text colour, and that of its lines."""
+# Okabe and Ito's colours, told apart by colour-blind people, without black and yellow; with a marker each.
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#7F7F7F")
+MARKERS = "osD^vP*X<>"
+RATIO_TICKS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.4, 2, 3, 5, 10, 20)
+HEAT = re.compile(r"stack:(\d+)@r(\d+)")
+MS = 1000
+
+
+def svg(name: str, size: tuple[float, float], draw: Callable[["Figure"], None]) -> str:
+    """The figure that `draw` fills, without a date or anything else that differs from run to run."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    style = {"svg.fonttype": "none", "svg.hashsalt": name, "font.size": 10, "font.family": "sans-serif"}
+    inks = ("text.color", "axes.labelcolor", "xtick.color", "ytick.color", "axes.edgecolor")
+    with mpl.rc_context({**style, **dict.fromkeys(inks, INK), "grid.color": FAINT}):
+        figure = Figure(figsize=size, layout="constrained")
+        draw(figure)
+        out = io.StringIO()
+        figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
+    text = out.getvalue()
+    text = text[text.index("<svg") :].replace(INK, "currentColor").replace(FAINT, "var(--line)")
+    text = re.sub(r' (width|height)="[\d.]+pt"', "", text, count=2)
+    # Several pictures stand in one page: each has its names for itself.
+    return re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", text)
+
+
+def look(arms: Sequence[str], arm: str) -> dict[str, Any]:
+    """An arm's colour and marker, the same in every picture."""
+    place = list(arms).index(arm)
+    return {"color": COLOURS[place % len(COLOURS)], "marker": MARKERS[place % len(MARKERS)]}
+
+
+def _legend(figure: "Figure", axes: "Axes") -> None:
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
+
+
+def latency_over_rate(found: Findings, arms: Sequence[str]) -> str:
+    """Medians of what people wait for, at every rate of the open loops."""
+
+    def draw(figure: "Figure") -> None:
+        axes = figure.subplots(1, 2)
+        for column, (metric, title) in enumerate((("ttft", "first token"), ("e2el", "whole answer"))):
+            for arm in arms:
+                points = [
+                    (one.cell.rate, MS * one.quantities[metric].median)
+                    for one in found.all
+                    if one.arm == arm and one.cell.rate is not None and metric in one.quantities
+                ]
+                axes[column].plot(*zip(*sorted(points), strict=True), label=arm, **look(arms, arm))
+            axes[column].set(title=f"{title}, median", xlabel="requests a second", ylabel="ms", yscale="log")
+            axes[column].yaxis.set_major_formatter("{x:g}")
+            axes[column].grid(True, which="both", linewidth=0.4)
+        _legend(figure, axes[0])
+
+    return svg("rate", (9, 4.2), draw)
+
+
+def distributions(document: BenchmarkResult, cell: Cell, arms: Sequence[str]) -> str:
+    """The share of requests, and of gaps between tokens, that took at most so long."""
+    of: tuple[tuple[str, Callable[[RequestRow], list[float]]], ...] = (
+        ("first token (TTFT)", lambda row: [ttft(row)]),
+        ("between tokens (ITL)", itl),
+    )
+
+    def draw(figure: "Figure") -> None:
+        axes = figure.subplots(1, 2, sharey=True)
+        for column, (title, values_of) in enumerate(of):
+            for arm in arms:
+                rows = _good_rows(document, cell, arm)
+                values = sorted(max(1e-5, value) for row in rows for value in values_of(row))
+                shares = [(place + 1) / len(values) for place in range(len(values))]
+                colour = look(arms, arm)["color"]
+                again = list(arms).index(arm) >= len(COLOURS)  # a colour the second time is dashed
+                axes[column].plot(
+                    [MS * value for value in values], shares, "--" if again else "-", color=colour, label=arm
+                )
+            axes[column].set(title=title, xlabel="ms", xscale="log")
+            axes[column].xaxis.set_major_formatter("{x:g}")
+            axes[column].grid(True, which="both", linewidth=0.4)
+        axes[0].set_ylabel("share at most so long")
+        _legend(figure, axes[0])
+
+    return svg("distributions", (9, 4.2), draw)
+
+
+def _good_rows(document: BenchmarkResult, cell: Cell, arm: str) -> list[RequestRow]:
+    passes = [one for one in document.passes if (one.cell, one.arm) == (cell, arm)]
+    return [row for one in passes for row in one.rows if row.failure is None and row.times]
+
+
+def ratio_intervals(found: Findings, cell: Cell, arms: Sequence[str]) -> str:
+    """Each arm against the base, with 95 % intervals."""
+    shown = [arm for arm in reversed(arms) if (one := found.of(cell, arm)) is not None and one.ratios]
+
+    def draw(figure: "Figure") -> None:
+        axes = figure.subplots(1, 2, sharey=True)
+        for column, (metric, title) in enumerate((
+            ("output_throughput", "tokens a second (more is better)"),
+            ("tpot", "time per token (less is better)"),
+        )):
+            for place, arm in enumerate(shown):
+                one = found.of(cell, arm)
+                if one is not None and metric in one.ratios:
+                    _interval(axes[column], one.ratios[metric], place, look(arms, arm))
+            axes[column].axvline(1, linewidth=1, color=INK)
+            axes[column].set(title=title, xlabel="ratio to the base", xscale="log")
+            axes[column].grid(True, axis="x", which="both", linewidth=0.4)
+            low, high = axes[column].get_xlim()
+            ticks = [tick for tick in RATIO_TICKS if low <= tick <= high]
+            axes[column].set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+            axes[column].set_xticks([], minor=True)
+        axes[0].set_yticks(range(len(shown)), shown)
+
+    return svg("ratios", (9, 0.8 + 0.34 * max(3, len(shown))), draw)
+
+
+def _interval(axes: "Axes", one: Spread, place: int, style: dict[str, Any]) -> None:
+    axes.plot([one.low, one.high], [place, place], color=style["color"], linewidth=2)
+    axes.plot([one.median], [place], **style)
+
+
+def heat_map(found: Findings) -> str | None:
+    """Throughput of stacks of generated adapters, of the base's; None where none were measured."""
+    known = {
+        (int(match[1]), int(match[2])): one.ratios["output_throughput"].median
+        for one in found.all
+        if (match := HEAT.fullmatch(one.arm)) and "output_throughput" in one.ratios
+    }
+    if not known:
+        return None
+    members, ranks = (sorted({key[place] for key in known}) for place in (0, 1))
+
+    def draw(figure: "Figure") -> None:
+        axes = figure.subplots()
+        values = [[known.get((k, rank), float("nan")) for k in members] for rank in ranks]
+        image = axes.imshow(values, cmap="cividis", vmin=0, vmax=1, aspect="auto", origin="lower")
+        for row, rank in enumerate(ranks):
+            for column, k in enumerate(members):
+                value = known.get((k, rank))
+                if value is not None:
+                    colour = "white" if value < 0.6 else "black"
+                    axes.text(column, row, f"{value:.2f}", ha="center", va="center", color=colour)
+        axes.set_xticks(range(len(members)), map(str, members))
+        axes.set_yticks(range(len(ranks)), map(str, ranks))
+        axes.set(
+            xlabel="adapters in the stack", ylabel="rank of each", title="tokens a second, of the base's"
+        )
+        figure.colorbar(image)
+
+    return svg("heat", (6, 1.6 + 0.5 * len(ranks)), draw)
+
+
+def timeline(line: Timeline) -> str:
+    """Every request against time, and what happened meanwhile."""
+    rows = [row for row in line.rows if row.failure is None and row.times]
+
+    def draw(figure: "Figure") -> None:
+        top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+        for label, of, colour in (("whole answer", e2el, COLOURS[0]), ("first token", ttft, COLOURS[3])):
+            top.plot(
+                [row.due for row in rows], [MS * of(row) for row in rows], ".", color=colour, label=label
+            )
+        for number, event in enumerate(line.events):
+            for axes in (top, bottom):
+                axes.axvspan(event.t, event.t + event.seconds, color=COLOURS[4], alpha=0.35)
+            words = f"{number + 1}"
+            top.annotate(words, (event.t, 1), xycoords=("data", "axes fraction"), va="bottom", ha="center")
+        top.set(ylabel="ms", yscale="log")
+        top.yaxis.set_major_formatter("{x:g}")
+        top.grid(True, which="both", linewidth=0.4)
+        for name, label, colour in (
+            ("lora_compose_prepare_duration_seconds_count", "adapters prepared", COLOURS[2]),
+            ("lora_compose_fused", "fused", COLOURS[1]),
+        ):
+            times = [sample.t for sample in line.samples if name in sample.counters]
+            values = [sample.counters[name] for sample in line.samples if name in sample.counters]
+            start = values[0] if values and name.endswith("_count") else 0
+            bottom.step(times, [v - start for v in values], where="post", color=colour, label=label)
+        bottom.set(xlabel="seconds", ylabel="count")
+        handles = [*top.get_legend_handles_labels()[0], *bottom.get_legend_handles_labels()[0]]
+        figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False)
+
+    return svg("timeline", (9, 4.6), draw)

@@ -1,0 +1,263 @@
+"""What one run measures: arms, cells, repeats. Written into the result as it is, so it can be run again.
+
+The ways to serve that are compared, and the compositions each of them asks for.
+
+`stack:4` is four adapters stacked by request, `merge:4` the same four merged into one beforehand, `fused:4`
+the same four folded into the base, `residual:4` what the base's own requests get meanwhile; `vllm:4` and
+`peft:4` serve the exact sum of the four, written as one adapter, by stock vLLM and by transformers + PEFT;
+`direct` is the base behind vLLM's own app, with our plugin in the engine and none of our HTTP.
+
+How requests are spread over compositions.
+"""
+
+import itertools
+import random
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Literal, Self, get_args
+
+from pydantic import ConfigDict, with_config
+
+from lora_compose.adapters.dataclass_options import ATTRIBUTE_DOCSTRINGS
+from lora_compose.adapters.errors import InvalidRequest
+
+Kind = Literal["base", "single", "stack", "merge", "fused", "residual", "direct", "vllm", "peft"]
+Serves = Literal["lora-compose", "direct", "vllm", "peft"]
+KINDS: Final = get_args(Kind)
+ALONE: Final = ("base", "single", "direct")
+FUSED: Final = ("fused", "residual")
+EXACT: Final = ("base", "direct", "single", "stack", "fused", "vllm", "peft")
+"""Kinds that must answer as the exact stack of their members does, the base if there are none."""
+NAME = re.compile(rf"({'|'.join(KINDS)})(?::([1-9][0-9]?))?(?:@r([1-9][0-9]{{0,2}}))?")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """`members` adapters served one way; `rank` where they were generated with it."""
+
+    kind: Kind
+    members: int
+    rank: int | None = None
+
+    @property
+    def name(self) -> str:
+        """As people write it: `stack:4`, `stack:2@r16`."""
+        counted = self.kind if self.kind in ALONE else f"{self.kind}:{self.members}"
+        return counted if self.rank is None else f"{counted}@r{self.rank}"
+
+    @property
+    def server(self) -> Serves:
+        """Who answers it."""
+        of: dict[str, Serves] = {"direct": "direct", "vllm": "vllm", "peft": "peft"}
+        return of.get(self.kind, "lora-compose")
+
+
+def parse_arm(text: str) -> Arm:
+    """Raises InvalidRequest("invalid_arm")."""
+    match = NAME.fullmatch(text.strip())
+    if match is None or (match[1] in ALONE and match[2]):
+        known = "base, direct, single, stack:K, merge:K, fused:K, residual:K, vllm:K, peft:K"
+        raise InvalidRequest("invalid_arm", f"{text!r} is not an arm; there are {known}", "arms")
+    kind: Kind = match[1]  # type: ignore[assignment]
+    members = (
+        0 if kind in {"base", "direct"} else int(match[2] or (1 if kind in {"single", "vllm", "peft"} else 2))
+    )
+    return Arm(kind, members, int(match[3]) if match[3] else None)
+
+
+def parse_arms(text: str) -> tuple[Arm, ...]:
+    """Comma between. The base always comes first: the others are held against it."""
+    arms = [parse_arm(part) for part in text.split(",") if part.strip()]
+    return tuple(dict.fromkeys([Arm("base", 0), *arms]))
+
+
+def choices(adapters: Sequence[str], members: int, count: int) -> list[tuple[str, ...]]:
+    """`count` different sets of `members` adapters, the first of which are the first adapters.
+
+    Raises InvalidRequest("too_few_adapters") where there are not so many."""
+    found = list(itertools.islice(itertools.combinations(adapters, members), count))
+    if len(found) < count:
+        raise InvalidRequest(
+            "too_few_adapters",
+            f"{len(adapters)} adapters give {len(found)} sets of {members}; {count} are needed: "
+            "give more --adapters or fewer --compositions",
+            "adapters",
+        )
+    return found
+
+
+def model_of(arm: Arm, base: str, members: Sequence[str], merge: str) -> str:
+    """What a request to our server says as `model`. `merge` is a method with options: `ties,density=0.5`."""
+    if arm.kind in {"base", "residual"}:
+        return base
+    joined = "+".join(members)
+    if arm.kind != "merge":
+        return joined
+    method, _, options = merge.partition(",")
+    return f"{method}({joined}{',' + options if options else ''})"
+
+
+def check_skew(text: str) -> None:
+    """Raises ValueError."""
+    name, _, exponent = text.partition(":")
+    numeric = exponent.replace(".", "", 1).isdigit()
+    if not (text in {"identical", "uniform", "distinct"} or (name == "zipf" and numeric)):
+        raise ValueError(f"--skew ({text}) must be identical, uniform, distinct or zipf:S, such as zipf:1.1")
+
+
+def spread_over(count: int, skew: str, draw: random.Random) -> Iterator[int]:
+    """Endless indices below `count`. `distinct` goes round, so that neighbours differ whenever they can."""
+    weights = [1.0] * count
+    if skew.startswith("zipf:"):
+        weights = [1 / (rank + 1) ** float(skew.removeprefix("zipf:")) for rank in range(count)]
+    turn = 0
+    while True:
+        if skew == "identical":
+            yield 0
+        elif skew == "distinct":
+            yield turn % count
+            turn += 1
+        else:
+            yield draw.choices(range(count), weights)[0]
+
+
+Loop = Literal["closed", "open"]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A load. Closed: `concurrency` requests in flight, for capacity. Open: `rate` a second, for latency."""
+
+    loop: Loop
+    concurrency: int | None = None
+    rate: float | None = None
+    is_heat_map: bool = False
+    """Whether generated adapters are measured in it, for the heat map of stacking."""
+
+    @property
+    def load(self) -> str:
+        """`closed loop, 4 in flight`, `open loop, 2.5/s`."""
+        if self.loop == "closed":
+            return f"closed loop, {self.concurrency} in flight"
+        return f"open loop, {self.rate:g}/s"
+
+    @property
+    def id(self) -> str:
+        """Its name in the result and the tables: `heat map`, or its load."""
+        return "heat map" if self.is_heat_map else self.load
+
+
+def _listed(**settings: Any) -> dict[str, Any]:
+    """Metadata of a field whose option is one text with commas."""
+    return {"separator": ",", **settings}
+
+
+@with_config(ConfigDict(**ATTRIBUTE_DOCSTRINGS, extra="forbid"))
+@dataclass(frozen=True)
+class Plan:
+    """The options of `lora-compose bench serve` that say what is measured; the strings are their help.
+
+    Raises ValueError, naming the flag and its value, for what cannot work."""
+
+    arms: str = "base,single,stack:2,stack:4,merge:4,fused:4,residual:4,vllm:1,vllm:4,peft:1"
+    """Arms to compare, separated by commas."""
+    concurrency: tuple[int, ...] = field(default=(1, 8), metadata=_listed())
+    """Requests in flight in each closed loop, separated by commas."""
+    rates: tuple[float, ...] = field(default=(), metadata=_listed(show_default=False))
+    """Requests a second in each open loop, separated by commas. Default: 0.3, 0.6 and 0.9 of the base's
+    measured throughput."""
+    requests: int = 40
+    """Requests in one pass over an arm."""
+    repeats: int = 5
+    """Passes over each arm at each load. Every second repeat runs in reverse order."""
+    prompt_tokens: int = 32
+    """Exact length of every prompt."""
+    output_tokens: int = 32
+    """Exact length of every answer."""
+    compositions: int = 1
+    """Number of different compositions that an arm's requests use."""
+    skew: str = "uniform"
+    """How requests are spread over compositions: identical, uniform, zipf:S or distinct."""
+    burstiness: float = 1.0
+    """Shape of the gamma distribution of the open loop's gaps: 1 is Poisson, below 1 is bursty."""
+    merge: str = "svd"
+    """Method of the merge arms, with options: ties,density=0.5."""
+    goodput: tuple[str, ...] = field(default=("ttft:500", "tpot:100"), metadata=_listed())
+    """Objectives in ms, as in vLLM's --goodput: ttft, tpot, e2el. A good request meets all of them."""
+    pool: int = field(default=8, metadata={"flag": None})
+    """Different prompts of a pass. Each request has its own cache salt, so no request is a prefix hit."""
+    ranks: tuple[int, ...] = field(default=(), metadata=_listed(show_default=False))
+    """Ranks of generated adapters for a heat map of stacking, separated by commas. Default: no heat map."""
+    heat_members: tuple[int, ...] = field(default=(1, 2, 4), metadata={"flag": None})
+    """Sizes of the heat map's stacks."""
+    timeline_seconds: float = 20.0
+    """Seconds of traffic during which adapters are registered and a stack is fused. 0: no timeline."""
+    max_seconds: float | None = field(default=None, metadata={"show_default": False})
+    """Start no pass after this many seconds. The result says what is missing."""
+    seed: int = 0
+    """Seed of prompts, times and compositions."""
+
+    def __post_init__(self) -> None:
+        for flag in ("requests", "repeats", "prompt_tokens", "output_tokens", "compositions", "pool"):
+            if getattr(self, flag) < 1:
+                raise ValueError(f"--{flag.replace('_', '-')} ({getattr(self, flag)}) must be at least 1")
+        if self.output_tokens < 2:
+            raise ValueError("--output-tokens (1) must be at least 2: there is no time between tokens else")
+        for flag, values in (("concurrency", self.concurrency), ("rates", self.rates), ("ranks", self.ranks)):
+            if any(not 0 < value < 1e6 for value in values):
+                raise ValueError(f"--{flag} ({','.join(map(str, values))}) must be above 0")
+        if not 0 < self.burstiness < 1e6:
+            raise ValueError(f"--burstiness ({self.burstiness}) must be above 0")
+        check_skew(self.skew)
+        objectives(self.goodput)
+        parse_arms(self.arms)
+
+    @property
+    def all_arms(self) -> tuple[Arm, ...]:
+        """In the order of the first repeat, base first."""
+        return parse_arms(self.arms)
+
+    @property
+    def heat_arms(self) -> tuple[Arm, ...]:
+        """Stacks of generated adapters."""
+        return tuple(Arm("stack", k, rank) for rank in self.ranks for k in self.heat_members)
+
+    def cells(self) -> list[Cell]:
+        """Closed loops first: they say what the machine can do."""
+        closed = [Cell("closed", concurrency=count) for count in self.concurrency]
+        return closed + [Cell("open", rate=rate) for rate in self.rates]
+
+    @property
+    def heat_cell(self) -> Cell:
+        """The load at which generated adapters are measured."""
+        return Cell("closed", concurrency=max(self.concurrency, default=4), is_heat_map=True)
+
+    def cell(self, cell_id: str) -> Cell:
+        """The cell of this plan that has this id. Raises ValueError if there is none."""
+        for cell in (*self.cells(), self.heat_cell):
+            if cell.id == cell_id:
+                return cell
+        raise ValueError(f"{cell_id!r} is not a cell of the plan")
+
+    def quick(self) -> Self:
+        """A look in a few minutes: short passes at one load of each kind."""
+        return replace(
+            self,
+            arms="base,single,stack:2,stack:4,merge:4,fused:4,residual:4,vllm:1,peft:1",
+            concurrency=(4,),
+            requests=32,
+            pool=4,
+            timeline_seconds=min(self.timeline_seconds, 10.0),
+        )
+
+
+def objectives(goodput: tuple[str, ...]) -> dict[str, float]:
+    """Seconds by metric. Raises ValueError for anything but ttft, tpot and e2el with milliseconds."""
+    found = {}
+    for text in goodput:
+        name, _, limit = text.partition(":")
+        if name not in {"ttft", "tpot", "e2el"} or not limit.replace(".", "", 1).isdigit():
+            raise ValueError(f"--goodput ({text}) must be ttft:MS, tpot:MS or e2el:MS")
+        found[name] = float(limit) / 1000
+    return found

@@ -1,0 +1,219 @@
+"""`/v1/adapters`: register, list, inspect and remove adapters while the server runs; move their aliases.
+
+A multipart upload of an adapter's two files, bounded.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from typing import Any, BinaryIO
+
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import FormData, UploadFile
+from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import Message, Receive
+
+from lora_compose.adapters.composition.grammar import parse_reference
+from lora_compose.adapters.errors import InvalidRequest, NotFound
+from lora_compose.adapters.names import check_alias, check_name
+from lora_compose.adapters.peft.files import CONFIG_FILE, FILES, WEIGHTS_FILE
+from lora_compose.adapters.registry.store import Version
+from lora_compose.adapters.registry.versions import no_adapter
+from lora_compose.adapters.validation import unknown_field
+from lora_compose.server.api.requests import AdapterOffer, AdapterUpload, AliasTarget
+from lora_compose.server.api.responses import AdapterList, AdapterObject
+from lora_compose.server.compositions.merges import servable_of
+from lora_compose.server.http.body import read_flag, read_object
+from lora_compose.server.registration import Offer
+
+OVERHEAD_BYTES = 1024 * 1024
+"""What a body may hold beside the weights: config, boundaries, part headers."""
+
+
+@asynccontextmanager
+async def read_upload(request: Request, max_bytes: int) -> AsyncIterator[tuple[Offer, FormData]]:
+    """The offer and the form with its two files, which are gone when the context closes.
+
+    Raises InvalidRequest("invalid_upload") for what is no such upload, HTTPException 413 past the limit.
+    """
+    limited = Request(request.scope, _bounded(request.receive, max_bytes + OVERHEAD_BYTES))
+    try:
+        form = await limited.form(max_files=len(FILES), max_fields=len(AdapterUpload.model_fields))
+    except MultiPartException as error:
+        raise InvalidRequest("invalid_upload", error.message) from error
+    except HTTPException as error:
+        if error.status_code == 400:
+            raise InvalidRequest("invalid_upload", error.detail) from error
+        raise
+    try:
+        yield _offer(form), form
+    finally:
+        await form.close()
+
+
+def uploaded_file(form: FormData, name: str) -> BinaryIO:
+    """The open file of that name. Raises InvalidRequest("invalid_upload") where it is missing."""
+    for field, value in form.multi_items():
+        if isinstance(value, UploadFile) and _file_name(field, value) == name:
+            return value.file
+    raise InvalidRequest("invalid_upload", f"The upload has no file {name}.", name)
+
+
+def _offer(form: FormData) -> Offer:
+    for field, value in form.multi_items():
+        if isinstance(value, UploadFile) and _file_name(field, value) not in FILES:
+            raise unknown_field(field)
+    texts = {field: value for field, value in form.multi_items() if isinstance(value, str)}
+    fields = AdapterUpload.read(texts)
+    return Offer(fields.name, fields.alias, fields.digest, fields.lineage)
+
+
+def _file_name(field: str, part: UploadFile) -> str | None:
+    return field if field in FILES else part.filename
+
+
+def _bounded(receive: Receive, limit: int) -> Receive:
+    size = 0
+
+    async def bounded() -> Message:
+        nonlocal size
+        message = await receive()
+        size += len(message.get("body", b""))
+        if size > limit:
+            raise HTTPException(413, f"The upload is larger than {limit} bytes.")
+        return message
+
+    return bounded
+
+
+def adapter_object(version: Version, aliases: list[str], base: str) -> AdapterObject:
+    """One version as JSON; `aliases` are those that point at it."""
+    return {
+        "object": "adapter",
+        "id": version.id,
+        "name": version.name,
+        "version": version.number,
+        "digest": version.digest,
+        "rank": version.rank,
+        "bytes": version.bytes,
+        "created_at": int(version.created_at.timestamp()),
+        "source": version.source,
+        "base": base,
+        "aliases": aliases,
+        "parameters": version.parameters,
+        "coverage": version.coverage,
+        "warnings": list(version.warnings),
+        "lineage": version.lineage.get("training", {}),
+    }
+
+
+async def register(request: Request) -> JSONResponse:
+    """`POST /v1/adapters`: 201 with a new version, 200 where these bytes are registered already."""
+    request.state.caller.build()
+    content_type = request.headers.get("content-type", "")
+    if content_type.partition(";")[0].strip().lower() == "multipart/form-data":
+        version, created = await _register_upload(request)
+    else:
+        version, created = await _register_reference(await read_object(request), request)
+    request.state.audited.digest, request.state.audited.version = version.digest, version.number
+    request.state.residency.prefetch(servable_of(version))
+    return _answer(request, version, 201 if created else 200)
+
+
+async def _register_upload(request: Request) -> tuple[Version, bool]:
+    registration = request.state.registration
+    async with read_upload(request, registration.limits.max_bytes) as (offer, form):
+        offer = offered(request, offer)
+        files = [uploaded_file(form, name) for name in (CONFIG_FILE, WEIGHTS_FILE)]
+        return await run_in_threadpool(registration.from_files, offer, *files)
+
+
+async def _register_reference(body: dict[str, Any], request: Request) -> tuple[Version, bool]:
+    fields = AdapterOffer.read(body)
+    offer = offered(request, Offer(fields.name, fields.alias, fields.digest, fields.lineage))
+    if (fields.path is None) == (fields.hf is None):
+        raise InvalidRequest("invalid_source", "Give either a path or an hf reference.", "path")
+    registration = request.state.registration
+    if fields.path is not None:
+        return await run_in_threadpool(registration.from_path, offer, fields.path)
+    return await run_in_threadpool(registration.from_hub, offer, fields.hf)
+
+
+def offered(request: Request, offer: Offer) -> Offer:
+    """By the caller. Raises Forbidden("name_not_allowed")."""
+    request.state.caller.require_name(offer.name)
+    request.state.audited.adapter = offer.name
+    return replace(offer, caller=request.state.caller)
+
+
+def _answer(request: Request, version: Version, status: int = 200) -> JSONResponse:
+    state = request.state
+    numbers: dict[str, int] = {}
+    with suppress(NotFound):  # somebody may have removed it since; it was registered all the same
+        numbers = state.registry.aliases(version.name)
+    aliases = [alias for alias, number in numbers.items() if number == version.number]
+    return JSONResponse(adapter_object(version, aliases, state.engine.base), status)
+
+
+def list_adapters(request: Request) -> JSONResponse:
+    """`GET /v1/adapters`: every version, the newest of a name first."""
+    base, sees = request.state.engine.base, request.state.caller.sees
+    data = [
+        adapter_object(version, aliases, base)
+        for version, aliases in request.state.registry.catalogue()
+        if sees(version.name)
+    ]
+    listed: AdapterList = {"object": "list", "data": data}
+    return JSONResponse(listed)
+
+
+def show(request: Request) -> JSONResponse:
+    """`GET /v1/adapters/{name}[@ref]`: one version, the newest where none is named."""
+    name, ref = parse_reference(request.path_params["reference"], "name")
+    request.state.caller.require(name, no_adapter)
+    return _answer(request, request.state.registry.resolve(name, ref))
+
+
+async def remove(request: Request) -> Response:
+    """`DELETE /v1/adapters/{name}[@ref]`: requests in flight finish, new ones get 404."""
+    name, ref = parse_reference(request.path_params["reference"], "name")
+    cascade = read_flag(request, "cascade")
+    request.state.caller.require(name, no_adapter)
+    if cascade:
+        request.state.caller.require_operator("cascade: others' compositions may depend on this adapter")
+    await request.state.removal.remove(name, ref, cascade=cascade)
+    return Response(status_code=204)
+
+
+async def put_alias(request: Request) -> JSONResponse:
+    """`PUT /v1/adapters/{name}/aliases/{alias}`: the alias points to `{"version": 2}` from now on."""
+    name, alias = check_name(request.path_params["name"]), check_alias(request.path_params["alias"])
+    number = AliasTarget.read(await read_object(request)).version
+    request.state.caller.require(name, no_adapter)
+    registry = request.state.registry
+    version = await run_in_threadpool(registry.set_alias, name, alias, str(number))
+    request.state.resolver.registry_changed()
+    return _answer(request, version)
+
+
+async def delete_alias(request: Request) -> Response:
+    """`DELETE /v1/adapters/{name}/aliases/{alias}`: the alias goes, the version stays."""
+    name, alias = check_name(request.path_params["name"]), check_alias(request.path_params["alias"])
+    request.state.caller.require(name, no_adapter)
+    await run_in_threadpool(request.state.registry.remove_alias, name, alias)
+    request.state.resolver.registry_changed()
+    return Response(status_code=204)
+
+
+ROUTES = [
+    Route("/v1/adapters", register, methods=["POST"]),
+    Route("/v1/adapters", list_adapters, methods=["GET"]),
+    Route("/v1/adapters/{reference}", show, methods=["GET"]),
+    Route("/v1/adapters/{reference}", remove, methods=["DELETE"]),
+    Route("/v1/adapters/{name}/aliases/{alias}", put_alias, methods=["PUT"]),
+    Route("/v1/adapters/{name}/aliases/{alias}", delete_alias, methods=["DELETE"]),
+]

@@ -1,0 +1,96 @@
+"""`/v1/compositions`: save a composition under a name, or only ask what it would be (`?dry_run=true`)."""
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from lora_compose.adapters.errors import InvalidRequest
+from lora_compose.adapters.names import check_name
+from lora_compose.adapters.registry.saved_compositions import no_composition
+from lora_compose.server.api.requests import NamedComposition
+from lora_compose.server.api.responses import CompositionList, CompositionObject, PredictedComposition
+from lora_compose.server.compositions.resolver import Pinned
+from lora_compose.server.http.body import read_flag, read_object
+
+
+def composition_object(name: str | None, resolved: Pinned) -> CompositionObject:
+    """A composition as JSON: as it was written, and what it stands for now."""
+    return {
+        "object": "composition",
+        "name": name,
+        "model": resolved.asked.canonical,
+        "resolved": resolved.name,
+        "method": resolved.asked.method,
+        "rank": resolved.rank,
+    }
+
+
+async def save(request: Request) -> JSONResponse:
+    """`POST /v1/compositions`: save a composition by name or, with `?dry_run=true`, say what it takes."""
+    body = await read_object(request)
+    dry_run = read_flag(request, "dry_run")
+    if dry_run:
+        body.pop("name", None)
+    fields = NamedComposition.read(body)
+    state, caller = request.state, request.state.caller
+    resolved = state.pipeline.resolve(fields, caller)
+    if resolved is None:
+        raise InvalidRequest(
+            "invalid_composition", "Name at least one adapter, in model or adapters.", "model"
+        )
+    if dry_run:
+        return JSONResponse(await _predicted(request, resolved))
+    name = check_name(fields.name)
+    caller.require_name(name)
+    state.audited.composition = name
+    await run_in_threadpool(state.registry.save_composition, name, resolved.asked)
+    state.resolver.registry_changed()
+    return JSONResponse(composition_object(name, resolved), 201)
+
+
+async def _predicted(request: Request, resolved: Pinned) -> PredictedComposition:
+    """Rank, bytes and error. A merge is built to know them, and kept: asking for it later costs nothing."""
+    report = await request.state.pipeline.merges.report(resolved, request.state.caller.build)
+    size = sum(version.bytes for _, version in resolved.versions) if report is None else report["bytes"]
+    error = 0.0 if report is None else report["relative_error"]
+    described = composition_object(None, resolved)
+    return {**described, "bytes": size, "error": error, "report": report}
+
+
+def list_compositions(request: Request) -> JSONResponse:
+    """`GET /v1/compositions`: the saved ones."""
+    saved = sorted(request.state.registry.compositions().items())
+    data = [
+        composition_object(name, request.state.pipeline.resolve(composition))
+        for name, composition in saved
+        if request.state.caller.sees_all(composition)
+    ]
+    listed: CompositionList = {"object": "list", "data": data}
+    return JSONResponse(listed)
+
+
+def show(request: Request) -> JSONResponse:
+    """`GET /v1/compositions/{name}`: what a saved one stands for now."""
+    name = request.path_params["name"]
+    composition = request.state.caller.saved(request.state.resolver.saved)(name)
+    if composition is None:
+        raise no_composition(name)
+    return JSONResponse(composition_object(name, request.state.pipeline.resolve(composition)))
+
+
+async def delete(request: Request) -> Response:
+    """`DELETE /v1/compositions/{name}`: the name goes, its adapters stay."""
+    name = check_name(request.path_params["name"])
+    request.state.caller.require_name(name)
+    await run_in_threadpool(request.state.registry.delete_composition, name)
+    request.state.resolver.registry_changed()
+    return Response(status_code=204)
+
+
+ROUTES = [
+    Route("/v1/compositions", save, methods=["POST"]),
+    Route("/v1/compositions", list_compositions, methods=["GET"]),
+    Route("/v1/compositions/{name}", show, methods=["GET"]),
+    Route("/v1/compositions/{name}", delete, methods=["DELETE"]),
+]

@@ -1,0 +1,55 @@
+"""`/v1/fusion`: fold a composition into the running base, see what is folded, restore the base exactly."""
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from lora_compose.adapters.errors import InvalidRequest
+from lora_compose.server.api.responses import FusionObject
+from lora_compose.server.compositions.from_request import ComposedModel
+from lora_compose.server.fusion.switch import Fusion
+from lora_compose.server.http.body import read_object
+from lora_compose.server.pipeline import CompositionPipeline
+
+
+def fusion_object(fusion: Fusion) -> FusionObject:
+    """The state, and what the last switch took, as JSON."""
+    fused, last = fusion.fused, fusion.last
+    return {
+        "object": "fusion",
+        "state": fusion.state,
+        "model": fused.name if fused else None,
+        "progress": fusion.progress,
+        "last_switch": {"seconds": last.seconds, "stalled_seconds": last.stalled_seconds} if last else None,
+    }
+
+
+def show(request: Request) -> JSONResponse:
+    """`GET /v1/fusion`: what is folded into the base."""
+    return JSONResponse(fusion_object(request.state.fusion))
+
+
+async def fuse(request: Request) -> JSONResponse:
+    """`PUT /v1/fusion`: fold a composition into the base; answers when it is in."""
+    fields = ComposedModel.read(await read_object(request))
+    pipeline: CompositionPipeline = request.state.pipeline
+    resolved = pipeline.resolve(fields)
+    if resolved is None:
+        raise InvalidRequest(
+            "invalid_composition", "Name at least one adapter to fuse, in model or adapters.", "model"
+        )
+    await pipeline.fuse(resolved)
+    return JSONResponse(fusion_object(pipeline.fusion))
+
+
+async def restore(request: Request) -> JSONResponse:
+    """`DELETE /v1/fusion`: the plain base again, to the bit."""
+    await request.state.fusion.restore()
+    return JSONResponse(fusion_object(request.state.fusion))
+
+
+ROUTES = [
+    Route("/v1/fusion", show, methods=["GET"]),
+    Route("/v1/fusion", fuse, methods=["PUT"]),
+    Route("/v1/fusion", restore, methods=["DELETE"]),
+]

@@ -1,0 +1,85 @@
+"""`/v1/models`: the base, the adapters and the saved compositions, on vLLM's model cards."""
+
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from lora_compose.adapters.composition.composition import Composition
+from lora_compose.adapters.errors import NotFound
+from lora_compose.adapters.registry.registry import Registry
+from lora_compose.adapters.registry.store import Version
+from lora_compose.server.api.responses import ModelCard, ModelList
+from lora_compose.server.compositions.from_request import model_not_found
+from lora_compose.server.tenants.caller import Caller
+
+if TYPE_CHECKING:
+    from lora_compose.server.engine.frontend.engine import Engine
+
+
+def model_card(name: str, created: int, root: str, parent: str | None) -> ModelCard:
+    """What all of them have."""
+    return {
+        "id": name,
+        "object": "model",
+        "created": created,
+        "owned_by": "lora-compose",
+        "root": root,
+        "parent": parent,
+    }
+
+
+def base_card(engine: "Engine") -> ModelCard:
+    created = int(engine.model_dir.stat().st_mtime)
+    card = model_card(engine.base, created, str(engine.model_dir), None)
+    return {**card, "max_model_len": engine.max_model_len}
+
+
+def adapter_card(version: Version, base: str) -> ModelCard:
+    created = int(version.created_at.timestamp())
+    return {**model_card(version.name, created, version.id, base), "rank": version.rank}
+
+
+def composition_card(name: str, composition: Composition, base: str) -> ModelCard:
+    return model_card(name, 0, composition.canonical, base)
+
+
+def cards(engine: "Engine", registry: Registry, caller: Caller) -> list[ModelCard]:
+    """The base first, then adapters (their newest version) and saved compositions, each by name."""
+    saved = sorted(registry.compositions().items())
+    return [
+        base_card(engine),
+        *(adapter_card(v, engine.base) for v in registry.newest() if caller.sees(v.name)),
+        *(composition_card(name, one, engine.base) for name, one in saved if caller.sees_all(one)),
+    ]
+
+
+def list_models(request: Request) -> JSONResponse:
+    """`GET /v1/models`: what `model` may be: the base, adapters and saved compositions."""
+    listed: ModelList = {"object": "list", "data": _cards(request)}
+    return JSONResponse(listed)
+
+
+def show_model(request: Request) -> JSONResponse:
+    """`GET /v1/models/{id}`: one of them. The id may hold slashes, as a hub id does."""
+    name, engine = request.path_params["id"], request.state.engine
+    registry, caller = request.state.registry, request.state.caller
+    if name == engine.base:
+        return JSONResponse(base_card(engine))
+    with suppress(NotFound):
+        caller.require(name, model_not_found)
+        return JSONResponse(adapter_card(registry.versions(name)[-1], engine.base))
+    with suppress(NotFound):
+        composition = registry.composition(name)
+        if caller.sees_all(composition):
+            return JSONResponse(composition_card(name, composition, engine.base))
+    raise model_not_found(name)
+
+
+def _cards(request: Request) -> list[ModelCard]:
+    return cards(request.state.engine, request.state.registry, request.state.caller)
+
+
+ROUTES = [Route("/v1/models", list_models), Route("/v1/models/{id:path}", show_model)]

@@ -1,0 +1,204 @@
+"""What each of our routes reads and answers, by method and path. Tests hold that the routes are the same."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from lora_compose.server.api import requests
+from lora_compose.server.api import responses as objects
+from lora_compose.server.api.error_codes import (
+    ADMITTED,
+    BODY,
+    BUILT,
+    COMPOSED,
+    DOOR,
+    NAMED,
+    VLLM,
+    WITHOUT_ENGINE,
+)
+from lora_compose.server.benchmarks.plan import BenchmarkFields
+from lora_compose.server.compositions.from_request import ComposedModel
+from lora_compose.server.paths import GENERATING, NAMING
+
+JSON, TEXT, HTML, STREAM = "application/json", "text/plain", "text/html", "text/event-stream"
+FORM = "multipart/form-data"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """`shape` is a type, or the schema itself; none for a reply without a body."""
+
+    shape: Any = None
+    media: str = JSON
+    streams: bool = False
+    """Whether it may come as server-sent events instead."""
+
+
+NO_PATH = frozenset({"not_found"})
+"""A slash or a line break in a name makes another path of it."""
+
+
+@dataclass(frozen=True)
+class Operation:
+    """`answers` by status; the statuses of its errors follow from `codes`."""
+
+    answers: dict[int, Answer]
+    codes: frozenset[str]
+    body: Any = None
+    upload: Any = None
+    """The body as multipart/form-data, where it may come so as well."""
+    flag: str | None = None
+    """The one query parameter, true or false."""
+    examples: tuple[dict[str, Any], ...] = ()
+    summary: str = ""
+    """Where the route has no docstring of its own."""
+    answer_headers: dict[str, str] = field(default_factory=dict)
+
+
+def _one_of(shape: Any, *statuses: int) -> dict[int, Answer]:
+    return {status: Answer(shape) for status in statuses or (200,)}
+
+
+GONE = {204: Answer()}
+SUCCESS = {200: Answer({"type": "string"}, TEXT)}
+OFFER = {"name": "sql", "path": "/srv/adapters/sql"}
+STACK = {"adapters": [{"name": "sql", "weight": 0.7}, {"name": "polite"}]}
+TIES = {**STACK, "composition": {"method": "ties", "density": 0.3, "rank": 16}}
+LLAMA = {"lora": [{"id": "sql", "scale": 0.5}]}
+LORAX = {"merged_adapters": {"ids": ["sql", "polite"], "weights": [1, 0.5], "merge_strategy": "linear"}}
+CHAT = {"messages": [{"role": "user", "content": "roll table"}], "max_tokens": 8}
+PROMPT = {"prompt": "roll table", "max_tokens": 8}
+SAID: dict[str, tuple[str, tuple[dict[str, Any], ...]]] = {
+    "/v1/chat/completions": ("Answer a chat.", (CHAT | {"model": "sql:0.7+polite"}, CHAT | STACK)),
+    "/v1/completions": ("Continue a prompt.", (PROMPT | {"model": "sql@2"}, PROMPT | TIES, PROMPT | LORAX)),
+    "/v1/responses": ("Answer in OpenAI's newer shape.", ({"input": "roll table", "model": "sql"},)),
+    "/tokenize": ("The tokens of a text.", ({"prompt": "roll table", "model": "sql"},)),
+    "/detokenize": ("The text of tokens.", ({"tokens": [1, 2, 3], "model": "sql"},)),
+}
+READS_COMPOSITION = DOOR | BODY | COMPOSED
+BENCHMARK = DOOR | {"benchmark_not_found"}
+
+OPERATIONS: dict[tuple[str, str], Operation] = {
+    **{
+        ("POST", path): Operation(
+            {200: Answer(path, streams=path in GENERATING)},
+            READS_COMPOSITION | VLLM | (BUILT if path in GENERATING else frozenset()),
+            body=path,
+            summary=SAID[path][0],
+            examples=SAID[path][1],
+            answer_headers={"x-lora-composition": "The canonical name of what answered."},
+        )
+        for path in (*GENERATING, *NAMING)
+    },
+    ("GET", "/v1/models"): Operation(_one_of(objects.ModelList), DOOR),
+    ("GET", "/v1/models/{id}"): Operation(_one_of(objects.ModelCard), DOOR | NO_PATH | {"model_not_found"}),
+    ("POST", "/v1/adapters"): Operation(
+        _one_of(objects.AdapterObject, 200, 201),
+        DOOR
+        | BODY
+        | ADMITTED
+        | {
+            "unknown_field",
+            "invalid_request",
+            "invalid_source",
+            "source_not_allowed",
+            "invalid_upload",
+            "digest_mismatch",
+            "invalid_lineage",
+        },
+        body=requests.AdapterOffer,
+        upload=requests.AdapterUpload,
+        examples=(OFFER, {"name": "sql", "hf": "org/sql-lora@main", "alias": "prod"}),
+    ),
+    ("GET", "/v1/adapters"): Operation(_one_of(objects.AdapterList), DOOR),
+    ("GET", "/v1/adapters/{reference}"): Operation(_one_of(objects.AdapterObject), DOOR | NO_PATH | NAMED),
+    ("DELETE", "/v1/adapters/{reference}"): Operation(
+        GONE, DOOR | NO_PATH | NAMED | {"in_use", "unknown_field", "invalid_request"}, flag="cascade"
+    ),
+    ("PUT", "/v1/adapters/{name}/aliases/{alias}"): Operation(
+        _one_of(objects.AdapterObject),
+        DOOR | NO_PATH | BODY | NAMED | {"invalid_version", "unknown_field"},
+        body=requests.AliasTarget,
+        examples=({"version": 2},),
+    ),
+    ("DELETE", "/v1/adapters/{name}/aliases/{alias}"): Operation(
+        GONE, DOOR | NO_PATH | NAMED | {"alias_not_found", "in_use"}
+    ),
+    ("PUT", "/v1/adapters/{reference}/pin"): Operation(
+        _one_of(objects.PinObject), DOOR | NO_PATH | NAMED | BUILT | {"pins_exhausted"}
+    ),
+    ("DELETE", "/v1/adapters/{reference}/pin"): Operation(GONE, DOOR | NO_PATH | NAMED),
+    ("POST", "/v1/compositions"): Operation(
+        {200: Answer(objects.PredictedComposition), 201: Answer(objects.CompositionObject)},
+        READS_COMPOSITION | BUILT | {"invalid_request", "name_not_allowed", "name_reserved", "name_taken"},
+        body=requests.NamedComposition,
+        flag="dry_run",
+        examples=({"name": "duo", "model": "sql:0.7+polite"}, {"name": "duo", **TIES}),
+    ),
+    ("GET", "/v1/compositions"): Operation(_one_of(objects.CompositionList), DOOR),
+    ("GET", "/v1/compositions/{name}"): Operation(
+        _one_of(objects.CompositionObject), DOOR | NO_PATH | {"composition_not_found"}
+    ),
+    ("DELETE", "/v1/compositions/{name}"): Operation(
+        GONE, DOOR | NO_PATH | {"invalid_name", "name_not_allowed", "composition_not_found"}
+    ),
+    ("POST", "/v1/load_lora_adapter"): Operation(
+        SUCCESS,
+        DOOR | BODY | ADMITTED | {"invalid_source", "invalid_request", "unknown_field"},
+        body=requests.LoadAdapter,
+        examples=({"lora_name": "sql", "lora_path": "/srv/adapters/sql"},),
+    ),
+    ("POST", "/v1/unload_lora_adapter"): Operation(
+        SUCCESS,
+        DOOR | BODY | NAMED | {"in_use", "unknown_field"},
+        body=requests.UnloadAdapter,
+        examples=({"lora_name": "sql@1"},),
+    ),
+    ("GET", "/v1/residency"): Operation(_one_of(objects.ResidencyObject), DOOR),
+    ("GET", "/v1/fusion"): Operation(_one_of(objects.FusionObject), DOOR),
+    ("PUT", "/v1/fusion"): Operation(
+        _one_of(objects.FusionObject),
+        READS_COMPOSITION | BUILT | {"not_fusable", "fusion_busy"},
+        body=ComposedModel,
+        examples=({"model": "sql:0.7+polite"}, LLAMA),
+    ),
+    ("DELETE", "/v1/fusion"): Operation(
+        _one_of(objects.FusionObject), DOOR | {"fusion_busy", "base_lost", "composition_unavailable"}
+    ),
+    ("POST", "/v1/benchmarks"): Operation(
+        _one_of(objects.BenchmarkObject, 201),
+        DOOR
+        | BODY
+        | NAMED
+        | {
+            "unknown_field",
+            "invalid_request",
+            "out_of_range",
+            "given_twice",
+            "arm_not_allowed",
+            "too_few_adapters",
+            "benchmark_running",
+            "server_busy",
+        },
+        body=BenchmarkFields,
+        examples=({"arms": ["base", "single"], "concurrency": [1, 4], "requests": 16},),
+    ),
+    ("GET", "/v1/benchmarks"): Operation(_one_of(objects.BenchmarkList), DOOR),
+    ("GET", "/v1/benchmarks/{id}"): Operation(_one_of(objects.BenchmarkObject), BENCHMARK | NO_PATH),
+    ("DELETE", "/v1/benchmarks/{id}"): Operation(
+        _one_of(objects.BenchmarkObject), BENCHMARK | NO_PATH | {"benchmark_not_running"}
+    ),
+    ("GET", "/v1/benchmarks/{id}/report"): Operation(
+        {200: Answer({"type": "string"}, HTML)},
+        BENCHMARK | NO_PATH | {"benchmark_running", "result_not_found"},
+    ),
+    ("GET", "/v1/benchmarks/{id}/result"): Operation(
+        _one_of({"type": "object"}), BENCHMARK | NO_PATH | {"benchmark_running", "result_not_found"}
+    ),
+    ("GET", "/livez"): Operation(_one_of(objects.AliveObject), frozenset()),
+    ("GET", "/readyz"): Operation(
+        _one_of(objects.ReadyObject), WITHOUT_ENGINE | {"engine_stuck", "engine_dead", "base_lost"}
+    ),
+    ("GET", "/health"): Operation({200: Answer()}, WITHOUT_ENGINE | {"engine_dead"}),
+    ("GET", "/metrics"): Operation({200: Answer({"type": "string"}, TEXT)}, DOOR),
+    ("GET", "/openapi.json"): Operation(_one_of({"type": "object"}), DOOR),
+}

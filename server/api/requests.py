@@ -1,0 +1,107 @@
+"""The bodies of the routes that register adapters, move aliases and save compositions."""
+
+from functools import partial
+from typing import Annotated, Any, ClassVar
+
+from annotated_types import Ge
+from pydantic import ConfigDict, Field, PlainValidator, WithJsonSchema
+
+from lora_compose.adapters.names import ALIAS_PATTERN
+from lora_compose.adapters.peft.files import CONFIG_FILE, WEIGHTS_FILE
+from lora_compose.adapters.registry.lineage import check_lineage
+from lora_compose.adapters.validation import ANY, Fault, Faults
+from lora_compose.server.compositions.from_request import ComposedModel
+from lora_compose.server.http.body import (
+    MISSING_NAME,
+    TEXT_SCHEMA,
+    Alias,
+    Body,
+    Name,
+    Reference,
+    Text,
+    matching,
+)
+
+Lineage = Annotated[
+    dict[str, Any] | None,
+    PlainValidator(partial(check_lineage, param=None)),
+    WithJsonSchema({"anyOf": [{"type": "object"}, {"type": "string"}]}),
+]
+UPLOADED = {CONFIG_FILE: "application/json", WEIGHTS_FILE: "application/octet-stream"}
+"""The files of an upload, and their media types."""
+
+
+class AdapterOffer(Body):
+    """An adapter to register: exactly one of `path` and `hf`."""
+
+    name: Name
+    path: Text | None = None
+    """A directory on the server's machine, inside an --adapter-root."""
+    hf: Text | None = None
+    """`org/repo` or `org/repo@revision`, where the server runs with --allow-hf."""
+    alias: Alias | None = None
+    """To point at the new version, in the same step."""
+    digest: Text | None = None
+    """What the SHA-256 of the files must be."""
+    lineage: Lineage = None
+    """How the adapter was made: any JSON object, stored and shown unchanged."""
+
+    FAULTS: ClassVar[Faults] = {("name", "missing"): MISSING_NAME}
+
+
+def _add_files(schema: dict[str, Any]) -> None:
+    """A file in a form is its bytes."""
+    for name, media in UPLOADED.items():
+        schema["properties"][name] = {"type": "string", "format": "binary", "contentMediaType": media}
+        schema["required"].append(name)
+
+
+class AdapterUpload(Body):
+    """The two files of an adapter, and what else `AdapterOffer` has."""
+
+    model_config = ConfigDict(json_schema_extra=_add_files)
+
+    name: Name
+    alias: Annotated[Alias | None, matching(ALIAS_PATTERN)] = None
+    digest: Annotated[Text | None, TEXT_SCHEMA] = None
+    lineage: Annotated[Lineage, TEXT_SCHEMA] = None
+
+    FAULTS: ClassVar[Faults] = {("name", "missing"): MISSING_NAME}
+
+
+class AliasTarget(Body):
+    """The version that the alias is to point at."""
+
+    version: Annotated[int, Ge(1)]
+
+    FAULTS: ClassVar[Faults] = {
+        ("version", ANY): Fault("invalid_version", "version must be a version number.")
+    }
+
+
+class LoadAdapter(Body):
+    """vLLM's shape."""
+
+    lora_name: Name
+    lora_path: Text
+    load_inplace: bool = False
+    """vLLM's. Other bytes under a name are always its next version here, whatever this says."""
+
+    FAULTS: ClassVar[Faults] = {
+        ("lora_name", "missing"): MISSING_NAME,
+        ("lora_path", ANY): Fault("invalid_source", "lora_path must be a directory."),
+    }
+
+
+class UnloadAdapter(Body):
+    """vLLM's shape."""
+
+    lora_name: Reference
+
+    FAULTS: ClassVar[Faults] = {("lora_name", "missing"): MISSING_NAME}
+
+
+class NamedComposition(ComposedModel):
+    """A composition to save. With `?dry_run=true` the name is not needed."""
+
+    name: Name = Field(default_factory=str)

@@ -1,0 +1,78 @@
+"""`/v1/residency`: where adapters are now, by our books and by the workers' own; pinning them there."""
+
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from lora_compose.adapters.composition.grammar import parse_reference
+from lora_compose.adapters.registry.store import Version
+from lora_compose.server.api.responses import PinObject, PreparedPart, ResidencyObject
+from lora_compose.server.compositions.merges import servable_of
+from lora_compose.server.residency.cache import Part
+
+
+async def show(request: Request) -> JSONResponse:
+    """`GET /v1/residency`: where adapters are now."""
+    state = request.state
+    workers = await state.engine.resident()
+    residency, fused = state.residency, state.fusion.fused
+    runtime_weights = state.engine.runtime_weights
+    answer: ResidencyObject = {
+        "object": "residency",
+        "runtime_weights": runtime_weights,
+        "host": {
+            "capacity": residency.host.capacity,
+            "adapters": [
+                _part(part, residency.host.is_pinned(part), workers, runtime_weights)
+                for part in residency.host.parts()
+            ],
+        },
+        "active": {"slots": residency.slots, "compositions": residency.active()},
+        "fused": fused and fused.name,
+        "queued": residency.queued,
+    }
+    return JSONResponse(answer)
+
+
+def _part(part: Part, pinned: bool, workers: list[dict[str, Any]], runtime_weights: bool) -> PreparedPart:
+    """One build. `workers` counts those that say they have it, `bytes` is what it takes in all of them."""
+    key = part.order.key if runtime_weights else str(part.lora_int_id)
+    sizes = [worker["bytes"][key] for worker in workers if key in worker["bytes"]]
+    return {
+        "id": part.order.label,
+        "state": "prepared" if part.is_ready else "preparing",
+        "requests": part.users,
+        "pinned": pinned,
+        "workers": len(sizes),
+        "bytes": sum(sizes),
+        "prepare_seconds": part.prepared.result() if part.is_ready else None,
+    }
+
+
+async def pin(request: Request) -> JSONResponse:
+    """`PUT /v1/adapters/{name}[@ref]/pin`: in host memory at once, and until it is unpinned or removed."""
+    version = _version(request)
+    await request.state.residency.pin(servable_of(version))
+    pinned: PinObject = {"object": "adapter.pin", "id": version.id, "pinned": True}
+    return JSONResponse(pinned)
+
+
+async def unpin(request: Request) -> Response:
+    """`DELETE /v1/adapters/{name}[@ref]/pin`: it may be evicted again."""
+    request.state.residency.unpin(frozenset({_version(request).id}))
+    return Response(status_code=204)
+
+
+def _version(request: Request) -> Version:
+    name, ref = parse_reference(request.path_params["reference"], "name")
+    version: Version = request.state.registry.resolve(name, ref)
+    return version
+
+
+ROUTES = [
+    Route("/v1/residency", show, methods=["GET"]),
+    Route("/v1/adapters/{reference}/pin", pin, methods=["PUT"]),
+    Route("/v1/adapters/{reference}/pin", unpin, methods=["DELETE"]),
+]

@@ -1,0 +1,149 @@
+"""What a benchmark over HTTP will measure: the body of the request against the registry.
+
+Nothing here changes what others are answered: arms that fuse the base or start processes are refused.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Annotated, Any, ClassVar
+
+from annotated_types import Ge, Gt, Le, MaxLen, MinLen
+from pydantic import Field, PlainValidator
+
+from lora_compose.adapters.composition.grammar import parse_reference
+from lora_compose.adapters.errors import InvalidRequest
+from lora_compose.adapters.names import REFERENCE_PATTERN
+from lora_compose.adapters.registry.registry import Registry
+from lora_compose.adapters.validation import ANY, OURS, Fault, Faults
+from lora_compose.server.http.body import Body, matching, text_of
+
+DEFAULT_ADAPTERS = 8
+LONGEST_LIST = 16
+MAX_CONCURRENCY, MAX_RATE = 64, 1000.0
+BOUNDS = {
+    "requests": (1, 1000),
+    "output_tokens": (2, 4096),
+    "prompt_tokens": (1, 4096),
+    "repeats": (1, 20),
+    "seed": (0, 2**31 - 1),
+    "max_seconds": (1, 1800),
+}
+ARM_PATTERN = "^(base|single|(stack|merge):[1-8])$"
+
+
+def _bounded(field: str) -> Any:
+    low, high = BOUNDS[field]
+    return Field(ge=low, le=high)
+
+
+def _reference_text(value: object) -> str:
+    text = text_of(value)
+    parse_reference(text, None)
+    return text
+
+
+def _arm(value: object) -> str:
+    text = text_of(value)
+    if re.fullmatch(ARM_PATTERN, text):
+        return text
+    raise InvalidRequest(
+        "arm_not_allowed",
+        f"The arm {text!a:.80} cannot be run over HTTP: base, single, stack:1 to stack:8 and merge:1 to "
+        "merge:8 can. `lora-compose bench serve` runs all of them.",
+    )
+
+
+def _listed(field: str, each: str) -> Faults:
+    """Of a list and its entries, which are all reported as the list."""
+    return {
+        (field, ANY): Fault("out_of_range", f"{field} must be a list of 1 to {LONGEST_LIST}."),
+        (f"{field}[]", ANY): Fault("out_of_range", f"{field}: each must be {each}.", field),
+        (f"{field}[]", OURS): Fault("out_of_range", "", field),
+    }
+
+
+_BenchmarkAdapter = Annotated[str, PlainValidator(_reference_text), matching(REFERENCE_PATTERN)]
+_Arm = Annotated[str, PlainValidator(_arm), matching(ARM_PATTERN)]
+_Concurrency = Annotated[int, Ge(1), Le(MAX_CONCURRENCY)]
+_Rate = Annotated[float, Gt(0), Le(MAX_RATE)]
+
+
+class BenchmarkFields(Body):
+    """What to measure; every field has a default."""
+
+    adapters: Annotated[list[_BenchmarkAdapter], MinLen(1), MaxLen(LONGEST_LIST)] = Field(
+        default_factory=list
+    )
+    arms: Annotated[list[_Arm], MinLen(1), MaxLen(LONGEST_LIST)] = Field(default_factory=list)
+    concurrency: Annotated[list[_Concurrency], MinLen(1), MaxLen(LONGEST_LIST)] = Field(default=[4])
+    rates: Annotated[list[_Rate], MinLen(1), MaxLen(LONGEST_LIST)] = Field(default=[2.0])
+    requests: Annotated[int, _bounded("requests")] = 16
+    output_tokens: Annotated[int, _bounded("output_tokens")] = 32
+    prompt_tokens: Annotated[int, _bounded("prompt_tokens")] = 32
+    repeats: Annotated[int, _bounded("repeats")] = 5
+    seed: Annotated[int, _bounded("seed")] = 0
+    max_seconds: Annotated[int, _bounded("max_seconds")] = 300
+    """No pass begins later."""
+    force: bool = False
+    """Begin and go on however busy the server is."""
+
+    FAULTS: ClassVar[Faults] = {
+        **_listed("adapters", "an adapter's name"),
+        **_listed("arms", "an arm's name"),
+        **_listed("concurrency", f"a whole number from 1 to {MAX_CONCURRENCY}"),
+        **_listed("rates", f"above 0 and at most {MAX_RATE:g} a second"),
+        **{
+            (field, ANY): Fault("out_of_range", f"{field} must be a whole number from {low} to {high}.")
+            for field, (low, high) in BOUNDS.items()
+        },
+    }
+
+
+class BenchmarkPlan(BenchmarkFields):
+    """A bounded benchmark. Every adapter is registered, and every arm has adapters enough."""
+
+    def to_json(self) -> dict[str, Any]:
+        """As it could be sent again."""
+        return self.model_dump()
+
+    def arguments(self) -> list[str]:
+        """For `python -m lora_compose.benchmarks.serving`. No timeline: it would register adapters and fuse."""
+        found = ["--timeline-seconds", "0"]
+        for name, value in self.to_json().items():
+            text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+            if name != "force" and text:
+                found += [f"--{name.replace('_', '-')}", text]
+        return found
+
+
+def read_plan(body: dict[str, Any], registry: Registry, max_model_len: int) -> BenchmarkPlan:
+    """Raises InvalidRequest, naming the field, and NotFound for an adapter that is not registered."""
+    fields = BenchmarkPlan.read(body)
+    adapters = fields.adapters or sorted(registry.names())[:DEFAULT_ADAPTERS]
+    for name in fields.adapters:
+        registry.resolve(*parse_reference(name, "adapters"))
+    _refuse_twice(fields.adapters, "adapters")
+    _refuse_twice(fields.arms, "arms")
+    arms = fields.arms or ["base", "single", "stack:2"][: 1 + len(adapters)]
+    _require_adapters(arms, len(adapters))
+    if fields.prompt_tokens + fields.output_tokens > max_model_len:
+        raise InvalidRequest(
+            "out_of_range",
+            f"prompt_tokens and output_tokens together must be at most {max_model_len}, the model's length.",
+            "output_tokens" if "output_tokens" in body else "prompt_tokens",
+        )
+    return fields.model_copy(update={"adapters": adapters, "arms": arms})
+
+
+def _require_adapters(arms: Sequence[str], adapters: int) -> None:
+    for arm in arms:
+        needed = 0 if arm == "base" else int(arm.partition(":")[2] or 1)
+        if needed > adapters:
+            raise InvalidRequest(
+                "too_few_adapters", f"The arm {arm} needs {needed} adapters, not {adapters}.", "arms"
+            )
+
+
+def _refuse_twice(values: Sequence[str], name: str) -> None:
+    if len(set(values)) < len(values):
+        raise InvalidRequest("given_twice", f"{name} must differ from each other.", name)

@@ -1,0 +1,279 @@
+"""Which composition a request's JSON asks for, and the JSON that vLLM gets instead.
+
+The models here are the four ways to name a composition: as `model`, in our own fields `adapters` and
+`composition`, in llama.cpp's `lora` and in LoRAX's `merged_adapters`.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
+
+from annotated_types import MaxLen, MinLen
+from pydantic import ConfigDict, Field, PlainValidator, WithJsonSchema, model_validator
+
+from lora_compose.adapters.composition.composition import (
+    BAD_WEIGHT,
+    MAX_MEMBERS,
+    METHOD_NAMES,
+    OPTION_FAULTS,
+    OPTION_NAMES,
+    SPELLINGS,
+    STACK,
+    Composition,
+    Density,
+    MajoritySignMethod,
+    Member,
+    Rank,
+    Seed,
+    Weight,
+    check_method,
+    read_options,
+)
+from lora_compose.adapters.composition.grammar import parse, parse_reference
+from lora_compose.adapters.errors import InvalidRequest, NotFound
+from lora_compose.adapters.names import REFERENCE_PATTERN
+from lora_compose.adapters.validation import ANY, Fault, Faults, under
+from lora_compose.server.http.body import MISSING_NAME, Body, Reference, matching
+
+Method = Annotated[
+    str,
+    PlainValidator(partial(check_method, param=None)),
+    WithJsonSchema({"type": "string", "enum": [*METHOD_NAMES, *SPELLINGS]}),
+]
+
+
+class MemberFields(Body):
+    """An adapter and its weight."""
+
+    name: Reference
+    weight: Weight = 1.0
+
+    @property
+    def member(self) -> Member:
+        name, ref = self.name
+        return Member(name, self.weight, ref)
+
+
+class MethodFields(Body):
+    """How to combine; without it the exact sum, a stack."""
+
+    method: Method = STACK
+    rank: Rank | None = None
+    density: Density | None = None
+    seed: Seed | None = None
+    majority_sign_method: MajoritySignMethod | None = None
+
+
+def _llama_name(value: object) -> tuple[str, str | None]:
+    if isinstance(value, int):
+        raise InvalidRequest("invalid_name", "Adapters have no numbers here: use the name.")
+    return parse_reference(value, None)
+
+
+LlamaReference = Annotated[
+    tuple[str, str | None] | None, PlainValidator(_llama_name), matching(REFERENCE_PATTERN)
+]
+
+
+class LlamaLora(Body):
+    """llama.cpp's: exactly one of `id` and `name`. Its numeric ids mean nothing here."""
+
+    id: LlamaReference = None
+    name: LlamaReference = None
+    scale: Weight
+
+    @model_validator(mode="after")
+    def _has_one_name(self) -> Self:
+        if (self.id is None) == (self.name is None):
+            raise InvalidRequest("invalid_composition", "Give either an id or a name.")
+        return self
+
+    @property
+    def member(self) -> Member:
+        reference = self.id or self.name
+        assert reference is not None
+        return Member(reference[0], self.scale, reference[1])
+
+
+LoraxStrategy = Literal["linear", "ties", "dare_linear", "dare_ties"]
+LORAX_STRATEGIES: tuple[LoraxStrategy, ...] = get_args(LoraxStrategy)
+
+
+class MergedAdapters(Body):
+    """LoRAX's. As there, weights left out or empty are 1, and the strategy left out is linear."""
+
+    ids: Annotated[list[Reference], MinLen(1), MaxLen(MAX_MEMBERS)]
+    weights: Annotated[list[Weight], MaxLen(MAX_MEMBERS)] | None = None
+    merge_strategy: LoraxStrategy = "linear"
+    density: Density | None = None
+    majority_sign_method: MajoritySignMethod | None = None
+
+    @model_validator(mode="after")
+    def _has_a_weight_for_each(self) -> Self:
+        if self.weights and len(self.weights) != len(self.ids):
+            text = f"There are {len(self.ids)} ids and {len(self.weights)} weights."
+            raise InvalidRequest("invalid_weight", text, "weights")
+        return self
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        weights = self.weights or [1.0] * len(self.ids)
+        return tuple(Member(name, weight, ref) for (name, ref), weight in zip(self.ids, weights, strict=True))
+
+
+FORMS = ("adapters", "lora", "merged_adapters")
+EXTENSIONS = (*FORMS, "composition")
+"""The fields that vLLM does not know."""
+
+NO_OBJECT = Fault("invalid_composition", "{param} must be a JSON object.")
+
+
+def _form(field: str) -> Faults:
+    """Of a list of adapters. One that is too long has the param of `Composition`'s own refusal."""
+    code = "invalid_composition"
+    return {
+        (field, ANY): Fault(code, "{param} must be a list with at least one entry."),
+        (field, "too_long"): Fault(code, f"A composition has at most {MAX_MEMBERS} adapters.", "adapters"),
+        (f"{field}[]", ANY): NO_OBJECT,
+    }
+
+
+def _model(value: object) -> str:
+    if isinstance(value, str) and value:
+        return value
+    raise InvalidRequest("invalid_model", "model must be a string that is not empty.")
+
+
+ModelText = Annotated[str, PlainValidator(_model), WithJsonSchema({"type": "string", "minLength": 1})]
+
+
+class CompositionFields(Body):
+    """Which adapters; at most one of `adapters`, `lora` and `merged_adapters`. Other fields are vLLM's."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    model: ModelText = Field(default_factory=str)
+    """`sql`, `sql@2`, `sql:0.7+polite:0.3`, `ties(sql+polite,density=0.3)` or a saved composition."""
+    adapters: Annotated[list[MemberFields], MinLen(1), MaxLen(MAX_MEMBERS)] | None = None
+    composition: MethodFields | None = None
+    lora: Annotated[list[LlamaLora], MinLen(1), MaxLen(MAX_MEMBERS)] | None = None
+    merged_adapters: MergedAdapters | None = None
+
+    FAULTS: ClassVar[Faults] = {
+        **_form("adapters"),
+        ("adapters[].name", "missing"): MISSING_NAME,
+        ("adapters[].weight", ANY): BAD_WEIGHT,
+        ("composition", ANY): NO_OBJECT,
+        **under("composition.", OPTION_FAULTS),
+        **_form("lora"),
+        ("lora[].scale", ANY): BAD_WEIGHT,
+        ("merged_adapters", ANY): NO_OBJECT,
+        **_form("merged_adapters.ids"),
+        ("merged_adapters.weights", ANY): Fault(
+            "invalid_composition", "merged_adapters.weights must be a list."
+        ),
+        ("merged_adapters.weights", "too_long"): Fault("invalid_weight", "There are more weights than ids."),
+        ("merged_adapters.weights[]", ANY): BAD_WEIGHT,
+        ("merged_adapters.merge_strategy", ANY): Fault(
+            "unknown_method", f"The merge_strategy must be one of {', '.join(LORAX_STRATEGIES)}."
+        ),
+        **under("merged_adapters.", OPTION_FAULTS),
+    }
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_one_form(cls, body: object) -> object:
+        if isinstance(body, dict):
+            given = [field for field in FORMS if body.get(field) is not None]
+            if body.get("composition") is not None and given != ["adapters"]:
+                text = "composition goes with adapters only."
+                raise InvalidRequest("conflicting_fields", text, "composition")
+            if len(given) > 1:
+                raise named_twice(given[0], given[1])
+        return body
+
+    @property
+    def form(self) -> str | None:
+        """The field that names the adapters; None where `model` does."""
+        return next((field for field in FORMS if getattr(self, field) is not None), None)
+
+    def to_composition(self) -> Composition | None:
+        """What the fields say, apart from `model`; None where they say nothing."""
+        if self.adapters is not None:
+            return self._of_adapters(self.adapters)
+        if self.lora is not None:
+            return Composition(tuple(entry.member for entry in self.lora))
+        if self.merged_adapters is not None:
+            merged = self.merged_adapters
+            given = {"density": merged.density, "majority_sign_method": merged.majority_sign_method}
+            options = read_options(merged.merge_strategy, given, "merged_adapters.")
+            return Composition(merged.members, merged.merge_strategy, options)
+        return None
+
+    def _of_adapters(self, adapters: list[MemberFields]) -> Composition:
+        members = tuple(entry.member for entry in adapters)
+        if self.composition is None:
+            return Composition(members)
+        given = {name: getattr(self.composition, name) for name in OPTION_NAMES}
+        method = self.composition.method
+        return Composition(members, method, read_options(method, given))
+
+
+def named_twice(first: str, second: str) -> InvalidRequest:
+    """The refusal of a body that names adapters in two ways."""
+    return InvalidRequest(
+        "conflicting_fields",
+        f"The request names adapters twice, by {first} and by {second}. Keep one of the two.",
+        first,
+    )
+
+
+class ComposedModel(CompositionFields):
+    """A composition in any form: as `model`, or in one of the fields."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+SavedComposition = Callable[[str], Composition | None]
+
+
+def composition_from_body(body: dict[str, Any], base: str, saved: SavedComposition) -> Composition | None:
+    """The composition of a generating request, or None for the plain base. `body` is not changed."""
+    return composition_of(CompositionFields.read(body), base, saved)
+
+
+def composition_of(fields: CompositionFields, base: str, saved: SavedComposition) -> Composition | None:
+    """The composition, or None for the plain base. `saved` looks up a saved composition by name.
+
+    Raises InvalidRequest where the request names it twice, or where its parts do not go together."""
+    model = fields.model or base
+    if fields.form is None:
+        return _of_model(model, base, saved)
+    if model != base:
+        raise named_twice(fields.form, f"model {model!r:.200}")
+    return fields.to_composition()
+
+
+def _of_model(model: str, base: str, saved: SavedComposition) -> Composition | None:
+    if model == base:
+        return None
+    text = model.removeprefix(base + ":")
+    if composition := saved(text):
+        return composition
+    try:
+        return parse(text)
+    except InvalidRequest as error:
+        # "org/other-model" is a model that this server does not have, rather than bad grammar.
+        if error.code == "invalid_name" and not set(text) & set("+:@("):
+            raise model_not_found(text) from error
+        raise
+
+
+def model_not_found(name: str) -> NotFound:
+    """OpenAI's answer to a model that the server does not have."""
+    return NotFound("model_not_found", f"The model {name!r:.200} does not exist.", "model")
+
+
+def body_for_vllm(body: dict[str, Any], model: str) -> dict[str, Any]:
+    """`body` without our fields, and with `model`, the canonical name."""
+    return {key: value for key, value in body.items() if key not in EXTENSIONS} | {"model": model}

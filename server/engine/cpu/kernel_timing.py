@@ -1,0 +1,169 @@
+"""`python -m lora_compose.server.engine.cpu.kernel_timing`: the CPU LoRA kernels by themselves, timed; JSON lines on stdout.
+
+A layer's deltas as the server adds them (`LayerPlan`, made once and run many times) beside vLLM's own CPU
+ops, a plain matrix product and a plain sum of long vectors, all in turn within each repeat. The last line is
+the result; the lines before it say how far it is. `lora_compose.benchmarks.studies.kernels` shows it.
+"""
+
+import itertools
+import json
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any
+
+import torch
+
+from lora_compose.server.engine.cpu.batch import share_rows
+from lora_compose.server.engine.cpu.kernel import add_deltas
+from lora_compose.server.engine.cpu.layer_plan import LayerPlan
+from lora_compose.server.engine.cpu.packed_factors import PackedPair, pack_layer
+
+GEMM_SIZE = 1024
+STREAM_FLOATS = 1 << 24
+SAMPLE_SECONDS = 0.01
+
+
+@dataclass(frozen=True)
+class Case:
+    """So many adapters of one rank in a batch, each with its equal share of the tokens, one after another."""
+
+    tokens: int
+    rank: int
+    adapters: int
+
+
+@dataclass
+class Timed:
+    """One thing that is run. `calls` are made for a sample, so that the clock does not tell."""
+
+    way: str
+    case: Case | None
+    run: Callable[[], object]
+    calls: int = 1
+    seconds: list[float] = field(default_factory=list)
+    """Of one call, by repeat."""
+
+    def calibrate(self) -> None:
+        """The first call builds what later ones find."""
+        self.run()
+        self.calls = max(1, round(SAMPLE_SECONDS / self._sample()))
+
+    def measure(self) -> None:
+        """One sample more."""
+        self.seconds.append(self._sample())
+
+    def _sample(self) -> float:
+        began = perf_counter()
+        for _ in range(self.calls):
+            self.run()
+        return (perf_counter() - began) / self.calls
+
+
+class Layer:
+    """Random factors and inputs of a layer of `hidden` inputs and `out` outputs."""
+
+    def __init__(self, case: Case, hidden: int, out: int, draw: torch.Generator) -> None:
+        count, rank = case.adapters, case.rank
+        self.case = case
+        self.lora_a = torch.randn(count, rank, hidden, generator=draw)
+        self.lora_b = torch.randn(count, out, rank, generator=draw)
+        self.x = torch.randn(case.tokens, hidden, generator=draw)
+        self.counts = [len(part) for part in torch.arange(case.tokens).tensor_split(count)]
+
+    def ours(self) -> Callable[[], object]:
+        """As a layer of the running engine does it."""
+        names = [f"{number:03d}" for number in range(self.case.adapters)]
+        batch = share_rows([{name: 1.0} for name in names], self.counts)
+        out = self.lora_b.shape[1]
+        pairs = [PackedPair(lora_A=a, lora_B=b) for a, b in zip(self.lora_a, self.lora_b, strict=True)]
+        packs = [pack_layer([pair], [out]) for pair in pairs]
+        plan, y = LayerPlan(batch, packs, torch.float32, add_deltas), torch.zeros(len(self.x), out)
+        return lambda: plan.add_deltas(y, self.x)
+
+    def upstream(self) -> Callable[[], object] | None:
+        """As vLLM's punica wrapper for CPUs does it; None where its ops are not to be had."""
+        try:
+            from vllm.lora.ops.torch_ops import bgmv_expand, bgmv_shrink
+        except ImportError:
+            return None
+        slots = torch.repeat_interleave(torch.arange(self.case.adapters), torch.tensor(self.counts))
+        shrunk = torch.zeros(len(self.x), self.case.rank)
+        y = torch.zeros(len(self.x), self.lora_b.shape[1])
+
+        def run() -> None:
+            bgmv_shrink(self.x, self.lora_a, shrunk, slots, 1.0)
+            bgmv_expand(shrunk, self.lora_b, y, slots, add_inputs=True)
+
+        return run
+
+
+def timed(options: Namespace) -> Iterator[Timed]:
+    """Everything to be run, the machine's own limits first."""
+    draw = torch.Generator().manual_seed(options.seed)
+    a, b = (torch.randn(GEMM_SIZE, GEMM_SIZE, generator=draw) for _ in range(2))
+    product = torch.empty_like(a)
+    yield Timed("gemm", None, lambda: torch.matmul(a, b, out=product))
+    left, right = (torch.randn(STREAM_FLOATS, generator=draw) for _ in range(2))
+    total = torch.empty_like(left)
+    yield Timed("stream", None, lambda: torch.add(left, right, out=total))
+    for numbers in itertools.product(options.tokens, options.ranks, options.adapters):
+        case = Case(*numbers)
+        if case.adapters > case.tokens:
+            continue
+        layer = Layer(case, options.hidden, options.out, draw)
+        yield Timed("ours", case, layer.ours())
+        if (upstream := layer.upstream()) is not None:
+            yield Timed("vllm", case, upstream)
+
+
+@torch.inference_mode()
+def measure(options: Namespace, told: Callable[[int, int], None]) -> dict[str, Any]:
+    """Every repeat runs everything once, forth and back in turn."""
+    everything = list(timed(options))
+    for number, one in enumerate(everything):
+        one.calibrate()
+        told(number, len(everything) * (options.repeats + 1))
+    for repeat in range(options.repeats):
+        for number, one in enumerate(everything if repeat % 2 == 0 else reversed(everything)):
+            one.measure()
+            told(len(everything) * (repeat + 1) + number + 1, len(everything) * (options.repeats + 1))
+    return {
+        "threads": torch.get_num_threads(),
+        "gemm_flops": 2 * GEMM_SIZE**3,
+        "stream_bytes": 3 * 4 * STREAM_FLOATS,
+        "rows": [
+            {
+                "way": one.way,
+                "seconds": one.seconds,
+                "calls": one.calls,
+                **(vars(one.case) if one.case else {}),
+            }
+            for one in everything
+        ],
+    }
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(part) for part in text.split(",")]
+
+
+def parse(arguments: list[str]) -> Namespace:
+    """The options; `lora_compose.benchmarks.studies.kernels` has their defaults."""
+    parser = ArgumentParser(prog="python -m lora_compose.server.engine.cpu.kernel_timing")
+    for name in ("tokens", "ranks", "adapters"):
+        parser.add_argument(f"--{name}", type=_numbers, required=True)
+    for name in ("hidden", "out", "repeats", "seed"):
+        parser.add_argument(f"--{name}", type=int, required=True)
+    return parser.parse_args(arguments)
+
+
+def _say(**said: object) -> None:
+    sys.stdout.write(json.dumps(said) + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    _say(result=measure(parse(sys.argv[1:]), lambda done, total: _say(done=done, total=total)))

@@ -1,0 +1,59 @@
+"""What `lora-compose doctor` asks of the installed vLLM. Nothing is launched."""
+
+import hashlib
+import importlib
+import inspect
+from operator import attrgetter
+
+import vllm
+from vllm import ModelRegistry
+from vllm.model_executor.models.interfaces import supports_lora
+from vllm.model_executor.models.interfaces_base import is_text_generation_model
+from vllm.platforms import current_platform
+
+from lora_compose.server.engine.plugin import OVERRIDES, Override
+
+
+def vllm_version() -> str:
+    """The version that is really imported, with its build."""
+    return str(vllm.__version__)
+
+
+def device() -> str:
+    """What vLLM would run on here: "cpu", "cuda"; empty where it finds nothing."""
+    return str(current_platform.device_type or "")
+
+
+def source_digest(override: Override) -> str:
+    """sha256 of the upstream source that a row of the plugin was written against."""
+    module, _, name = override.source.partition(":")
+    source = inspect.getsource(attrgetter(name)(importlib.import_module(module)))
+    return hashlib.sha256(source.encode()).hexdigest()
+
+
+def changed_overrides() -> list[str]:
+    """The upstream parts that are no longer what our replacements were written against."""
+    return sorted({row.source for row in OVERRIDES if _has_changed(row)})
+
+
+def _has_changed(override: Override) -> bool:
+    try:
+        attrgetter(override.attribute)(importlib.import_module(override.module))
+        return source_digest(override) != override.sha256
+    except (ImportError, AttributeError):
+        return True
+
+
+def knows(architecture: str) -> bool:
+    """Whether vLLM has a model class of that name."""
+    return architecture in ModelRegistry.get_supported_archs()
+
+
+def takes_lora(architecture: str) -> bool:
+    """Whether that class takes adapters. Imports it."""
+    return bool(supports_lora(ModelRegistry.models[architecture].load_model_cls()))
+
+
+def generates(architecture: str) -> bool:
+    """Whether it answers in text, and does not only embed or classify."""
+    return bool(is_text_generation_model(ModelRegistry.models[architecture].load_model_cls()))

@@ -1,0 +1,71 @@
+"""Folds a stack into checkpoint weights on their way into vLLM: `W ← W + Σ wᵢsᵢBᵢAᵢ`, in float32, rounded
+once.
+
+Tensors stream from the checkpoint one at a time through vLLM's own weight reload, so packing, sharding and
+quantizing stay vLLM's business. Restoring is reading the checkpoint again, never a subtraction.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+
+from lora_compose.adapters.peft.checkpoint import open_adapter
+from lora_compose.server.engine.cpu.packed_factors import PackedPair
+from lora_compose.server.engine.spec import Component
+from lora_compose.server.engine.worker.stacking import Stack
+
+FLOATING = ("F32", "F16", "BF16")
+
+
+def folded_checkpoint(
+    directory: Path, stack: Stack, progress: Callable[[float], None]
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """`(name, tensor)` of every tensor in the checkpoint, those of the stack's modules with its delta added.
+
+    `progress` hears the share of bytes done.
+    """
+    paths = checkpoint_files(directory)
+    total, done = sum(path.stat().st_size for path in paths), 0
+    for path in paths:
+        with safe_open(path, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118  safe_open is no mapping
+                tensor = file.get_tensor(name)
+                factors = stack.get(name.removesuffix(".weight"))
+                yield name, tensor if factors is None else folded(tensor, factors)
+                done += tensor.nbytes
+                progress(min(1.0, done / total))
+
+
+def checkpoint_files(directory: Path) -> Sequence[Path]:
+    """The checkpoint's safetensors files. Raises FileNotFoundError where there are none."""
+    paths = sorted(directory.glob("*.safetensors"))
+    if not paths:
+        raise FileNotFoundError("the checkpoint has no safetensors files")
+    return paths
+
+
+def folded(weight: torch.Tensor, pair: PackedPair) -> torch.Tensor:
+    """`W + B A` for W `(d_out, d_in)`: float32 sum, one rounding to W's dtype."""
+    return torch.addmm(weight.float(), pair.lora_B.float(), pair.lora_A.float()).to(weight.dtype)
+
+
+def why_not_foldable(directory: Path, components: Sequence[Component]) -> str | None:
+    """What keeps these from being folded into the checkpoint, in words; None where nothing does."""
+    try:
+        floating = set(_floating_weights(directory))
+    except FileNotFoundError as error:
+        return str(error)
+    modules = {name for component in components for name in open_adapter(Path(component.directory)).modules}
+    missing = sorted(name for name in modules if f"{name}.weight" not in floating)
+    if not missing:
+        return None
+    return f"the checkpoint has no floating-point weight for {missing[0]} ({len(missing)} such modules)"
+
+
+def _floating_weights(directory: Path) -> Iterator[str]:
+    for path in checkpoint_files(directory):
+        with safe_open(path, framework="pt") as file:
+            names = list(file.keys())
+            yield from (name for name in names if file.get_slice(name).get_dtype() in FLOATING)

@@ -1,0 +1,128 @@
+"""The LoRA manager where slots hold factors, as on GPUs: a stack is one adapter, its weights folded in.
+
+Differences from vLLM's. An adapter takes a slot when a batch needs one, so adding it never evicts what a
+running batch uses. It survives a reload of the base.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from typing_extensions import override
+from vllm.lora.layers import LoRAMapping
+from vllm.lora.lora_model import LoRAModel
+from vllm.lora.request import LoRARequest
+
+from lora_compose.server.engine.spec import Component, combined, decode_spec, encode_spec
+from lora_compose.server.engine.worker.background_build import State
+from lora_compose.server.engine.worker.composition_manager import CompositionLoRAManager
+from lora_compose.server.engine.worker.stacking import Yielding
+
+logger = logging.getLogger(__name__)
+
+RESIDUAL_OF_BASE = 1 << 30
+"""The LoRA id under which the base is served while something is fused."""
+
+
+class StackingLoRAManager(CompositionLoRAManager[LoRAModel]):
+    """Stacks in slots, their weights folded in."""
+
+    runtime_weights = False
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._specs: dict[int, str] = {}
+        """Of everything that was kept and not forgotten since."""
+
+    @override
+    def prepare(self, adapter: LoRARequest) -> tuple[State, str]:
+        lora_int_id, spec = adapter.lora_int_id, adapter.lora_path
+        if lora_int_id in self.list_adapters():
+            return "prepared", ""
+        return self._advance(
+            lora_int_id, partial(self._build, lora_int_id, spec), lambda lora: self._keep(lora, spec)
+        )
+
+    @override
+    def forget(self, adapter: LoRARequest) -> None:
+        self._preparing.forget(adapter.lora_int_id)
+        self._specs.pop(adapter.lora_int_id, None)
+        self.remove_adapter(adapter.lora_int_id)
+
+    @override
+    def prepared(self) -> dict[str, Any]:
+        adapters = self._adapter_manager.list_adapters()
+        sizes = {str(lora_int_id): _size(lora) for lora_int_id, lora in adapters.items()}
+        return {"bytes": sizes, "slots": list(self._adapter_manager.lora_index_to_id)}
+
+    @override
+    def read_meter(self) -> dict[str, Any]:
+        """Nothing: the kernels are vLLM's."""
+        return {"tokens": [], "busy_seconds": 0.0, "overheads": []}
+
+    @override
+    def fuse(self, components: Sequence[Component]) -> None:
+        """What was built for another base is built again, except residuals of too high a rank: no request
+        uses those before the next switch."""
+        self._fused = tuple(components)
+        self._preparing.clear()
+        self.remove_all_adapters()
+        self._specs.pop(RESIDUAL_OF_BASE, None)
+        for lora_int_id, spec in list(self._specs.items()):
+            try:
+                self.add_adapter(LoRARequest(f"prepared {lora_int_id}", lora_int_id, spec))
+            except ValueError as error:
+                logger.info("adapter %d is not built while this is fused: %s", lora_int_id, error)
+
+    @override
+    def add_adapter(self, lora_request: LoRARequest) -> bool:
+        """Keep what was prepared. Raises what building it raised, changing nothing."""
+        lora_int_id, spec = lora_request.lora_int_id, lora_request.lora_path
+        if lora_int_id in self.list_adapters():
+            return bool(self._adapter_manager.get_adapter(lora_int_id))
+        return self._keep(self._preparing.take(lora_int_id) or self._build(lora_int_id, spec), spec)
+
+    @override
+    def set_active_adapters(self, requests: set[LoRARequest], mapping: LoRAMapping | None) -> None:
+        """Upstream's. While something is fused, its own rows need no LoRA and the base's rows need one."""
+        if self._fused and mapping is not None:
+            free = {r.lora_int_id for r in requests if not combined(decode_spec(r.lora_path), self._fused)}
+            requests = {r for r in requests if r.lora_int_id not in free}
+            ids = {0: RESIDUAL_OF_BASE, **dict.fromkeys(free, 0)}
+            if 0 in mapping.index_mapping:
+                requests.add(LoRARequest("-fused", RESIDUAL_OF_BASE, encode_spec(())))
+            mapping = replace(
+                mapping,
+                index_mapping=tuple(ids.get(i, i) for i in mapping.index_mapping),
+                prompt_mapping=tuple(ids.get(i, i) for i in mapping.prompt_mapping),
+            )
+        super().set_active_adapters(requests, mapping)
+
+    @override
+    def _apply_adapters(self, lora_requests: set[LoRARequest]) -> None:
+        """Give every adapter of the coming batch a slot, held ones first so that none loses its own."""
+        manager = self._adapter_manager
+        if len(lora_requests) > manager.lora_slots:
+            raise RuntimeError(f"{len(lora_requests)} adapters in a batch, {manager.lora_slots} slots")
+        wanted = sorted(lora_requests, key=lambda r: r.lora_int_id not in manager._active_adapters)
+        for lora_request in wanted:
+            self.add_adapter(lora_request)
+            manager.activate_adapter(lora_request.lora_int_id)
+
+    def _keep(self, lora: LoRAModel, spec: str) -> bool:
+        """Add it to host memory, from which the least recently used adapter goes if it is full."""
+        if len(self._adapter_manager) + 1 > self._adapter_manager.capacity:
+            self._adapter_manager.remove_oldest_adapter()
+        self._specs[lora.id] = spec
+        return bool(self._adapter_manager.add_adapter(lora))
+
+    def _build(self, lora_int_id: int, spec: str, yielding: Yielding = iter) -> LoRAModel:
+        return self._model_of(lora_int_id, combined(decode_spec(spec), self._fused), yielding)
+
+
+def _size(lora: LoRAModel) -> int:
+    factors = [factor for layer in lora.loras.values() for factor in (layer.lora_a, layer.lora_b)]
+    tensors = [t for factor in factors for t in (factor if isinstance(factor, list) else [factor])]
+    return sum(tensor.nbytes for tensor in tensors if tensor is not None)

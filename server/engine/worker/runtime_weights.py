@@ -1,0 +1,172 @@
+"""The worker-side LoRA manager where the kernels apply weights per row: only single adapters are ever built.
+
+A request's spec names members and weights, and a stack is nothing but rows that use several members. So other
+weights, or another choice among resident members, cost no build, no slot and no copy; nor does fusing, which
+only changes what a row still needs.
+
+Tells the LoRA manager which request each row of a batch belongs to, so that it can weigh the rows.
+
+vLLM hands its LoRA manager only LoRA ids. Requests for the same members at different weights share one id, so
+their weights have to come from the requests themselves, which only the model runner knows.
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+from typing_extensions import override
+from vllm.lora.layers import LoRAMapping
+from vllm.lora.layers.base_linear import BaseLinearLayerWithLoRA
+from vllm.lora.lora_model import LoRAModel
+from vllm.lora.lora_weights import LoRALayerWeights
+from vllm.lora.request import LoRARequest
+
+from lora_compose.server.engine.cpu.batch import Members, share_rows
+from lora_compose.server.engine.cpu.cost_meter import CountedLoad, Meter
+from lora_compose.server.engine.cpu.packed_factors import Pack, PackedPair, pack_layer
+from lora_compose.server.engine.cpu.punica_wrapper import GroupedPunicaWrapper, Layer, Member
+from lora_compose.server.engine.spec import SCHEME, Component, combined, decode_spec
+from lora_compose.server.engine.worker.background_build import State
+from lora_compose.server.engine.worker.composition_manager import CompositionLoRAManager
+from lora_compose.server.engine.worker.stacking import Yielding
+
+
+class RuntimeWeightsLoRAManager(CompositionLoRAManager[Member]):
+    """Adapters by their directory in the store. vLLM's own adapter cache and slots stay empty."""
+
+    runtime_weights = True
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._members: dict[str, Member] = {}
+        self._selected: object = None
+        self._load = CountedLoad.of((), (), ())
+        self.meter = Meter()
+
+    def select(self, lora_requests: Sequence[LoRARequest | None], token_counts: np.ndarray) -> None:
+        """The coming batch: request i, with its own weights, has the next `token_counts[i]` rows."""
+        selected = [r and r.lora_path for r in lora_requests], token_counts.tolist()
+        if selected != self._selected:
+            self._selected = selected
+            self._begin_batch(lora_requests, *selected)
+        if self.meter.is_on:
+            self.meter.step(self._load)
+
+    def _begin_batch(
+        self,
+        lora_requests: Sequence[LoRARequest | None],
+        paths: Sequence[str | None],
+        token_counts: Sequence[int],
+    ) -> None:
+        needed = {path: self._needed(path) for path in set(paths)}
+        wanted = [needed[path] for path in paths]
+        batch = share_rows(wanted, token_counts)
+        for wrapper in self._wrappers():
+            wrapper.begin_batch(batch, self._member, self.meter)
+        names = [lora_request and lora_request.lora_name for lora_request in lora_requests]
+        self._load = CountedLoad.of(names, wanted, token_counts)
+
+    def _needed(self, lora_path: str | None) -> Members:
+        wanted = decode_spec(lora_path) if lora_path and lora_path.startswith(SCHEME) else ()
+        return {member.directory: member.weight for member in combined(wanted, self._fused)}
+
+    @override
+    def prepare(self, adapter: LoRARequest) -> tuple[State, str]:
+        for component in decode_spec(adapter.lora_path):
+            state, reason = self._prepare_member(component.directory)
+            if state != "prepared":
+                return state, reason
+        return "prepared", ""
+
+    def _prepare_member(self, directory: str) -> tuple[State, str]:
+        if directory in self._members:
+            return "prepared", ""
+        build, keep = partial(self._build, directory), partial(self._members.__setitem__, directory)
+        return self._advance(directory, build, keep)
+
+    @override
+    def forget(self, adapter: LoRARequest) -> None:
+        for component in decode_spec(adapter.lora_path):
+            self._preparing.forget(component.directory)
+            self._members.pop(component.directory, None)
+
+    @override
+    def read_meter(self) -> dict[str, Any]:
+        return self.meter.read()
+
+    @override
+    def prepared(self) -> dict[str, Any]:
+        sizes = {
+            directory: sum(pack.nbytes for pack in member.values())
+            for directory, member in self._members.items()
+        }
+        return {"bytes": sizes, "slots": []}
+
+    @override
+    def fuse(self, components: Sequence[Component]) -> None:
+        self._fused = tuple(components)
+        self._selected = None
+
+    @override
+    def add_adapter(self, lora_request: LoRARequest) -> bool:
+        return True
+
+    @override
+    def add_dummy_lora(self, lora_request: LoRARequest, rank: int) -> bool:
+        return True
+
+    @override
+    def set_active_adapters(self, requests: set[LoRARequest], mapping: LoRAMapping | None) -> None:
+        """vLLM's warm-up runs come here; a real batch comes to `select`."""
+
+    def _member(self, directory: str) -> Member:
+        if directory not in self._members:
+            # It was not prepared, or it was forgotten too early: slow, but never another adapter's answer.
+            self._members[directory] = self._build(directory)
+        return self._members[directory]
+
+    def _build(self, directory: str, yielding: Yielding = iter) -> Member:
+        lora = self._model_of(1, [Component(directory, 1.0)], yielding)
+        self._adapter_manager._create_merged_loras_inplace(lora)
+        return dict(self._packed(lora, yielding))
+
+    def _packed(self, lora: LoRAModel, yielding: Yielding) -> Iterator[tuple[Layer, Pack]]:
+        for name, layer in yielding(self._adapter_manager.modules.items()):
+            weights = self._adapter_manager._get_lora_layer_weights(lora, name)
+            if weights is None:
+                continue
+            if not isinstance(layer, BaseLinearLayerWithLoRA):
+                raise NotImplementedError(f"{type(layer).__name__} of {name} takes no LoRA on CPUs")
+            pack = pack_layer(factors_of(layer, weights), [b.shape[2] for b in layer.lora_b_stacked])
+            if pack is not None:
+                yield id(layer.lora_a_stacked), pack
+
+    def _wrappers(self) -> list[GroupedPunicaWrapper]:
+        return list(self._adapter_manager.punica_wrapper_mapping.values())
+
+
+def factors_of(layer: BaseLinearLayerWithLoRA, weights: LoRALayerWeights) -> list[PackedPair | None]:
+    """A pair per slice of the layer, this worker's share of them, as `set_lora` would copy them to a slot."""
+    lora_a, lora_b = weights.lora_a, weights.lora_b
+    if isinstance(lora_b, list) and len(lora_b) != layer.n_slices:
+        lora_a, lora_b = layer.expand_packed_lora(lora_a, lora_b)
+    if layer.tp_size > 1:
+        lora_a, lora_b = layer.slice_lora_a(lora_a), layer.slice_lora_b(lora_b)
+    if not isinstance(lora_b, list):
+        lora_a, lora_b = [lora_a], [lora_b]
+    return [
+        None if a is None else PackedPair(lora_A=a, lora_B=b) for a, b in zip(lora_a, lora_b, strict=True)
+    ]
+
+
+def set_active_loras(
+    self: Any,
+    input_batch: Any,
+    num_scheduled_tokens: np.ndarray,
+    *_: object,
+    **__: object,
+) -> None:
+    """In place of `LoRAModelRunnerMixin.set_active_loras`, for a `RuntimeWeightsLoRAManager`."""
+    lora_requests = [self.requests[request_id].lora_request for request_id in input_batch.req_ids]
+    self.lora_manager.select(lora_requests, num_scheduled_tokens)

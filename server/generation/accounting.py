@@ -1,0 +1,68 @@
+"""How a generating request is counted: in the metrics, as benchmark or user traffic, and in its quotas."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from starlette.datastructures import Headers
+from starlette.types import Scope
+
+from lora_compose.server.compositions.resolver import Pinned
+from lora_compose.server.http.access_log import DIGESTS
+from lora_compose.server.http.benchmark_traffic import Traffic
+from lora_compose.server.http.body import BYTES_A_TOKEN
+from lora_compose.server.http.request_metrics import KIND, UNRESOLVED
+from lora_compose.server.metrics import Metrics
+from lora_compose.server.tenants.caller import Caller
+from lora_compose.server.tenants.token_charging import charging
+
+FREE_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True)
+class Accounting:
+    """Of one server. `arrived`, then `answering`."""
+
+    metrics: Metrics
+    traffic: Traffic
+
+    def arrived(self, scope: Scope, longest: int, *, generates: bool) -> None:
+        """The request is here, and its body of at most `longest` bytes is not read yet.
+
+        A body over 64 KiB is charged now, because parsing and refusing it also cost time.
+        Raises QuotaExceeded where the caller's tokens are used up.
+        """
+        caller: Caller = scope["state"]["caller"]
+        if generates:
+            scope["state"][KIND] = UNRESOLVED
+        caller.account.demand("tokens_per_minute", 0)
+        declared = Headers(scope=scope).get("content-length", str(longest))
+        if declared.isdigit() and int(declared) > FREE_BYTES:
+            caller.charge_tokens(min(int(declared), longest) // BYTES_A_TOKEN)
+
+    @contextmanager
+    def answering(
+        self, scope: Scope, resolved: Pinned | None, sequences: int, *, generates: bool
+    ) -> Iterator[None]:
+        """For as long as the request for so many sequences is answered. Raises QuotaExceeded."""
+        state, caller = scope["state"], scope["state"]["caller"]
+        if resolved is not None:
+            state[DIGESTS] = [version.digest[:12] for _, version in resolved.versions]
+        if generates:
+            state[KIND] = _kind(resolved)
+            self.metrics.adapter_requests.count(resolved.names if resolved else ())
+        with (
+            self.metrics.in_flight.track_inprogress(),
+            self.traffic.counted(scope),
+            caller.account.sequences(sequences),
+            charging(caller.charge_tokens if caller.pays_tokens else None),
+        ):
+            yield
+
+
+def _kind(resolved: Pinned | None) -> str:
+    if resolved is None:
+        return "base"
+    if not resolved.composition.is_stack:
+        return "merge"
+    return "single" if len(resolved.versions) == 1 else "stack"

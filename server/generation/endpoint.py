@@ -1,0 +1,114 @@
+"""The generating routes: take the composition out of the body, make it resident, hand the rest to vLLM.
+
+Pure ASGI, so that a stream passes through as it is made. The composition is held until vLLM's app returns,
+however it returns: finished, failed or the client gone.
+"""
+
+import json
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from lora_compose.server.compositions.from_request import body_for_vllm
+from lora_compose.server.compositions.resolver import Pinned
+from lora_compose.server.generation.accounting import Accounting
+from lora_compose.server.generation.request_checks import check_answers, sequences
+from lora_compose.server.generation.vllm_errors import translate_errors
+from lora_compose.server.http.body import longest_body, read_object
+from lora_compose.server.http.tracing import request_span, step
+from lora_compose.server.pipeline import CompositionPipeline
+from lora_compose.server.tenants.caller import Caller
+
+COMPOSITION_HEADER = b"x-lora-composition"
+
+
+class GeneratingEngine(Protocol):
+    """What generation needs of the engine."""
+
+    @property
+    def app(self) -> ASGIApp: ...
+
+    @property
+    def base(self) -> str: ...
+
+    @property
+    def max_model_len(self) -> int: ...
+
+    @property
+    def takes_pictures(self) -> bool: ...
+
+    def is_alive(self) -> bool: ...
+
+
+@dataclass(frozen=True)
+class GenerationEndpoint:
+    """An ASGI endpoint in front of the same path of vLLM's app."""
+
+    engine: GeneratingEngine
+    pipeline: CompositionPipeline
+    accounting: Accounting
+    needs_weights: bool = True
+    """False where only names matter (`/tokenize`): then nothing is made resident, and vLLM sees the base."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        longest = longest_body(self.engine.max_model_len, takes_pictures=self.engine.takes_pictures)
+        with request_span(scope) as scope:
+            self.accounting.arrived(scope, longest, generates=self.needs_weights)
+            body = await read_object(Request(scope, receive), longest)
+            await self._answer(body, scope, receive, send)
+
+    async def _answer(self, body: dict[str, Any], scope: Scope, receive: Receive, send: Send) -> None:
+        caller: Caller = scope["state"]["caller"]
+        check_answers(body.get("input"))
+        count = sequences(body)
+        with step("resolve"):
+            resolved = self.pipeline.resolve(body, caller)
+        name = self.engine.base if resolved is None else resolved.name
+        with self.accounting.answering(scope, resolved, count, generates=self.needs_weights):
+            async with self._ready(resolved, caller):
+                content = json.dumps(self._given(body, name, caller)).encode()
+                inner = _with_length(scope, len(content)), _replay(content, receive)
+                await self.engine.app(*inner, translate_errors(_named(send, name), self.engine.is_alive))
+
+    def _ready(self, resolved: Pinned | None, caller: Caller) -> AbstractAsyncContextManager[None]:
+        return self.pipeline.ready(resolved, caller) if self.needs_weights else nullcontext()
+
+    def _given(self, body: dict[str, Any], name: str, caller: Caller) -> dict[str, Any]:
+        """What vLLM reads."""
+        if not self.needs_weights:
+            return body_for_vllm(body, self.engine.base)
+        return body_for_vllm(body, name) | caller.salted(body.get("cache_salt"))
+
+
+def _named(send: Send, name: str) -> Send:
+    """A `send` that adds the composition's header."""
+
+    async def named(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message["headers"], (COMPOSITION_HEADER, name.encode("ascii"))]
+        await send(message)
+
+    return named
+
+
+def _with_length(scope: Scope, length: int) -> dict[str, Any]:
+    headers = [h for h in scope["headers"] if h[0] not in (b"content-length", b"transfer-encoding")]
+    return {**scope, "headers": [*headers, (b"content-length", str(length).encode())]}
+
+
+def _replay(content: bytes, receive: Receive) -> Callable[[], Awaitable[Message]]:
+    """`receive` for an app that is to read `content`; afterwards the client's own messages."""
+    sent = False
+
+    async def replay() -> Message:
+        nonlocal sent
+        if not sent:
+            sent = True
+            return {"type": "http.request", "body": content, "more_body": False}
+        return await receive()
+
+    return replay

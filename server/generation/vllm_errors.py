@@ -1,0 +1,77 @@
+"""vLLM's error bodies, turned into the error contract on their way out.
+
+vLLM's `code` is the HTTP status and its `type` a class name; a client that switches on ours needs one shape.
+Inside a stream an error arrives as an SSE event and is turned there.
+"""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from starlette.types import Message, Send
+
+from lora_compose.server.errors import CODES, OUR_BUG, SSE_ERROR, error_body, error_headers
+
+
+def translate_errors(send: Send, is_alive: Callable[[], bool]) -> Send:
+    """A `send` that rewrites what vLLM says when it refuses, and passes everything else on untouched."""
+    refused: Message | None = None
+    chunks: list[bytes] = []
+
+    async def translated(message: Message) -> None:
+        nonlocal refused
+        if message["type"] == "http.response.start" and message["status"] >= 400:
+            refused = message if is_alive() else {**message, "status": 503}
+        elif refused is not None and message["type"] == "http.response.body":
+            chunks.append(message.get("body", b""))
+            if not message.get("more_body", False):
+                await _send_refusal(send, refused, b"".join(chunks))
+        else:
+            if message.get("body", b"").startswith(SSE_ERROR):
+                message = {**message, "body": _sse(message["body"], is_alive())}
+            await send(message)
+
+    return translated
+
+
+async def _send_refusal(send: Send, start: Message, body: bytes) -> None:
+    status = start["status"]
+    content = json.dumps(engine_died() if status == 503 else contract_body(status, body)).encode()
+    kept = [h for h in start["headers"] if h[0].lower() not in (b"content-length", b"content-type")]
+    headers = [
+        *kept,
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(content)).encode()),
+        *((name.encode(), value.encode()) for name, value in error_headers(status).items()),
+    ]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": content})
+
+
+def contract_body(status: int, body: bytes) -> dict[str, Any]:
+    """vLLM's error body in our shape; a body that is none keeps its text out of the reply, and so does a
+    bug of vLLM's, which says what Python said."""
+    if status == 500:
+        return error_body(500, OUR_BUG)
+    try:
+        error = json.loads(body)["error"]
+        message, param = str(error["message"]), error.get("param")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        message, param = "The request was refused.", None
+    code = "model_not_found" if status == 404 and param == "model" else CODES.get(status)
+    return error_body(status, message, code, param)
+
+
+def engine_died() -> dict[str, Any]:
+    """What those hear whose answer the engine took with it. Asked again, they get it from the next one."""
+    return error_body(503, "The engine died; it is being started again.", "engine_unavailable")
+
+
+def _sse(event: bytes, is_alive: bool) -> bytes:
+    payload, _, rest = event.removeprefix(b"data: ").partition(b"\n\n")
+    try:
+        status = int(json.loads(payload)["error"]["code"])
+    except (ValueError, KeyError, TypeError):
+        status = 500
+    told = contract_body(status, payload) if is_alive else engine_died()
+    return b"data: " + json.dumps(told).encode() + b"\n\n" + rest

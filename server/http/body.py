@@ -1,0 +1,157 @@
+"""Reads a JSON request body once, bounded, and as a strict model.
+
+A model is the only parser of its body and the source of its schema in the OpenAPI document. Every refusal is
+an InvalidRequest by the model's table `FAULTS`; see `lora_compose.adapters.validation`.
+"""
+
+import json
+from functools import partial
+from typing import Annotated, Any, ClassVar, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    GetJsonSchemaHandler,
+    PlainValidator,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticKnownError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+
+from lora_compose.adapters.composition.grammar import parse_reference
+from lora_compose.adapters.errors import InvalidRequest
+from lora_compose.adapters.names import (
+    ALIAS_PATTERN,
+    NAME_PATTERN,
+    REFERENCE_PATTERN,
+    check_alias,
+    check_name,
+)
+from lora_compose.adapters.validation import Fault, Faults, refusal, unknown_field
+
+MAX_JSON_BYTES = 1024 * 1024
+"""Of what administers; a generating route has a limit of its own."""
+BYTES_A_TOKEN = 64
+"""At most, of a request that fits its context: JSON escapes and field names included."""
+LEAST_BODY, PICTURES_BODY = 2 << 20, 32 << 20
+
+
+def longest_body(max_model_len: int, *, takes_pictures: bool) -> int:
+    """Bytes of JSON that a generating request may have: parsing a longer body would delay other requests."""
+    return PICTURES_BODY if takes_pictures else max(LEAST_BODY, max_model_len * BYTES_A_TOKEN)
+
+
+async def read_bytes(request: Request, limit: int = MAX_JSON_BYTES) -> bytes:
+    """The body. Raises HTTPException 413 past `limit`, before the rest is read."""
+    declared = request.headers.get("content-length", "0")
+    if not declared.isdigit() or int(declared) > limit:
+        raise HTTPException(413, f"The request body is larger than {limit} bytes.")
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > limit:
+            raise HTTPException(413, f"The request body is larger than {limit} bytes.")
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+async def read_object(request: Request, limit: int = MAX_JSON_BYTES) -> dict[str, Any]:
+    """The body as a JSON object. Raises HTTPException 413, 415, InvalidRequest("invalid_json")."""
+    content_type = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+    if (
+        content_type != "application/json"
+        or request.headers.get("content-encoding", "identity") != "identity"
+    ):
+        raise HTTPException(415, "Send the body as application/json, without a content encoding.")
+    return parse_object(await read_bytes(request, limit))
+
+
+def parse_object(body: bytes) -> dict[str, Any]:
+    """`body` as a JSON object, or InvalidRequest("invalid_json")."""
+    try:
+        parsed = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequest("invalid_json", "The request body is not valid JSON.") from error
+    if not isinstance(parsed, dict):
+        raise InvalidRequest("invalid_json", "The request body must be a JSON object.")
+    return parsed
+
+
+def read_flag(request: Request, name: str) -> bool:
+    """The one query parameter a route takes: `?name` or `?name=true`, `?name=false`, or not there."""
+    given = request.query_params.multi_items()
+    for other, _ in given:
+        if other != name:
+            raise unknown_field(other)
+    values = {value for _, value in given}
+    if not values <= {"", "true"} and values != {"false"}:
+        raise InvalidRequest("invalid_request", f"{name} must be true or false.", name)
+    return bool(values) and values != {"false"}
+
+
+class Body(BaseModel):
+    """A JSON object. A field that a model does not have is refused before the others are looked at."""
+
+    model_config = ConfigDict(
+        strict=True, extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+    FAULTS: ClassVar[Faults] = {}
+
+    @classmethod
+    def read(cls, body: object) -> Self:
+        """The parsed JSON `body` as this model, or InvalidRequest."""
+        try:
+            return cls.model_validate(body)
+        except ValidationError as error:
+            raise refusal(error, cls.FAULTS) from error
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        """Without a default of None: a model holds None for a field that was not given."""
+        schema = handler(core_schema)
+        for field in handler.resolve_ref_schema(schema)["properties"].values():
+            if field.get("default", ...) is None:
+                del field["default"]
+        return schema
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_no_other_field(cls, body: object) -> object:
+        """Stops at the first: pydantic would collect all of them, and a hostile body may have millions."""
+        if isinstance(body, dict) and cls.model_config["extra"] == "forbid":
+            for field in body:
+                if field not in cls.model_fields:
+                    raise unknown_field(field)
+        return body
+
+
+def text_of(value: object) -> str:
+    """Any string. pydantic's `str` refuses half of a surrogate pair before a check of ours can name it."""
+    if isinstance(value, str):
+        return value
+    raise PydanticKnownError("string_type")
+
+
+def matching(pattern: str) -> WithJsonSchema:
+    """The schema of a string that a check of ours holds to `pattern`."""
+    return WithJsonSchema({"type": "string", "pattern": pattern})
+
+
+TEXT_SCHEMA = WithJsonSchema({"type": "string"})
+Text = Annotated[str, PlainValidator(text_of), TEXT_SCHEMA]
+Name = Annotated[str, PlainValidator(partial(check_name, param=None)), matching(NAME_PATTERN)]
+Alias = Annotated[str, PlainValidator(partial(check_alias, param=None)), matching(ALIAS_PATTERN)]
+Reference = Annotated[
+    tuple[str, str | None],
+    PlainValidator(partial(parse_reference, param=None)),
+    matching(REFERENCE_PATTERN),
+]
+"""`name`, `name@2` or `name@alias`, as (name, ref)."""
+MISSING_NAME = Fault("invalid_name", "The name is missing.")

@@ -1,0 +1,84 @@
+"""How log lines look: text for people or JSON for machines, ours, uvicorn's and vLLM's alike.
+
+Every line that a request causes bears its id, wherever in the process it is written. What was asked, keys and
+clients' paths are in none.
+"""
+
+import json
+import logging
+import logging.config
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from pythonjsonlogger.json import JsonFormatter as BaseJsonFormatter
+from typing_extensions import override
+
+from lora_compose.server.http.request_id import REQUEST_ID
+
+LogFormat = Literal["text", "json"]
+CONFIG_FILE = "logging.json"
+VLLM_CONFIG = "VLLM_LOGGING_CONFIG_PATH"
+
+
+class TextFormatter(logging.Formatter):
+    """`time LEVEL logger: message field=value`"""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+    @override
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        fields = "".join(f" {name}={value}" for name, value in _fields(record).items())
+        return super().formatMessage(record) + fields
+
+
+class JsonFormatter(BaseJsonFormatter):
+    """One JSON object a line, a traceback in a field of it. Of a call's `extra`, only `fields` is in it."""
+
+    @override
+    def add_fields(
+        self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]
+    ) -> None:
+        log_data["time"] = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        log_data |= {"level": record.levelname, "logger": record.name, "message": record.getMessage()}
+        log_data |= {"pid": record.process, **_fields(record)}
+        if "exc_info" in message_dict:
+            log_data["exception"] = message_dict["exc_info"]
+
+
+def _fields(record: logging.LogRecord) -> dict[str, Any]:
+    """`extra={"fields": {...}}` of a call, and the request it was made for."""
+    own: dict[str, Any] = dict(getattr(record, "fields", {}))
+    request_id = REQUEST_ID.get()
+    return own if request_id is None else {"request_id": request_id, **own}
+
+
+def configure(log_format: LogFormat, data_dir: Path) -> None:
+    """For this process; JSON for vLLM's others as well, by the file that vLLM reads when it is imported.
+
+    A VLLM_LOGGING_CONFIG_PATH that is set stays, and vLLM's lines are then its business."""
+    names = ["adapters", "server", "uvicorn"]
+    if log_format == "json" and VLLM_CONFIG not in os.environ:
+        names.append("vllm")
+        path = data_dir / CONFIG_FILE
+        path.write_text(json.dumps(logging_config(log_format, ["vllm"])))
+        os.environ[VLLM_CONFIG] = str(path.resolve())
+    logging.config.dictConfig(logging_config(log_format, names))
+
+
+def logging_config(log_format: LogFormat, names: list[str]) -> dict[str, Any]:
+    """For `logging.config.dictConfig`. vLLM's level is its VLLM_LOGGING_LEVEL, uvicorn's is WARNING."""
+    kind = JsonFormatter if log_format == "json" else TextFormatter
+    levels = {"vllm": os.environ.get("VLLM_LOGGING_LEVEL", "INFO"), "uvicorn": "WARNING"}
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {"ours": {"()": f"{__name__}.{kind.__name__}"}},
+        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "ours"}},
+        "loggers": {
+            name: {"handlers": ["stderr"], "level": levels.get(name, "INFO"), "propagate": False}
+            for name in names
+        },
+    }

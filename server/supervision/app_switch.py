@@ -1,0 +1,45 @@
+"""What uvicorn serves: the app in front of the engine that runs, and 503 while none does."""
+
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from lora_compose.server.errors import error_response
+from lora_compose.server.state import AppState
+
+
+class Front:
+    """`state` and the app are those of the engine that runs now; None in between."""
+
+    def __init__(self) -> None:
+        self.state: AppState | None = None
+        self._app: ASGIApp | None = None
+
+    def open(self, app: ASGIApp, state: AppState) -> None:
+        """From now on `app` answers, with `state` in `request.state`."""
+        self._app, self.state = app, state
+
+    def close(self) -> None:
+        """Nobody answers but the probes. Requests that are being answered go on to their end."""
+        self._app = self.state = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await _lifespan(receive, send)
+        elif self._app is None:
+            await _without_engine(scope)(scope, receive, send)
+        else:
+            # Not a copy: who stands around this reads the route that was found.
+            scope["state"] = {**scope.get("state", {}), **(self.state or {})}
+            await self._app(scope, receive, send)
+
+
+def _without_engine(scope: Scope) -> JSONResponse:
+    if scope["path"] == "/livez":
+        return JSONResponse({"status": "alive"})
+    return error_response(503, "The engine is being started again.", "engine_unavailable")
+
+
+async def _lifespan(receive: Receive, send: Send) -> None:
+    for phase in ("startup", "shutdown"):
+        await receive()
+        await send({"type": f"lifespan.{phase}.complete"})

@@ -1,0 +1,101 @@
+"""Authentication, authorisation and quotas. Requests that no rule allows are refused here.
+
+It decides by `scope["path"]`, the path that is routed, and by the socket a request came through, never by a
+header such as Host.
+"""
+
+from dataclasses import dataclass, field
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from lora_compose.adapters.errors import QuotaExceeded, StorageUnavailable
+from lora_compose.server.errors import error_body, error_headers, error_response, refusal
+from lora_compose.server.paths import PROBES
+from lora_compose.server.tenants.access import is_public, may
+from lora_compose.server.tenants.audit import Audit, AuditEntry
+from lora_compose.server.tenants.caller import Caller
+from lora_compose.server.tenants.key import Key
+from lora_compose.server.tenants.keyring import Keyring
+from lora_compose.server.tenants.quotas import Ledger
+from lora_compose.server.tenants.refusal_delay import Flood
+
+
+@dataclass
+class Door:
+    """What the middleware works with."""
+
+    keyring: Keyring
+    audit: Audit
+    admin_port: int | None = None
+    """Where everything but inference is, and nowhere else."""
+    ledger: Ledger = field(default_factory=Ledger)
+    flood: Flood = field(default_factory=Flood)
+
+    def authorize(self, key: Key | None, scope: Scope) -> Caller | Response:
+        """The caller where the key may make this request, else the refusal."""
+        method, path = scope.get("method", "GET"), scope["path"]
+        if key is None:
+            message = "A valid API key is needed: Authorization: Bearer <key>."
+            headers = error_headers(401) | {"www-authenticate": "Bearer"}
+            return JSONResponse(error_body(401, message), 401, headers)
+        if self._is_other_port(scope) and not is_public(method, path):
+            return error_response(404, "Not Found")
+        if not may(key, method, path):
+            return error_response(
+                403, f"This key (role {key.role}) may not {method} this path.", "permission_denied"
+            )
+        return Caller(key, self.ledger.account(key))
+
+    def _is_other_port(self, scope: Scope) -> bool:
+        """Whether administration has a port of its own, and the request came through the other one."""
+        _, port = scope.get("server") or ("", None)
+        return self.admin_port is not None and self.admin_port != port
+
+
+class DoorMiddleware:
+    """Puts the caller into `request.state.caller`, and a line into the audit log of what changes anything.
+
+    Routes say in `request.state.audited`, an AuditEntry, what they changed.
+    """
+
+    def __init__(self, app: ASGIApp, door: Door) -> None:
+        self._app = app
+        self._door = door
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan" or scope["path"] in PROBES:
+            await self._app(scope, receive, send)
+            return
+        entry = scope.setdefault("state", {})["audited"] = AuditEntry()
+
+        async def audited(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                # Before it is sent: a client that has the answer finds the line.
+                self._door.audit.note(scope, entry, message["status"])
+            await send(message)
+
+        try:
+            entry.key = self._door.keyring.owner(scope)
+            await self._answer(entry.key, scope, receive, audited)
+        except (StorageUnavailable, QuotaExceeded) as error:
+            await self._refuse(entry.key, refusal(Request(scope), error), scope, receive, audited)
+        finally:
+            if not entry.is_noted:
+                self._door.audit.note(scope, entry, 500)
+
+    async def _answer(self, key: Key | None, scope: Scope, receive: Receive, send: Send) -> None:
+        granted = self._door.authorize(key, scope)
+        if isinstance(granted, Response):
+            await self._refuse(key, granted, scope, receive, send)
+            return
+        scope["state"]["caller"] = granted
+        with granted.account.answering():
+            await self._app(scope, receive, send)
+
+    async def _refuse(
+        self, key: Key | None, response: Response, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        await self._door.flood.slow_down(key.id if key else None)
+        await response(scope, receive, send)

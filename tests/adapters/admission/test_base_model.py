@@ -1,0 +1,70 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from lora_compose.adapters.admission.base_model import BaseShapes, fingerprint, layer_of
+from tests.adapters.adapter_files import write_base
+
+
+def test_the_linears_are_those_of_the_model_itself_without_its_head(tmp_path: Path) -> None:
+    base = BaseShapes.of(write_base(tmp_path), "tiny")
+    model = LlamaForCausalLM(LlamaConfig.from_pretrained(tmp_path))
+    weights = {
+        name.removesuffix(".weight"): tuple(w.shape) for name, w in model.named_parameters() if w.ndim == 2
+    }
+    assert base.linears == {name: shape for name, shape in weights.items() if name not in base.embeddings}
+    assert base.embeddings == {"model.embed_tokens", "lm_head"}
+
+
+def test_layers_are_listed_in_order(tmp_path: Path) -> None:
+    base = BaseShapes.of(write_base(tmp_path, num_hidden_layers=12), "tiny")
+    assert base.layers == tuple(f"model.layers.{i}" for i in range(12))
+
+
+@pytest.mark.parametrize(
+    ("module", "layer"),
+    [
+        ("model.layers.3.mlp.up_proj", "model.layers.3"),
+        ("transformer.h.10.attn.c", "transformer.h.10"),
+        ("lm", None),
+    ],
+)
+def test_the_layer_of_a_module_ends_at_its_first_number(module: str, layer: str | None) -> None:
+    assert layer_of(module) == layer
+
+
+def test_a_quantized_checkpoint_has_the_shapes_it_stands_for(tmp_path: Path) -> None:
+    plain = BaseShapes.of(write_base(tmp_path), "tiny")
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert BaseShapes.of(tmp_path, "tiny").linears == plain.linears
+
+
+def test_other_weights_of_the_same_shape_have_another_fingerprint(tmp_path: Path) -> None:
+    first = fingerprint(write_base(tmp_path))
+    assert fingerprint(tmp_path) == first
+    save_file({"model.norm.weight": torch.zeros(32)}, tmp_path / "model.safetensors")
+    assert fingerprint(tmp_path) != first
+
+
+def test_another_config_has_another_fingerprint(tmp_path: Path) -> None:
+    first = fingerprint(write_base(tmp_path))
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"rope_theta": 5e5}))
+    assert fingerprint(tmp_path) != first
+
+
+def test_code_beside_a_checkpoint_is_not_run(tmp_path: Path) -> None:
+    write_base(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config |= {"model_type": "custom", "auto_map": {"AutoConfig": "evil.Config"}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    with pytest.raises(ValueError, match="custom"):
+        BaseShapes.of(tmp_path, "tiny")
+    assert not (tmp_path / "ran").exists()

@@ -1,0 +1,54 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lora_compose.adapters.peft.files import WEIGHTS_FILE
+from lora_compose.adapters.registry.registry import Registry
+from tests.adapters.registries import add_merge, register
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Iterator[Registry]:
+    with Registry(tmp_path) as registry:
+        yield registry
+
+
+def test_a_merge_is_found_by_its_key_also_after_a_restart(registry: Registry, tmp_path: Path) -> None:
+    member, _ = register(registry, "sql", "one")
+    assert registry.derived("key") is None
+    assert registry.derived_report("key") is None
+    path = add_merge(registry, "key", "merged", [member.digest])
+    registry.close()
+    with Registry(tmp_path) as again:
+        assert again.derived("key") == path
+        assert again.derived_report("key") == {"relative_error": 0.25}
+        assert (path / WEIGHTS_FILE).read_text() == "merged"
+
+
+def test_a_merge_goes_when_a_members_bytes_go(registry: Registry) -> None:
+    one, other = register(registry, "a", "one")[0], register(registry, "b", "two")[0]
+    path = add_merge(registry, "key", "merged", [one.digest, other.digest])
+    registry.remove("a")
+    registry.sweep(keep={one.digest})
+    assert registry.derived("key") == path
+    assert registry.sweep() == {one.digest, path.name}
+    assert registry.derived("key") is None
+    registry.check_integrity()
+
+
+def test_a_damaged_merge_is_as_good_as_none_and_built_again(registry: Registry) -> None:
+    member, _ = register(registry, "sql", "one")
+    path = add_merge(registry, "key", "merged", [member.digest])
+    path.chmod(0o755)
+    (path / WEIGHTS_FILE).unlink()
+    assert registry.derived("key") is None
+    assert add_merge(registry, "key", "merged", [member.digest]) == path
+    assert registry.derived("key") == path
+    registry.check_integrity()
+
+
+def test_a_merge_that_gave_an_adapters_bytes_shares_them(registry: Registry) -> None:
+    member, _ = register(registry, "sql", "one")
+    assert add_merge(registry, "key", "one", [member.digest, member.digest]) == member.directory
+    assert registry.sweep() == set()

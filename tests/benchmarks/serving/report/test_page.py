@@ -1,0 +1,101 @@
+"""The report's page."""
+
+import re
+from dataclasses import replace
+
+import pytest
+
+from lora_compose.benchmarks.serving.report.page import page
+from lora_compose.benchmarks.serving.results.document import (
+    BenchmarkResult,
+    Event,
+    FirstUse,
+    Sample,
+    Timeline,
+)
+from lora_compose.benchmarks.serving.results.plan import Cell
+from lora_compose.benchmarks.serving.results.summary import findings
+from tests.benchmarks.latency.results import CELL, result
+
+COSTS = {"base": 0.100, "stack:2": 0.120, "fused:2": 0.100}
+
+
+def made(document: BenchmarkResult) -> str:
+    return page(document, findings(document), "Stack.\nIt costs little.", ["A <crossover>."])
+
+
+def with_everything() -> BenchmarkResult:
+    document = result(COSTS)
+    heat = [
+        one.model_copy(update={"cell": document.plan.heat_cell, "arm": name})
+        for one, name in zip(
+            [one for one in document.passes if one.arm != "fused:2"],
+            ["base", "stack:2@r16"] * 5,
+            strict=True,
+        )
+    ]
+    document.plan = replace(document.plan, rates=(1.0, 2.5))
+    opened = [
+        one.model_copy(update={"cell": Cell("open", rate=rate)})
+        for one in document.passes
+        for rate in document.plan.rates
+    ]
+    document.passes += heat + opened
+    document.timeline = Timeline(
+        seconds=20.0,
+        rate=2.0,
+        rows=document.passes[0].rows,
+        events=[Event(t=0.01, seconds=0.02, what="fuse a+b")],
+        samples=[Sample(t=0.0, counters={"lora_compose_fused": 0.0})],
+    )
+    return document
+
+
+def test_it_has_every_arm_the_advice_first_and_every_picture() -> None:
+    text = made(with_everything())
+    assert all(f"<td>{arm}</td>" in text for arm in COSTS)
+    assert text.index("It costs little.") < text.index("<table>")
+    assert text.count("<svg") == 5
+
+
+def test_it_asks_for_nothing_from_anywhere() -> None:
+    text = re.sub(
+        r'xmlns(:\w+)?="[^"]*"|<metadata>.*?</metadata>', "", made(with_everything()), flags=re.DOTALL
+    )
+    assert not re.search(r'(src|href|url\()=?"?(https?:)?//', text)
+    assert "<script" not in text
+
+
+def test_the_same_result_gives_the_same_page() -> None:
+    assert made(with_everything()) == made(with_everything())
+
+
+def test_no_id_is_there_twice_and_reference_goes_to_another_picture() -> None:
+    ids = re.findall(r' id="([^"]+)"', made(with_everything()))
+    assert len(ids) == len(set(ids))
+
+
+def test_names_are_text_and_never_markup() -> None:
+    document = result(COSTS)
+    document.base = "<script>alert(1)</script>"
+    document.cold = [FirstUse(arm="x", model="<img src=x>", first_use_ttft=1.0, warm_ttft=1.0)]
+    text = made(document)
+    assert "<script" not in text
+    assert "<img" not in text
+    assert "&lt;crossover&gt;" in text
+
+
+@pytest.mark.parametrize("arms", [{"base": 0.1}, {"base": 0.1, "single": 0.1}])
+def test_a_small_result_is_a_page_too(arms: dict[str, float]) -> None:
+    document = result(arms)
+    document.cold, document.switches, document.differences = [], [], []
+    assert CELL.id in made(document)
+
+
+def test_where_everything_failed_it_says_so() -> None:
+    document = result(COSTS)
+    for one in document.passes:
+        for row in one.rows:
+            row.failure, row.times = "http_500", []
+    text = made(document)
+    assert "300 of 300 requests failed" in text

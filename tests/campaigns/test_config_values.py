@@ -1,0 +1,36 @@
+import json
+import shutil
+from dataclasses import fields
+from pathlib import Path
+
+import torch
+from peft import LoraConfig
+
+from lora_compose.adapters.admission.admit import Limits, admit
+from lora_compose.adapters.admission.base_model import BaseShapes
+from lora_compose.adapters.errors import AdapterRejected
+from lora_compose.training.testbed.paths import ADAPTERS_DIR, BASE_DIR
+from tests.campaigns.peft_oracle import PeftOracle
+
+SMALL: tuple[object, ...] = (None, False, 0, 1, "", "x", [], [1], {}, {"x": 1})
+"""What people write for "nothing", and a little of what they write for something."""
+
+
+def test_whatever_small_thing_a_field_holds_peft_loads_what_is_admitted(tmp_path: Path) -> None:
+    base, limits = BaseShapes.of(BASE_DIR, "testbed-base"), Limits(max_lora_rank=64, dtype=torch.float32)
+    oracle, directory = PeftOracle(BASE_DIR, 64), tmp_path / "adapter"
+    shutil.copytree(ADAPTERS_DIR / "roll", directory)
+    config = json.loads((directory / "adapter_config.json").read_text())
+    admitted, wrong = 0, []
+    for field in [field.name for field in fields(LoraConfig)] + ["nobody_knows"]:
+        for value in SMALL:
+            (directory / "adapter_config.json").write_text(json.dumps(config | {field: value}))
+            try:
+                admit(directory, base, limits)
+            except AdapterRejected:
+                continue
+            admitted += 1
+            if reason := oracle.why_not(directory):
+                wrong.append(f"{field} = {value!r}: {reason}")
+    assert not wrong
+    assert admitted > len(fields(LoraConfig))

@@ -1,0 +1,91 @@
+"""Merges are built outside the engine and answer as the deltas say."""
+
+from pathlib import Path
+
+import httpx
+import pytest
+
+from lora_compose.adapters.composition.grammar import parse
+from lora_compose.adapters.registry.registry import Registry
+from lora_compose.server.compositions.merges import Merges
+from lora_compose.server.compositions.resolver import Resolver
+from lora_compose.server.metrics import Metrics
+from tests.adapters.registries import register
+from tests.server.test_stack import served
+
+PAIR = [{"name": "roll", "weight": 0.9}, {"name": "upper"}]
+
+
+def test_svd_at_full_rank_is_the_stack(http: httpx.Client) -> None:
+    stack = served(http, model="testbed-base", adapters=PAIR)
+    merge = served(http, model="testbed-base", adapters=PAIR, composition={"method": "svd", "rank": 16})
+    assert merge["ids"] == stack["ids"]
+    assert merge["logprobs"] == pytest.approx(stack["logprobs"], abs=1e-3)
+
+
+def test_a_merge_answers_unlike_the_stack_where_its_error_is_large(http: httpx.Client) -> None:
+    dry = http.post(
+        "/v1/compositions?dry_run=true",
+        json={"adapters": PAIR, "composition": {"method": "svd", "rank": 1}},
+    ).json()
+    assert dry["error"] > 0.1
+    merge = served(http, model="testbed-base", adapters=PAIR, composition={"method": "svd", "rank": 1})
+    assert merge["logprobs"] != pytest.approx(
+        served(http, model="testbed-base", adapters=PAIR)["logprobs"], abs=1e-3
+    )
+
+
+def test_a_dry_run_saves_nothing(http: httpx.Client) -> None:
+    before = http.get("/v1/compositions").json()
+    dry = http.post("/v1/compositions?dry_run=true", json={"name": "bot", "model": "roll+upper"}).json()
+    assert (dry["rank"], dry["error"], dry["report"]) == (16, 0.0, None)
+    assert http.get("/v1/compositions").json() == before
+
+
+@pytest.mark.parametrize(
+    "composition",
+    [
+        {"method": "linear"},
+        {"method": "ties", "density": 0.5},
+        {"method": "dare_linear", "density": 0.5, "seed": 1},
+        {"method": "dare_ties", "density": 0.5},
+        {"method": "magnitude_prune", "density": 0.5},
+    ],
+)
+def test_every_method_is_served(http: httpx.Client, composition: dict[str, object]) -> None:
+    body = {
+        "model": "testbed-base",
+        "adapters": PAIR,
+        "composition": composition,
+        "prompt": "x",
+        "max_tokens": 1,
+    }
+    reply = http.post("/v1/completions", json=body)
+    assert reply.status_code == 200, reply.text
+    assert reply.headers["x-lora-composition"].startswith(f"{composition['method']}(")
+
+
+def test_lorax_s_merged_adapters_is_understood(http: httpx.Client) -> None:
+    merged = {"ids": ["roll", "upper"], "weights": [0.9, 1.0], "merge_strategy": "ties", "density": 0.5}
+    body = {"model": "testbed-base", "merged_adapters": merged, "prompt": "x", "max_tokens": 1}
+    assert http.post("/v1/completions", json=body).status_code == 200
+
+
+def test_density_where_it_is_needed_must_be_given(http: httpx.Client, adapter_root: Path) -> None:
+    body = {"model": "testbed-base", "adapters": PAIR, "composition": {"method": "ties"}, "prompt": "x"}
+    reply = http.post("/v1/completions", json=body)
+    assert (reply.status_code, reply.json()["error"]["code"]) == (400, "missing_density")
+
+
+async def test_a_merge_that_cannot_be_built_is_counted_and_is_no_duration(tmp_path: Path) -> None:
+    metrics = Metrics()
+    with Registry(tmp_path / "data") as registry, Merges(registry, "base", metrics) as merges:
+        for name in "ab":
+            register(registry, name, f"no weights at all: {name}")
+        pinned = Resolver(registry, 64).pin(parse("svd(a+b,rank=2)"))
+        with pytest.raises(Exception, match="adapter"):
+            await merges.servable(pinned)
+    read = metrics.registry.get_sample_value
+    assert read("lora_compose_merge_failures_total") == 1
+    assert read("lora_compose_merge_duration_seconds_count") == 0
+    assert read("lora_compose_merges_in_progress") == 0

@@ -1,0 +1,214 @@
+"""The manager where slots hold factors, as GPUs have it, with its slots written by hand."""
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from typing_extensions import override
+from vllm.lora.layers import LoRAMapping
+from vllm.lora.request import LoRARequest
+
+from lora_compose.server.engine.spec import Component, combined, decode_spec, encode_spec
+from lora_compose.server.engine.worker.background_build import Preparing, at_leisure
+from lora_compose.server.engine.worker.lora_manager import RESIDUAL_OF_BASE, StackingLoRAManager
+from lora_compose.server.engine.worker.stacking import Yielding
+
+
+class Slots:
+    """In place of vLLM's adapter manager: the least recently used one leaves a full slot or memory."""
+
+    def __init__(self, capacity: int, lora_slots: int) -> None:
+        self.capacity, self.lora_slots = capacity, lora_slots
+        self.adapters: OrderedDict[int, Any] = OrderedDict()
+        self._active_adapters: OrderedDict[int, None] = OrderedDict()
+        self.mapping: LoRAMapping | None = None
+        self.lost_slots: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self.adapters)
+
+    def list_adapters(self) -> dict[int, Any]:
+        return dict(self.adapters)
+
+    def get_adapter(self, lora_int_id: int) -> Any:
+        self.adapters.move_to_end(lora_int_id)
+        return self.adapters[lora_int_id]
+
+    def add_adapter(self, lora: Any) -> bool:
+        assert len(self.adapters) < self.capacity
+        self.adapters[lora.id] = lora
+        return True
+
+    def activate_adapter(self, lora_int_id: int) -> None:
+        assert lora_int_id in self.adapters
+        if lora_int_id not in self._active_adapters and len(self._active_adapters) >= self.lora_slots:
+            self.lost_slots.append(self._active_adapters.popitem(last=False)[0])
+        self._active_adapters[lora_int_id] = None
+        self._active_adapters.move_to_end(lora_int_id)
+
+    def remove_adapter(self, lora_int_id: int) -> bool:
+        self._active_adapters.pop(lora_int_id, None)
+        return self.adapters.pop(lora_int_id, None) is not None
+
+    def remove_oldest_adapter(self) -> None:
+        self.remove_adapter(next(iter(self.adapters)))
+
+    def remove_all_adapters(self) -> None:
+        self.adapters.clear()
+        self._active_adapters.clear()
+
+    def set_adapter_mapping(self, mapping: LoRAMapping) -> None:
+        self.mapping = mapping
+
+
+class Manager(StackingLoRAManager):
+    """Ours, with builds that say what they are made of. While `gate` is closed a build does not end."""
+
+    def __init__(self, capacity: int = 4, slots: int = 2) -> None:
+        self.slots = self._adapter_manager = Slots(capacity, slots)
+        self._preparing: Preparing[Any] = Preparing()
+        self._specs: dict[int, str] = {}
+        self._fused: tuple[Component, ...] = ()
+        self.gate = threading.Event()
+        self.gate.set()
+        self.begun = threading.Event()
+        self.broken = False
+        self.yielding: Yielding | None = None
+
+    @override
+    def _build(self, lora_int_id: int, spec: str, yielding: Yielding = iter) -> Any:
+        self.yielding = yielding
+        residual = combined(decode_spec(spec), self._fused)
+        self.begun.set()
+        assert self.gate.wait(10)
+        if self.broken:
+            raise ValueError("rank 99")
+        return SimpleNamespace(id=lora_int_id, made_of={c.directory: c.weight for c in residual})
+
+    def made_of(self, lora_int_id: int) -> dict[str, float]:
+        found: dict[str, float] = self.slots.adapters[lora_int_id].made_of
+        return found
+
+
+def request(lora_int_id: int, **weights: float) -> LoRARequest:
+    spec = encode_spec([Component(name, weight) for name, weight in weights.items()])
+    return LoRARequest(f"name{lora_int_id}", lora_int_id, spec)
+
+
+def prepare(manager: Manager, wanted: LoRARequest) -> tuple[str, str]:
+    while (state := manager.prepare(wanted))[0] == "preparing":
+        time.sleep(0.001)
+    return state
+
+
+def run(manager: Manager, requests: Sequence[LoRARequest | None]) -> list[int]:
+    """A batch of one row a request: the id whose factors each row got, 0 for none."""
+    ids = tuple(r.lora_int_id if r else 0 for r in requests)
+    manager.set_active_adapters({r for r in requests if r}, LoRAMapping(ids, ids))
+    assert manager.slots.mapping is not None
+    assert manager.slots.mapping.index_mapping == manager.slots.mapping.prompt_mapping
+    return list(manager.slots.mapping.index_mapping)
+
+
+FUSED = (Component("a", 1.0), Component("b", 0.5))
+
+
+def test_with_the_plain_base_every_row_has_its_own_and_base_rows_none() -> None:
+    manager = Manager()
+    assert run(manager, [None, request(1, a=1.0), request(2, b=0.5), None]) == [0, 1, 2, 0]
+    assert (manager.made_of(1), manager.made_of(2)) == ({"a": 1.0}, {"b": 0.5})
+
+
+def test_while_something_is_fused_its_own_rows_need_none_and_the_base_s_rows_do() -> None:
+    manager = Manager(slots=3)
+    manager.fuse(FUSED)
+    rows = run(manager, [None, request(1, a=1.0, b=0.5), request(2, a=1.0, c=2.0)])
+    assert rows == [RESIDUAL_OF_BASE, 0, 2]
+    assert manager.made_of(RESIDUAL_OF_BASE) == {"a": -1.0, "b": -0.5}
+    assert manager.made_of(2) == {"b": -0.5, "c": 2.0}
+    assert 1 not in manager.slots.adapters
+
+
+def test_every_edge_builds_anew_what_was_prepared() -> None:
+    manager = Manager()
+    wanted = request(1, a=1.0)
+    prepare(manager, wanted)
+    for fused, expected in ((FUSED, {"b": -0.5}), (FUSED[:1], {}), ((), {"a": 1.0})):
+        manager.fuse(fused)
+        assert manager.made_of(1) == expected
+        run(manager, [None, wanted])
+        assert manager.made_of(1) == expected
+    assert list(manager.slots.adapters) == [1]
+
+
+def test_a_residual_of_too_high_a_rank_waits_for_the_next_edge() -> None:
+    manager = Manager()
+    prepare(manager, request(1, a=1.0))
+    manager.broken = True
+    manager.fuse(FUSED)
+    assert not manager.slots.adapters
+    manager.broken = False
+    manager.fuse(())
+    assert manager.made_of(1) == {"a": 1.0}
+
+
+def test_what_a_batch_uses_keeps_its_slot() -> None:
+    manager = Manager(capacity=4, slots=2)
+    for first, second, lost in ((1, 2, []), (3, 2, [1]), (3, 1, [1, 2]), (1, 3, [1, 2])):
+        run(manager, [request(first, a=first), request(second, a=second)])
+        assert manager.slots.lost_slots == lost
+    with pytest.raises(RuntimeError, match="3 adapters in a batch, 2 slots"):
+        run(manager, [request(number, a=1.0) for number in (1, 2, 3)])
+
+
+def test_a_build_that_fails_says_so_once_and_may_be_tried_again() -> None:
+    manager = Manager()
+    manager.broken = True
+    assert prepare(manager, request(1, a=1.0)) == ("failed", "ValueError: rank 99")
+    assert not manager.slots.adapters
+    manager.broken = False
+    assert prepare(manager, request(1, a=1.0)) == ("prepared", "")
+    assert manager.made_of(1) == {"a": 1.0}
+
+
+def test_what_is_forgotten_is_gone_whether_it_was_built_or_not() -> None:
+    manager = Manager()
+    wanted = request(1, a=1.0)
+    prepare(manager, wanted)
+    manager.forget(wanted)
+    assert not manager.slots.adapters
+    manager.gate.clear()
+    assert manager.prepare(wanted)[0] == "preparing"
+    manager.forget(wanted)
+    manager.gate.set()
+    manager.forget(wanted)
+    assert not manager.slots.adapters
+
+
+@pytest.mark.parametrize("is_done", [True, False], ids=["built", "being built"])
+def test_a_build_begun_before_an_edge_is_not_used_after_it(is_done: bool) -> None:
+    manager = Manager()
+    wanted = request(1, a=1.0)
+    manager.gate.clear()
+    manager.prepare(wanted)
+    assert manager.begun.wait(10)
+    if is_done:
+        manager.gate.set()
+        while manager._preparing.state(1)[0] == "preparing":
+            time.sleep(0.001)
+    manager.fuse(FUSED)
+    manager.gate.set()
+    prepare(manager, wanted)
+    assert manager.made_of(1) == {"b": -0.5}
+
+
+def test_a_build_pauses_in_the_background_and_not_in_the_engine_loop() -> None:
+    manager = Manager()
+    prepare(manager, request(1, a=1.0))
+    assert manager.yielding is at_leisure
+    manager.add_adapter(request(2, a=2.0))
+    assert manager.yielding is iter

@@ -1,0 +1,142 @@
+"""What is no HTTP request, or never becomes one, gets an error in our shape; who does not go on with a
+connection loses it, and nobody else does."""
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from urllib.parse import urlsplit
+
+import pytest
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, StreamingResponse
+from starlette.routing import Route
+
+from lora_compose.server.client.process import free_port
+from lora_compose.server.http.connection import MAX_HEAD_BYTES, HttpProtocol
+from tests.server.app_without_engine import AppWithoutEngine
+
+
+def said(plain: AppWithoutEngine, data: bytes) -> tuple[bytes, bytes]:
+    """Head and body of the reply to these bytes, read to its end: the server must close."""
+    address = urlsplit(plain.url)
+    with socket.create_connection((address.hostname, address.port), timeout=20) as connection:
+        connection.sendall(data)
+        reply = b""
+        while chunk := connection.recv(65536):
+            reply += chunk
+    head, _, body = reply.partition(b"\r\n\r\n")
+    return head, body
+
+
+@pytest.mark.parametrize(
+    ("data", "status", "code"),
+    [
+        (b"garbage\r\n\r\n", 400, "invalid_request"),
+        (b"GET / HTTP/9.9\r\n\r\n", 400, "invalid_request"),
+        (b"POST / HTTP/1.1\r\ncontent-length: x\r\n\r\n", 400, "invalid_request"),
+        (b"GET /" + b"x" * 2 * MAX_HEAD_BYTES, 431, "headers_too_large"),
+        (b"GET / HTTP/1.1\r\nx: " + b"x" * 8 * MAX_HEAD_BYTES, 431, "headers_too_large"),
+    ],
+)
+def test_what_is_no_request_is_refused_in_our_shape(
+    plain: AppWithoutEngine, data: bytes, status: int, code: str
+) -> None:
+    head, body = said(plain, data)
+    assert head.startswith(f"HTTP/1.1 {status} ".encode())
+    assert json.loads(body)["error"]["code"] == code
+    for header in (b"x-request-id: ", b"x-should-retry: false", b"connection: close"):
+        assert header in head
+
+
+def test_a_large_body_right_behind_its_head_is_no_large_head(plain: AppWithoutEngine) -> None:
+    body = b" " * 4 * MAX_HEAD_BYTES
+    head = f"POST /v1/completions HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {len(body)}\r\n"
+    assert said(plain, head.encode() + b"\r\n" + body)[0].startswith(b"HTTP/1.1 400 ")
+
+
+LARGE = 24 << 20
+
+
+class Hasty(HttpProtocol):
+    head_seconds = 0.3
+    stalled_seconds = 0.5
+
+
+def short(_: Request) -> PlainTextResponse:
+    return PlainTextResponse("here")
+
+
+def large(_: Request) -> StreamingResponse:
+    return StreamingResponse(iter([b"x" * (1 << 16)] * (LARGE >> 16)))
+
+
+@pytest.fixture(scope="module")
+def hasty() -> Iterator[uvicorn.Server]:
+    """With short deadlines."""
+    number = free_port()
+    app = Starlette(routes=[Route("/", short), Route("/large", large)])
+    server = uvicorn.Server(
+        uvicorn.Config(app, port=number, http=Hasty, log_level="critical", lifespan="off")
+    )
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    yield server
+    server.should_exit = True
+    thread.join()
+
+
+def read_all(connection: socket.socket) -> bytes:
+    found = bytearray()
+    try:
+        while got := connection.recv(1 << 16):
+            found += got
+    except ConnectionResetError:
+        pass
+    return bytes(found)
+
+
+@pytest.fixture
+def port(hasty: uvicorn.Server) -> int:
+    return hasty.config.port
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nhost: a\r\n"])
+def test_headers_that_do_not_come_end_the_connection(port: int, sent: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        connection.sendall(sent)
+        assert read_all(connection).startswith(b"HTTP/1.1 408 ")
+
+
+def test_the_next_request_has_no_longer_than_the_first(port: int) -> None:
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\nhost: a\r\n\r\nGET / HT")
+        first, _, second = read_all(connection).partition(b"here")
+    assert first.startswith(b"HTTP/1.1 200 ")
+    assert second.startswith(b"HTTP/1.1 408 ")
+
+
+def until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("reads", [True, False])
+def test_a_stream_nobody_reads_is_ended_and_one_that_is_read_is_not(
+    hasty: uvicorn.Server, reads: bool
+) -> None:
+    connections = hasty.server_state.connections
+    with socket.create_connection(("127.0.0.1", hasty.config.port), timeout=10) as connection:
+        connection.sendall(b"GET /large HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+        if not reads:
+            until(lambda: bool(connections))
+            until(lambda: not connections)
+        found = len(read_all(connection))
+    assert (found > LARGE) == reads

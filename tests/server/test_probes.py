@@ -1,8 +1,0 @@
-from pathlib import Path
-
-from server.probes import _free_bytes
-
-
-def test_a_data_directory_that_is_gone_has_no_room_and_the_scrape_goes_on(tmp_path: Path) -> None:
-    assert _free_bytes(tmp_path) > 0
-    assert _free_bytes(tmp_path / "gone") == 0

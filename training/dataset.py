@@ -1,0 +1,76 @@
+"""The rows of a run: read, checked for their form, mixed, and some of them held out."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from lora_compose.adapters.errors import LoraComposeError
+from lora_compose.training.base_model import load_tokenizer
+from lora_compose.training.data.mixing import mix, parts_of, token_counter
+from lora_compose.training.data.rows import Rows, read_rows
+from lora_compose.training.recipe import Method, Recipe
+from lora_compose.training.run_record import DatasetFacts, MixShare, Source
+
+WANTED: Mapping[Method, tuple[str, ...]] = {"sft": ("instruction", "conversational"), "dpo": ("preference",)}
+
+
+@dataclass(frozen=True)
+class Examples:
+    """What a run learns from, and what its loss is measured on (None: nothing)."""
+
+    train: Any
+    held_out: Any
+    facts: DatasetFacts
+    """For the record: sources with digests, and the ratio achieved."""
+
+
+def examples_of(recipe: Recipe) -> Examples:
+    """Raises DataRejected for a bad row, and LoraComposeError("wrong_form") for rows of another method."""
+    data, seed = recipe.data, recipe.training.seed
+    parts = parts_of(
+        [_read(source, recipe.method) for source in data.general],
+        [_read(source, recipe.method) for source in data.domain],
+        data.ratio,
+    )
+    counter = token_counter(load_tokenizer(recipe.model)) if data.mix_by == "tokens" else None
+    mixed = mix(parts, total=data.rows, by=data.mix_by, seed=seed, count_tokens=counter)
+    train, held_out = mixed.dataset, None
+    if data.held_out:
+        held_out = _joined([_read(source, recipe.method) for source in data.held_out])
+    elif data.held_out_share:
+        split = train.train_test_split(test_size=data.held_out_share, seed=seed)
+        train, held_out = split["train"], split["test"]
+    return Examples(
+        train,
+        held_out,
+        DatasetFacts(
+            sources=[
+                Source(
+                    source=part.rows.source,
+                    kind=part.kind,
+                    rows=len(part.rows.dataset),
+                    digest=part.rows.digest,
+                )
+                for part in parts
+            ],
+            mix=[MixShare(**asdict(achieved)) for achieved in mixed.achieved],
+            train_rows=len(train),
+            held_out_rows=0 if held_out is None else len(held_out),
+        ),
+    )
+
+
+def _read(source: str, method: Method) -> Rows:
+    rows = read_rows(source)
+    if rows.form not in WANTED[method]:
+        wanted = " or ".join(WANTED[method])
+        raise LoraComposeError(
+            "wrong_form", f"{source}: {rows.form} rows; {method} learns from {wanted}", "domain"
+        )
+    return rows
+
+
+def _joined(rows: list[Rows]) -> Any:
+    from datasets import concatenate_datasets
+
+    return concatenate_datasets([each.dataset for each in rows])

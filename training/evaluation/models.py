@@ -1,0 +1,131 @@
+"""Who is asked: a model in this process, or a running server by its model name. Greedy, one answer each.
+
+A model with a composition on it, in this process: one PEFT adapter, made as `compose` makes it.
+"""
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from lora_compose.adapters.errors import LoraComposeError
+from lora_compose.server.client.chat import ChatClient
+from lora_compose.training.data.layouts import Message
+
+IN_FLIGHT = 16
+"""Requests a server has at a time."""
+MAX_RETRIES = 2
+"""How often a request is repeated that failed or was refused because of a quota."""
+
+
+class Answerer(Protocol):
+    """Answers each conversation greedily, in order, in at most `max_tokens` tokens."""
+
+    def answer(self, prompts: Sequence[Sequence[Message]], max_tokens: int) -> list[str]: ...
+
+
+class LocalModel:
+    """A transformers or PEFT model. What it was, training or not, it is again afterwards."""
+
+    def __init__(self, model: Any, tokenizer: Any, batch: int = 64) -> None:
+        self._model = model
+        self._tokenizer = tokenizer
+        self._batch = batch
+
+    def answer(self, prompts: Sequence[Sequence[Message]], max_tokens: int) -> list[str]:
+        """See Answerer."""
+        was_training, side = self._model.training, self._tokenizer.padding_side
+        self._model.eval()
+        self._tokenizer.padding_side = "left"  # an answer begins where its prompt ends
+        try:
+            starts = range(0, len(prompts), self._batch)
+            return [
+                text
+                for start in starts
+                for text in self._batched(prompts[start : start + self._batch], max_tokens)
+            ]
+        finally:
+            self._tokenizer.padding_side = side
+            self._model.train(was_training)
+
+    def _batched(self, prompts: Sequence[Sequence[Message]], max_tokens: int) -> list[str]:
+        import torch
+
+        inputs = self._tokenizer.apply_chat_template(
+            [list(prompt) for prompt in prompts],
+            add_generation_prompt=True,
+            padding=True,
+            return_tensors="pt",
+            return_dict=True,
+        ).to(self._model.device)
+        with torch.no_grad():
+            output = self._model.generate(**inputs, max_new_tokens=max_tokens, do_sample=False)
+        answers: list[str] = self._tokenizer.batch_decode(
+            output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True
+        )
+        return answers
+
+
+class ServedModel:
+    """`model` of an OpenAI-compatible server: a base, an adapter or a composition.
+
+    A refusal is raised as LoraComposeError with the server's code. If no server answers, the code is
+    `server_unreachable`.
+    """
+
+    def __init__(self, url: str, model: str | None = None, api_key: str | None = None) -> None:
+        self._client = ChatClient(url, api_key, MAX_RETRIES)
+        self.name = model or self._client.base_model()
+
+    def answer(self, prompts: Sequence[Sequence[Message]], max_tokens: int) -> list[str]:
+        """See Answerer."""
+        with ThreadPoolExecutor(IN_FLIGHT) as pool:
+            return list(pool.map(lambda prompt: self._client.answer(self.name, prompt, max_tokens), prompts))
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A base, perhaps with an adapter that `model.disable_adapter()` switches off."""
+
+    model: Any
+    tokenizer: Any
+    digests: Mapping[str, str] = field(default_factory=dict)
+    """Of each member, by `name@version` or the name of a plain directory, in the composition's order."""
+
+
+@contextmanager
+def composed(
+    base: str, composition: str | None, directories: Mapping[str, Path], data_dir: Path
+) -> Iterator[Loaded]:
+    """Raises LoraComposeError("base_not_loaded"), and what parsing, finding and merging raise."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(base)
+        model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    except (OSError, ValueError) as error:
+        raise LoraComposeError("base_not_loaded", f"{base}: {error}", "model") from error
+    if composition is None:
+        yield Loaded(model, tokenizer)
+        return
+    with tempfile.TemporaryDirectory(prefix="lora-compose-eval-") as scratch:
+        adapter = Path(scratch, "adapter")
+        digests = _write(composition, directories, data_dir, adapter)
+        from peft import PeftModel
+
+        yield Loaded(PeftModel.from_pretrained(model, adapter), tokenizer, digests)
+
+
+def _write(composition: str, directories: Mapping[str, Path], data_dir: Path, output: Path) -> dict[str, str]:
+    from lora_compose.adapters.composition.grammar import parse
+    from lora_compose.adapters.export import export, find_members
+    from lora_compose.adapters.registry.store import content_of
+
+    asked = parse(composition, "composition")
+    found = find_members(asked, directories, data_dir)
+    export(asked, found, output)
+    return {each.id: content_of(each.directory).digest for each in found}

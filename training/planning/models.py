@@ -1,0 +1,109 @@
+"""Which model is meant: a known name, a config.json, a model directory, or a hub id.
+
+Configs of a few well-known models, as their repositories publish them: planning works offline by name.
+
+Only what decides shapes is kept. Any other model: the directory or config.json, or a hub id where there is a
+network.
+"""
+
+import json
+from pathlib import Path
+from typing import Any, Final
+
+from lora_compose.adapters.errors import LoraComposeError
+from lora_compose.training.planning.architectures import ModelShape, shape_of
+
+Config = dict[str, Any]
+
+
+def _llama(hidden: int, inner: int, layers: int, heads: int, **others: Any) -> Config:
+    """Llama 3 and 3.1: both have the same shapes."""
+    return _row("llama", 128256, (hidden, inner, layers, heads, 8), tie_word_embeddings=False) | others
+
+
+def _row(model_type: str, vocab: int, sizes: tuple[int, int, int, int, int], **others: Any) -> Config:
+    hidden, inner, layers, heads, kv_heads = sizes
+    return {
+        "model_type": model_type,
+        "vocab_size": vocab,
+        "hidden_size": hidden,
+        "intermediate_size": inner,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads,
+        **others,
+    }
+
+
+KNOWN_MODELS: Final[dict[str, Config]] = {
+    "llama-3.2-1b": _llama(2048, 8192, 16, 32, tie_word_embeddings=True, head_dim=64),
+    "llama-3-8b": _llama(4096, 14336, 32, 32),
+    "llama-3-70b": _llama(8192, 28672, 80, 64),
+    "qwen2.5-0.5b": _row("qwen2", 151936, (896, 4864, 24, 14, 2), tie_word_embeddings=True),
+    "qwen2.5-7b": _row("qwen2", 152064, (3584, 18944, 28, 28, 4), tie_word_embeddings=False),
+    "qwen2.5-72b": _row("qwen2", 152064, (8192, 29568, 80, 64, 8), tie_word_embeddings=False),
+    "mistral-7b": _row("mistral", 32000, (4096, 14336, 32, 32, 8), tie_word_embeddings=False),
+    "gemma-2-9b": _row("gemma2", 256000, (3584, 14336, 42, 16, 8), tie_word_embeddings=True, head_dim=256),
+}
+
+
+def read_shape(model: str) -> ModelShape:
+    """The shape of `model`. A name of KNOWN_MODELS needs no file and no network.
+
+    Raises LoraComposeError: model_not_found, bad_config, already_quantized, unknown_architecture."""
+    return shape_of(_as_transformers_has_it(_config(model)))
+
+
+def _config(model: str) -> Config:
+    known = KNOWN_MODELS.get(model.lower().rpartition("/")[2])
+    path = Path(model)
+    if path.is_dir():
+        path /= "config.json"
+    if path.is_file():
+        return _read(path)
+    return known if known is not None else _from_hub(model)
+
+
+def _read(path: Path) -> Config:
+    try:
+        config = json.loads(path.read_text())
+    except ValueError as error:
+        raise LoraComposeError("bad_config", f"{path} is not JSON: {error}", "model") from error
+    if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
+        raise LoraComposeError("bad_config", f"{path} names no model_type: it is no model's config", "model")
+    return config
+
+
+def _from_hub(model: str) -> Config:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return _read(Path(hf_hub_download(model, "config.json")))
+    except (OSError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
+        known = ", ".join(KNOWN_MODELS)
+        message = (
+            f"{model!r} is no directory, no config.json, and the hub does not give its config ({error}). "
+            f"Known offline: {known}"
+        )
+        raise LoraComposeError("model_not_found", message, "model") from error
+
+
+def _as_transformers_has_it(config: Config) -> Any:
+    """With transformers' defaults for what the file leaves out."""
+    from huggingface_hub.errors import StrictDataclassError
+    from transformers import CONFIG_MAPPING
+
+    if "quantization_config" in config:
+        message = (
+            "This is the config of a checkpoint quantized already; give that of the model it was made from"
+        )
+        raise LoraComposeError("already_quantized", message, "model")
+    kind = config["model_type"]
+    if kind not in CONFIG_MAPPING:
+        raise LoraComposeError("unknown_architecture", f"transformers knows no model type {kind!r}", "model")
+    fields = {name: value for name, value in config.items() if name != "model_type"}
+    try:
+        return CONFIG_MAPPING[kind](**fields)
+    except (TypeError, ValueError, StrictDataclassError) as error:
+        raise LoraComposeError("bad_config", f"The config does not fit {kind}: {error}", "model") from error

@@ -1,0 +1,73 @@
+"""A run's curves as a picture: loss, and what was scored, by step.
+
+A run for people: what it scores, before and after, and what it took.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.filesize import decimal
+from rich.table import Table
+
+from lora_compose.training.run_record import FinishedRecord
+
+LOSSES = ("loss", "eval_loss")
+SHARES = (
+    "eval_domain",
+    "eval_general",
+    "rewards/accuracies",
+    "eval_rewards/accuracies",
+    "mean_token_accuracy",
+    "eval_mean_token_accuracy",
+)
+MARGINS = ("rewards/margins", "eval_rewards/margins", "logps/chosen", "eval_logps/chosen")
+
+
+def draw_curves(record: FinishedRecord, file: Path) -> None:
+    """One panel for losses, one for shares of 1, one for DPO's margins; those that have points."""
+    from matplotlib.figure import Figure
+
+    panels = [
+        (title, {name: _points(record.history, name) for name in names})
+        for title, names in (("loss", LOSSES), ("share", SHARES), ("DPO, in nats", MARGINS))
+    ]
+    shown = [(title, {n: p for n, p in lines.items() if p}) for title, lines in panels if any(lines.values())]
+    if not shown:
+        return
+    figure = Figure(figsize=(4.5 * len(shown), 3.4), layout="constrained")
+    for axes, (title, lines) in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
+        for name, points in lines.items():
+            axes.plot(
+                *zip(*points, strict=True),
+                label=name,
+                marker="o" if name.startswith("eval") else None,
+                markersize=3,
+            )
+        axes.set(title=title, xlabel="step")
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=7)
+    figure.suptitle(f"{record.method} of {Path(record.base).name}", fontsize=10)
+    figure.savefig(file, dpi=120)
+
+
+def _points(history: Sequence[Mapping[str, Any]], name: str) -> list[tuple[int, float]]:
+    return [(entry["step"], float(entry[name])) for entry in history if name in entry]
+
+
+def run_table(record: FinishedRecord) -> Table:
+    """Scores of the base, of what training started from, and of the result; then the run's facts."""
+    columns = {"base": record.base_scores, "start": record.start_scores, "trained": record.scores}
+    shown = {name: scores for name, scores in columns.items() if scores}
+    table = Table("", *shown, box=None, pad_edge=False)
+    for name in ("domain", "general", "forgetting"):
+        if any(name in scores for scores in shown.values()):
+            table.add_row(
+                name, *(f"{scores[name]:.3f}" if name in scores else "" for scores in shown.values())
+            )
+    last = {name: entry[name] for entry in record.history for name in ("loss", "eval_loss") if name in entry}
+    for name, value in last.items():
+        table.add_row(f"last {name}", *[""] * max(len(shown) - 1, 0), f"{value:.4f}")
+    memory = decimal(record.peak_memory_bytes)
+    table.caption = f"{record.steps} steps, {record.seconds:.0f} s, peak memory {memory}"
+    return table
