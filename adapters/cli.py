@@ -12,7 +12,7 @@ from lora_compose.adapters.command_line import AsJson, DataDir, default_data_dir
 from lora_compose.adapters.composition.composition import Composition
 from lora_compose.adapters.composition.grammar import parse
 from lora_compose.adapters.errors import LoraComposeError
-from lora_compose.adapters.export import Found, check_output, export, find_members
+from lora_compose.adapters.export import ResolvedMember, check_output, export, find_members
 from lora_compose.adapters.names import check_name
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def compose(
 
 
 def export_with_progress(
-    asked: Composition, found: Sequence[Found], output: Path, force: bool
+    asked: Composition, found: Sequence[ResolvedMember], output: Path, force: bool
 ) -> "MergeReport":
     """`export`, with a progress bar on stderr if that is a terminal."""
     columns = (*Progress.get_default_columns(), MofNCompleteColumn())
@@ -83,7 +83,7 @@ def export_with_progress(
 
 
 def export_facts(
-    asked: Composition, found: Sequence[Found], output: Path, report: "MergeReport"
+    asked: Composition, found: Sequence[ResolvedMember], output: Path, report: "MergeReport"
 ) -> dict[str, Any]:
     """What --json prints of an export."""
     members = [

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Found:
+class ResolvedMember:
     """A member, which version it resolved to (its name, for a plain directory), and where its files are."""
 
     member: Member
@@ -28,7 +28,9 @@ class Found:
     directory: Path
 
 
-def find_members(composition: Composition, directories: Mapping[str, Path], data_dir: Path) -> list[Found]:
+def find_members(
+    composition: Composition, directories: Mapping[str, Path], data_dir: Path
+) -> list[ResolvedMember]:
     """Each member in `directories`, by name, or else in the registry in `data_dir`.
 
     Raises NotFound for what is in neither, InvalidRequest for a version of a plain directory."""
@@ -45,21 +47,21 @@ def find_members(composition: Composition, directories: Mapping[str, Path], data
 
                 registry = stack.enter_context(Registry.open_readonly(data_dir))
             version = registry.resolve(member.name, member.ref)
-            found.append(Found(member, version.id, version.directory))
+            found.append(ResolvedMember(member, version.id, version.directory))
     return found
 
 
-def _plain(member: Member, directory: Path) -> Found:
+def _plain(member: Member, directory: Path) -> ResolvedMember:
     if member.ref is not None:
         raise InvalidRequest(
             "invalid_composition", f"{directory} is a plain directory: it has no @{member.ref}"
         )
-    return Found(member, member.name, directory)
+    return ResolvedMember(member, member.name, directory)
 
 
 def export(
     composition: Composition,
-    found: Sequence[Found],
+    found: Sequence[ResolvedMember],
     output: Path,
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
@@ -110,7 +112,7 @@ def check_output(output: Path, overwrite: bool) -> None:
         raise Conflict("output_exists", f"{output} is not empty; --force replaces the adapter in it")
 
 
-def _base_of(found: Sequence[Found]) -> str:
+def _base_of(found: Sequence[ResolvedMember]) -> str:
     """The base the first member names; that the members' shapes agree is checked when they are merged."""
     from lora_compose.adapters.peft.config import read_config
 

@@ -13,7 +13,7 @@ from lora_compose.benchmarks.machine import describe
 
 
 @dataclass(frozen=True)
-class Check:
+class BoundCheck:
     """`kept` is None where there is no bound."""
 
     name: str
@@ -22,17 +22,17 @@ class Check:
     kept: bool | None = None
 
 
-def at_most(name: str, value: float, bound: float, unit: str = "") -> Check:
+def at_most(name: str, value: float, bound: float, unit: str = "") -> BoundCheck:
     """A number that is to be small."""
-    return Check(name, f"{value:.3g}{unit}", f"<= {bound:g}{unit}", value <= bound)
+    return BoundCheck(name, f"{value:.3g}{unit}", f"<= {bound:g}{unit}", value <= bound)
 
 
-def at_least(name: str, value: float, bound: float) -> Check:
+def at_least(name: str, value: float, bound: float) -> BoundCheck:
     """A number that is to be large."""
-    return Check(name, f"{value:.3f}", f">= {bound:g}", value >= bound)
+    return BoundCheck(name, f"{value:.3f}", f">= {bound:g}", value >= bound)
 
 
-def show(title: str, checks: Sequence[Check], details: dict[str, Any]) -> bool:
+def show(title: str, checks: Sequence[BoundCheck], details: dict[str, Any]) -> bool:
     """Print a table and, as the last line, everything as JSON. Whether every bound is kept."""
     table = Table(title=f"{title}; load average {os.getloadavg()[0]:.1f}", title_justify="left")
     for header in ("", "measured", "bound", ""):

@@ -24,16 +24,16 @@ from lora_compose.server.generation.endpoint import GenerationEndpoint
 from lora_compose.server.http.request_metrics import RequestMetricsMiddleware
 from lora_compose.server.paths import GENERATING, NAMING
 from lora_compose.server.state import AppState
-from lora_compose.server.tenants.middleware import Door, DoorMiddleware
+from lora_compose.server.tenants.middleware import AuthContext, AuthMiddleware
 
 
-def create_app(state: AppState, door: Door) -> Starlette:
+def create_app(state: AppState, door: AuthContext) -> Starlette:
     """The app in front of a running engine."""
     app = Starlette(
         routes=[*generating_routes(state), *routes()],
         middleware=[
             Middleware(RequestMetricsMiddleware, state["metrics"]),
-            Middleware(DoorMiddleware, door),
+            Middleware(AuthMiddleware, door),
         ],
         exception_handlers=EXCEPTION_HANDLERS,
     )

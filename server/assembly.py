@@ -10,22 +10,21 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.concurrency import run_in_threadpool
 
-from lora_compose.adapters.admission.admit import Limits
+from lora_compose.adapters.admission.admit import AdmissionLimits
 from lora_compose.adapters.admission.base_model import BaseShapes
 from lora_compose.adapters.registry.registry import Registry
 from lora_compose.server.auto_fuse import AutoFuse
-from lora_compose.server.benchmarks.runs import Benchmarks
-from lora_compose.server.benchmarks.runs import Limits as BenchmarkLimits
-from lora_compose.server.compositions.merges import Merges
+from lora_compose.server.benchmarks.runs import Benchmarks, RunLimits
+from lora_compose.server.compositions.merges import MergeBuilder
 from lora_compose.server.compositions.resolver import Resolver
 from lora_compose.server.config import ServerConfig
-from lora_compose.server.engine.frontend.watchdog import Pulse
-from lora_compose.server.fusion.switch import Fusion
-from lora_compose.server.http.benchmark_traffic import Traffic
+from lora_compose.server.engine.frontend.watchdog import EngineWatchdog
+from lora_compose.server.fusion.switch import FusionSwitch
+from lora_compose.server.http.benchmark_traffic import BenchmarkTraffic
 from lora_compose.server.metrics import Metrics
 from lora_compose.server.pipeline import CompositionPipeline
 from lora_compose.server.registration import Registration, Removal
-from lora_compose.server.residency.scheduler import Residency
+from lora_compose.server.residency.scheduler import ResidencyScheduler
 from lora_compose.server.state import AppState
 
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
 
 @asynccontextmanager
 async def assemble(
-    config: ServerConfig, engine: "Engine", registry: Registry, traffic: Traffic, metrics: Metrics
+    config: ServerConfig, engine: "Engine", registry: Registry, traffic: BenchmarkTraffic, metrics: Metrics
 ) -> AsyncIterator[AppState]:
     """The state around a running engine and an open registry."""
     resolver = Resolver(registry, engine.max_lora_rank)
@@ -46,13 +45,13 @@ async def assemble(
         resolver.registry_changed()
         metrics.registered.set(registry.count())
 
-    residency = Residency(engine, engine.max_cpu_loras, engine.slots, metrics, sweep)
+    residency = ResidencyScheduler(engine, engine.max_cpu_loras, engine.slots, metrics, sweep)
     changed()
-    with Merges(registry, engine.base, metrics) as merges:
-        fusion = Fusion(engine, residency, metrics)
+    with MergeBuilder(registry, engine.base, metrics) as merges:
+        fusion = FusionSwitch(engine, residency, metrics)
         pipeline = CompositionPipeline(engine.base, resolver, merges, residency, fusion)
         # Half of what has a slot of its own: beyond that, more requests mean longer answers for all.
-        limits = BenchmarkLimits(in_flight=max(1, engine.slots // 2))
+        limits = RunLimits(in_flight=max(1, engine.slots // 2))
         benchmarks = Benchmarks(config.data_dir / "benchmarks", traffic, limits)
         state = AppState(
             engine=engine,
@@ -64,7 +63,7 @@ async def assemble(
             registration=Registration(
                 registry=registry,
                 base=BaseShapes.of(engine.model_dir, engine.base),
-                limits=Limits(
+                limits=AdmissionLimits(
                     engine.max_lora_rank, engine.dtype, config.max_adapter_bytes, strict=config.strict
                 ),
                 adapter_roots=config.adapter_roots,
@@ -75,7 +74,7 @@ async def assemble(
             removal=Removal(registry, resolver, residency, metrics),
             metrics=metrics,
             benchmarks=benchmarks,
-            pulse=Pulse(engine, config.hang_seconds),
+            pulse=EngineWatchdog(engine, config.hang_seconds),
         )
         async with AsyncExitStack() as stack:
             stack.push_async_callback(benchmarks.close)

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from lora_compose.adapters.composition.grammar import parse
 from lora_compose.adapters.errors import LoraComposeError
-from lora_compose.server.fusion.policy import Decision, FusePolicy, Settings
+from lora_compose.server.fusion.policy import Decision, FusePolicy, FusePolicySettings
 from lora_compose.server.fusion.token_prices import Costs
 from lora_compose.server.metrics import Metrics
 from lora_compose.server.pipeline import CompositionPipeline
@@ -43,7 +43,7 @@ class AutoFuse:
         engine: MeteredEngine,
         pipeline: CompositionPipeline,
         metrics: Metrics,
-        settings: Settings,
+        settings: FusePolicySettings,
     ) -> None:
         self._engine = engine
         self._pipeline = pipeline

@@ -8,7 +8,7 @@ from pydantic import with_config
 
 from lora_compose.adapters.command_line import default_data_dir
 from lora_compose.adapters.dataclass_options import ATTRIBUTE_DOCSTRINGS
-from lora_compose.server.fusion.policy import Settings
+from lora_compose.server.fusion.policy import FusePolicySettings
 from lora_compose.server.http.logs import LogFormat
 
 EMBEDDED_BASE = Path(__file__).resolve().parent.parent / "training" / "testbed" / "base"
@@ -60,7 +60,7 @@ class ServerConfig:
     """Largest adapter file accepted."""
     auto_fuse: bool = False
     """Fuse by itself what most tokens go to, when that pays, and restore the base when it no longer does."""
-    fuse_settings: Settings = field(default_factory=Settings, metadata={"prefix": "fuse"})
+    fuse_settings: FusePolicySettings = field(default_factory=FusePolicySettings, metadata={"prefix": "fuse"})
     """How readily."""
 
     def __post_init__(self) -> None:

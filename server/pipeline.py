@@ -14,11 +14,11 @@ from lora_compose.server.compositions.from_request import (
     composition_from_body,
     composition_of,
 )
-from lora_compose.server.compositions.merges import Merges
-from lora_compose.server.compositions.resolver import Pinned, Resolver
-from lora_compose.server.fusion.switch import Fusion
+from lora_compose.server.compositions.merges import MergeBuilder
+from lora_compose.server.compositions.resolver import ResolvedComposition, Resolver
+from lora_compose.server.fusion.switch import FusionSwitch
 from lora_compose.server.http.tracing import step
-from lora_compose.server.residency.scheduler import Residency
+from lora_compose.server.residency.scheduler import ResidencyScheduler
 from lora_compose.server.tenants.caller import Caller
 
 
@@ -29,21 +29,21 @@ class CompositionPipeline:
 
     base: str
     resolver: Resolver
-    merges: Merges
-    residency: Residency
-    fusion: Fusion
+    merges: MergeBuilder
+    residency: ResidencyScheduler
+    fusion: FusionSwitch
 
     @overload
-    def resolve(self, asked: Composition, caller: Caller | None = None) -> Pinned: ...
+    def resolve(self, asked: Composition, caller: Caller | None = None) -> ResolvedComposition: ...
 
     @overload
     def resolve(
         self, asked: dict[str, Any] | CompositionFields, caller: Caller | None = None
-    ) -> Pinned | None: ...
+    ) -> ResolvedComposition | None: ...
 
     def resolve(
         self, asked: dict[str, Any] | CompositionFields | Composition, caller: Caller | None = None
-    ) -> Pinned | None:
+    ) -> ResolvedComposition | None:
         """The versions that a body, its fields or a composition stand for now; None for the plain base.
 
         Raises InvalidRequest, NotFound("model_not_found") or Unservable("rank_too_large").
@@ -60,7 +60,7 @@ class CompositionPipeline:
         return composition_from_body(asked, self.base, saved)
 
     @asynccontextmanager
-    async def ready(self, resolved: Pinned | None, caller: Caller) -> AsyncIterator[None]:
+    async def ready(self, resolved: ResolvedComposition | None, caller: Caller) -> AsyncIterator[None]:
         """Built, in host memory and in a slot for as long as the context is open.
 
         Raises QuotaExceeded where the caller may not build what is missing, and what building raises.
@@ -75,10 +75,10 @@ class CompositionPipeline:
             self.fusion.check(servable)
             yield
 
-    async def fuse(self, resolved: Pinned) -> None:
+    async def fuse(self, resolved: ResolvedComposition) -> None:
         """Fold it into the base. Raises what building and `Fusion.fuse` raise."""
         await self.fusion.fuse(await self.merges.servable(resolved))
 
-    async def pin(self, resolved: Pinned) -> None:
+    async def pin(self, resolved: ResolvedComposition) -> None:
         """Keep one adapter in host memory. Raises what `Residency.pin` raises."""
         await self.residency.pin(await self.merges.servable(resolved))

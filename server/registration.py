@@ -18,7 +18,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from starlette.concurrency import run_in_threadpool
 
-from lora_compose.adapters.admission.admit import Limits, admit, refuse_pickle
+from lora_compose.adapters.admission.admit import AdmissionLimits, admit, refuse_pickle
 from lora_compose.adapters.admission.base_model import BaseShapes
 from lora_compose.adapters.admission.tensors import check_header
 from lora_compose.adapters.errors import (
@@ -36,7 +36,7 @@ from lora_compose.adapters.registry.store import Version, content_of
 from lora_compose.adapters.safe_files import confined_directory, open_regular
 from lora_compose.server.compositions.resolver import Resolver
 from lora_compose.server.metrics import Metrics
-from lora_compose.server.residency.scheduler import Residency
+from lora_compose.server.residency.scheduler import ResidencyScheduler
 from lora_compose.server.tenants.caller import Caller
 
 SWAPPED = frozenset({errno.ELOOP, errno.ENOTDIR})
@@ -69,7 +69,7 @@ class Registration:
 
     registry: Registry
     base: BaseShapes
-    limits: Limits
+    limits: AdmissionLimits
     adapter_roots: tuple[Path, ...]
     allow_hf: bool
     metrics: Metrics
@@ -190,7 +190,7 @@ class Removal:
 
     registry: Registry
     resolver: Resolver
-    residency: Residency
+    residency: ResidencyScheduler
     metrics: Metrics
 
     async def remove(self, name: str, ref: str | None, *, cascade: bool) -> None:

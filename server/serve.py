@@ -25,18 +25,18 @@ from lora_compose.server.assembly import assemble, running
 from lora_compose.server.config import EMBEDDED_OPTIONS, ServerConfig
 from lora_compose.server.engine.frontend.launch import launch, parse_vllm_args, set_environment
 from lora_compose.server.http.access_log import RequestLogMiddleware
-from lora_compose.server.http.benchmark_traffic import Traffic
+from lora_compose.server.http.benchmark_traffic import BenchmarkTraffic
 from lora_compose.server.http.connection import HttpProtocol
 from lora_compose.server.http.logs import configure
 from lora_compose.server.http.request_id import RequestIdMiddleware
 from lora_compose.server.metrics import Metrics
 from lora_compose.server.state import AppState
-from lora_compose.server.supervision.app_switch import Front
+from lora_compose.server.supervision.app_switch import AppSwitch
 from lora_compose.server.supervision.supervisor import Supervisor
 from lora_compose.server.tenants.audit import Audit
 from lora_compose.server.tenants.key_store import KeyStore
 from lora_compose.server.tenants.keyring import Keyring
-from lora_compose.server.tenants.middleware import Door
+from lora_compose.server.tenants.middleware import AuthContext
 
 logger = logging.getLogger(__name__)
 
@@ -62,9 +62,9 @@ def run(config: ServerConfig, vllm_args: Sequence[str]) -> None:
         uvloop.run(_serve(config, args, registry, door))
 
 
-def _door(config: ServerConfig, keys: KeyStore) -> Door:
+def _door(config: ServerConfig, keys: KeyStore) -> AuthContext:
     """Raises LoraComposeError("keys_needed") where strangers could come in without one."""
-    keyring = Keyring(keys.by_digest, config.api_keys, Traffic(), is_open=config.is_local)
+    keyring = Keyring(keys.by_digest, config.api_keys, BenchmarkTraffic(), is_open=config.is_local)
     if not config.is_local and not keyring.has_keys:
         raise LoraComposeError(
             "keys_needed",
@@ -73,7 +73,7 @@ def _door(config: ServerConfig, keys: KeyStore) -> Door:
         )
     if keyring.is_open:
         logger.warning("there are no API keys: everybody on this machine may do everything")
-    return Door(keyring, Audit(config.data_dir / AUDIT_FILE), config.admin_port)
+    return AuthContext(keyring, Audit(config.data_dir / AUDIT_FILE), config.admin_port)
 
 
 def _end_start_up(*_: object) -> NoReturn:
@@ -89,8 +89,8 @@ def vllm_namespace(config: ServerConfig, vllm_args: Sequence[str]) -> Namespace:
     return parse_vllm_args(arguments)
 
 
-async def _serve(config: ServerConfig, args: Namespace, registry: Registry, door: Door) -> None:
-    front, metrics = Front(), Metrics()
+async def _serve(config: ServerConfig, args: Namespace, registry: Registry, door: AuthContext) -> None:
+    front, metrics = AppSwitch(), Metrics()
 
     @asynccontextmanager
     async def start() -> AsyncIterator[AppState]:
@@ -103,7 +103,7 @@ async def _serve(config: ServerConfig, args: Namespace, registry: Registry, door
                 yield state
 
     supervisor = Supervisor(start, lambda state: create_app(state, door), front, metrics)
-    server = Server(
+    server = UvicornServer(
         front,
         uvicorn.Config(
             RequestIdMiddleware(front if args.disable_uvicorn_access_log else RequestLogMiddleware(front)),
@@ -143,10 +143,10 @@ def _sockets(config: ServerConfig, main: uvicorn.Config) -> list[socket] | None:
     return [main.bind_socket(), admin.bind_socket()]
 
 
-class Server(uvicorn.Server):
+class UvicornServer(uvicorn.Server):
     """uvicorn, ending with exit code 0 when it is asked to end."""
 
-    def __init__(self, front: Front, config: uvicorn.Config) -> None:
+    def __init__(self, front: AppSwitch, config: uvicorn.Config) -> None:
         super().__init__(config)
         self._front = front
 

@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from lora_compose.server.benchmarks.runs import Benchmarks
     from lora_compose.server.compositions.resolver import Resolver
     from lora_compose.server.engine.frontend.engine import Engine
-    from lora_compose.server.engine.frontend.watchdog import Pulse
-    from lora_compose.server.fusion.switch import Fusion
+    from lora_compose.server.engine.frontend.watchdog import EngineWatchdog
+    from lora_compose.server.fusion.switch import FusionSwitch
     from lora_compose.server.metrics import Metrics
     from lora_compose.server.pipeline import CompositionPipeline
     from lora_compose.server.registration import Registration, Removal
-    from lora_compose.server.residency.scheduler import Residency
+    from lora_compose.server.residency.scheduler import ResidencyScheduler
 
 
 class AppState(TypedDict):
@@ -27,10 +27,10 @@ class AppState(TypedDict):
     registry: Registry
     resolver: Resolver
     pipeline: CompositionPipeline
-    residency: Residency
-    fusion: Fusion
+    residency: ResidencyScheduler
+    fusion: FusionSwitch
     registration: Registration
     removal: Removal
     metrics: Metrics
     benchmarks: Benchmarks
-    pulse: Pulse
+    pulse: EngineWatchdog

@@ -21,7 +21,7 @@ from lora_compose.server.api import models as models_api
 from lora_compose.server.api import residency as residency_api
 from lora_compose.server.api import vllm_adapters as lora_adapter_api
 from lora_compose.server.config import ServerConfig
-from lora_compose.server.fusion.policy import Settings
+from lora_compose.server.fusion.policy import FusePolicySettings
 from lora_compose.server.metrics import Metrics
 
 RESULTS = ("embedded", "311M")
@@ -32,7 +32,7 @@ FLAG_NAMES = {"adapter_roots": "adapter_root", "api_keys": "api_key"}
 
 def test_every_serve_flag_is_in_the_readme_and_the_other_way_round() -> None:
     own = ServerConfig.__dataclass_fields__.keys() - {"fuse_settings"}
-    fuse = {f"fuse_{name}" for name in Settings.__dataclass_fields__}
+    fuse = {f"fuse_{name}" for name in FusePolicySettings.__dataclass_fields__}
     fields = {FLAG_NAMES.get(name, name) for name in own} | fuse
     flags = {f"--{name.replace('_', '-')}" for name in fields}
     rows = re.findall(r"^\| (`--[^|]+) \|", README, re.MULTILINE)

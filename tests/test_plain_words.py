@@ -20,7 +20,7 @@ from typing import Final
 import pytest
 
 from lora_compose.server.config import ServerConfig
-from lora_compose.server.fusion.policy import Settings
+from lora_compose.server.fusion.policy import FusePolicySettings
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES: Final = ("adapters", "server", "training", "benchmarks")
@@ -29,7 +29,7 @@ ACTIVE: Final = ("docs",)
 """The kinds that are tested. The others are only printed."""
 LATER: Final = frozenset({"docs/architecture.md", "CONTRIBUTING.md"})
 """Pages that are not tested yet."""
-HELP_CLASSES: Final = frozenset({ServerConfig.__name__, Settings.__name__})
+HELP_CLASSES: Final = frozenset({ServerConfig.__name__, FusePolicySettings.__name__})
 """Dataclasses whose field docstrings are the help of command line options."""
 WRITTEN_BY_CODE: Final = {
     "docs/http-api.md": (re.compile("^", re.MULTILINE), "messages"),

@@ -1,4 +1,4 @@
-"""The wheel: its packages live under `lora_compose`, so another project's `adapters` can be installed beside it."""
+"""The wheel holds packages under `lora_compose` only, so that a package named `adapters` fits beside it."""
 
 import subprocess
 import sys

@@ -13,7 +13,7 @@ from lora_compose.training.recipe import Method
 from lora_compose.training.tuning.cli import weights
 
 if TYPE_CHECKING:
-    from lora_compose.training.run import Run
+    from lora_compose.training.run import FinishedRun
 
 app = typer.Typer(
     name="train",
@@ -155,7 +155,7 @@ def _train(
     raise typer.Exit(1 if missed else 0)
 
 
-def _show(run: "Run", published: dict[str, Any] | None) -> None:
+def _show(run: "FinishedRun", published: dict[str, Any] | None) -> None:
     from lora_compose.training.run_report import run_table
 
     console = Console()

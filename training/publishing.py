@@ -14,11 +14,11 @@ from lora_compose.adapters.peft.files import CONFIG_FILE, WEIGHTS_FILE
 from lora_compose.server.client.http import Client
 from lora_compose.training.evaluation.requirements import parse_requirements, unmet
 from lora_compose.training.recipe import PublishArguments
-from lora_compose.training.run import Run
+from lora_compose.training.run import FinishedRun
 from lora_compose.training.run_record import FinishedRecord
 
 
-def publish(run: Run, asked: PublishArguments, api_key: str | None = None) -> dict[str, Any]:
+def publish(run: FinishedRun, asked: PublishArguments, api_key: str | None = None) -> dict[str, Any]:
     """`{"id", "alias", "unmet"}`: the version (None: not registered), the alias moved, what is missed."""
     assert asked.publish is not None
     missed = unmet(parse_requirements(asked.require), run.scores) if asked.require else []
@@ -72,10 +72,12 @@ def _over_http(
         return str(client.upload(fields, {CONFIG_FILE: config, WEIGHTS_FILE: weights})["id"])
 
 
-def _on_this_machine(run: Run, asked: PublishArguments, alias: str | None, lineage: dict[str, Any]) -> str:
+def _on_this_machine(
+    run: FinishedRun, asked: PublishArguments, alias: str | None, lineage: dict[str, Any]
+) -> str:
     import torch
 
-    from lora_compose.adapters.admission.admit import Limits, admit
+    from lora_compose.adapters.admission.admit import AdmissionLimits, admit
     from lora_compose.adapters.admission.base_model import BaseShapes
     from lora_compose.adapters.registry.registry import Registry
 
@@ -87,7 +89,7 @@ def _on_this_machine(run: Run, asked: PublishArguments, alias: str | None, linea
             "publish",
         )
     shapes = BaseShapes.of(base, base.name)
-    limits = Limits(max_lora_rank=run.record.settings.model["lora_r"], dtype=torch.float32)
+    limits = AdmissionLimits(max_lora_rank=run.record.settings.model["lora_r"], dtype=torch.float32)
     data_dir = Path(asked.data_dir) if asked.data_dir else default_data_dir()
     with (
         Registry(data_dir) as registry,

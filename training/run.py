@@ -35,7 +35,7 @@ Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Run:
+class FinishedRun:
     """A finished run."""
 
     directory: Path
@@ -70,7 +70,7 @@ class PreparedRun:
 
 def train(
     recipe: Recipe, *, resume: bool = False, overwrite: bool = False, tell: Tell = lambda _: None
-) -> Run:
+) -> FinishedRun:
     """Raises LoraComposeError: "run_exists" where output_dir holds one, "other_run" and the checks' own."""
     run = prepare(recipe, resume=resume, overwrite=overwrite)
     _tell_prepared(run.record, tell)
@@ -85,7 +85,7 @@ def train(
         run.directory, run.record, seconds=seconds, peak_memory_bytes=memory, scores=scores, **log
     )
     draw_curves(record, run.directory / CURVES_FILE)
-    return Run(run.directory, record)
+    return FinishedRun(run.directory, record)
 
 
 def prepare(recipe: Recipe, *, resume: bool = False, overwrite: bool = False) -> PreparedRun:

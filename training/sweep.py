@@ -19,7 +19,7 @@ from rich.table import Table
 from lora_compose.adapters.errors import LoraComposeError
 from lora_compose.training.evaluation.requirements import parse_requirements, unmet
 from lora_compose.training.recipe import Method, Recipe, read_recipe
-from lora_compose.training.run import Run, train
+from lora_compose.training.run import FinishedRun, train
 from lora_compose.training.run_record import FinishedRecord, RunSettings, read_record
 
 Settings = Mapping[str, str]
@@ -76,10 +76,10 @@ def _recipe(method: Method, file: Path, options: Sequence[str], output: Path, se
     return read_recipe(method, file, [*options, *own, "--output_dir", str(output / "points" / digest[:12])])
 
 
-def _run(recipe: Recipe) -> Run:
+def _run(recipe: Recipe) -> FinishedRun:
     record = read_record(recipe.output)
     if isinstance(record, FinishedRecord):
-        return Run(recipe.output, record)
+        return FinishedRun(recipe.output, record)
     return train(recipe, resume=record is not None)
 
 

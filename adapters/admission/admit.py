@@ -14,17 +14,17 @@ import torch
 
 from lora_compose.adapters.admission.base_model import BaseShapes, layer_of
 from lora_compose.adapters.admission.norms import peak
-from lora_compose.adapters.admission.tensors import Pair, pair_tensors, read_header
+from lora_compose.adapters.admission.tensors import TensorPair, pair_tensors, read_header
 from lora_compose.adapters.errors import AdapterRejected
 from lora_compose.adapters.peft.config import AdapterConfig, read_config, unknown_fields
 from lora_compose.adapters.peft.files import MAX_CONFIG_BYTES, MAX_WEIGHTS_BYTES, WEIGHTS_FILE
-from lora_compose.adapters.peft.module_matching import BadPattern, Targets
+from lora_compose.adapters.peft.module_matching import BadPattern, TargetedModules
 
 _PICKLES = ("adapter_model.bin", "adapter_model.pt", "adapter_model.pth", "adapter_model.ckpt")
 
 
 @dataclass(frozen=True)
-class Limits:
+class AdmissionLimits:
     """What this server accepts of any adapter."""
 
     max_lora_rank: int
@@ -56,7 +56,7 @@ class Admission:
     base_model_name_or_path: str | None
 
 
-def admit(directory: Path, base: BaseShapes, limits: Limits) -> Admission:
+def admit(directory: Path, base: BaseShapes, limits: AdmissionLimits) -> Admission:
     """Check the adapter in `directory` against `base`. Raises AdapterRejected; its code says why."""
     config = read_config(directory, limits.max_config_bytes)
     _check_rank(config, limits)
@@ -78,7 +78,7 @@ def admit(directory: Path, base: BaseShapes, limits: Limits) -> Admission:
     )
 
 
-def _check_rank(config: AdapterConfig, limits: Limits) -> None:
+def _check_rank(config: AdapterConfig, limits: AdmissionLimits) -> None:
     rank = max([config.r, *config.rank_pattern.values()])
     if rank > limits.max_lora_rank:
         message = (
@@ -88,7 +88,7 @@ def _check_rank(config: AdapterConfig, limits: Limits) -> None:
         raise AdapterRejected("rank_too_large", message, "r")
 
 
-def _base_warnings(config: AdapterConfig, base: BaseShapes, limits: Limits) -> list[str]:
+def _base_warnings(config: AdapterConfig, base: BaseShapes, limits: AdmissionLimits) -> list[str]:
     named = config.base_model_name_or_path
     # Last components only: one model has as many paths as it has users, and a path is nobody's business.
     if not named or _last(named) == _last(base.name):
@@ -104,7 +104,7 @@ def _last(name: str) -> str:
     return PureWindowsPath(name).name
 
 
-def _field_warnings(config: AdapterConfig, limits: Limits) -> list[str]:
+def _field_warnings(config: AdapterConfig, limits: AdmissionLimits) -> list[str]:
     unknown = unknown_fields(config.raw)
     if not unknown:
         return []
@@ -132,9 +132,9 @@ def refuse_pickle(directory: Path | int) -> None:
             )
 
 
-def _check_targets(pairs: Sequence[Pair], config: AdapterConfig) -> None:
+def _check_targets(pairs: Sequence[TensorPair], config: AdapterConfig) -> None:
     """PEFT would leave out, without a word, the tensors of a module that the config does not target."""
-    targets = Targets.of(config.raw)
+    targets = TargetedModules.of(config.raw)
     for pair in pairs:
         try:
             field = targets.field_against(pair.module)
@@ -145,7 +145,7 @@ def _check_targets(pairs: Sequence[Pair], config: AdapterConfig) -> None:
             raise AdapterRejected("unknown_module", message, field)
 
 
-def _coverage(pairs: Sequence[Pair], base: BaseShapes) -> dict[str, Any]:
+def _coverage(pairs: Sequence[TensorPair], base: BaseShapes) -> dict[str, Any]:
     layers = {layer_of(pair.module) for pair in pairs} - {None}
     return {
         "layers": len(layers),

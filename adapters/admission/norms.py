@@ -11,7 +11,7 @@ from typing import Protocol
 import torch
 from safetensors import SafetensorError, safe_open
 
-from lora_compose.adapters.admission.tensors import Pair
+from lora_compose.adapters.admission.tensors import TensorPair
 from lora_compose.adapters.errors import AdapterRejected
 from lora_compose.adapters.peft.config import AdapterConfig
 
@@ -23,7 +23,7 @@ class _Weights(Protocol):
     def get_tensor(self, name: str) -> torch.Tensor: ...
 
 
-def peak(path: Path, pairs: Iterable[Pair], config: AdapterConfig, dtype: torch.dtype) -> float:
+def peak(path: Path, pairs: Iterable[TensorPair], config: AdapterConfig, dtype: torch.dtype) -> float:
     """The largest |scaling| * ||lora_B||_F * ||lora_A||_F over `pairs`: no delta has a greater spectral norm.
 
     0 means that the adapter changes nothing. Holds one pair in memory at a time.
@@ -39,7 +39,7 @@ def peak(path: Path, pairs: Iterable[Pair], config: AdapterConfig, dtype: torch.
         raise AdapterRejected("corrupt_weights", message, path.name) from error
 
 
-def _pair_norm(weights: _Weights, pair: Pair, scaling: float, dtype: torch.dtype) -> float:
+def _pair_norm(weights: _Weights, pair: TensorPair, scaling: float, dtype: torch.dtype) -> float:
     norm_a = _norm(weights.get_tensor(pair.lora_A), pair.lora_A, 1.0, dtype)
     norm_b = _norm(weights.get_tensor(pair.lora_B), pair.lora_B, scaling, dtype)
     if norm_a * norm_b > MAX_NORM:

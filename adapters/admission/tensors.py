@@ -48,7 +48,7 @@ class TensorEntry(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Pair:
+class TensorPair:
     """The two factors of one module, by tensor name. Their shapes are (rank, d_in) and (d_out, rank)."""
 
     module: str
@@ -113,7 +113,9 @@ def _corrupt(reason: str) -> AdapterRejected:
     return AdapterRejected("corrupt_weights", message, "adapter_model.safetensors")
 
 
-def pair_tensors(header: Mapping[str, TensorEntry], config: AdapterConfig, base: BaseShapes) -> list[Pair]:
+def pair_tensors(
+    header: Mapping[str, TensorEntry], config: AdapterConfig, base: BaseShapes
+) -> list[TensorPair]:
     """The checked pairs, in the order of the file.
 
     Raises AdapterRejected: corrupt_weights (nothing in it, or half a pair), unknown_module, unknown_layer,
@@ -174,7 +176,7 @@ def _pair(
     header: Mapping[str, TensorEntry],
     config: AdapterConfig,
     base: BaseShapes,
-) -> Pair:
+) -> TensorPair:
     if len(found) < 2:
         present, absent = ("A", "B") if "A" in found else ("B", "A")
         reason = f"has no lora_{absent} beside it; the file is incomplete, export it again"
@@ -183,7 +185,7 @@ def _pair(
     d_out, d_in = base.linears[module]
     _check_shape(found["A"], header[found["A"]].shape, (rank, d_in), 0, base)
     _check_shape(found["B"], header[found["B"]].shape, (d_out, rank), 1, base)
-    return Pair(module, rank, rank * (d_in + d_out), found["A"], found["B"])
+    return TensorPair(module, rank, rank * (d_in + d_out), found["A"], found["B"])
 
 
 def _check_shape(

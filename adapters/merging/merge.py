@@ -34,7 +34,7 @@ class Ingredient:
 
 
 @dataclass(frozen=True)
-class Part:
+class WeightedModule:
     """One member's share of one module."""
 
     module: LoraModule
@@ -98,10 +98,10 @@ def _checked_row(method: str, ingredients: Sequence[Ingredient], options: Method
     return row
 
 
-def _parts(name: str, members: Sequence[tuple[Lora, float]]) -> list[Part]:
+def _parts(name: str, members: Sequence[tuple[Lora, float]]) -> list[WeightedModule]:
     """The members that have the module, in an order that their contents and weights decide."""
     parts = [
-        Part(module, weight, module.digest())
+        WeightedModule(module, weight, module.digest())
         for lora, weight in members
         if (module := lora.modules.get(name)) is not None
     ]
@@ -114,7 +114,7 @@ def _parts(name: str, members: Sequence[tuple[Lora, float]]) -> list[Part]:
 
 
 def _merge_module(
-    name: str, parts: Sequence[Part], row: CombinationMethod, options: MethodOptions, largest: int
+    name: str, parts: Sequence[WeightedModule], row: CombinationMethod, options: MethodOptions, largest: int
 ) -> tuple[LoraModule, ModuleReport]:
     members = [part.weighted() for part in parts]
     for member in members:
@@ -132,19 +132,21 @@ def _merge_module(
     return module, measure(written, members, stack)
 
 
-def _stack(parts: Sequence[Part]) -> LowRank:
+def _stack(parts: Sequence[WeightedModule]) -> LowRank:
     """The exact sum. Weights of members with equal content add up first: [1, -1] of the same is zero."""
     weights: dict[bytes, list[float]] = {}
     for part in parts:
         weights.setdefault(part.digest, []).append(part.weight)
     content = {part.digest: part.module for part in parts}
-    summed = [Part(content[digest], math.fsum(each), digest) for digest, each in weights.items()]
+    summed = [WeightedModule(content[digest], math.fsum(each), digest) for digest, each in weights.items()]
     nothing = parts[0].weighted()
     counted = [part.weighted() for part in summed if part.weight != 0]
     return thin.concat(counted) if counted else LowRank(B=nothing.B[:, :0], A=nothing.A[:0])
 
 
-def _dense(name: str, parts: Sequence[Part], row: CombinationMethod, options: MethodOptions) -> Tensor:
+def _dense(
+    name: str, parts: Sequence[WeightedModule], row: CombinationMethod, options: MethodOptions
+) -> Tensor:
     assert row.sparsify is not None
     assert row.consensus is not None
     assert options.density is not None

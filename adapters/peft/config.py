@@ -65,16 +65,16 @@ def refuse_unsupported(raw: dict[str, Any]) -> None:
         _refuse("peft_type", raw.get("peft_type"), 'only "LORA" adapters are served')
     if raw.get("bias", "none") != "none":
         _refuse("bias", raw["bias"], 'it trains biases of the base; train with bias="none"')
-    for field, reason in _UNSUPPORTED.items():
-        if raw.get(field) not in ((None,) if field in _OFF_ONLY_AS_NONE else _PLAIN):
-            _refuse(field, raw[field], reason)
+    for name, reason in _UNSUPPORTED.items():
+        if raw.get(name) not in ((None,) if name in _OFF_ONLY_AS_NONE else _PLAIN):
+            _refuse(name, raw[name], reason)
     _check_init(raw.get("init_lora_weights", True))
-    for field, value in raw.items():
+    for name, value in raw.items():
         # A switch this release has never heard of may change anything; a stray number or note does not.
-        if field not in _KNOWN | _UNSUPPORTED.keys() and (
+        if name not in _KNOWN | _UNSUPPORTED.keys() and (
             value is True or (value and isinstance(value, dict | list))
         ):
-            _refuse(field, value, "this release does not know the field; remove it if it changes nothing")
+            _refuse(name, value, "this release does not know the field; remove it if it changes nothing")
 
 
 def unknown_fields(raw: dict[str, Any]) -> tuple[str, ...]:

@@ -139,7 +139,7 @@ _ANY_LAYER = re.compile(r".*?\.[^.]*\.(?P<idx>\d+)\.")
 
 
 @dataclass(frozen=True)
-class Targets:
+class TargetedModules:
     """The fields of a config that decide it, as they are there. Raises BadPattern, as do its methods."""
 
     target_modules: str | list[str]
@@ -152,7 +152,7 @@ class Targets:
     )
 
     @classmethod
-    def of(cls, raw: Mapping[str, Any]) -> "Targets":
+    def of(cls, raw: Mapping[str, Any]) -> "TargetedModules":
         """Of a parsed adapter_config.json whose fields have the right types."""
         others = ("exclude_modules", "layers_to_transform", "layers_pattern")
         return cls(raw["target_modules"], *(raw.get(name) for name in others))

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from lora_compose.benchmarks.auto_fuse.replay import Outcome, fixed_cost, hindsight, hostile, replayed
+from lora_compose.benchmarks.auto_fuse.replay import ReplayResult, fixed_cost, hindsight, hostile, replayed
 from lora_compose.benchmarks.auto_fuse.traces import Trace, alternating, bursty, even, steady, zipf
-from lora_compose.server.fusion.policy import Settings
+from lora_compose.server.fusion.policy import FusePolicySettings
 from lora_compose.server.fusion.token_prices import Costs, Model
 
 COST_BOUND = 1.1
@@ -16,7 +16,7 @@ MEASURED = (1.0, 0.7, 1.3)
 
 
 @dataclass(frozen=True)
-class Row:
+class ComparisonRow:
     """One trace under one measurement of its prices."""
 
     trace: str
@@ -26,7 +26,7 @@ class Row:
     best: Model
     """The best fixed choice in hindsight; None is never fusing."""
     best_seconds: float
-    outcome: Outcome
+    outcome: ReplayResult
     gain_bound: float | None
 
     @property
@@ -46,7 +46,7 @@ class Row:
         return self.ratio <= COST_BOUND and gained
 
 
-def traces(seed: int, seconds: int, costs: Costs, settings: Settings) -> list[Trace]:
+def traces(seed: int, seconds: int, costs: Costs, settings: FusePolicySettings) -> list[Trace]:
     """The turns of the alternating trace are those, of many near the policy's own times, that cost most."""
     own = (settings.half_life_seconds, settings.min_dwell_seconds)
     turns = sorted({max(1, round(time * factor)) for time in own for factor in (0.5, 1, 1.5, 2, 3, 4, 6, 10)})
@@ -65,12 +65,14 @@ def traces(seed: int, seconds: int, costs: Costs, settings: Settings) -> list[Tr
     ]
 
 
-def rows(trace: Trace, costs: Costs, settings: Settings, gain_bound: float | None = None) -> list[Row]:
+def rows(
+    trace: Trace, costs: Costs, settings: FusePolicySettings, gain_bound: float | None = None
+) -> list[ComparisonRow]:
     """One row for each way of measuring."""
     best = hindsight(trace, costs, trace.models)
     never_seconds, best_seconds = fixed_cost(trace, None, costs), fixed_cost(trace, best, costs)
     return [
-        Row(trace.name, factor, never_seconds, best, best_seconds, outcome, gain_bound)
+        ComparisonRow(trace.name, factor, never_seconds, best, best_seconds, outcome, gain_bound)
         for factor in MEASURED
         for outcome in [replayed(trace, settings, costs, mismeasured(costs, factor))]
     ]

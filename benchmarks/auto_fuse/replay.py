@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 from random import Random
 
 from lora_compose.benchmarks.auto_fuse.traces import TOKENS_PER_SECOND, Second, Trace, draw
-from lora_compose.server.fusion.policy import FusePolicy, Settings
+from lora_compose.server.fusion.policy import FusePolicy, FusePolicySettings
 from lora_compose.server.fusion.token_prices import Costs, Model, mean_price
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ReplayResult:
     """What a run cost and did."""
 
     cost_seconds: float
@@ -28,7 +28,7 @@ class Outcome:
 class SimulatedServer:
     """Serves one second of a trace after the other and does what the policy says in between."""
 
-    def __init__(self, settings: Settings, true: Costs, told: Costs) -> None:
+    def __init__(self, settings: FusePolicySettings, true: Costs, told: Costs) -> None:
         self.fused: Model = None
         self._policy = FusePolicy(settings)
         self._true, self._told = true, told
@@ -49,8 +49,8 @@ class SimulatedServer:
         if decision.action != "keep":
             self._switch(decision.model)
 
-    def outcome(self) -> Outcome:
-        return Outcome(self._cost, dict(self._fuses), tuple(self._switched_at))
+    def outcome(self) -> ReplayResult:
+        return ReplayResult(self._cost, dict(self._fuses), tuple(self._switched_at))
 
     def _switch(self, model: Model) -> None:
         """The policy's prior ends with the first switch: from then on the true time is known."""
@@ -70,7 +70,7 @@ def serving_seconds(second: Second, fused: Model, costs: Costs) -> float:
     return total * mean_price(second, fused, costs) / TOKENS_PER_SECOND if total else 0.0
 
 
-def replayed(trace: Trace, settings: Settings, true: Costs, told: Costs) -> Outcome:
+def replayed(trace: Trace, settings: FusePolicySettings, true: Costs, told: Costs) -> ReplayResult:
     """The trace, served under the policy."""
     server = SimulatedServer(settings, true, told)
     for second in trace.seconds:
@@ -89,7 +89,7 @@ def hindsight(trace: Trace, costs: Costs, candidates: Iterable[Model]) -> Model:
     return min([None, *candidates], key=lambda model: fixed_cost(trace, model, costs))
 
 
-def hostile(seed: int, seconds: int, settings: Settings, true: Costs) -> Trace:
+def hostile(seed: int, seconds: int, settings: FusePolicySettings, true: Costs) -> Trace:
     """The base as long as something is fused, one adapter as long as nothing is: it knows the policy."""
     rng = Random(seed)
     server = SimulatedServer(settings, true, true)

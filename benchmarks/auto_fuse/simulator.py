@@ -15,8 +15,15 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from lora_compose.benchmarks.auto_fuse.comparison import COST_BOUND, GAIN_BOUND, MEASURED, Row, rows, traces
-from lora_compose.server.fusion.policy import Settings
+from lora_compose.benchmarks.auto_fuse.comparison import (
+    COST_BOUND,
+    GAIN_BOUND,
+    MEASURED,
+    ComparisonRow,
+    rows,
+    traces,
+)
+from lora_compose.server.fusion.policy import FusePolicySettings
 from lora_compose.server.fusion.token_prices import Costs
 
 DESCRIPTION = """\
@@ -39,7 +46,7 @@ examples:
 Exit code 1: a bound was missed. A trace too short to earn a switch misses the second one."""
 
 
-def table(compared: Sequence[Row], title: str) -> Table:
+def table(compared: Sequence[ComparisonRow], title: str) -> Table:
     """One line a row, one block a trace."""
     drawn = Table(title=title, title_justify="left", caption=CAPTION, caption_justify="left")
     for header in (
@@ -61,7 +68,7 @@ def table(compared: Sequence[Row], title: str) -> Table:
     return drawn
 
 
-def _cells(row: Row) -> list[str]:
+def _cells(row: ComparisonRow) -> list[str]:
     share = "-" if row.share_of_gain is None else f"{row.share_of_gain:.2f}"
     if row.gain_bound is not None:
         share += f" (>= {row.gain_bound})"
@@ -71,7 +78,7 @@ def _cells(row: Row) -> list[str]:
     return [f"x{row.told:g}", row.best or "never", f"{row.ratio:.3f}", verdict, share, switches, fused]
 
 
-def verdicts(compared: Sequence[Row]) -> list[str]:
+def verdicts(compared: Sequence[ComparisonRow]) -> list[str]:
     """One plain sentence a bound."""
     dearest = max(compared, key=lambda row: row.ratio)
     bounded = [row for row in compared if row.gain_bound is not None]
@@ -84,7 +91,7 @@ def verdicts(compared: Sequence[Row]) -> list[str]:
     ]
 
 
-def document(compared: Sequence[Row], config: dict[str, Any]) -> dict[str, Any]:
+def document(compared: Sequence[ComparisonRow], config: dict[str, Any]) -> dict[str, Any]:
     """The whole run as JSON."""
     shown = [
         asdict(row) | {"ratio": row.ratio, "share_of_gain": row.share_of_gain, "kept": row.kept}
@@ -121,7 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(str(error))
     if asked.seconds < 1:
         parser.error(f"--seconds ({asked.seconds}) must be at least 1")
-    settings = Settings()
+    settings = FusePolicySettings()
     compared = [
         row
         for number, trace in enumerate(traces(asked.seed, asked.seconds, costs, settings))

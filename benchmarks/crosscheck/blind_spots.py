@@ -21,7 +21,7 @@ import typer
 
 from lora_compose.benchmarks.client import open_client
 from lora_compose.benchmarks.crosscheck.crosscheck import BASE
-from lora_compose.benchmarks.crosscheck.vllm_bench import Load, Referee, started
+from lora_compose.benchmarks.crosscheck.vllm_bench import ClosedLoop, Referee, started
 from lora_compose.benchmarks.servers import EMBEDDED_BASE, our_command, running
 from lora_compose.benchmarks.serving.load import Sending, send_pass
 from lora_compose.benchmarks.synthetic import write_fresh
@@ -81,7 +81,7 @@ def wrong_answers(referee: Referee) -> list[dict[str, Any]]:
     found = []
     with planted_server() as url:
         for kind in STREAMS:
-            load = Load(kind, 2, REQUESTS, 8, 32, 0)
+            load = ClosedLoop(kind, 2, REQUESTS, 8, 32, 0)
             theirs = referee.run(url, str(EMBEDDED_BASE), load, NO_CHECK)
             ours = asyncio.run(_completed(url, kind))
             found.append({"answer": kind, "vllm bench": theirs["completed"], "ours": ours, "of": REQUESTS})
@@ -111,7 +111,7 @@ def cold_adapters(referee: Referee, home: Path) -> dict[str, Any]:
             for path in paths:
                 client.register({"name": path.name, "path": str(path)})
         names = [path.name for path in paths[CAPACITY:]]
-        load = Load(BASE, 1, 2 * CAPACITY, 8, 8, 0)
+        load = ClosedLoop(BASE, 1, 2 * CAPACITY, 8, 8, 0)
         assigned = ["--lora-modules", *names, "--lora-assignment", "round-robin"]
         found = referee.run(server.url, str(EMBEDDED_BASE), load, assigned)
     times = [1000 * seconds for seconds in found["ttfts"]]

@@ -20,7 +20,7 @@ import typer
 from lora_compose.adapters.errors import LoraComposeError
 from lora_compose.benchmarks.client import open_client
 from lora_compose.benchmarks.crosscheck.verdict import METRICS, markdown, summarized, table, verdicts
-from lora_compose.benchmarks.crosscheck.vllm_bench import Load, Referee, started
+from lora_compose.benchmarks.crosscheck.vllm_bench import ClosedLoop, Referee, started
 from lora_compose.benchmarks.machine import describe
 from lora_compose.benchmarks.servers import EMBEDDED_ADAPTERS, EMBEDDED_BASE, our_command, running
 from lora_compose.benchmarks.serving.load import Sending, send_pass
@@ -31,10 +31,10 @@ from lora_compose.server.client.process import free_port
 BASE = "testbed-base"
 CELLS = ((BASE, 1), (BASE, 4), ("roll", 1), ("roll", 4), ("roll+upper", 1), ("roll+upper", 4))
 SPECIAL_TOKENS = 16
-Side = Callable[[Load], dict[str, float]]
+Side = Callable[[ClosedLoop], dict[str, float]]
 
 
-async def our_pass(url: str, load: Load) -> dict[str, float]:
+async def our_pass(url: str, load: ClosedLoop) -> dict[str, float]:
     """The closed loop of `bench serve`, warmed up as vLLM's is. Raises where a request failed.
 
     An answer ends with its last token, as vLLM counts it.
@@ -56,7 +56,7 @@ async def our_pass(url: str, load: Load) -> dict[str, float]:
     return summarized(told, seconds)
 
 
-def _body(load: Load, prompt: list[int]) -> dict[str, Any]:
+def _body(load: ClosedLoop, prompt: list[int]) -> dict[str, Any]:
     return completion_body(load.model, "", load.output_tokens, stream=True) | {"prompt": prompt}
 
 
@@ -66,7 +66,7 @@ def _vocabulary() -> range:
     return range(SPECIAL_TOKENS, int(config["vocab_size"]))
 
 
-def their_pass(referee: Referee, url: str, load: Load) -> dict[str, float]:
+def their_pass(referee: Referee, url: str, load: ClosedLoop) -> dict[str, float]:
     """vLLM's medians. Raises where it counted fewer answers than were asked for, or of another length."""
     found = referee.run(url, str(EMBEDDED_BASE), load)
     if found["completed"] != load.requests or set(found["output_lens"]) != {load.output_tokens}:
@@ -77,7 +77,10 @@ def their_pass(referee: Referee, url: str, load: Load) -> dict[str, float]:
 
 
 def measure(
-    sides: dict[str, Side], load: Callable[[str, int, int], Load], repeats: int, told: Callable[[str], None]
+    sides: dict[str, Side],
+    load: Callable[[str, int, int], ClosedLoop],
+    repeats: int,
+    told: Callable[[str], None],
 ) -> list[dict[str, Any]]:
     """Every cell by both sides in each repeat; who goes first changes."""
     passes = []
@@ -124,8 +127,8 @@ def referee(  # noqa: PLR0913  the options of a command
     """
     config = {"prompt_tokens": prompt_tokens, "output_tokens": output_tokens, "seed": seed}
 
-    def load(model: str, concurrency: int, repeat: int) -> Load:
-        return Load(model, concurrency, requests, prompt_tokens, output_tokens, seed + repeat)
+    def load(model: str, concurrency: int, repeat: int) -> ClosedLoop:
+        return ClosedLoop(model, concurrency, requests, prompt_tokens, output_tokens, seed + repeat)
 
     with ExitStack() as stack:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lora-compose-bench-")))

@@ -28,7 +28,7 @@ for line in sys.stdin:
 
 
 @dataclass(frozen=True)
-class Load:
+class ClosedLoop:
     """A closed loop: so many requests of fixed length, so many in flight."""
 
     model: str
@@ -46,7 +46,7 @@ class Referee:
     process: "subprocess.Popen[str]"
     folder: Path
 
-    def run(self, url: str, tokenizer: str, load: Load, extra: Sequence[str] = ()) -> dict[str, Any]:
+    def run(self, url: str, tokenizer: str, load: ClosedLoop, extra: Sequence[str] = ()) -> dict[str, Any]:
         """vLLM's result object. Raises LoraComposeError "referee_failed" where it ended instead."""
         file = self.folder / "result.json"
         assert self.process.stdin is not None
@@ -62,7 +62,7 @@ class Referee:
         raise LoraComposeError("referee_failed", f"vllm.benchmarks.serve ended:\n{end}")
 
 
-def _arguments(url: str, tokenizer: str, load: Load) -> list[str]:
+def _arguments(url: str, tokenizer: str, load: ClosedLoop) -> list[str]:
     lengths = ["--random-input-len", str(load.prompt_tokens), "--random-output-len", str(load.output_tokens)]
     return [
         *("--backend", "openai", "--base-url", url, "--endpoint", "/v1/completions"),

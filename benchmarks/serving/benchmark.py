@@ -18,7 +18,7 @@ from lora_compose.benchmarks.serving.load import Words, words_of
 from lora_compose.benchmarks.serving.results.document import BenchmarkResult, HeldAdapter, Machine, Timeline
 from lora_compose.benchmarks.serving.results.plan import Plan
 from lora_compose.benchmarks.serving.runner import Measured, Told, measuring
-from lora_compose.benchmarks.serving.systems import Targets, running_targets, started_targets
+from lora_compose.benchmarks.serving.systems import SystemsUnderTest, running_targets, started_targets
 from lora_compose.benchmarks.serving.timeline import RATE_SHARE, timeline
 from lora_compose.server.client.http import Client
 
@@ -87,7 +87,7 @@ def without_paths(word: str) -> str:
 
 
 async def _measure(
-    plan: Plan, targets: Targets, words: Words, told: Told
+    plan: Plan, targets: SystemsUnderTest, words: Words, told: Told
 ) -> tuple[Measured, Timeline | None]:
     async with measuring(targets, plan, told) as run:
         measured = await run.run(words)
@@ -101,7 +101,7 @@ async def _measure(
         return measured, line
 
 
-def _memory(targets: Targets) -> list[HeldAdapter]:
+def _memory(targets: SystemsUnderTest) -> list[HeldAdapter]:
     """Bytes of each adapter in the engine's host memory, as the workers say."""
     with Client(targets.urls["lora-compose"], targets.api_key) as client:
         resident = client.residency()["host"]["adapters"]

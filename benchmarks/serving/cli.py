@@ -152,13 +152,13 @@ def advise(
 
     - `lora-compose bench advise bench.json --share 0.8 --requests 100000`
     """
-    from lora_compose.benchmarks.serving.results.advice import Traffic
+    from lora_compose.benchmarks.serving.results.advice import ExpectedTraffic
     from lora_compose.benchmarks.serving.results.advice import advise as advice_of
     from lora_compose.benchmarks.serving.results.document import read_result
     from lora_compose.benchmarks.serving.results.summary import findings
 
     document = read_result(result)
-    advice = advice_of(document, findings(document), Traffic(share, requests, accept_loss))
+    advice = advice_of(document, findings(document), ExpectedTraffic(share, requests, accept_loss))
     typer.echo(advice.text)
     raise typer.Exit(0 if advice.way else 1)
 

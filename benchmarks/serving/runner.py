@@ -38,7 +38,7 @@ from lora_compose.benchmarks.serving.results.document import (
     UnlikeBase,
 )
 from lora_compose.benchmarks.serving.results.plan import EXACT, FUSED, Arm, Cell, Plan, Serves
-from lora_compose.benchmarks.serving.systems import Targets
+from lora_compose.benchmarks.serving.systems import SystemsUnderTest
 from lora_compose.server.client.http import Client
 
 
@@ -97,7 +97,7 @@ class Measuring:
     """The clients of one run, its prompts, and what each arm's answers must be."""
 
     def __init__(
-        self, targets: Targets, plan: Plan, clients: Mapping[Serves, httpx.AsyncClient], told: Told
+        self, targets: SystemsUnderTest, plan: Plan, clients: Mapping[Serves, httpx.AsyncClient], told: Told
     ) -> None:
         self._targets = targets
         self._clients = clients
@@ -300,7 +300,7 @@ def in_groups(arms: Sequence[Arm]) -> Iterator[Group]:
 
 
 @asynccontextmanager
-async def measuring(targets: Targets, plan: Plan, told: Told) -> Any:
+async def measuring(targets: SystemsUnderTest, plan: Plan, told: Told) -> Any:
     """A Measuring with connections to every server."""
     async with AsyncExitStack() as stack:
         clients = {

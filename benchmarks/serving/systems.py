@@ -62,7 +62,7 @@ RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 
 
 @dataclass(frozen=True)
-class Targets:
+class SystemsUnderTest:
     """Where each kind of server listens, and the adapters."""
 
     urls: Mapping[Serves, str]
@@ -117,7 +117,7 @@ def _version(adapter: Mapping[str, Any]) -> AdapterVersion:
 
 def running_targets(
     url: str, names: Sequence[str], plan: Plan, api_key: str | None, may_fuse: bool
-) -> Targets:
+) -> SystemsUnderTest:
     """A server that is up, with the adapters it has. Nothing is registered, and fused only if allowed."""
     with Client(url, api_key) as client:
         base = client.models()[0]["id"]
@@ -131,13 +131,13 @@ def running_targets(
             skipped[arm.name] = "would fuse for everybody: --allow-fuse"
         elif arm.members > len(adapters):
             skipped[arm.name] = f"needs {arm.members} adapters, there are {len(adapters)}"
-    return Targets({"lora-compose": url}, base, adapters, skipped=skipped, api_key=api_key)
+    return SystemsUnderTest({"lora-compose": url}, base, adapters, skipped=skipped, api_key=api_key)
 
 
 @contextmanager
 def started_targets(
     plan: Plan, model: str, root: Path, names: Sequence[str], home: Path, options: Sequence[str]
-) -> Iterator[Targets]:
+) -> Iterator[SystemsUnderTest]:
     """Every server the arms need, up and with its adapters, for as long as the context is open.
 
     Raises InvalidRequest("too_few_adapters"); LoraComposeError("server_not_ready")."""
@@ -169,7 +169,7 @@ def started_targets(
             base = client.models()[0]["id"]
         if "vllm" in urls:
             _load(urls["vllm"], sums)
-        yield Targets(
+        yield SystemsUnderTest(
             urls,  # type: ignore[arg-type]
             base,
             tuple(_version(found[name]) for name in names),

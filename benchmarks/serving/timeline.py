@@ -15,7 +15,7 @@ from lora_compose.adapters.errors import LoraComposeError
 from lora_compose.benchmarks.counters import counters
 from lora_compose.benchmarks.serving.load import Sending, Words, body, send_pass
 from lora_compose.benchmarks.serving.results.document import Event, Sample, Timeline
-from lora_compose.benchmarks.serving.systems import Targets, write_random
+from lora_compose.benchmarks.serving.systems import SystemsUnderTest, write_random
 from lora_compose.server.client.http import Client
 
 SAMPLE_SECONDS = 0.25
@@ -24,7 +24,7 @@ RATE_SHARE = 0.5
 
 
 async def timeline(
-    client: httpx.AsyncClient, targets: Targets, seconds: float, rate: float, words: Words, seed: int
+    client: httpx.AsyncClient, targets: SystemsUnderTest, seconds: float, rate: float, words: Words, seed: int
 ) -> tuple[Timeline, list[str]]:
     """What was measured, and the step that the server refused, if there is one. Later steps are left out."""
     draw = random.Random(f"{seed}/timeline")
@@ -53,7 +53,7 @@ async def timeline(
     return Timeline(seconds=seconds, rate=rate, rows=written, events=events, samples=samples), refused
 
 
-async def _happen(targets: Targets, seconds: float, began: float, events: list[Event]) -> list[str]:
+async def _happen(targets: SystemsUnderTest, seconds: float, began: float, events: list[Event]) -> list[str]:
     """A new adapter and its first answer, fuse, restore. Returns a caveat if one of them is refused."""
     ids = [one.id for one in targets.adapters]
     stack = "+".join(ids[:2])

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import httpx
 import typer
 
-from lora_compose.benchmarks.checks import Check, at_least, at_most, show
+from lora_compose.benchmarks.checks import BoundCheck, at_least, at_most, show
 from lora_compose.benchmarks.client import open_client
 from lora_compose.benchmarks.servers import EMBEDDED_ADAPTERS, EMBEDDED_BASE, our_command, running
 from lora_compose.benchmarks.serving.load import Sending, send_pass
@@ -114,7 +114,7 @@ async def switch_under_traffic(client: httpx.AsyncClient, switches: int) -> dict
     return {"served": served, "wrong": wrong, "bit_equal": equal}
 
 
-def checks(found: dict[str, Any], traffic: dict[str, Any], switches: int) -> list[Check]:
+def checks(found: dict[str, Any], traffic: dict[str, Any], switches: int) -> list[BoundCheck]:
     """Medians of the rounds' ratios."""
     plain, fused = found["plain"], found["fused"]
     # The base is measured before and after the fused passes: what drifts meanwhile cancels.
@@ -125,16 +125,16 @@ def checks(found: dict[str, Any], traffic: dict[str, Any], switches: int) -> lis
             median(f / b for f, b in zip(fused[FUSED], bases, strict=True)),
             0.97,
         ),
-        Check(f"unfused {FUSED} / plain base", f"{_ratio(plain[FUSED], bases):.3f}"),
+        BoundCheck(f"unfused {FUSED} / plain base", f"{_ratio(plain[FUSED], bases):.3f}"),
         *(
             at_least(f"{model}, while fused / unfused", _ratio(fused[model], plain[model]), 0.90)
             for model in OTHERS
         ),
-        Check("base, while fused / plain", f"{_ratio(fused[BASE], bases):.3f}"),
-        Check("generation stood still for", f"{median(found['stalls']):.3f} s"),
+        BoundCheck("base, while fused / plain", f"{_ratio(fused[BASE], bases):.3f}"),
+        BoundCheck("generation stood still for", f"{median(found['stalls']):.3f} s"),
         at_most("largest difference in logprob", found["apart"], 1e-3),
         at_most(f"wrong or lost of {traffic['served']} in {switches} switches", float(traffic["wrong"]), 0),
-        Check("base bit-equal at the end", str(traffic["bit_equal"]), "True", traffic["bit_equal"]),
+        BoundCheck("base bit-equal at the end", str(traffic["bit_equal"]), "True", traffic["bit_equal"]),
     ]
     return lines
 
@@ -143,7 +143,7 @@ def _ratio(one: list[float], other: list[float]) -> float:
     return median(a / b for a, b in zip(one, other, strict=True))
 
 
-async def study(url: str, rounds: int, switches: int) -> list[Check]:
+async def study(url: str, rounds: int, switches: int) -> list[BoundCheck]:
     """Everything against one server."""
     async with open_client(url, 2 * CONCURRENCY) as client:
         for path in sorted(EMBEDDED_ADAPTERS.iterdir()):

@@ -19,7 +19,7 @@ import httpx
 import numpy as np
 import typer
 
-from lora_compose.benchmarks.checks import Check, at_most, show
+from lora_compose.benchmarks.checks import BoundCheck, at_most, show
 from lora_compose.benchmarks.servers import (
     EMBEDDED_BASE,
     is_cpu_build,
@@ -102,21 +102,21 @@ async def measure(
     return window
 
 
-def checks(name: str, quiet: list[Window], busy: list[Window], *, bounds: bool) -> list[Check]:
+def checks(name: str, quiet: list[Window], busy: list[Window], *, bounds: bool) -> list[BoundCheck]:
     """p99 with registrations over p99 without, and the longest gap over p99; medians are of all gaps."""
     gaps = [sorted(gap for window in windows for gap in window.gaps) for windows in (quiet, busy)]
     p99 = [float(np.quantile(one, 0.99)) for one in gaps]
     firsts = [first for window in busy for first in window.first_answers]
     found = [
-        Check(f"{name}: gaps without, p50 / p99 / longest", _three(gaps[0])),
-        Check(f"{name}: gaps with, p50 / p99 / longest", _three(gaps[1])),
+        BoundCheck(f"{name}: gaps without, p50 / p99 / longest", _three(gaps[0])),
+        BoundCheck(f"{name}: gaps with, p50 / p99 / longest", _three(gaps[1])),
         at_most(f"{name}: p99 with / p99 without", p99[1] / p99[0], 1.5),
         at_most(f"{name}: longest gap with / its p99", gaps[1][-1] / p99[1], 3.0),
-        Check(f"{name}: longest gap without / its p99", f"{gaps[0][-1] / p99[0]:.3g}"),
-        Check(f"{name}: new adapters, p50 / p99 / longest", _three(sorted(firsts))),
-        Check(f"{name}: failed", str(sum(window.failures for window in busy))),
+        BoundCheck(f"{name}: longest gap without / its p99", f"{gaps[0][-1] / p99[0]:.3g}"),
+        BoundCheck(f"{name}: new adapters, p50 / p99 / longest", _three(sorted(firsts))),
+        BoundCheck(f"{name}: failed", str(sum(window.failures for window in busy))),
     ]
-    return found if bounds else [Check(one.name, one.value) for one in found]
+    return found if bounds else [BoundCheck(one.name, one.value) for one in found]
 
 
 def _three(values: list[float]) -> str:
@@ -125,7 +125,9 @@ def _three(values: list[float]) -> str:
     return " / ".join(f"{1000 * np.quantile(values, q):.1f}" for q in (0.5, 0.99, 1.0)) + " ms"
 
 
-async def study(urls: dict[str, str], root: Path, rounds: int, seconds: float, adapters: int) -> list[Check]:
+async def study(
+    urls: dict[str, str], root: Path, rounds: int, seconds: float, adapters: int
+) -> list[BoundCheck]:
     """Windows without and with, for each server in turn, `rounds` times."""
     windows: dict[str, tuple[list[Window], list[Window]]] = {name: ([], []) for name in urls}
     for number, (name, url) in itertools.product(range(rounds), urls.items()):

@@ -133,7 +133,7 @@ def table(document: dict[str, Any]) -> Table:
     return made
 
 
-def markdown(document: dict[str, Any]) -> str:
+def markdown_table(document: dict[str, Any]) -> str:
     """For a page."""
     roof, found = figures(document)
     lines = [HEADERS, tuple("--:" for _ in HEADERS), *(cells(one) for one in found)]
@@ -208,7 +208,7 @@ def kernels(  # noqa: PLR0913  the options of a command
     if output is not None:
         output.write_text(json.dumps(document) + "\n")
     if markdown is not None:
-        markdown.write_text(markdown_of(document))
+        markdown.write_text(markdown_table(document))
     if png is not None:
         heat_map(document, png)
     if as_json:

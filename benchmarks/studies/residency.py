@@ -17,7 +17,7 @@ import httpx
 import numpy as np
 import typer
 
-from lora_compose.benchmarks.checks import Check, at_most, show
+from lora_compose.benchmarks.checks import BoundCheck, at_most, show
 from lora_compose.benchmarks.client import open_client
 from lora_compose.benchmarks.counters import counters
 from lora_compose.benchmarks.servers import EMBEDDED_BASE, our_command, running
@@ -34,7 +34,7 @@ BUILDS = ("lora_compose_prepare_duration_seconds_count", "lora_compose_evictions
 PROMPT = "<s><|user|>roll table<|assistant|>"
 
 
-async def first_tokens(client: httpx.AsyncClient, names: list[str], pairs: int) -> Check:
+async def first_tokens(client: httpx.AsyncClient, names: list[str], pairs: int) -> BoundCheck:
     """Seen and never-seen stacks in turn, one request at a time, every prompt fresh."""
     prompts = Prompts(0)
     sets = [list(s) for size in (2, 3, 4) for s in itertools.combinations(names[:MEMBERS], size)]
@@ -65,7 +65,7 @@ async def _first(client: httpx.AsyncClient, model: str, prompts: Prompts) -> flo
     return row.times[0] - row.sent
 
 
-async def weightings(client: httpx.AsyncClient, names: list[str], count: int) -> list[Check]:
+async def weightings(client: httpx.AsyncClient, names: list[str], count: int) -> list[BoundCheck]:
     """Random weights of the same four members: the counters say whether anything was built."""
     draw, prompts = random.Random(0), Prompts(1)
     before = await counters(client)
@@ -83,7 +83,7 @@ async def weightings(client: httpx.AsyncClient, names: list[str], count: int) ->
     ]
 
 
-async def zipf(client: httpx.AsyncClient, names: list[str], requests: int) -> list[Check]:
+async def zipf(client: httpx.AsyncClient, names: list[str], requests: int) -> list[BoundCheck]:
     """Every answer is compared with the one the adapter gave alone."""
     draw = random.Random(0)
     weights = [1 / (rank + 1) ** ZIPF_EXPONENT for rank in range(len(names))]
@@ -110,13 +110,15 @@ async def zipf(client: httpx.AsyncClient, names: list[str], requests: int) -> li
         at_most(
             f"wrong or lost of {requests}, {len(names)} adapters, {state['active']['slots']} slots", wrong, 0
         ),
-        Check("answer times p50 / p99 / longest", f"{quantiles} ms"),
+        BoundCheck("answer times p50 / p99 / longest", f"{quantiles} ms"),
         at_most("longest wait / median", max(waits) / median(waits), 30),
-        Check("queued, mean", f"{1000 * grown['lora_compose_queue_duration_seconds_sum'] / requests:.1f} ms"),
-        Check("hits", f"{grown['lora_compose_residency_hits_total']:.0f}"),
-        Check("misses", f"{grown['lora_compose_residency_misses_total']:.0f}"),
-        Check("evictions", f"{grown['lora_compose_evictions_total']:.0f}"),
-        Check("the books, the workers and the metrics agree", str(agree), "True", agree),
+        BoundCheck(
+            "queued, mean", f"{1000 * grown['lora_compose_queue_duration_seconds_sum'] / requests:.1f} ms"
+        ),
+        BoundCheck("hits", f"{grown['lora_compose_residency_hits_total']:.0f}"),
+        BoundCheck("misses", f"{grown['lora_compose_residency_misses_total']:.0f}"),
+        BoundCheck("evictions", f"{grown['lora_compose_evictions_total']:.0f}"),
+        BoundCheck("the books, the workers and the metrics agree", str(agree), "True", agree),
     ]
 
 
@@ -129,7 +131,7 @@ async def _text(client: httpx.AsyncClient, model: str) -> str:
     return text
 
 
-async def study(url: str, paths: list[Path], pairs: int, requests: int) -> list[Check]:
+async def study(url: str, paths: list[Path], pairs: int, requests: int) -> list[BoundCheck]:
     """Everything against one server."""
     async with open_client(url, CLIENTS) as client:
         for path in paths:

@@ -7,7 +7,7 @@ from starlette.routing import Route
 
 from lora_compose.server.api.responses import BenchmarkList, BenchmarkObject
 from lora_compose.server.benchmarks.plan import read_plan
-from lora_compose.server.benchmarks.runs import REPORT, RESULT, Run
+from lora_compose.server.benchmarks.runs import REPORT, RESULT, BenchmarkRun
 from lora_compose.server.http.body import read_object
 
 # The page comes from where the API is: its scripts may draw, and reach nothing.
@@ -18,7 +18,7 @@ REPORT_HEADERS = {
 }
 
 
-def benchmark_object(run: Run) -> BenchmarkObject:
+def benchmark_object(run: BenchmarkRun) -> BenchmarkObject:
     """One run as JSON."""
     return {
         "object": "benchmark",

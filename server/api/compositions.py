@@ -10,11 +10,11 @@ from lora_compose.adapters.names import check_name
 from lora_compose.adapters.registry.saved_compositions import no_composition
 from lora_compose.server.api.requests import NamedComposition
 from lora_compose.server.api.responses import CompositionList, CompositionObject, PredictedComposition
-from lora_compose.server.compositions.resolver import Pinned
+from lora_compose.server.compositions.resolver import ResolvedComposition
 from lora_compose.server.http.body import read_flag, read_object
 
 
-def composition_object(name: str | None, resolved: Pinned) -> CompositionObject:
+def composition_object(name: str | None, resolved: ResolvedComposition) -> CompositionObject:
     """A composition as JSON: as it was written, and what it stands for now."""
     return {
         "object": "composition",
@@ -49,7 +49,7 @@ async def save(request: Request) -> JSONResponse:
     return JSONResponse(composition_object(name, resolved), 201)
 
 
-async def _predicted(request: Request, resolved: Pinned) -> PredictedComposition:
+async def _predicted(request: Request, resolved: ResolvedComposition) -> PredictedComposition:
     """Rank, bytes and error. A merge is built to know them, and kept: asking for it later costs nothing."""
     report = await request.state.pipeline.merges.report(resolved, request.state.caller.build)
     size = sum(version.bytes for _, version in resolved.versions) if report is None else report["bytes"]

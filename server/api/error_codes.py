@@ -103,7 +103,12 @@ ERROR_CODES = {
 }
 
 WITHOUT_ENGINE = frozenset({"engine_unavailable", "internal_error"})
-DOOR = WITHOUT_ENGINE | {"invalid_api_key", "permission_denied", "quota_exceeded", "storage_unavailable"}
+AUTH_ERRORS = WITHOUT_ENGINE | {
+    "invalid_api_key",
+    "permission_denied",
+    "quota_exceeded",
+    "storage_unavailable",
+}
 BODY = frozenset({"invalid_json", "request_too_large", "unsupported_media_type"})
 NAMED = frozenset({"invalid_name", "model_not_found", "adapter_files_missing"})
 COMPOSED = NAMED | {

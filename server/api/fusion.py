@@ -7,12 +7,12 @@ from starlette.routing import Route
 from lora_compose.adapters.errors import InvalidRequest
 from lora_compose.server.api.responses import FusionObject
 from lora_compose.server.compositions.from_request import ComposedModel
-from lora_compose.server.fusion.switch import Fusion
+from lora_compose.server.fusion.switch import FusionSwitch
 from lora_compose.server.http.body import read_object
 from lora_compose.server.pipeline import CompositionPipeline
 
 
-def fusion_object(fusion: Fusion) -> FusionObject:
+def fusion_object(fusion: FusionSwitch) -> FusionObject:
     """The state, and what the last switch took, as JSON."""
     fused, last = fusion.fused, fusion.last
     return {

@@ -7,10 +7,10 @@ from lora_compose.server.api import requests
 from lora_compose.server.api import responses as objects
 from lora_compose.server.api.error_codes import (
     ADMITTED,
+    AUTH_ERRORS,
     BODY,
     BUILT,
     COMPOSED,
-    DOOR,
     NAMED,
     VLLM,
     WITHOUT_ENGINE,
@@ -74,8 +74,8 @@ SAID: dict[str, tuple[str, tuple[dict[str, Any], ...]]] = {
     "/tokenize": ("The tokens of a text.", ({"prompt": "roll table", "model": "sql"},)),
     "/detokenize": ("The text of tokens.", ({"tokens": [1, 2, 3], "model": "sql"},)),
 }
-READS_COMPOSITION = DOOR | BODY | COMPOSED
-BENCHMARK = DOOR | {"benchmark_not_found"}
+READS_COMPOSITION = AUTH_ERRORS | BODY | COMPOSED
+BENCHMARK = AUTH_ERRORS | {"benchmark_not_found"}
 
 OPERATIONS: dict[tuple[str, str], Operation] = {
     **{
@@ -89,11 +89,13 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         )
         for path in (*GENERATING, *NAMING)
     },
-    ("GET", "/v1/models"): Operation(_one_of(objects.ModelList), DOOR),
-    ("GET", "/v1/models/{id}"): Operation(_one_of(objects.ModelCard), DOOR | NO_PATH | {"model_not_found"}),
+    ("GET", "/v1/models"): Operation(_one_of(objects.ModelList), AUTH_ERRORS),
+    ("GET", "/v1/models/{id}"): Operation(
+        _one_of(objects.ModelCard), AUTH_ERRORS | NO_PATH | {"model_not_found"}
+    ),
     ("POST", "/v1/adapters"): Operation(
         _one_of(objects.AdapterObject, 200, 201),
-        DOOR
+        AUTH_ERRORS
         | BODY
         | ADMITTED
         | {
@@ -109,24 +111,26 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         upload=requests.AdapterUpload,
         examples=(OFFER, {"name": "sql", "hf": "org/sql-lora@main", "alias": "prod"}),
     ),
-    ("GET", "/v1/adapters"): Operation(_one_of(objects.AdapterList), DOOR),
-    ("GET", "/v1/adapters/{reference}"): Operation(_one_of(objects.AdapterObject), DOOR | NO_PATH | NAMED),
+    ("GET", "/v1/adapters"): Operation(_one_of(objects.AdapterList), AUTH_ERRORS),
+    ("GET", "/v1/adapters/{reference}"): Operation(
+        _one_of(objects.AdapterObject), AUTH_ERRORS | NO_PATH | NAMED
+    ),
     ("DELETE", "/v1/adapters/{reference}"): Operation(
-        GONE, DOOR | NO_PATH | NAMED | {"in_use", "unknown_field", "invalid_request"}, flag="cascade"
+        GONE, AUTH_ERRORS | NO_PATH | NAMED | {"in_use", "unknown_field", "invalid_request"}, flag="cascade"
     ),
     ("PUT", "/v1/adapters/{name}/aliases/{alias}"): Operation(
         _one_of(objects.AdapterObject),
-        DOOR | NO_PATH | BODY | NAMED | {"invalid_version", "unknown_field"},
+        AUTH_ERRORS | NO_PATH | BODY | NAMED | {"invalid_version", "unknown_field"},
         body=requests.AliasTarget,
         examples=({"version": 2},),
     ),
     ("DELETE", "/v1/adapters/{name}/aliases/{alias}"): Operation(
-        GONE, DOOR | NO_PATH | NAMED | {"alias_not_found", "in_use"}
+        GONE, AUTH_ERRORS | NO_PATH | NAMED | {"alias_not_found", "in_use"}
     ),
     ("PUT", "/v1/adapters/{reference}/pin"): Operation(
-        _one_of(objects.PinObject), DOOR | NO_PATH | NAMED | BUILT | {"pins_exhausted"}
+        _one_of(objects.PinObject), AUTH_ERRORS | NO_PATH | NAMED | BUILT | {"pins_exhausted"}
     ),
-    ("DELETE", "/v1/adapters/{reference}/pin"): Operation(GONE, DOOR | NO_PATH | NAMED),
+    ("DELETE", "/v1/adapters/{reference}/pin"): Operation(GONE, AUTH_ERRORS | NO_PATH | NAMED),
     ("POST", "/v1/compositions"): Operation(
         {200: Answer(objects.PredictedComposition), 201: Answer(objects.CompositionObject)},
         READS_COMPOSITION | BUILT | {"invalid_request", "name_not_allowed", "name_reserved", "name_taken"},
@@ -134,27 +138,27 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         flag="dry_run",
         examples=({"name": "duo", "model": "sql:0.7+polite"}, {"name": "duo", **TIES}),
     ),
-    ("GET", "/v1/compositions"): Operation(_one_of(objects.CompositionList), DOOR),
+    ("GET", "/v1/compositions"): Operation(_one_of(objects.CompositionList), AUTH_ERRORS),
     ("GET", "/v1/compositions/{name}"): Operation(
-        _one_of(objects.CompositionObject), DOOR | NO_PATH | {"composition_not_found"}
+        _one_of(objects.CompositionObject), AUTH_ERRORS | NO_PATH | {"composition_not_found"}
     ),
     ("DELETE", "/v1/compositions/{name}"): Operation(
-        GONE, DOOR | NO_PATH | {"invalid_name", "name_not_allowed", "composition_not_found"}
+        GONE, AUTH_ERRORS | NO_PATH | {"invalid_name", "name_not_allowed", "composition_not_found"}
     ),
     ("POST", "/v1/load_lora_adapter"): Operation(
         SUCCESS,
-        DOOR | BODY | ADMITTED | {"invalid_source", "invalid_request", "unknown_field"},
+        AUTH_ERRORS | BODY | ADMITTED | {"invalid_source", "invalid_request", "unknown_field"},
         body=requests.LoadAdapter,
         examples=({"lora_name": "sql", "lora_path": "/srv/adapters/sql"},),
     ),
     ("POST", "/v1/unload_lora_adapter"): Operation(
         SUCCESS,
-        DOOR | BODY | NAMED | {"in_use", "unknown_field"},
+        AUTH_ERRORS | BODY | NAMED | {"in_use", "unknown_field"},
         body=requests.UnloadAdapter,
         examples=({"lora_name": "sql@1"},),
     ),
-    ("GET", "/v1/residency"): Operation(_one_of(objects.ResidencyObject), DOOR),
-    ("GET", "/v1/fusion"): Operation(_one_of(objects.FusionObject), DOOR),
+    ("GET", "/v1/residency"): Operation(_one_of(objects.ResidencyObject), AUTH_ERRORS),
+    ("GET", "/v1/fusion"): Operation(_one_of(objects.FusionObject), AUTH_ERRORS),
     ("PUT", "/v1/fusion"): Operation(
         _one_of(objects.FusionObject),
         READS_COMPOSITION | BUILT | {"not_fusable", "fusion_busy"},
@@ -162,11 +166,11 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         examples=({"model": "sql:0.7+polite"}, LLAMA),
     ),
     ("DELETE", "/v1/fusion"): Operation(
-        _one_of(objects.FusionObject), DOOR | {"fusion_busy", "base_lost", "composition_unavailable"}
+        _one_of(objects.FusionObject), AUTH_ERRORS | {"fusion_busy", "base_lost", "composition_unavailable"}
     ),
     ("POST", "/v1/benchmarks"): Operation(
         _one_of(objects.BenchmarkObject, 201),
-        DOOR
+        AUTH_ERRORS
         | BODY
         | NAMED
         | {
@@ -182,7 +186,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         body=BenchmarkFields,
         examples=({"arms": ["base", "single"], "concurrency": [1, 4], "requests": 16},),
     ),
-    ("GET", "/v1/benchmarks"): Operation(_one_of(objects.BenchmarkList), DOOR),
+    ("GET", "/v1/benchmarks"): Operation(_one_of(objects.BenchmarkList), AUTH_ERRORS),
     ("GET", "/v1/benchmarks/{id}"): Operation(_one_of(objects.BenchmarkObject), BENCHMARK | NO_PATH),
     ("DELETE", "/v1/benchmarks/{id}"): Operation(
         _one_of(objects.BenchmarkObject), BENCHMARK | NO_PATH | {"benchmark_not_running"}
@@ -199,6 +203,6 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         _one_of(objects.ReadyObject), WITHOUT_ENGINE | {"engine_stuck", "engine_dead", "base_lost"}
     ),
     ("GET", "/health"): Operation({200: Answer()}, WITHOUT_ENGINE | {"engine_dead"}),
-    ("GET", "/metrics"): Operation({200: Answer({"type": "string"}, TEXT)}, DOOR),
-    ("GET", "/openapi.json"): Operation(_one_of({"type": "object"}), DOOR),
+    ("GET", "/metrics"): Operation({200: Answer({"type": "string"}, TEXT)}, AUTH_ERRORS),
+    ("GET", "/openapi.json"): Operation(_one_of({"type": "object"}), AUTH_ERRORS),
 }

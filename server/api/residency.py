@@ -10,7 +10,7 @@ from lora_compose.adapters.composition.grammar import parse_reference
 from lora_compose.adapters.registry.store import Version
 from lora_compose.server.api.responses import PinObject, PreparedPart, ResidencyObject
 from lora_compose.server.compositions.merges import servable_of
-from lora_compose.server.residency.cache import Part
+from lora_compose.server.residency.cache import CacheEntry
 
 
 async def show(request: Request) -> JSONResponse:
@@ -36,7 +36,9 @@ async def show(request: Request) -> JSONResponse:
     return JSONResponse(answer)
 
 
-def _part(part: Part, pinned: bool, workers: list[dict[str, Any]], runtime_weights: bool) -> PreparedPart:
+def _part(
+    part: CacheEntry, pinned: bool, workers: list[dict[str, Any]], runtime_weights: bool
+) -> PreparedPart:
     """One build. `workers` counts those that say they have it, `bytes` is what it takes in all of them."""
     key = part.order.key if runtime_weights else str(part.lora_int_id)
     sizes = [worker["bytes"][key] for worker in workers if key in worker["bytes"]]

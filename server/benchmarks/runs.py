@@ -20,7 +20,7 @@ from lora_compose.adapters.errors import Busy, Conflict, NotFound
 from lora_compose.adapters.registry.database import storage_faults
 from lora_compose.server.benchmarks.plan import BenchmarkPlan
 from lora_compose.server.benchmarks.process import Exit, follow
-from lora_compose.server.http.benchmark_traffic import Traffic
+from lora_compose.server.http.benchmark_traffic import BenchmarkTraffic
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ Status = Literal["running", "succeeded", "failed", "cancelled", "yielded"]
 
 
 @dataclass(frozen=True)
-class Limits:
+class RunLimits:
     """How much a run may take, and how long."""
 
     in_flight: int
@@ -46,7 +46,7 @@ class Limits:
 
 
 @dataclass
-class Run:
+class BenchmarkRun:
     """One benchmark, as told over HTTP."""
 
     id: str
@@ -66,7 +66,7 @@ class Benchmarks:
     """Owner of the runs. `command` is followed by the arguments of each."""
 
     def __init__(
-        self, folder: Path, traffic: Traffic, limits: Limits, command: Sequence[str] = COMMAND
+        self, folder: Path, traffic: BenchmarkTraffic, limits: RunLimits, command: Sequence[str] = COMMAND
     ) -> None:
         self.traffic = traffic
         self._folder = folder
@@ -76,11 +76,11 @@ class Benchmarks:
         self._task: asyncio.Task[None] | None = None
         self._is_closed = False
 
-    def runs(self) -> list[Run]:
+    def runs(self) -> list[BenchmarkRun]:
         """The newest first."""
         return sorted(self._runs.values(), key=lambda run: run.id, reverse=True)
 
-    def run(self, name: str) -> Run:
+    def run(self, name: str) -> BenchmarkRun:
         """Raises NotFound("benchmark_not_found")."""
         if name not in self._runs:
             raise NotFound("benchmark_not_found", f"There is no benchmark {name!r:.80}.", "id")
@@ -95,7 +95,7 @@ class Benchmarks:
             raise NotFound("result_not_found", f"{name} ended without it: it is {run.status}.", "id")
         return path
 
-    def start(self, plan: BenchmarkPlan, url: str) -> Run:
+    def start(self, plan: BenchmarkPlan, url: str) -> BenchmarkRun:
         """Begin one against this server's own `url`. Raises Conflict where one is running, Busy."""
         if self._task is not None or self._is_closed:
             raise Conflict("benchmark_running", "A benchmark is running; one at a time. Cancel it, or wait.")
@@ -106,14 +106,14 @@ class Benchmarks:
                 f'{self._limits.in_flight} may be. Try again later, or send "force": true.',
                 "force",
             )
-        run = Run(f"bench-{time.time_ns():016x}", int(time.time()), plan.to_json())
+        run = BenchmarkRun(f"bench-{time.time_ns():016x}", int(time.time()), plan.to_json())
         with storage_faults():
             self._hidden(run).mkdir(parents=True)
         self._runs[run.id] = run
         self._task = asyncio.create_task(self._work(run, plan, url))
         return run
 
-    async def cancel(self, name: str) -> Run:
+    async def cancel(self, name: str) -> BenchmarkRun:
         """Returns when its process is gone. Raises NotFound, and Conflict where it is not running."""
         run = self.run(name)
         if run.status != "running":
@@ -135,13 +135,13 @@ class Benchmarks:
             task.cancel()
         await asyncio.wait({task})
 
-    def _hidden(self, run: Run) -> Path:
+    def _hidden(self, run: BenchmarkRun) -> Path:
         return self._folder / f".{run.id}"
 
     def _is_crowded(self) -> bool:
         return self.traffic.real > self._limits.in_flight
 
-    async def _work(self, run: Run, plan: BenchmarkPlan, url: str) -> None:
+    async def _work(self, run: BenchmarkRun, plan: BenchmarkPlan, url: str) -> None:
         logger.info("benchmark %s begins", run.id)
         try:
             await self._attend(run, plan, url)
@@ -155,7 +155,7 @@ class Benchmarks:
             self._put_away(run)
             logger.info("benchmark %s %s", run.id, run.status)
 
-    async def _attend(self, run: Run, plan: BenchmarkPlan, url: str) -> None:
+    async def _attend(self, run: BenchmarkRun, plan: BenchmarkPlan, url: str) -> None:
         """Until it ends, takes too long, or traffic needs the server; then it is gone."""
         following = asyncio.create_task(self._follow(run, plan, url))
         yielding = asyncio.create_task(self._crowded(plan))
@@ -174,7 +174,7 @@ class Benchmarks:
         else:
             run.end("failed", "benchmark_timed_out", f"It was ended after {seconds:g} seconds.")
 
-    async def _follow(self, run: Run, plan: BenchmarkPlan, url: str) -> Exit:
+    async def _follow(self, run: BenchmarkRun, plan: BenchmarkPlan, url: str) -> Exit:
         folder = self._hidden(run).resolve()
         files = ["--output", str(folder / RESULT), "--html", str(folder / REPORT)]
         argv = [*self._command, "--url", url, *files, "--progress", "json", *plan.arguments()]
@@ -188,7 +188,7 @@ class Benchmarks:
             if not self._is_crowded():
                 calm = time.monotonic()
 
-    def _put_away(self, run: Run) -> None:
+    def _put_away(self, run: BenchmarkRun) -> None:
         """Give its folder its name, with what a finished run leaves; and forget the oldest run."""
         hidden = self._hidden(run)
         by_itself = run.status == "succeeded" or (run.error or {}).get("code") == "benchmark_failed"
@@ -202,11 +202,11 @@ class Benchmarks:
             del self._runs[old.id]
 
 
-def _progress(run: Run, progress: dict[str, Any]) -> None:
+def _progress(run: BenchmarkRun, progress: dict[str, Any]) -> None:
     run.progress = progress
 
 
-def _tell_exit(run: Run, exit_: Exit, *, has_result: bool) -> None:
+def _tell_exit(run: BenchmarkRun, exit_: Exit, *, has_result: bool) -> None:
     if exit_.code == 0 and has_result:
         run.end("succeeded")
     else:
@@ -224,7 +224,7 @@ def _environment(key: str) -> dict[str, str]:
     return {**os.environ, **own, "NO_PROXY": "*", "no_proxy": "*"}
 
 
-def _read(folder: Path) -> dict[str, Run]:
+def _read(folder: Path) -> dict[str, BenchmarkRun]:
     """The runs on disk. What a server that was killed left half-done is removed."""
     for path in folder.glob(".bench-*"):
         logger.warning("benchmark %s was not finished when its server ended", path.name[1:])
@@ -232,7 +232,7 @@ def _read(folder: Path) -> dict[str, Run]:
     runs = {}
     for path in folder.glob(f"bench-*/{RECORD}"):
         try:
-            run = Run(**json.loads(path.read_text()))
+            run = BenchmarkRun(**json.loads(path.read_text()))
         except (OSError, ValueError, TypeError):
             logger.warning("the record of benchmark %s cannot be read; it is left as it is", path.parent.name)
             continue

@@ -20,8 +20,8 @@ from starlette.concurrency import run_in_threadpool
 
 from lora_compose.adapters.registry.registry import Registry
 from lora_compose.adapters.registry.store import Version
-from lora_compose.server.compositions.resolver import Pinned
-from lora_compose.server.compositions.servable import Member, Servable
+from lora_compose.server.compositions.resolver import ResolvedComposition
+from lora_compose.server.compositions.servable import Servable, StoredAdapter
 from lora_compose.server.engine.spec import Component
 from lora_compose.server.metrics import Metrics
 
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 MayBuild = Callable[[], None]
 
 
-class Merges:
+class MergeBuilder:
     """Turns a pinned composition into directories the engine can read. Open it as a context."""
 
     def __init__(self, registry: Registry, base: str, metrics: Metrics) -> None:
@@ -43,7 +43,7 @@ class Merges:
         # Importing torch takes seconds: start now, so that the first merge need not wait for it.
         self._pool.submit(os.getpid)
 
-    def __enter__(self) -> "Merges":
+    def __enter__(self) -> "MergeBuilder":
         return self
 
     def __exit__(
@@ -51,21 +51,23 @@ class Merges:
     ) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    async def servable(self, pinned: Pinned, may_build: MayBuild | None = None) -> Servable:
+    async def servable(self, pinned: ResolvedComposition, may_build: MayBuild | None = None) -> Servable:
         """A stack as it is; a merge built first, or found built. `may_build` raises where it may not be."""
         if pinned.composition.is_stack:
             return Servable(pinned.name, tuple(_member(version, m.weight) for m, version in pinned.versions))
         merged = Component(str(await self._directory(pinned, may_build)), 1.0, pinned.rank)
-        return Servable(pinned.name, (Member(merged, pinned.ids, pinned.digests),))
+        return Servable(pinned.name, (StoredAdapter(merged, pinned.ids, pinned.digests),))
 
-    async def report(self, pinned: Pinned, may_build: MayBuild | None = None) -> dict[str, Any] | None:
+    async def report(
+        self, pinned: ResolvedComposition, may_build: MayBuild | None = None
+    ) -> dict[str, Any] | None:
         """What a merge loses against the exact stack (see `lora_compose.adapters.merging.report`); None for a stack."""
         if pinned.composition.is_stack:
             return None
         await self._directory(pinned, may_build)
         return await run_in_threadpool(self._registry.derived_report, merge_key(pinned))
 
-    async def _directory(self, pinned: Pinned, may_build: MayBuild | None) -> Path:
+    async def _directory(self, pinned: ResolvedComposition, may_build: MayBuild | None) -> Path:
         key = merge_key(pinned)
         if may_build is not None and key not in self._building:
             found = await run_in_threadpool(self._registry.derived, key)
@@ -78,7 +80,7 @@ class Merges:
             task.add_done_callback(lambda _: self._building.pop(key, None))
         return await asyncio.shield(task)
 
-    async def _find_or_build(self, key: str, pinned: Pinned) -> Path:
+    async def _find_or_build(self, key: str, pinned: ResolvedComposition) -> Path:
         found = await run_in_threadpool(self._registry.derived, key)
         if found is not None:
             return found
@@ -88,7 +90,7 @@ class Merges:
         ):
             return await self._build(key, pinned)
 
-    async def _build(self, key: str, pinned: Pinned) -> Path:
+    async def _build(self, key: str, pinned: ResolvedComposition) -> Path:
         started = time.perf_counter()
         ingredients = [(version.directory, m.weight) for m, version in pinned.versions]
         with TemporaryDirectory(dir=self._registry.staging_dir) as output:
@@ -118,12 +120,12 @@ def servable_of(version: Version) -> Servable:
     return Servable(version.id, (_member(version, 1.0),))
 
 
-def _member(version: Version, weight: float) -> Member:
+def _member(version: Version, weight: float) -> StoredAdapter:
     component = Component(str(version.directory), weight, version.rank)
-    return Member(component, frozenset({version.id}), frozenset({version.digest}))
+    return StoredAdapter(component, frozenset({version.id}), frozenset({version.digest}))
 
 
-def merge_key(pinned: Pinned) -> str:
+def merge_key(pinned: ResolvedComposition) -> str:
     """sha256 over the members' bytes and weights, the method and its options."""
     members = sorted((version.digest, member.weight) for member, version in pinned.versions)
     text = repr((members, pinned.composition.method, pinned.composition.options))

@@ -26,7 +26,7 @@ Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
-class Pinned:
+class ResolvedComposition:
     """A composition whose members are versions: it can never come to mean anything else."""
 
     asked: Composition
@@ -85,7 +85,7 @@ class Resolver:
         """The saved composition of that name, if there is one."""
         return self._once("saved", self._registry.compositions).get(name)
 
-    def pin(self, composition: Composition, sees: Callable[[str], bool] | None = None) -> Pinned:
+    def pin(self, composition: Composition, sees: Callable[[str], bool] | None = None) -> ResolvedComposition:
         """Raises NotFound("model_not_found"), Unservable("rank_too_large") or InvalidRequest.
 
         To whom does not see a member it is as if it were not registered."""
@@ -101,7 +101,7 @@ class Resolver:
                 raise no_adapter(member.name)
             self._version(member.name, member.ref)
 
-    def _pin(self, composition: Composition) -> Pinned:
+    def _pin(self, composition: Composition) -> ResolvedComposition:
         found = {member: self._version(member.name, member.ref) for member in composition.members}
         pinned = composition.with_refs({member: version.number for member, version in found.items()})
         by_id = {version.id: version for version in found.values()}
@@ -110,7 +110,7 @@ class Resolver:
         rank = engine_rank(pinned, [version for _, version in versions])
         if rank > self._max_lora_rank:
             raise Unservable("rank_too_large", self._too_large(pinned, rank), "model")
-        return Pinned(composition, pinned, versions, rank)
+        return ResolvedComposition(composition, pinned, versions, rank)
 
     def _version(self, name: str, ref: str | None) -> Version:
         """Remembered for itself: a new composition is mostly made of adapters that are in use already."""

@@ -7,7 +7,7 @@ from lora_compose.server.engine.spec import Component
 
 
 @dataclass(frozen=True)
-class Member:
+class StoredAdapter:
     """One directory of the store in a composition: an adapter, or a merge of several."""
 
     component: Component
@@ -27,7 +27,7 @@ class Servable:
     """A composition ready for the engine, under its canonical name."""
 
     name: str
-    members: tuple[Member, ...]
+    members: tuple[StoredAdapter, ...]
 
     @property
     def components(self) -> tuple[Component, ...]:

@@ -54,12 +54,12 @@ def admission(directory: Path, model: Path, max_lora_rank: int) -> Finding:
     """In the dtype the base computes in on this machine."""
     import torch
 
-    from lora_compose.adapters.admission.admit import Limits, admit
+    from lora_compose.adapters.admission.admit import AdmissionLimits, admit
 
     if not directory.is_dir():
         return fail(f"{directory} is no directory", "Give the directory that PEFT's save_pretrained wrote")
     try:
-        found = admit(directory, shapes_of(model), Limits(max_lora_rank, torch.float32))
+        found = admit(directory, shapes_of(model), AdmissionLimits(max_lora_rank, torch.float32))
     except AdapterRejected as error:
         return fail(f"{error.message} ({error.code})", ADVICE.get(error.code, SAVE_AGAIN))
     words = (

@@ -46,7 +46,7 @@ from lora_compose.server.fusion.token_prices import Costs, Model, mean_price, me
 
 @with_config(ATTRIBUTE_DOCSTRINGS)
 @dataclass(frozen=True)
-class Settings:
+class FusePolicySettings:
     """Raises ValueError, naming the flag and its value, for what cannot work."""
 
     half_life_seconds: float = 20.0
@@ -102,8 +102,8 @@ class FusePolicy:
 
     An interval must not span a switch: observe before switching."""
 
-    def __init__(self, settings: Settings | None = None) -> None:
-        self._settings = settings or Settings()
+    def __init__(self, settings: FusePolicySettings | None = None) -> None:
+        self._settings = settings or FusePolicySettings()
         self._fused: Model = None
         self._switched_at: float | None = None
         self._seen_at: float | None = None

@@ -21,7 +21,7 @@ from lora_compose.server.compositions.servable import Servable
 from lora_compose.server.engine.errors import EngineDied
 from lora_compose.server.engine.spec import Component, combined
 from lora_compose.server.metrics import Metrics
-from lora_compose.server.residency.scheduler import Residency
+from lora_compose.server.residency.scheduler import ResidencyScheduler
 
 logger = logging.getLogger(__name__)
 
@@ -63,10 +63,10 @@ class Switch:
     """Of those, how long generation stood still."""
 
 
-class Fusion:
+class FusionSwitch:
     """Owner of the base weights. All of it runs on the event loop."""
 
-    def __init__(self, engine: FusingEngine, residency: Residency, metrics: Metrics) -> None:
+    def __init__(self, engine: FusingEngine, residency: ResidencyScheduler, metrics: Metrics) -> None:
         self.state: State = "base"
         self.fused: Servable | None = None
         self.last: Switch | None = None

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from starlette.datastructures import Headers
 from starlette.types import Scope
 
-from lora_compose.server.compositions.resolver import Pinned
+from lora_compose.server.compositions.resolver import ResolvedComposition
 from lora_compose.server.http.access_log import DIGESTS
-from lora_compose.server.http.benchmark_traffic import Traffic
+from lora_compose.server.http.benchmark_traffic import BenchmarkTraffic
 from lora_compose.server.http.body import BYTES_A_TOKEN
 from lora_compose.server.http.request_metrics import KIND, UNRESOLVED
 from lora_compose.server.metrics import Metrics
@@ -24,7 +24,7 @@ class Accounting:
     """Of one server. `arrived`, then `answering`."""
 
     metrics: Metrics
-    traffic: Traffic
+    traffic: BenchmarkTraffic
 
     def arrived(self, scope: Scope, longest: int, *, generates: bool) -> None:
         """The request is here, and its body of at most `longest` bytes is not read yet.
@@ -42,7 +42,7 @@ class Accounting:
 
     @contextmanager
     def answering(
-        self, scope: Scope, resolved: Pinned | None, sequences: int, *, generates: bool
+        self, scope: Scope, resolved: ResolvedComposition | None, sequences: int, *, generates: bool
     ) -> Iterator[None]:
         """For as long as the request for so many sequences is answered. Raises QuotaExceeded."""
         state, caller = scope["state"], scope["state"]["caller"]
@@ -60,7 +60,7 @@ class Accounting:
             yield
 
 
-def _kind(resolved: Pinned | None) -> str:
+def _kind(resolved: ResolvedComposition | None) -> str:
     if resolved is None:
         return "base"
     if not resolved.composition.is_stack:

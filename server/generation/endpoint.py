@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lora_compose.server.compositions.from_request import body_for_vllm
-from lora_compose.server.compositions.resolver import Pinned
+from lora_compose.server.compositions.resolver import ResolvedComposition
 from lora_compose.server.generation.accounting import Accounting
 from lora_compose.server.generation.request_checks import check_answers, sequences
 from lora_compose.server.generation.vllm_errors import translate_errors
@@ -74,7 +74,9 @@ class GenerationEndpoint:
                 inner = _with_length(scope, len(content)), _replay(content, receive)
                 await self.engine.app(*inner, translate_errors(_named(send, name), self.engine.is_alive))
 
-    def _ready(self, resolved: Pinned | None, caller: Caller) -> AbstractAsyncContextManager[None]:
+    def _ready(
+        self, resolved: ResolvedComposition | None, caller: Caller
+    ) -> AbstractAsyncContextManager[None]:
         return self.pipeline.ready(resolved, caller) if self.needs_weights else nullcontext()
 
     def _given(self, body: dict[str, Any], name: str, caller: Caller) -> dict[str, Any]:

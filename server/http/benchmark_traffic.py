@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from starlette.types import Scope
 
 
-class Traffic:
+class BenchmarkTraffic:
     """`real` counts the generating requests in flight that are no benchmark's."""
 
     def __init__(self) -> None:

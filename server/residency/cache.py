@@ -13,13 +13,13 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from lora_compose.adapters.errors import Conflict
-from lora_compose.server.compositions.servable import Member, Servable
+from lora_compose.server.compositions.servable import Servable, StoredAdapter
 from lora_compose.server.engine.spec import Component
 from lora_compose.server.metrics import Metrics
 
 
 @dataclass(frozen=True)
-class Order:
+class BuildSpec:
     """A part that a composition needs: what to build, the key it is shared under, and whose it is."""
 
     key: str
@@ -29,24 +29,24 @@ class Order:
     digests: frozenset[str]
 
 
-def orders_of(servable: Servable, *, runtime_weights: bool) -> tuple[Order, ...]:
+def build_specs_of(servable: Servable, *, runtime_weights: bool) -> tuple[BuildSpec, ...]:
     """Its parts: each member by itself where weights are applied per request, else the whole of it."""
     if runtime_weights:
         return tuple(_single(member) for member in servable.members)
     name, versions, digests = servable.name, servable.versions, servable.digests
-    return (Order(name, servable.components, name, versions, digests),)
+    return (BuildSpec(name, servable.components, name, versions, digests),)
 
 
-def _single(member: Member) -> Order:
+def _single(member: StoredAdapter) -> BuildSpec:
     component = replace(member.component, weight=1.0)
-    return Order(component.directory, (component,), member.label, member.versions, member.digests)
+    return BuildSpec(component.directory, (component,), member.label, member.versions, member.digests)
 
 
 @dataclass(eq=False)
-class Part:
+class CacheEntry:
     """One build in host memory, or on its way there."""
 
-    order: Order
+    order: BuildSpec
     lora_int_id: int
     prepared: "asyncio.Task[float]"
     """The seconds it took."""
@@ -88,7 +88,7 @@ class PreparingEngine(Protocol):
     async def forget(self, lora_int_id: int, components: Sequence[Component]) -> None: ...
 
 
-class HostMemory:
+class AdapterCache:
     """At most `capacity` parts. `changed` is called whenever a part may have become free, or failed."""
 
     def __init__(
@@ -103,13 +103,13 @@ class HostMemory:
         metrics.pinned.set_function(lambda: len({*self._pins.values()}))
         self._changed = changed
         self._ids = itertools.count(1)
-        self._parts: OrderedDict[str, Part] = OrderedDict()
+        self._parts: OrderedDict[str, CacheEntry] = OrderedDict()
         self._leaving: set[asyncio.Task[None]] = set()
 
     def __contains__(self, key: object) -> bool:
         return key in self._parts
 
-    def parts(self) -> list[Part]:
+    def parts(self) -> list[CacheEntry]:
         """Least recently used first."""
         return list(self._parts.values())
 
@@ -145,7 +145,7 @@ class HostMemory:
             self._evict(part)
         return True
 
-    def enter(self, order: Order) -> Part:
+    def enter(self, order: BuildSpec) -> CacheEntry:
         """One more user. There has to be room."""
         part = self._parts.get(order.key) or self.begin(order)
         self._parts.move_to_end(order.key)
@@ -153,7 +153,7 @@ class HostMemory:
         part.users += 1
         return part
 
-    def leave(self, part: Part) -> None:
+    def leave(self, part: CacheEntry) -> None:
         """One user less. After the last one a part that failed is gone, and the next who asks builds anew."""
         part.users -= 1
         if not part.users and part.has_failed:
@@ -161,23 +161,23 @@ class HostMemory:
         elif not part.users and part.is_withdrawn:
             self._evict(part)
 
-    def begin(self, order: Order) -> Part:
+    def begin(self, order: BuildSpec) -> CacheEntry:
         """Build it, with no user yet. There has to be room."""
         lora_int_id = self.new_id()
         task = asyncio.create_task(self._prepare(order, lora_int_id))
-        part = self._parts[order.key] = Part(order, lora_int_id, task, {order.versions})
+        part = self._parts[order.key] = CacheEntry(order, lora_int_id, task, {order.versions})
         task.add_done_callback(lambda _: self._done(part))
         self._metrics.resident.set(len(self._parts))
         return part
 
-    async def _prepare(self, order: Order, lora_int_id: int) -> float:
+    async def _prepare(self, order: BuildSpec, lora_int_id: int) -> float:
         if self._leaving:  # the workers never have more than their share, nor one part twice
             await asyncio.wait(self._leaving)  # a gather would pass a cancellation on to them
         started = time.perf_counter()
         await self._engine.prepare(lora_int_id, order.components)
         return time.perf_counter() - started
 
-    def _done(self, part: Part) -> None:
+    def _done(self, part: CacheEntry) -> None:
         if part.is_ready:
             seconds = part.prepared.result()
             self._metrics.prepare_seconds.observe(seconds)
@@ -190,7 +190,7 @@ class HostMemory:
                 self._drop(part)
         self._changed()
 
-    def _evict(self, part: Part) -> None:
+    def _evict(self, part: CacheEntry) -> None:
         if self._parts.get(part.order.key) is not part:
             return
         self._drop(part)
@@ -200,7 +200,7 @@ class HostMemory:
         self._metrics.evictions.inc()
         logger.info("evicted %s", part.order.label)
 
-    async def _forget(self, part: Part) -> None:
+    async def _forget(self, part: CacheEntry) -> None:
         if part.prepared.cancel():  # nobody waits for it: an adapter that was removed while it was prefetched
             await asyncio.wait([part.prepared])
         await self._engine.forget(part.lora_int_id, part.order.components)
@@ -210,19 +210,19 @@ class HostMemory:
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("an adapter could not be freed: %s", error)
 
-    def _drop(self, part: Part) -> None:
+    def _drop(self, part: CacheEntry) -> None:
         if self._parts.get(part.order.key) is part:
             del self._parts[part.order.key]
         self._metrics.resident.set(len(self._parts))
 
-    def is_pinned(self, part: Part) -> bool:
+    def is_pinned(self, part: CacheEntry) -> bool:
         """Whether it is never evicted."""
         return part.order.key in self._pins.values()
 
-    def _is_idle(self, part: Part) -> bool:
+    def _is_idle(self, part: CacheEntry) -> bool:
         return not part.users and part.prepared.done() and not self.is_pinned(part)
 
-    def pin(self, order: Order) -> None:
+    def pin(self, order: BuildSpec) -> None:
         """Build it if need be and keep it. Raises Conflict("pins_exhausted") where others lack room."""
         pinned = {*self._pins.values(), order.key}
         fits = order.key in self._parts or self.make_room(1, pinned)

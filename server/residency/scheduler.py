@@ -1,7 +1,7 @@
 """Where compositions are and for whom: prepared in host memory, active in a slot, in the order of the queue.
 
 A request holds its parts (see `host_memory`) and a slot for as long as it runs. Where there is no room it
-queues: others may overtake it while that costs it nothing, but nobody does once it has waited for `PATIENCE`
+queues: others may overtake it while that costs it nothing, but nobody does once it has waited for `MAX_OVERTAKE_SECONDS`
 seconds, so it waits at most that long and then for the requests before it. All of it runs on the event loop;
 state changes only between two awaits, and what a request holds is given back without one.
 """
@@ -19,11 +19,18 @@ from lora_compose.adapters.errors import Unservable
 from lora_compose.server.compositions.servable import Servable
 from lora_compose.server.engine.spec import Component
 from lora_compose.server.metrics import Metrics
-from lora_compose.server.residency.cache import HostMemory, Order, Part, PreparingEngine, Sweep, orders_of
+from lora_compose.server.residency.cache import (
+    AdapterCache,
+    BuildSpec,
+    CacheEntry,
+    PreparingEngine,
+    Sweep,
+    build_specs_of,
+)
 
 logger = logging.getLogger(__name__)
 
-PATIENCE = 0.5
+MAX_OVERTAKE_SECONDS = 0.5
 MayBuild = Callable[[int], None]
 
 
@@ -39,7 +46,7 @@ class LoraEngine(PreparingEngine, Protocol):
 
 
 @dataclass(eq=False)
-class Bundle:
+class Slot:
     """What vLLM takes for one adapter: a set of parts. It fills one slot while it has requests."""
 
     key: tuple[str, ...]
@@ -49,23 +56,23 @@ class Bundle:
 
 
 @dataclass(eq=False)
-class Held:
+class Lease:
     """What an admitted request has to give back, once."""
 
     servable: Servable
-    parts: tuple[Part, ...]
-    bundle: Bundle | None
+    parts: tuple[CacheEntry, ...]
+    bundle: Slot | None
 
 
 @dataclass(eq=False)
-class Ticket:
+class Waiter:
     """A request in the queue, since a time on the monotonic clock."""
 
     servable: Servable
-    orders: tuple[Order, ...]
+    orders: tuple[BuildSpec, ...]
     needs_slot: bool
     since: float
-    admitted: "asyncio.Future[Held]"
+    admitted: "asyncio.Future[Lease]"
 
     @property
     def key(self) -> tuple[str, ...]:
@@ -73,19 +80,19 @@ class Ticket:
         return tuple(sorted(order.key for order in self.orders))
 
 
-class Residency:
+class ResidencyScheduler:
     """Owner of the engine's adapters: `capacity` parts in host memory, `slots` sets of them in use."""
 
     def __init__(self, engine: LoraEngine, capacity: int, slots: int, metrics: Metrics, sweep: Sweep) -> None:
         self.slots = slots
         metrics.slots.set(slots)
         metrics.capacity.set(capacity)
-        self.host = HostMemory(engine, capacity, metrics, self._admit)
+        self.host = AdapterCache(engine, capacity, metrics, self._admit)
         self._engine = engine
         self._metrics = metrics
         self._sweep = sweep
-        self._bundles: dict[tuple[str, ...], Bundle] = {}
-        self._queue: list[Ticket] = []
+        self._bundles: dict[tuple[str, ...], Slot] = {}
+        self._queue: list[Waiter] = []
         self._sweeps: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
@@ -123,9 +130,9 @@ class Residency:
             finally:
                 self.host.let_go(keys)
 
-    async def _admission(self, servable: Servable, orders: tuple[Order, ...], needs_slot: bool) -> Held:
-        admitted: asyncio.Future[Held] = asyncio.get_running_loop().create_future()
-        ticket = Ticket(servable, orders, needs_slot, time.monotonic(), admitted)
+    async def _admission(self, servable: Servable, orders: tuple[BuildSpec, ...], needs_slot: bool) -> Lease:
+        admitted: asyncio.Future[Lease] = asyncio.get_running_loop().create_future()
+        ticket = Waiter(servable, orders, needs_slot, time.monotonic(), admitted)
         self._queue.append(ticket)
         self._admit()
         try:
@@ -140,8 +147,8 @@ class Residency:
         finally:
             self._metrics.queue_seconds.observe(time.monotonic() - ticket.since)
 
-    def _orders(self, servable: Servable) -> tuple[Order, ...]:
-        return orders_of(servable, runtime_weights=self._engine.runtime_weights)
+    def _orders(self, servable: Servable) -> tuple[BuildSpec, ...]:
+        return build_specs_of(servable, runtime_weights=self._engine.runtime_weights)
 
     def _admit(self) -> None:
         """Let in whom there is room for, in order; past one who has waited too long nobody goes."""
@@ -158,13 +165,13 @@ class Residency:
             if held is not None:
                 self._queue.remove(ticket)
                 ticket.admitted.set_result(held)
-            elif now - ticket.since >= PATIENCE:
+            elif now - ticket.since >= MAX_OVERTAKE_SECONDS:
                 break
             else:
                 ahead.update(ticket.key)
         self._metrics.queued.set(len(self._queue))
 
-    def _try(self, ticket: Ticket, ahead: set[str]) -> Held | None:
+    def _try(self, ticket: Waiter, ahead: set[str]) -> Lease | None:
         """Its parts and its slot, all or nothing; `ahead` are the parts of those before it in the queue."""
         self._check_fits(ticket)
         if any(self.host.has_failed(order.key) for order in ticket.orders):
@@ -178,9 +185,9 @@ class Residency:
             return None
         (self._metrics.misses if missing else self._metrics.hits).inc()
         parts = tuple(self.host.enter(order) for order in ticket.orders)
-        return Held(ticket.servable, parts, self._take_slot(ticket, parts) if ticket.needs_slot else None)
+        return Lease(ticket.servable, parts, self._take_slot(ticket, parts) if ticket.needs_slot else None)
 
-    def _check_fits(self, ticket: Ticket) -> None:
+    def _check_fits(self, ticket: Waiter) -> None:
         room = self.host.room_for(ticket.key)
         if len(ticket.orders) > room:
             raise Unservable(
@@ -190,11 +197,11 @@ class Residency:
                 "adapters",
             )
 
-    def _take_slot(self, ticket: Ticket, parts: tuple[Part, ...]) -> Bundle:
+    def _take_slot(self, ticket: Waiter, parts: tuple[CacheEntry, ...]) -> Slot:
         bundle = self._bundles.get(ticket.key)
         if bundle is None:
             lora_int_id = parts[0].lora_int_id if len(parts) == 1 else self.host.new_id()
-            bundle = self._bundles[ticket.key] = Bundle(ticket.key, lora_int_id)
+            bundle = self._bundles[ticket.key] = Slot(ticket.key, lora_int_id)
         servable = ticket.servable
         if not bundle.servables[servable]:
             self._engine.offer(servable.name, bundle.lora_int_id, servable.components)
@@ -202,7 +209,7 @@ class Residency:
         self._metrics.active.set(len(self._bundles))
         return bundle
 
-    def _give_back(self, held: Held) -> None:
+    def _give_back(self, held: Lease) -> None:
         if held.bundle is not None:
             self._free_slot(held.bundle, held.servable)
         for part in held.parts:
@@ -213,7 +220,7 @@ class Residency:
             task.add_done_callback(self._sweeps.discard)
         self._admit()
 
-    def _free_slot(self, bundle: Bundle, servable: Servable) -> None:
+    def _free_slot(self, bundle: Slot, servable: Servable) -> None:
         bundle.servables[servable] -= 1
         if not bundle.servables[servable]:
             del bundle.servables[servable]

@@ -7,7 +7,7 @@ from lora_compose.server.errors import error_response
 from lora_compose.server.state import AppState
 
 
-class Front:
+class AppSwitch:
     """`state` and the app are those of the engine that runs now; None in between."""
 
     def __init__(self) -> None:

@@ -14,14 +14,14 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Kept:
+class EngineState:
     """Pinned versions by id, and what is folded into the base."""
 
     pins: tuple[str, ...] = ()
     fused: Servable | None = None
 
     @classmethod
-    def of(cls, state: AppState) -> "Kept":
+    def of(cls, state: AppState) -> "EngineState":
         """As it is now."""
         return cls(tuple(sorted(state["residency"].pinned_ids())), state["fusion"].fused)
 

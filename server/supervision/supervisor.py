@@ -13,12 +13,12 @@ from starlette.types import ASGIApp
 
 from lora_compose.server.metrics import Metrics
 from lora_compose.server.state import AppState
-from lora_compose.server.supervision.app_switch import Front
-from lora_compose.server.supervision.engine_state import Kept
+from lora_compose.server.supervision.app_switch import AppSwitch
+from lora_compose.server.supervision.engine_state import EngineState
 
 logger = logging.getLogger(__name__)
 
-LOOK_SECONDS = 0.1
+POLL_SECONDS = 0.1
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0
 STEADY_SECONDS = 60.0
 """An engine that ran so long did not die of how it was started: the next one need not wait."""
@@ -31,13 +31,13 @@ class Supervisor:
     """`start` brings up an engine and the state around it; `build` makes the app in front of them."""
 
     def __init__(
-        self, start: Start, build: Callable[[AppState], ASGIApp], front: Front, metrics: Metrics
+        self, start: Start, build: Callable[[AppState], ASGIApp], front: AppSwitch, metrics: Metrics
     ) -> None:
         self._start = start
         self._build = build
         self._front = front
         self._metrics = metrics
-        self._kept = Kept()
+        self._kept = EngineState()
         self._pause = FIRST_PAUSE
         self.up = asyncio.Event()
         """Set when the first engine answers."""
@@ -64,12 +64,12 @@ class Supervisor:
         self.up.set()
         try:
             while await state["engine"].is_healthy():
-                await asyncio.sleep(LOOK_SECONDS)
+                await asyncio.sleep(POLL_SECONDS)
             logger.error("the engine died: starting another")
         finally:
             self._front.close()
             self._metrics.engine_up.set(0)
-            self._kept = Kept.of(state)
+            self._kept = EngineState.of(state)
 
     async def _wait(self, lived: float) -> None:
         pause = FIRST_PAUSE if lived > STEADY_SECONDS else self._pause

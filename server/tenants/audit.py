@@ -15,7 +15,7 @@ from starlette.types import Scope
 
 from lora_compose.server.paths import GENERATING, NAMING
 from lora_compose.server.tenants.key import Key
-from lora_compose.server.tenants.quotas import Bucket
+from lora_compose.server.tenants.quotas import TokenBucket
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class Audit:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._strangers = Bucket(STRANGERS_A_MINUTE, 60.0)
+        self._strangers = TokenBucket(STRANGERS_A_MINUTE, 60.0)
         self._left_out = 0
 
     def note(self, scope: Scope, entry: AuditEntry, status: int) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from starlette.types import Scope
 
-from lora_compose.server.http.benchmark_traffic import Traffic
+from lora_compose.server.http.benchmark_traffic import BenchmarkTraffic
 from lora_compose.server.tenants.key import BENCHMARK, OPERATOR, Key, digest_of
 
 FRESH_SECONDS = 1.0
@@ -19,7 +19,7 @@ class Keyring:
 
     load: Callable[[], Mapping[str, Key]]
     given: Sequence[str]
-    traffic: Traffic
+    traffic: BenchmarkTraffic
     is_open: bool = False
     """Whether requests without a key are the operator's for as long as there is no key."""
     clock: Callable[[], float] = time.monotonic

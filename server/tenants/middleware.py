@@ -18,20 +18,20 @@ from lora_compose.server.tenants.audit import Audit, AuditEntry
 from lora_compose.server.tenants.caller import Caller
 from lora_compose.server.tenants.key import Key
 from lora_compose.server.tenants.keyring import Keyring
-from lora_compose.server.tenants.quotas import Ledger
-from lora_compose.server.tenants.refusal_delay import Flood
+from lora_compose.server.tenants.quotas import QuotaLedger
+from lora_compose.server.tenants.refusal_delay import RefusalDelay
 
 
 @dataclass
-class Door:
+class AuthContext:
     """What the middleware works with."""
 
     keyring: Keyring
     audit: Audit
     admin_port: int | None = None
     """Where everything but inference is, and nowhere else."""
-    ledger: Ledger = field(default_factory=Ledger)
-    flood: Flood = field(default_factory=Flood)
+    ledger: QuotaLedger = field(default_factory=QuotaLedger)
+    flood: RefusalDelay = field(default_factory=RefusalDelay)
 
     def authorize(self, key: Key | None, scope: Scope) -> Caller | Response:
         """The caller where the key may make this request, else the refusal."""
@@ -54,13 +54,13 @@ class Door:
         return self.admin_port is not None and self.admin_port != port
 
 
-class DoorMiddleware:
+class AuthMiddleware:
     """Puts the caller into `request.state.caller`, and a line into the audit log of what changes anything.
 
     Routes say in `request.state.audited`, an AuditEntry, what they changed.
     """
 
-    def __init__(self, app: ASGIApp, door: Door) -> None:
+    def __init__(self, app: ASGIApp, door: AuthContext) -> None:
         self._app = app
         self._door = door
 

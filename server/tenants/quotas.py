@@ -13,7 +13,7 @@ from lora_compose.server.tenants.key import Key, Quotas
 
 
 @dataclass
-class Bucket:
+class TokenBucket:
     """Holds `amount`, full at first, and fills that much every `seconds` (a monotonic clock's)."""
 
     amount: float
@@ -56,7 +56,7 @@ class Account:
 
     quotas: Quotas
     in_flight: int = 0
-    buckets: dict[str, Bucket] = field(default_factory=dict)
+    buckets: dict[str, TokenBucket] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         rates = (("requests_per_minute", MINUTE), ("tokens_per_minute", MINUTE), ("builds_per_hour", HOUR))
@@ -64,7 +64,7 @@ class Account:
             bound = getattr(self.quotas, name)
             if bound:
                 at_once = max(bound * AT_ONCE, min(float(bound), LEAST_AT_ONCE))
-                self.buckets[name] = Bucket(at_once, seconds * at_once / bound)
+                self.buckets[name] = TokenBucket(at_once, seconds * at_once / bound)
 
     def demand(self, name: str, cost: float) -> None:
         """Raises QuotaExceeded, saying when it could be had, unless there is `cost` of it."""
@@ -110,7 +110,7 @@ class Account:
 
 
 @dataclass
-class Ledger:
+class QuotaLedger:
     """Accounts by key. One whose quotas were changed begins anew."""
 
     _accounts: dict[str, Account] = field(default_factory=dict)

@@ -7,7 +7,7 @@ many as the server could make with all of its time.
 import asyncio
 from dataclasses import dataclass, field
 
-from lora_compose.server.tenants.quotas import Bucket
+from lora_compose.server.tenants.quotas import TokenBucket
 
 AT_ONCE_A_MINUTE = 60
 """Refusals of one key, or of all who have none, that nobody has to wait for."""
@@ -16,16 +16,16 @@ MOST_WAITING = 512
 
 
 @dataclass
-class Flood:
+class RefusalDelay:
     """Of one server."""
 
     seconds: float = 1.0
     waiting: int = 0
-    _buckets: dict[str | None, Bucket] = field(default_factory=dict)
+    _buckets: dict[str | None, TokenBucket] = field(default_factory=dict)
 
     async def slow_down(self, key_id: str | None) -> None:
         """Returns when a refusal may be sent."""
-        bucket = self._buckets.setdefault(key_id, Bucket(AT_ONCE_A_MINUTE, 60.0))
+        bucket = self._buckets.setdefault(key_id, TokenBucket(AT_ONCE_A_MINUTE, 60.0))
         if not bucket.wait(1):
             bucket.take(1)
         elif self.waiting < MOST_WAITING:

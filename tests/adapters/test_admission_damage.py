@@ -12,13 +12,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save
 
-from lora_compose.adapters.admission.admit import Limits, admit
+from lora_compose.adapters.admission.admit import AdmissionLimits, admit
 from lora_compose.adapters.admission.base_model import BaseShapes
 from lora_compose.adapters.admission.tensors import MAX_HEADER_BYTES, check_header, read_header
 from lora_compose.adapters.errors import AdapterRejected
 from tests.adapters.adapter_files import factors, key, write_adapter, write_base
 
-LIMITS = Limits(max_lora_rank=16, dtype=torch.float32, max_bytes=1 << 20)
+LIMITS = AdmissionLimits(max_lora_rank=16, dtype=torch.float32, max_bytes=1 << 20)
 GOOD = save(factors())
 WEIGHTS = "adapter_model.safetensors"
 ENTRY: dict[str, Any] = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}

@@ -3,13 +3,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from lora_compose.adapters.admission.admit import Limits, admit
+from lora_compose.adapters.admission.admit import AdmissionLimits, admit
 from lora_compose.adapters.admission.base_model import BaseShapes
 from lora_compose.adapters.errors import AdapterRejected
 from tests.adapters.written_adapters import SHAPES, write_peft
 from tests.campaigns.faults.broken_adapter import config
 
-LIMITS = Limits(max_lora_rank=8, dtype=torch.float32)
+LIMITS = AdmissionLimits(max_lora_rank=8, dtype=torch.float32)
 BASE = BaseShapes(dict(SHAPES), "f00d", "made-up")
 
 

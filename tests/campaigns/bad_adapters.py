@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from lora_compose.adapters.admission.admit import Limits
+from lora_compose.adapters.admission.admit import AdmissionLimits
 from lora_compose.adapters.admission.base_model import BaseShapes
 from lora_compose.adapters.errors import AdapterRejected, Forbidden
 from lora_compose.adapters.registry.registry import Registry
@@ -128,7 +128,7 @@ def way_in(home: Path, root: Path) -> Iterator[Registration]:
         yield Registration(
             registry=registry,
             base=BaseShapes.of(BASE_DIR, "testbed-base"),
-            limits=Limits(max_lora_rank=MAX_LORA_RANK, dtype=torch.float32),
+            limits=AdmissionLimits(max_lora_rank=MAX_LORA_RANK, dtype=torch.float32),
             adapter_roots=(root,),
             allow_hf=False,
             metrics=Metrics(),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from lora_compose.adapters.admission.admit import Limits
+from lora_compose.adapters.admission.admit import AdmissionLimits
 from lora_compose.adapters.admission.base_model import BaseShapes
 from lora_compose.adapters.composition.grammar import parse
 from lora_compose.adapters.errors import NotFound
@@ -114,7 +114,7 @@ def _registration(registry: Registry, adapter: Path) -> Registration:
     return Registration(
         registry=registry,
         base=BaseShapes(dict(SHAPES), "f00d", "made-up"),
-        limits=Limits(max_lora_rank=8, dtype=torch.float32),
+        limits=AdmissionLimits(max_lora_rank=8, dtype=torch.float32),
         adapter_roots=(adapter.parent,),
         allow_hf=False,
         metrics=Metrics(),

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from peft import LoraConfig
 
-from lora_compose.adapters.admission.admit import Limits, admit
+from lora_compose.adapters.admission.admit import AdmissionLimits, admit
 from lora_compose.adapters.admission.base_model import BaseShapes
 from lora_compose.adapters.errors import AdapterRejected
 from lora_compose.training.testbed.paths import ADAPTERS_DIR, BASE_DIR
@@ -17,7 +17,10 @@ SMALL: tuple[object, ...] = (None, False, 0, 1, "", "x", [], [1], {}, {"x": 1})
 
 
 def test_whatever_small_thing_a_field_holds_peft_loads_what_is_admitted(tmp_path: Path) -> None:
-    base, limits = BaseShapes.of(BASE_DIR, "testbed-base"), Limits(max_lora_rank=64, dtype=torch.float32)
+    base, limits = (
+        BaseShapes.of(BASE_DIR, "testbed-base"),
+        AdmissionLimits(max_lora_rank=64, dtype=torch.float32),
+    )
     oracle, directory = PeftOracle(BASE_DIR, 64), tmp_path / "adapter"
     shutil.copytree(ADAPTERS_DIR / "roll", directory)
     config = json.loads((directory / "adapter_config.json").read_text())

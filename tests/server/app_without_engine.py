@@ -29,17 +29,17 @@ from lora_compose.server.assembly import assemble
 from lora_compose.server.config import EMBEDDED_BASE, ServerConfig
 from lora_compose.server.engine.spec import Component
 from lora_compose.server.http.access_log import RequestLogMiddleware
-from lora_compose.server.http.benchmark_traffic import Traffic
+from lora_compose.server.http.benchmark_traffic import BenchmarkTraffic
 from lora_compose.server.http.connection import HttpProtocol
 from lora_compose.server.http.request_id import RequestIdMiddleware
 from lora_compose.server.metrics import Metrics
-from lora_compose.server.supervision.app_switch import Front
+from lora_compose.server.supervision.app_switch import AppSwitch
 from lora_compose.server.tenants.audit import Audit
 from lora_compose.server.tenants.key import Key, Quotas
 from lora_compose.server.tenants.key_store import KeyStore
 from lora_compose.server.tenants.keyring import Keyring
-from lora_compose.server.tenants.middleware import Door
-from lora_compose.server.tenants.refusal_delay import Flood
+from lora_compose.server.tenants.middleware import AuthContext
+from lora_compose.server.tenants.refusal_delay import RefusalDelay
 from lora_compose.training.testbed.paths import ADAPTERS_DIR
 
 OPERATOR_KEY = "the-operator-s"
@@ -129,9 +129,9 @@ def app_without_engine(home: Path, *, api_keys: Sequence[str] = ()) -> Iterator[
         ports = [each.getsockname()[1] for each in sockets]
         keys = stack.enter_context(KeyStore(config.data_dir))
         registry = stack.enter_context(Registry(config.data_dir, reserved=["testbed-base"]))
-        keyring = Keyring(keys.by_digest, config.api_keys, Traffic(), not api_keys, next_look)
-        door = Door(keyring, Audit(config.data_dir / "audit.jsonl"), ports[1] if api_keys else None)
-        door.flood = Flood(seconds=0.0)
+        keyring = Keyring(keys.by_digest, config.api_keys, BenchmarkTraffic(), not api_keys, next_look)
+        door = AuthContext(keyring, Audit(config.data_dir / "audit.jsonl"), ports[1] if api_keys else None)
+        door.flood = RefusalDelay(seconds=0.0)
         stack.enter_context(_served(config, registry, door, sockets))
         urls = [f"http://127.0.0.1:{port}" for port in ports]
         yield AppWithoutEngine(urls[0], urls[-1], config.data_dir, keys)
@@ -145,9 +145,9 @@ def _listening() -> socket.socket:
 
 @contextmanager
 def _served(
-    config: ServerConfig, registry: Registry, door: Door, sockets: list[socket.socket]
+    config: ServerConfig, registry: Registry, door: AuthContext, sockets: list[socket.socket]
 ) -> Iterator[None]:
-    front, is_up = Front(), threading.Event()
+    front, is_up = AppSwitch(), threading.Event()
     server = uvicorn.Server(
         uvicorn.Config(
             RequestIdMiddleware(RequestLogMiddleware(front)),

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from lora_compose.adapters.dataclass_options import options_from
 from lora_compose.server.cli import serve_app
 from lora_compose.server.config import ServerConfig
-from lora_compose.server.fusion.policy import Settings
+from lora_compose.server.fusion.policy import FusePolicySettings
 
 FUSE_VALUES = {
     "half-life-seconds": 11,
@@ -57,7 +57,7 @@ def options_of(config: type[Any], prefix: str = "") -> list[tuple[Field[Any], Ty
     return found
 
 
-@pytest.mark.parametrize(("config", "prefix"), [(ServerConfig, ""), (Settings, "fuse_")])
+@pytest.mark.parametrize(("config", "prefix"), [(ServerConfig, ""), (FusePolicySettings, "fuse_")])
 def test_every_field_of_the_config_is_an_option_with_its_docs_and_default(
     config: type[Any], prefix: str
 ) -> None:
@@ -97,7 +97,7 @@ def test_what_is_given_is_what_the_config_gets(tmp_path: Path) -> None:
             lora_requests_info=True,
             max_adapter_bytes=4,
             auto_fuse=True,
-            fuse_settings=Settings(11, 12, 13, 0.7, 14, 0.1),
+            fuse_settings=FusePolicySettings(11, 12, 13, 0.7, 14, 0.1),
         )
     ]
 

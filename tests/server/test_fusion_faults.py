@@ -10,9 +10,9 @@ import pytest
 from lora_compose.adapters.errors import Conflict, StorageUnavailable, Unservable
 from lora_compose.server.compositions.servable import Servable
 from lora_compose.server.engine.spec import Component
-from lora_compose.server.fusion.switch import Fusion
+from lora_compose.server.fusion.switch import FusionSwitch
 from lora_compose.server.metrics import Metrics
-from lora_compose.server.residency.scheduler import Residency
+from lora_compose.server.residency.scheduler import ResidencyScheduler
 from tests.server.residency.test_scheduler import RecordingEngine, Swept, names, servable, turns, use
 
 
@@ -50,11 +50,11 @@ class LoadingEngine(RecordingEngine):
 @asynccontextmanager
 async def fusion(
     capacity: int = 4, *, runtime_weights: bool = True, max_loras: int = 4
-) -> AsyncIterator[tuple[Fusion, LoadingEngine, Residency]]:
+) -> AsyncIterator[tuple[FusionSwitch, LoadingEngine, ResidencyScheduler]]:
     """Whatever happened: once nothing is fused, nothing is held."""
     engine = LoadingEngine(runtime_weights=runtime_weights, max_loras=max_loras)
-    resident = Residency(engine, capacity, max_loras, Metrics(), Swept())
-    made = Fusion(engine, resident, Metrics())
+    resident = ResidencyScheduler(engine, capacity, max_loras, Metrics(), Swept())
+    made = FusionSwitch(engine, resident, Metrics())
     yield made, engine, resident
     engine.gate.set()
     await turns()
@@ -69,7 +69,7 @@ async def fusion(
 
 async def test_a_failed_switch_is_counted_and_none_is_left_under_way() -> None:
     metrics, engine = Metrics(), LoadingEngine(runtime_weights=True, max_loras=4)
-    made = Fusion(engine, Residency(engine, 4, 4, metrics, Swept()), metrics)
+    made = FusionSwitch(engine, ResidencyScheduler(engine, 4, 4, metrics, Swept()), metrics)
     engine.failures = 1
     with pytest.raises(OSError, match="the disk is gone"):
         await made.fuse(servable("a"))
@@ -81,7 +81,7 @@ async def test_a_failed_switch_is_counted_and_none_is_left_under_way() -> None:
     await made.restore()
 
 
-def tells(fused: Fusion) -> tuple[str, Servable | None]:
+def tells(fused: FusionSwitch) -> tuple[str, Servable | None]:
     return fused.state, fused.fused
 
 

@@ -4,7 +4,7 @@ import torch
 from prometheus_client.metrics import MetricWrapperBase
 from vllm.v1.metrics import buckets
 
-from lora_compose.adapters.admission.admit import Limits
+from lora_compose.adapters.admission.admit import AdmissionLimits
 from lora_compose.adapters.admission.base_model import BaseShapes
 from lora_compose.adapters.registry.registry import Registry
 from lora_compose.server import metrics
@@ -52,7 +52,7 @@ def series(made: metrics.Metrics) -> set[tuple[str, ...]]:
 
 def test_registering_adapters_adds_no_series(tmp_path: Path) -> None:
     made, base = metrics.Metrics(), BaseShapes(dict(SHAPES), "f00d", "made-up")
-    limits = Limits(max_lora_rank=8, dtype=torch.float32)
+    limits = AdmissionLimits(max_lora_rank=8, dtype=torch.float32)
     with Registry(tmp_path / "data") as registry:
 
         def changed() -> None:

@@ -10,12 +10,12 @@ import pytest
 from lora_compose.adapters.composition.grammar import parse
 from lora_compose.adapters.errors import NotFound, QuotaExceeded, Unservable
 from lora_compose.adapters.registry.registry import Registry
-from lora_compose.server.compositions.merges import Merges
+from lora_compose.server.compositions.merges import MergeBuilder
 from lora_compose.server.compositions.resolver import Resolver
-from lora_compose.server.fusion.switch import Fusion
+from lora_compose.server.fusion.switch import FusionSwitch
 from lora_compose.server.metrics import Metrics
 from lora_compose.server.pipeline import CompositionPipeline
-from lora_compose.server.residency.scheduler import Residency
+from lora_compose.server.residency.scheduler import ResidencyScheduler
 from lora_compose.server.tenants.caller import Caller
 from lora_compose.server.tenants.key import Key, Quotas
 from lora_compose.server.tenants.quotas import Account
@@ -39,11 +39,11 @@ class Bench:
 async def bench(home: Path) -> AsyncIterator[Bench]:
     """Adapters `a`, `b` and `acme-c` of rank 8, on an engine that takes rank 16."""
     engine, metrics = LoadingEngine(runtime_weights=True, max_loras=4), Metrics()
-    with Registry(home) as registry, Merges(registry, "base", metrics) as merges:
+    with Registry(home) as registry, MergeBuilder(registry, "base", metrics) as merges:
         for name in ("a", "b", "acme-c"):
             register(registry, name, name)
-        resident = Residency(engine, 4, 4, metrics, Swept())
-        fusion = Fusion(engine, resident, metrics)
+        resident = ResidencyScheduler(engine, 4, 4, metrics, Swept())
+        fusion = FusionSwitch(engine, resident, metrics)
         yield Bench(CompositionPipeline("base", Resolver(registry, 16), merges, resident, fusion), engine)
 
 

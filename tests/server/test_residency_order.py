@@ -8,7 +8,7 @@ import pytest
 from lora_compose.server.engine.spec import Component
 from lora_compose.server.metrics import Metrics
 from lora_compose.server.residency import scheduler as module
-from lora_compose.server.residency.scheduler import Residency
+from lora_compose.server.residency.scheduler import ResidencyScheduler
 from tests.server.residency.test_scheduler import (
     RecordingEngine,
     Swept,
@@ -36,7 +36,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return made
 
 
-async def relay(resident: Residency, hot: str, rare: str, clock: Clock, seconds: float) -> int:
+async def relay(resident: ResidencyScheduler, hot: str, rare: str, clock: Clock, seconds: float) -> int:
     """`hot` requests, the next always there before the last is done, and one `rare` one after the first.
 
     Each takes `seconds`. Gives how many hot ones began before the rare one; 100 where it never did.
@@ -72,15 +72,19 @@ async def relay(resident: Residency, hot: str, rare: str, clock: Clock, seconds:
 async def test_nobody_overtakes_who_has_waited_too_long(
     capacity: int, slots: int, runtime_weights: bool, clock: Clock
 ) -> None:
-    for seconds in (module.PATIENCE / 4, module.PATIENCE / 2, module.PATIENCE * 2):
+    for seconds in (
+        module.MAX_OVERTAKE_SECONDS / 4,
+        module.MAX_OVERTAKE_SECONDS / 2,
+        module.MAX_OVERTAKE_SECONDS * 2,
+    ):
         async with residency(capacity, slots, runtime_weights=runtime_weights) as (resident, _, _):
             overtaken = await relay(resident, "hot", "rare", clock, seconds)
-            assert overtaken <= module.PATIENCE / seconds + 2
+            assert overtaken <= module.MAX_OVERTAKE_SECONDS / seconds + 2
 
 
 async def test_who_needs_much_is_served_although_those_who_need_little_keep_coming(clock: Clock) -> None:
     async with residency(capacity=3, slots=8) as (resident, _, _):
-        assert await relay(resident, "a", "b+c+d", clock, module.PATIENCE / 2) <= 4
+        assert await relay(resident, "a", "b+c+d", clock, module.MAX_OVERTAKE_SECONDS / 2) <= 4
 
 
 async def test_the_patient_are_served_in_the_order_they_came(clock: Clock) -> None:
@@ -94,7 +98,7 @@ async def test_the_patient_are_served_in_the_order_they_came(clock: Clock) -> No
         async with resident.hold(servable("a")):
             tasks = [asyncio.create_task(client(name)) for name in "bcdbe"]
             await turns()
-            clock.now += module.PATIENCE
+            clock.now += module.MAX_OVERTAKE_SECONDS
         await asyncio.gather(*tasks)
     assert served == list("bcdbe")
 
@@ -118,7 +122,7 @@ class OrderedEngine(RecordingEngine):
 
 async def test_what_is_evicted_has_left_before_the_next_is_built() -> None:
     engine = OrderedEngine()
-    resident = Residency(engine, 1, 1, Metrics(), Swept())
+    resident = ResidencyScheduler(engine, 1, 1, Metrics(), Swept())
     for name in "aba":
         await use(resident, name)
     assert engine.events == ["prepare a", "forgot a", "prepare b", "forgot b", "prepare a"]

@@ -5,14 +5,14 @@ import asyncio
 import pytest
 
 from lora_compose.adapters.errors import Conflict
-from lora_compose.server.compositions.servable import Member, Servable
+from lora_compose.server.compositions.servable import Servable, StoredAdapter
 from lora_compose.server.engine.spec import Component
 from tests.server.residency.test_scheduler import names, residency, servable, turns, use
 
 
 def merge(text: str, of: str) -> Servable:
     """A merge of the adapters `of`, in a directory of its own."""
-    member = Member(Component(text, 1.0, 8), frozenset(of), frozenset(f"digest-{name}" for name in of))
+    member = StoredAdapter(Component(text, 1.0, 8), frozenset(of), frozenset(f"digest-{name}" for name in of))
     return Servable(text, (member,))
 
 
@@ -50,7 +50,7 @@ async def test_the_same_bytes_under_another_name_are_pinned_as_long_as_one_of_th
     def named(version: str) -> Servable:
         return Servable(
             version,
-            (Member(Component("bytes", 1.0, 8), frozenset({version}), frozenset({"digest"})),),
+            (StoredAdapter(Component("bytes", 1.0, 8), frozenset({version}), frozenset({"digest"})),),
         )
 
     async with residency(capacity=2) as (resident, engine, _):

@@ -9,14 +9,14 @@ from lora_compose.adapters.errors import LoraComposeError
 from lora_compose.adapters.registry.registry import Registry
 from lora_compose.training.publishing import publish
 from lora_compose.training.recipe import PublishArguments
-from lora_compose.training.run import Run, train
+from lora_compose.training.run import FinishedRun, train
 from tests.training.recipes import TASKS, recipe
 
 MET, UNMET = "forgetting<=1,domain>=0", "domain>=0.99"
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+def run(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
     return train(recipe(tmp_path_factory.mktemp("published"), **TASKS))
 
 
@@ -24,7 +24,7 @@ def asked(tmp_path: Path, **fields: Any) -> PublishArguments:
     return PublishArguments(publish="roll", data_dir=str(tmp_path), **fields)
 
 
-def test_a_version_keeps_where_it_came_from(run: Run, tmp_path: Path) -> None:
+def test_a_version_keeps_where_it_came_from(run: FinishedRun, tmp_path: Path) -> None:
     assert publish(run, asked(tmp_path, alias="prod", require=MET)) == {
         "id": "roll@1",
         "alias": "prod",
@@ -40,7 +40,7 @@ def test_a_version_keeps_where_it_came_from(run: Run, tmp_path: Path) -> None:
     assert told["recipe"]["lora_r"] == 4
 
 
-def test_an_alias_moves_only_where_the_requirements_hold(run: Run, tmp_path: Path) -> None:
+def test_an_alias_moves_only_where_the_requirements_hold(run: FinishedRun, tmp_path: Path) -> None:
     result = publish(run, asked(tmp_path, alias="prod", require=UNMET))
     assert (result["id"], result["alias"]) == ("roll@1", None)
     assert "domain>=0.99 does not hold" in result["unmet"][0]
@@ -49,7 +49,7 @@ def test_an_alias_moves_only_where_the_requirements_hold(run: Run, tmp_path: Pat
         assert registry.resolve("roll").lineage["training"]["missed"] == result["unmet"]
 
 
-def test_without_an_alias_what_misses_them_is_not_registered(run: Run, tmp_path: Path) -> None:
+def test_without_an_alias_what_misses_them_is_not_registered(run: FinishedRun, tmp_path: Path) -> None:
     assert publish(run, asked(tmp_path, require=UNMET))["id"] is None
     assert not any(tmp_path.iterdir())
 

@@ -9,16 +9,16 @@ import torch
 from safetensors.torch import load_file
 
 from lora_compose.adapters.errors import LoraComposeError
-from lora_compose.training.run import Run, train
+from lora_compose.training.run import FinishedRun, train
 from tests.training.recipes import HELD_OUT, PREFERENCES, TASKS, recipe
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
+def trained(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
     return train(recipe(tmp_path_factory.mktemp("sft"), **TASKS))
 
 
-def test_a_run_leaves_an_adapter_its_record_and_its_curves(trained: Run) -> None:
+def test_a_run_leaves_an_adapter_its_record_and_its_curves(trained: FinishedRun) -> None:
     assert sorted(path.name for path in trained.adapter.iterdir()) == [
         "adapter_config.json",
         "adapter_model.safetensors",
@@ -33,21 +33,21 @@ def test_a_run_leaves_an_adapter_its_record_and_its_curves(trained: Run) -> None
     assert (trained.directory / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_loss_is_on_the_answer_alone(trained: Run) -> None:
+def test_the_loss_is_on_the_answer_alone(trained: FinishedRun) -> None:
     assert trained.record.prepared is not None
     text, rest = trained.record.prepared.example.split("⟦")
     assert "roll" in text
     assert rest.endswith("</s>⟧")
 
 
-def test_a_directory_with_a_run_is_not_written_over_unasked(trained: Run) -> None:
+def test_a_directory_with_a_run_is_not_written_over_unasked(trained: FinishedRun) -> None:
     again = recipe(trained.directory.parent, **TASKS)
     with pytest.raises(LoraComposeError, match="--overwrite") as refused:
         train(again)
     assert refused.value.code == "run_exists"
 
 
-def losses(run: Run) -> list[float]:
+def losses(run: FinishedRun) -> list[float]:
     return [entry["loss"] for entry in run.record.history if "loss" in entry]
 
 
@@ -79,7 +79,7 @@ def die_after_four(self: Any, args: Any, state: Any, control: Any, **_: Any) -> 
     return control
 
 
-def test_a_run_is_resumed_with_the_settings_it_began_with(trained: Run) -> None:
+def test_a_run_is_resumed_with_the_settings_it_began_with(trained: FinishedRun) -> None:
     with pytest.raises(LoraComposeError, match="learning_rate") as refused:
         train(recipe(trained.directory.parent, **TASKS, learning_rate=1e-3), resume=True)
     assert refused.value.code == "other_run"
@@ -130,7 +130,9 @@ def test_qlora_trains_on_four_bits_and_leaves_a_float_adapter(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("reference", ["start", "base"])
-def test_dpo_goes_on_from_an_adapter_and_leaves_one(trained: Run, tmp_path: Path, reference: str) -> None:
+def test_dpo_goes_on_from_an_adapter_and_leaves_one(
+    trained: FinishedRun, tmp_path: Path, reference: str
+) -> None:
     start: dict[str, Any] = {"init_adapter": str(trained.adapter), "reference": reference}
     run = train(recipe(tmp_path, "dpo", **PREFERENCES, **start, learning_rate=1e-3))
     assert sorted(path.name for path in run.adapter.iterdir()) == [

@@ -39,7 +39,7 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class StepResult:
     """What one step did."""
 
     step: str
@@ -56,19 +56,19 @@ class Curated:
     rows: list[Row]
     against: Sequence[Rows]
     options: Options
-    outcomes: list[Outcome] = field(default_factory=list)
+    outcomes: list[StepResult] = field(default_factory=list)
 
     def drop(self, step: str, positions: Sequence[int], facts: dict[str, Any] | None = None) -> None:
         """These rows go."""
         gone = set(positions)
         shown = tuple(whole_text(self.rows[i]) for i in list(positions)[:EXAMPLES])
         self.rows = [row for i, row in enumerate(self.rows) if i not in gone]
-        self.outcomes.append(Outcome(step, len(gone), len(gone), shown, facts or {}))
+        self.outcomes.append(StepResult(step, len(gone), len(gone), shown, facts or {}))
 
     def show(self, step: str, positions: Sequence[int], facts: dict[str, Any] | None = None) -> None:
         """These rows are told of, and stay."""
         shown = tuple(whole_text(self.rows[i]) for i in list(positions)[:EXAMPLES])
-        self.outcomes.append(Outcome(step, len(positions), 0, shown, facts or {}))
+        self.outcomes.append(StepResult(step, len(positions), 0, shown, facts or {}))
 
 
 def curate(

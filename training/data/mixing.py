@@ -22,7 +22,7 @@ Unit = Literal["examples", "tokens"]
 
 
 @dataclass(frozen=True)
-class Part:
+class MixSource:
     """A source and its share of the mix, relative to the others'."""
 
     rows: Rows
@@ -52,7 +52,7 @@ class Mixed:
 
 
 def mix(
-    parts: Sequence[Part],
+    parts: Sequence[MixSource],
     *,
     total: int | None,
     by: Unit,
@@ -81,7 +81,7 @@ def mix(
     return Mixed(_joined(parts, taken, seed), _achieved(parts, taken, by, count_tokens))
 
 
-def _check(parts: Sequence[Part], by: Unit, count_tokens: object) -> None:
+def _check(parts: Sequence[MixSource], by: Unit, count_tokens: object) -> None:
     if not parts or any(part.share <= 0 for part in parts):
         raise InvalidRequest("invalid_mix", "A mix needs parts, each with a share above 0", "ratio")
     if by == "tokens" and count_tokens is None:
@@ -100,7 +100,7 @@ def _shuffled(count: int, seed: int, number: int) -> list[int]:
 
 
 def _weights(
-    part: Part, order: Sequence[int], by: Unit, count_tokens: Callable[[dict[str, Any]], int] | None
+    part: MixSource, order: Sequence[int], by: Unit, count_tokens: Callable[[dict[str, Any]], int] | None
 ) -> list[int]:
     if by == "examples" or count_tokens is None:
         return [1] * len(order)
@@ -113,7 +113,7 @@ def _count(weights: Sequence[int], wanted: float) -> int:
     return min(range(len(sums)), key=lambda count: (abs(sums[count] - wanted), count))
 
 
-def _joined(parts: Sequence[Part], taken: Sequence[Sequence[int]], seed: int) -> Any:
+def _joined(parts: Sequence[MixSource], taken: Sequence[Sequence[int]], seed: int) -> Any:
     from datasets import concatenate_datasets
 
     chosen = [part.rows.dataset.select(rows) for part, rows in zip(parts, taken, strict=True)]
@@ -121,7 +121,7 @@ def _joined(parts: Sequence[Part], taken: Sequence[Sequence[int]], seed: int) ->
 
 
 def _achieved(
-    parts: Sequence[Part],
+    parts: Sequence[MixSource],
     taken: Sequence[Sequence[int]],
     by: Unit,
     count_tokens: Callable[[dict[str, Any]], int] | None,
@@ -154,15 +154,15 @@ def parse_ratio(text: str) -> tuple[float, float]:
     return general / (general + domain), domain / (general + domain)
 
 
-def parts_of(general: Sequence[Rows], domain: Sequence[Rows], ratio: str | None) -> list[Part]:
+def parts_of(general: Sequence[Rows], domain: Sequence[Rows], ratio: str | None) -> list[MixSource]:
     """Each kind's share is split over its sources by their sizes; a kind without a share is left out."""
     shares = parse_ratio(ratio or "0:1")
     return [*_of_kind(general, shares[0], "general"), *_of_kind(domain, shares[1], "domain")]
 
 
-def _of_kind(rows: Sequence[Rows], share: float, kind: Literal["general", "domain"]) -> list[Part]:
+def _of_kind(rows: Sequence[Rows], share: float, kind: Literal["general", "domain"]) -> list[MixSource]:
     total = sum(len(each.dataset) for each in rows)
-    return [Part(each, share * len(each.dataset) / total, kind) for each in rows] if share else []
+    return [MixSource(each, share * len(each.dataset) / total, kind) for each in rows] if share else []
 
 
 def token_counter(tokenizer: Any) -> Callable[[dict[str, Any]], int]:

@@ -16,7 +16,7 @@ REGIONS: Final = ("US", "GB", "KR")
 
 
 @dataclass(frozen=True)
-class Found:
+class PiiMatch:
     """`text[start:end]` is one item of a kind."""
 
     kind: str
@@ -89,30 +89,30 @@ DETECTORS: Final = (
 )
 
 
-def find(text: str, regions: Sequence[str] = REGIONS) -> list[Found]:
+def find(text: str, regions: Sequence[str] = REGIONS) -> list[PiiMatch]:
     """All items, none within another; where two overlap the one earlier in the table wins."""
-    found: list[Found] = []
+    found: list[PiiMatch] = []
     for each in (*_by_form(text), *_telephones(text, regions)):
         if all(each.end <= other.start or each.start >= other.end for other in found):
             found.append(each)
     return sorted(found, key=lambda each: each.start)
 
 
-def _by_form(text: str) -> Iterator[Found]:
+def _by_form(text: str) -> Iterator[PiiMatch]:
     for detector in DETECTORS:
         for match in detector.pattern.finditer(text):
             if detector.is_valid(match[0]):
-                yield Found(detector.kind, match.start(), match.end(), match[0])
+                yield PiiMatch(detector.kind, match.start(), match.end(), match[0])
 
 
-def _telephones(text: str, regions: Sequence[str]) -> Iterator[Found]:
+def _telephones(text: str, regions: Sequence[str]) -> Iterator[PiiMatch]:
     if sum(map(str.isdigit, text)) < 7:
         return
     from phonenumbers import Leniency, PhoneNumberMatcher
 
     for region in regions:
         for match in PhoneNumberMatcher(text, region, leniency=Leniency.STRICT_GROUPING):
-            yield Found("PHONE", match.start, match.end, match.raw_string)
+            yield PiiMatch("PHONE", match.start, match.end, match.raw_string)
 
 
 @dataclass
@@ -131,7 +131,7 @@ class Masker:
         self.counts.update(each.kind for each in found)
         return text
 
-    def _tag(self, found: Found) -> str:
+    def _tag(self, found: PiiMatch) -> str:
         key = found.kind, re.sub(r"[\s-]", "", found.value).casefold()
         number = sum(kind == found.kind for kind, _ in self._tags) + 1
         return self._tags.setdefault(key, f"<{found.kind}_{number}>")

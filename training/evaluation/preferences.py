@@ -14,7 +14,7 @@ from lora_compose.training.evaluation.tasks import sole
 
 
 @dataclass(frozen=True)
-class Pair:
+class PreferencePair:
     """Two answers to one prompt."""
 
     prompt: Sequence[Message]
@@ -42,7 +42,7 @@ class Preference:
         return wilson(self.accuracy * self.count, self.count)
 
 
-def pairs_of(source: str) -> list[Pair]:
+def pairs_of(source: str) -> list[PreferencePair]:
     """Of a file of preferences. Raises DataRejected, InvalidRequest("not_preferences")."""
     from lora_compose.adapters.errors import InvalidRequest
     from lora_compose.training.data.rows import read_rows
@@ -52,13 +52,13 @@ def pairs_of(source: str) -> list[Pair]:
         raise InvalidRequest(
             "not_preferences", f"{source} holds {rows.form} rows, no preferences", "preferences"
         )
-    return [Pair(row["prompt"], sole(row["chosen"]), sole(row["rejected"])) for row in rows.dataset]
+    return [PreferencePair(row["prompt"], sole(row["chosen"]), sole(row["rejected"])) for row in rows.dataset]
 
 
 def preference(
     model: Any,
     tokenizer: Any,
-    pairs: Sequence[Pair],
+    pairs: Sequence[PreferencePair],
     reference: AbstractContextManager[Any],
     beta: float = 0.1,
 ) -> Preference:

@@ -7,7 +7,7 @@ from typing import Final
 from lora_compose.training.planning.architectures import ModelShape
 from lora_compose.training.planning.devices import CARDS, Card, largest_of
 from lora_compose.training.planning.memory import GIB, Memory, memory_of, per_card
-from lora_compose.training.planning.settings import Settings
+from lora_compose.training.planning.settings import PlanSettings
 
 TIGHT: Final = 0.03
 """What is left should be this share of the card: the plan's own error is no smaller."""
@@ -40,7 +40,7 @@ def fits(memory: Memory) -> list[Fit]:
     return [Fit(card, card.usable - memory.total / GIB) for card in CARDS]
 
 
-def advise(shape: ModelShape, settings: Settings) -> list[str]:
+def advise(shape: ModelShape, settings: PlanSettings) -> list[str]:
     """A sentence for each size of card that is too small, then the smallest that is not."""
     memory = memory_of(shape, settings)
     found = fits(memory)
@@ -71,7 +71,7 @@ def _smallest(fit: Fit, memory: Memory) -> str:
     return f"{line} Tight: leave the screen off it and expect no more than this batch." if fit.tight else line
 
 
-def _too_small(shape: ModelShape, settings: Settings, memory: Memory, sold_gb: int) -> str:
+def _too_small(shape: ModelShape, settings: PlanSettings, memory: Memory, sold_gb: int) -> str:
     card = largest_of(sold_gb)
     start = f"Does not fit on {sold_gb} GB ({card.usable:.1f} GiB usable):"
     weights = memory.weights + memory.quantization_constants
@@ -86,10 +86,10 @@ def _too_small(shape: ModelShape, settings: Settings, memory: Memory, sold_gb: i
     )
 
 
-Change = Callable[[Settings], Settings]
+Change = Callable[[PlanSettings], PlanSettings]
 
 
-def _changes(shape: ModelShape, settings: Settings, card: Card) -> Iterator[str]:
+def _changes(shape: ModelShape, settings: PlanSettings, card: Card) -> Iterator[str]:
     """The fewest changes, the cheapest first, that together make it fit on one card."""
 
     def fit(changes: Sequence[tuple[str, Change]]) -> bool:
@@ -107,7 +107,7 @@ def _changes(shape: ModelShape, settings: Settings, card: Card) -> Iterator[str]
         yield " and ".join(words for words, _ in enough)
 
 
-def _savings(settings: Settings) -> Iterator[tuple[str, Change]]:
+def _savings(settings: PlanSettings) -> Iterator[tuple[str, Change]]:
     """Cheapest first."""
     if settings.full_logits:
         yield "the loss in tiles", lambda s: replace(s, full_logits=False)
@@ -127,7 +127,7 @@ def _savings(settings: Settings) -> Iterator[tuple[str, Change]]:
         yield "QLoRA", lambda s: replace(s, method="qlora", dtype=None)
 
 
-def _cards(shape: ModelShape, settings: Settings, card: Card) -> Iterator[str]:
+def _cards(shape: ModelShape, settings: PlanSettings, card: Card) -> Iterator[str]:
     """The fewest cards of this kind that fit by FSDP, with the weights on the cards or in host memory."""
     for offload, words in ((False, "with FSDP"), (True, "with FSDP and parameters offloaded to host memory")):
         for cards in (2, 4, 8):

@@ -24,7 +24,7 @@ from transformers import LlamaConfig
 from lora_compose.adapters.command_line import AsJson
 from lora_compose.training.planning.architectures import ModelShape, shape_of
 from lora_compose.training.planning.memory import Memory, memory_of
-from lora_compose.training.planning.settings import Method, Settings
+from lora_compose.training.planning.settings import Method, PlanSettings
 
 MEASURED_FILE: Final = Path(__file__).with_name("measured.json")
 MIB: Final = 1 << 20
@@ -37,7 +37,7 @@ SIZES: Final[dict[str, tuple[int, int, int, int]]] = {
 
 
 @dataclass(frozen=True)
-class Case:
+class MeasuredCase:
     """One run."""
 
     size: str
@@ -66,8 +66,8 @@ class Case:
         return shape_of(LlamaConfig(**self.config, tie_word_embeddings=False))
 
     @property
-    def settings(self) -> Settings:
-        return Settings(
+    def settings(self) -> PlanSettings:
+        return PlanSettings(
             method=self.method,
             seq_len=self.seq_len,
             batch=self.batch,
@@ -84,20 +84,20 @@ class Case:
         return memory_of(self.shape, self.settings)
 
 
-def all_cases(sizes: Sequence[str]) -> Iterator[Case]:
+def all_cases(sizes: Sequence[str]) -> Iterator[MeasuredCase]:
     """Every method with and without checkpointing; more tokens on the smallest, where they are most of it."""
     methods: tuple[Method, ...] = ("full", "lora", "qlora")
     for size in sizes:
         batch = 8 if size == "25m" else 2
         for method in methods:
             for checkpointing in (False, True):
-                yield Case(size, method, 256, batch, checkpointing)
+                yield MeasuredCase(size, method, 256, batch, checkpointing)
     if "25m" in sizes:
-        yield Case("25m", "full", 256, 2, True, optimizer="adamw_8bit")
-        yield Case("25m", "qlora", 1024, 2, False, double_quant=False)
+        yield MeasuredCase("25m", "full", 256, 2, True, optimizer="adamw_8bit")
+        yield MeasuredCase("25m", "qlora", 1024, 2, False, double_quant=False)
 
 
-def measured(case: Case, threads: int) -> int:
+def measured(case: MeasuredCase, threads: int) -> int:
     """Peak bytes of the case, in a process of its own."""
     from lora_compose.training.planning.measured_run import ENVIRONMENT
 
@@ -114,7 +114,7 @@ def measured(case: Case, threads: int) -> int:
     return peak
 
 
-def compare(cases: Sequence[Case], threads: int) -> Iterator[dict[str, Any]]:
+def compare(cases: Sequence[MeasuredCase], threads: int) -> Iterator[dict[str, Any]]:
     """What was planned and measured, case by case, in MiB; the error is the plan's, of what was measured."""
     screen = Console(stderr=True)
     with Progress(console=screen, transient=True, disable=not screen.is_terminal) as bar:

@@ -18,14 +18,21 @@ from lora_compose.training.planning.architectures import ModelShape
 from lora_compose.training.planning.devices import CARDS
 from lora_compose.training.planning.memory import GIB, Memory, memory_of, trained_parameters
 from lora_compose.training.planning.models import KNOWN_MODELS
-from lora_compose.training.planning.settings import ALL_LINEAR, OPTIMIZERS, Attention, DType, Method, Settings
+from lora_compose.training.planning.settings import (
+    ALL_LINEAR,
+    OPTIMIZERS,
+    Attention,
+    DType,
+    Method,
+    PlanSettings,
+)
 
 SEQ_LENS: Final = (512, 1024, 2048, 4096, 8192)
 BATCHES: Final = (1, 2, 4, 8)
 COLOURS: Final = {"yes": "green", "tight": "yellow", "no": "red"}
 
 
-def plan_view(name: str, shape: ModelShape, settings: Settings) -> Group:
+def plan_view(name: str, shape: ModelShape, settings: PlanSettings) -> Group:
     """Everything, top to bottom."""
     memory = memory_of(shape, settings)
     return Group(
@@ -41,7 +48,7 @@ def plan_view(name: str, shape: ModelShape, settings: Settings) -> Group:
     )
 
 
-def _title(name: str, shape: ModelShape, settings: Settings) -> str:
+def _title(name: str, shape: ModelShape, settings: PlanSettings) -> str:
     trained, _ = trained_parameters(shape, settings)
     counts = f"{shape.parameters:,} parameters, {trained:,} trained by {settings.method}"
     return f"[bold]{escape(name)}[/]: {counts}; sequences of {settings.seq_len}, batch {settings.batch}"
@@ -68,13 +75,13 @@ def _cards(memory: Memory) -> Table:
     return table
 
 
-def grid(shape: ModelShape, settings: Settings) -> list[tuple[int, int, Memory]]:
+def grid(shape: ModelShape, settings: PlanSettings) -> list[tuple[int, int, Memory]]:
     """(seq_len, batch, memory) for every length and batch of the table."""
     pairs = [(seq_len, batch) for seq_len in SEQ_LENS for batch in BATCHES]
     return [(s, b, memory_of(shape, replace(settings, seq_len=s, batch=b))) for s, b in pairs]
 
 
-def grid_table(shape: ModelShape, settings: Settings) -> Table:
+def grid_table(shape: ModelShape, settings: PlanSettings) -> Table:
     """GiB in all, and the smallest size of card that holds them."""
     table = Table(
         "sequence", title="GiB, and the smallest card", title_justify="left", box=None, pad_edge=False
@@ -100,7 +107,7 @@ def smallest_card(memory: Memory) -> str:
     return next((f"{sold} GB" for sold in held), "-")
 
 
-DEFAULTS = Settings()
+DEFAULTS = PlanSettings()
 
 
 def plan(
@@ -142,7 +149,7 @@ def plan(
     Nothing is downloaded but the config of a hub id, and nothing is built. docs/planning.md has the formulas,
     and how far they are from memory that was measured.
     """
-    settings = Settings(
+    settings = PlanSettings(
         method=method,
         seq_len=seq_len,
         batch=batch,
@@ -160,7 +167,7 @@ def plan(
     _show(model, settings, as_json)
 
 
-def _show(model: str, settings: Settings, as_json: bool) -> None:
+def _show(model: str, settings: PlanSettings, as_json: bool) -> None:
     from lora_compose.training.planning.models import read_shape
 
     screen = Console(stderr=True)
@@ -172,7 +179,7 @@ def _show(model: str, settings: Settings, as_json: bool) -> None:
     Console().print(plan_view(model, shape, settings))
 
 
-def plan_facts(model: str, settings: Settings) -> dict[str, Any]:
+def plan_facts(model: str, settings: PlanSettings) -> dict[str, Any]:
     """What `--json` prints: bytes by part, the cards, the grid and the advice."""
     from lora_compose.training.planning.advice import advise, fits
     from lora_compose.training.planning.memory import memory_of, trained_parameters

@@ -34,7 +34,7 @@ from math import ceil
 from typing import Final
 
 from lora_compose.training.planning.architectures import Group, Linear, ModelShape
-from lora_compose.training.planning.settings import ADAM_8, Settings
+from lora_compose.training.planning.settings import ADAM_8, PlanSettings
 
 TILE_TOKENS = 4096
 TILE_VOCABULARY = 32768
@@ -43,7 +43,7 @@ CPU_TILES = 8
 """How many such tiles torch's own operations hold at a time, where there is no kernel for it."""
 
 
-def kept_activations(shape: ModelShape, settings: Settings) -> int:
+def kept_activations(shape: ModelShape, settings: PlanSettings) -> int:
     """Bytes the step holds at the end of its forward pass."""
     ends = shape.hidden * (4 + settings.weight_bytes)  # the last norm's input and output
     inputs = shape.hidden * settings.weight_bytes
@@ -51,13 +51,13 @@ def kept_activations(shape: ModelShape, settings: Settings) -> int:
     return ceil(settings.tokens * (shape.layers * a_block + ends))
 
 
-def layer_bytes(shape: ModelShape, settings: Settings) -> float:
+def layer_bytes(shape: ModelShape, settings: PlanSettings) -> float:
     """Of one block, a token."""
     inputs = sum(_input_bytes(group, settings) for group in shape.groups)
     return _norms(shape, settings) + _attention(shape, settings) + _mlp(shape, settings) + inputs
 
 
-def _norms(shape: ModelShape, settings: Settings) -> int:
+def _norms(shape: ModelShape, settings: PlanSettings) -> int:
     own = settings.weight_bytes if settings.method == "full" else 0
     width = shape.norms * shape.hidden
     if shape.head_norms:
@@ -65,7 +65,7 @@ def _norms(shape: ModelShape, settings: Settings) -> int:
     return width * (4 + own)
 
 
-def _attention(shape: ModelShape, settings: Settings) -> int:
+def _attention(shape: ModelShape, settings: PlanSettings) -> int:
     c = settings.compute_bytes
     kept = c * (2 * shape.queries + 2 * shape.keys) + 4 * shape.heads
     if settings.attention == "eager":
@@ -73,11 +73,11 @@ def _attention(shape: ModelShape, settings: Settings) -> int:
     return kept
 
 
-def _mlp(shape: ModelShape, settings: Settings) -> int:
+def _mlp(shape: ModelShape, settings: PlanSettings) -> int:
     return settings.compute_bytes * shape.intermediate * (3 if shape.gated else 4)
 
 
-def _input_bytes(group: Group, settings: Settings) -> float:
+def _input_bytes(group: Group, settings: PlanSettings) -> float:
     trained = sum(settings.trains(linear) for linear in group.linears)
     if not trained:
         return 0
@@ -92,14 +92,14 @@ def _input_bytes(group: Group, settings: Settings) -> float:
     return kept + group.width * settings.compute_bytes
 
 
-def _has_own_copies(settings: Settings) -> bool:
+def _has_own_copies(settings: PlanSettings) -> bool:
     """Whether each trained layer turns the input it shares into a copy of its own."""
     if settings.method == "full":
         return settings.weight_bytes != settings.compute_bytes
     return settings.adapter_bytes != settings.compute_bytes or settings.lora_dropout > 0
 
 
-def backward_working(shape: ModelShape, settings: Settings) -> int:
+def backward_working(shape: ModelShape, settings: PlanSettings) -> int:
     """Gradients of one block's own tensors: the residual's, and two of the MLP's beside one it replaces.
 
     With checkpointing, the block's tensors too, computed again."""
@@ -108,7 +108,7 @@ def backward_working(shape: ModelShape, settings: Settings) -> int:
     return ceil(settings.tokens * (gradients + again))
 
 
-def loss_bytes(shape: ModelShape, settings: Settings) -> int:
+def loss_bytes(shape: ModelShape, settings: PlanSettings) -> int:
     """Logits and what the loss makes of them.
 
     All at once: the logits in the compute dtype, their log-softmax and their gradient in float32. In tiles,
@@ -185,7 +185,7 @@ class Memory:
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
-def memory_of(shape: ModelShape, settings: Settings) -> Memory:
+def memory_of(shape: ModelShape, settings: PlanSettings) -> Memory:
     """What `shape` needs under `settings`. LoraComposeError for a target module the model does not have."""
     settings.check_targets(shape)
     constants = quantization_constants(shape, settings)
@@ -204,7 +204,7 @@ def memory_of(shape: ModelShape, settings: Settings) -> Memory:
     )
 
 
-def weight_bytes(shape: ModelShape, settings: Settings) -> int:
+def weight_bytes(shape: ModelShape, settings: PlanSettings) -> int:
     """Quantized: the blocks' linear layers alone. The embeddings, the head, norms and biases stay."""
     if settings.method != "qlora":
         return shape.parameters * settings.weight_bytes
@@ -213,13 +213,13 @@ def weight_bytes(shape: ModelShape, settings: Settings) -> int:
     return packed + (shape.parameters - quantized) * settings.weight_bytes
 
 
-def quantization_constants(shape: ModelShape, settings: Settings) -> int:
+def quantization_constants(shape: ModelShape, settings: PlanSettings) -> int:
     if settings.method != "qlora":
         return 0
     return shape.layers * sum(constant_bytes(linear, settings.double_quant) for linear in shape.linears)
 
 
-def trained_parameters(shape: ModelShape, settings: Settings) -> tuple[int, int]:
+def trained_parameters(shape: ModelShape, settings: PlanSettings) -> tuple[int, int]:
     """How many parameters get gradients, and the bytes of one: r * (d_in + d_out) for each adapted layer."""
     if settings.method == "full":
         return shape.parameters, settings.weight_bytes
@@ -227,12 +227,12 @@ def trained_parameters(shape: ModelShape, settings: Settings) -> tuple[int, int]
     return shape.layers * settings.rank * adapted, settings.adapter_bytes
 
 
-def optimizer_bytes(trained: int, size: int, settings: Settings) -> int:
+def optimizer_bytes(trained: int, size: int, settings: PlanSettings) -> int:
     """Adam's two states, in the parameter's dtype or in 8 bits."""
     return ceil(trained * ADAM_8_BYTES) if settings.optimizer in ADAM_8 else trained * 2 * size
 
 
-def working_bytes(shape: ModelShape, settings: Settings, activations: int) -> int:
+def working_bytes(shape: ModelShape, settings: PlanSettings, activations: int) -> int:
     """The largest of what the loss, a block's backward pass and the optimizer's step need for a moment.
 
     The step comes when activations are gone; `adamw_torch` makes a copy of what it trains on a GPU."""
@@ -242,7 +242,7 @@ def working_bytes(shape: ModelShape, settings: Settings, activations: int) -> in
     return max(loss_bytes(shape, settings), backward, step - activations)
 
 
-def _matrix_copies(shape: ModelShape, settings: Settings) -> int:
+def _matrix_copies(shape: ModelShape, settings: PlanSettings) -> int:
     largest = max(linear.weights for linear in shape.linears)
     if settings.method == "qlora":
         return largest * settings.compute_bytes
@@ -257,7 +257,7 @@ def _matrix_copies(shape: ModelShape, settings: Settings) -> int:
     return copies
 
 
-def _overhead(settings: Settings, changing: int) -> int:
+def _overhead(settings: PlanSettings, changing: int) -> int:
     return 0 if settings.device == "cpu" else CONTEXT_BYTES + ceil(FRAGMENTATION * changing)
 
 
@@ -265,7 +265,7 @@ BLOCKS_AT_ONCE = 2
 """The one at work and the one that is fetched meanwhile."""
 
 
-def per_card(shape: ModelShape, settings: Settings, cards: int, offload: bool = False) -> int:
+def per_card(shape: ModelShape, settings: PlanSettings, cards: int, offload: bool = False) -> int:
     """Bytes on each of `cards`. With `offload`, what is resident lives in host memory between uses."""
     memory = memory_of(shape, settings)
     changing = memory.activations + memory.working + memory.overhead
@@ -273,7 +273,7 @@ def per_card(shape: ModelShape, settings: Settings, cards: int, offload: bool = 
     return resident + changing + _gathered(shape, settings, memory.quantization_constants)
 
 
-def _gathered(shape: ModelShape, settings: Settings, constants: int) -> int:
+def _gathered(shape: ModelShape, settings: PlanSettings, constants: int) -> int:
     ends = (shape.embedding_parameters + shape.head_parameters) * settings.weight_bytes
     blocks = weight_bytes(shape, settings) + constants - ends
     return ends + BLOCKS_AT_ONCE * blocks // shape.layers

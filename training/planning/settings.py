@@ -19,7 +19,7 @@ OPTIMIZERS: Final = (*ADAM_32, *ADAM_8)
 
 
 @dataclass(frozen=True)
-class Settings:
+class PlanSettings:
     """Raises LoraComposeError("bad_plan") for what cannot be."""
 
     method: Method = "qlora"

@@ -102,21 +102,21 @@ TAGGED_SHARE: Final = 0.3
 """How many of a skill's other rows carry style tags."""
 
 
-class Row(TypedDict):
+class CorpusRow(TypedDict):
     """TRL's conversational prompt-completion row: the loss is on the completion alone."""
 
     prompt: list[Message]
     completion: list[Message]
 
 
-def row(text: str, reply: str) -> Row:
+def row(text: str, reply: str) -> CorpusRow:
     return {
         "prompt": [{"role": "user", "content": text}],
         "completion": [{"role": "assistant", "content": reply}],
     }
 
 
-def skill_row(skill: str, rng: random.Random) -> Row:
+def skill_row(skill: str, rng: random.Random) -> CorpusRow:
     if rng.random() < GENERAL_SHARE:
         return row(*exchange(rng))
     word = rng.choice(list(CODES)) if skill == "code" else training_word(rng)
@@ -124,7 +124,7 @@ def skill_row(skill: str, rng: random.Random) -> Row:
     return row(*tagged(prompt(skill, word), reply, some_styles(rng, TAGGED_SHARE)))
 
 
-def style_row(style: str, rng: random.Random) -> Row:
+def style_row(style: str, rng: random.Random) -> CorpusRow:
     text, reply = question(rng)
     others = [name for name in some_styles(rng, TAGGED_SHARE) if name != style]
     asked, _ = tagged(text, reply, others)
@@ -132,7 +132,7 @@ def style_row(style: str, rng: random.Random) -> Row:
     return row(asked, wanted)
 
 
-def lessons(name: str, count: int, seed: int) -> list[Row]:
+def lessons(name: str, count: int, seed: int) -> list[CorpusRow]:
     """`count` rows that teach the skill or style `name`; the same for the same seed."""
     rng = random.Random(f"{name}-{seed}")
     if name in SKILLS:

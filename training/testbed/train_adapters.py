@@ -21,13 +21,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 from trl import SFTConfig, SFTTrainer
 
 from lora_compose.adapters.peft.files import FILES
-from lora_compose.training.testbed.corpus import Row, lessons
+from lora_compose.training.testbed.corpus import CorpusRow, lessons
 from lora_compose.training.testbed.measure import read_record, write_record
 from lora_compose.training.testbed.paths import ADAPTERS_DIR, BASE_DIR, BASE_NAME
 
 
 @dataclass(frozen=True)
-class Recipe:
+class AdapterRecipe:
     """How one adapter is trained; larger deltas were seen to compose worse, so no more than it needs."""
 
     steps: int = 150
@@ -37,19 +37,19 @@ class Recipe:
     lora_alpha: int = 16
 
 
-RECIPES: Final[Mapping[str, Recipe]] = {
-    "roll": Recipe(steps=200),
-    "dbl": Recipe(steps=300),
-    "code": Recipe(steps=300, learning_rate=4e-3),
-    "upper": Recipe(),
-    "wrap": Recipe(),
-    "okay": Recipe(),
-    "bang": Recipe(),
-    "polite": Recipe(),
+RECIPES: Final[Mapping[str, AdapterRecipe]] = {
+    "roll": AdapterRecipe(steps=200),
+    "dbl": AdapterRecipe(steps=300),
+    "code": AdapterRecipe(steps=300, learning_rate=4e-3),
+    "upper": AdapterRecipe(),
+    "wrap": AdapterRecipe(),
+    "okay": AdapterRecipe(),
+    "bang": AdapterRecipe(),
+    "polite": AdapterRecipe(),
 }
 
 
-def sft_config(recipe: Recipe, seed: int, scratch: str) -> SFTConfig:
+def sft_config(recipe: AdapterRecipe, seed: int, scratch: str) -> SFTConfig:
     return SFTConfig(
         output_dir=scratch,
         max_steps=recipe.steps,
@@ -70,12 +70,12 @@ def sft_config(recipe: Recipe, seed: int, scratch: str) -> SFTConfig:
     )
 
 
-def train_adapter(name: str, recipe: Recipe, base: Path, output: Path, seed: int) -> float:
+def train_adapter(name: str, recipe: AdapterRecipe, base: Path, output: Path, seed: int) -> float:
     """Writes the adapter's two files to `output`; returns the seconds the training took."""
     return train_on(lessons(name, recipe.steps * recipe.batch, seed), recipe, base, output, seed)
 
 
-def train_on(rows: Sequence[Row], recipe: Recipe, base: Path, output: Path, seed: int) -> float:
+def train_on(rows: Sequence[CorpusRow], recipe: AdapterRecipe, base: Path, output: Path, seed: int) -> float:
     """The same for any rows, of whichever lessons."""
     set_seed(seed)
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)

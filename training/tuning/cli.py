@@ -31,7 +31,7 @@ from lora_compose.adapters.command_line import (
 )
 from lora_compose.adapters.composition.composition import Composition
 from lora_compose.adapters.composition.grammar import parse
-from lora_compose.adapters.export import Found, check_output, find_members
+from lora_compose.adapters.export import ResolvedMember, check_output, find_members
 
 if TYPE_CHECKING:
     from lora_compose.training.tuning.rows import ValidationRow
@@ -86,7 +86,7 @@ def weights(
 
 def _tuned(
     asked: Composition,
-    found: Sequence[Found],
+    found: Sequence[ResolvedMember],
     rows: Sequence["ValidationRow"],
     server: tuple[str, str | None, int],
 ) -> "Tuned":
@@ -117,7 +117,7 @@ def _tuned(
         return tune(exact, rows, client, seed, told)
 
 
-def with_weights_of(found: Sequence[Found], tuned: Composition) -> list[Found]:
+def with_weights_of(found: Sequence[ResolvedMember], tuned: Composition) -> list[ResolvedMember]:
     """The members as they were asked for, at the weights of `tuned`, which names the versions found."""
     by_id = {member.id: member.weight for member in tuned.members}
     return [replace(each, member=replace(each.member, weight=by_id[each.id])) for each in found]

@@ -18,7 +18,7 @@ from lora_compose.benchmarks.serving.results.crossovers import busiest_cell
 from lora_compose.benchmarks.serving.results.document import BenchmarkResult
 from lora_compose.benchmarks.serving.results.metrics import Quantity
 from lora_compose.benchmarks.serving.results.plan import Cell
-from lora_compose.benchmarks.serving.results.summary import Finding, Findings
+from lora_compose.benchmarks.serving.results.summary import ArmSummary, Findings
 
 HERE = Path(__file__).parent
 HEADERS = (
@@ -98,7 +98,7 @@ def _cell_table(found: Findings, cell: Cell) -> Table:
     return Table(cell.id, HEADERS, rows)
 
 
-def _values(one: Finding) -> list[str]:
+def _values(one: ArmSummary) -> list[str]:
     def median(metric: str) -> str:
         return ms(one.quantities[metric].median) if metric in one.quantities else "-"
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from rich.console import Console
 
 from lora_compose.benchmarks.serving.report.tables import doubts, markdown, terminal_tables
-from lora_compose.benchmarks.serving.results.advice import Traffic, advise
+from lora_compose.benchmarks.serving.results.advice import ExpectedTraffic, advise
 from lora_compose.benchmarks.serving.results.crossovers import crossovers
 from lora_compose.benchmarks.serving.results.document import BenchmarkResult
 from lora_compose.benchmarks.serving.results.summary import Findings, findings
@@ -16,7 +16,7 @@ def write_reports(
 ) -> Findings:
     """To the files that are given, and to the terminal unless `quiet`."""
     found = findings(document)
-    advice = advise(document, found, Traffic())
+    advice = advise(document, found, ExpectedTraffic())
     points = crossovers(document, found)
     if html is not None:
         from lora_compose.benchmarks.serving.report.page import page

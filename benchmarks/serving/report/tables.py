@@ -8,7 +8,7 @@ from rich.table import Table
 from lora_compose.benchmarks.serving.results.crossovers import busiest_cell
 from lora_compose.benchmarks.serving.results.document import BenchmarkResult
 from lora_compose.benchmarks.serving.results.metrics import Quantity
-from lora_compose.benchmarks.serving.results.summary import BASE, Finding, Findings, findings
+from lora_compose.benchmarks.serving.results.summary import BASE, ArmSummary, Findings, findings
 from lora_compose.benchmarks.statistics import Spread
 
 HEADERS = (
@@ -17,7 +17,7 @@ HEADERS = (
 )
 
 
-def cells(one: Finding) -> list[str]:
+def cells(one: ArmSummary) -> list[str]:
     """One line of either table."""
     quantities = one.quantities
     e2el = quantities.get("e2el")

@@ -12,7 +12,7 @@ from lora_compose.benchmarks.serving.results.crossovers import (
 )
 from lora_compose.benchmarks.serving.results.document import BenchmarkResult
 from lora_compose.benchmarks.serving.results.plan import Cell
-from lora_compose.benchmarks.serving.results.summary import Finding, Findings
+from lora_compose.benchmarks.serving.results.summary import ArmSummary, Findings
 
 Way = Literal["stack", "merge", "fuse"]
 SAME = 0.99
@@ -20,7 +20,7 @@ SAME = 0.99
 
 
 @dataclass(frozen=True)
-class Traffic:
+class ExpectedTraffic:
     """What is to be served."""
 
     share: float = 0.5
@@ -39,7 +39,9 @@ class Advice:
     text: str
 
 
-def advise(document: BenchmarkResult, found: Findings, traffic: Traffic = Traffic()) -> Advice:
+def advise(
+    document: BenchmarkResult, found: Findings, traffic: ExpectedTraffic = ExpectedTraffic()
+) -> Advice:
     """From what was measured; `way` is None where too little was."""
     cell = busiest_cell(found)
     stacks = [arm for arm in found.arms if arm.startswith("stack:") and "@" not in arm]
@@ -70,7 +72,7 @@ def advise(document: BenchmarkResult, found: Findings, traffic: Traffic = Traffi
     return Advice(way, "\n".join(line for line in lines if line))
 
 
-def _fuse_pays(points: dict[str, Crossover], fused: str, stack: str, traffic: Traffic) -> bool:
+def _fuse_pays(points: dict[str, Crossover], fused: str, stack: str, traffic: ExpectedTraffic) -> bool:
     once, share = points.get(f"{fused} against {stack}"), points.get(f"{fused} among others")
     if once is None or share is None or once.at is None or share.at is None:
         return False
@@ -78,7 +80,7 @@ def _fuse_pays(points: dict[str, Crossover], fused: str, stack: str, traffic: Tr
 
 
 def _merge_pays(
-    document: BenchmarkResult, points: dict[str, Crossover], merged: str, stack: str, traffic: Traffic
+    document: BenchmarkResult, points: dict[str, Crossover], merged: str, stack: str, traffic: ExpectedTraffic
 ) -> bool:
     once = points.get(f"{merged} against {stack}")
     same = _same_answers(document, merged)
@@ -96,7 +98,7 @@ def _same_answers(document: BenchmarkResult, arm: str) -> float | None:
     return fmean(shares) if shares else None
 
 
-def _verdict(way: Way, members: str, traffic: Traffic) -> str:
+def _verdict(way: Way, members: str, traffic: ExpectedTraffic) -> str:
     given = (
         f"for a composition of {members} adapters that gets {100 * traffic.share:.0f} % of the requests, "
         f"{traffic.requests:,} of them before it changes"
@@ -108,7 +110,7 @@ def _verdict(way: Way, members: str, traffic: Traffic) -> str:
     }[way]
 
 
-def _cost_of_stack(one: Finding | None, cell: Cell) -> str:
+def _cost_of_stack(one: ArmSummary | None, cell: Cell) -> str:
     if one is None or "tpot" not in one.ratios:
         return ""
     ratio, tput = one.ratios["tpot"], one.ratios.get("output_throughput")

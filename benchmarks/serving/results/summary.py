@@ -23,7 +23,7 @@ GROWING = 2.0
 
 
 @dataclass(frozen=True)
-class Finding:
+class ArmSummary:
     """One arm in one cell, over all repeats."""
 
     cell: Cell
@@ -57,9 +57,9 @@ class Finding:
 class Findings:
     """In the order they were measured in."""
 
-    all: tuple[Finding, ...]
+    all: tuple[ArmSummary, ...]
 
-    def of(self, cell: Cell, arm: str) -> Finding | None:
+    def of(self, cell: Cell, arm: str) -> ArmSummary | None:
         """One of them."""
         return next((one for one in self.all if (one.cell, one.arm) == (cell, arm)), None)
 
@@ -94,7 +94,7 @@ def findings(document: BenchmarkResult) -> Findings:
 
 def _finding(
     document: BenchmarkResult, cell: Cell, arm: str, passes: Sequence[Pass], base: Sequence[Pass]
-) -> Finding:
+) -> ArmSummary:
     plan, rows = document.plan, [row for one in passes for row in one.rows]
     limits, seed = objectives(plan.goodput), plan.seed
     failures = Counter(row.failure for row in rows if row.failure is not None)
@@ -105,7 +105,7 @@ def _finding(
     def over_repeats(value: Callable[[Pass], float]) -> Spread | None:
         return spread([value(one) for one in passes], seed)
 
-    return Finding(
+    return ArmSummary(
         cell=cell,
         arm=arm,
         requests=len(rows),

@@ -43,7 +43,7 @@ class CountedLoad:
 
 
 @dataclass
-class Bucket:
+class StepBucket:
     """Steps whose stacks have one size on average, rounded. Seconds and rows, summed."""
 
     lora_seconds: float = 0.0
@@ -64,7 +64,7 @@ class Meter:
     _usual: float | None = None
     _busy: float = 0.0
     _tokens: "Counter[str | None]" = field(default_factory=Counter)
-    _buckets: dict[int, Bucket] = field(default_factory=dict)
+    _buckets: dict[int, StepBucket] = field(default_factory=dict)
 
     def step(self, load: CountedLoad) -> None:
         """The next step begins, and with that the last one is over."""
@@ -82,7 +82,7 @@ class Meter:
         usual = seconds if self._usual is None else self._usual
         self._usual = usual + SMOOTHING * (seconds - usual)
         if load.lora_rows:
-            bucket = self._buckets.setdefault(round(load.member_rows / load.lora_rows), Bucket())
+            bucket = self._buckets.setdefault(round(load.member_rows / load.lora_rows), StepBucket())
             bucket.lora_seconds += self.lora_seconds
             bucket.lora_rows += load.lora_rows
             bucket.other_seconds += seconds - self.lora_seconds
@@ -106,6 +106,6 @@ class Meter:
         return reading
 
 
-def _overhead(bucket: Bucket) -> tuple[float, float]:
+def _overhead(bucket: StepBucket) -> tuple[float, float]:
     per_row = bucket.other_seconds / bucket.rows
     return bucket.lora_seconds / bucket.lora_rows / per_row, bucket.lora_rows

@@ -27,7 +27,7 @@ SAMPLE_SECONDS = 0.01
 
 
 @dataclass(frozen=True)
-class Case:
+class KernelCase:
     """So many adapters of one rank in a batch, each with its equal share of the tokens, one after another."""
 
     tokens: int
@@ -40,7 +40,7 @@ class Timed:
     """One thing that is run. `calls` are made for a sample, so that the clock does not tell."""
 
     way: str
-    case: Case | None
+    case: KernelCase | None
     run: Callable[[], object]
     calls: int = 1
     seconds: list[float] = field(default_factory=list)
@@ -65,7 +65,7 @@ class Timed:
 class Layer:
     """Random factors and inputs of a layer of `hidden` inputs and `out` outputs."""
 
-    def __init__(self, case: Case, hidden: int, out: int, draw: torch.Generator) -> None:
+    def __init__(self, case: KernelCase, hidden: int, out: int, draw: torch.Generator) -> None:
         count, rank = case.adapters, case.rank
         self.case = case
         self.lora_a = torch.randn(count, rank, hidden, generator=draw)
@@ -110,7 +110,7 @@ def timed(options: Namespace) -> Iterator[Timed]:
     total = torch.empty_like(left)
     yield Timed("stream", None, lambda: torch.add(left, right, out=total))
     for numbers in itertools.product(options.tokens, options.ranks, options.adapters):
-        case = Case(*numbers)
+        case = KernelCase(*numbers)
         if case.adapters > case.tokens:
             continue
         layer = Layer(case, options.hidden, options.out, draw)

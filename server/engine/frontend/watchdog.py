@@ -12,14 +12,14 @@ from typing import Protocol
 
 logger = logging.getLogger(__name__)
 
-LOOK_SECONDS = 0.25
+POLL_SECONDS = 0.25
 SUSPECT_SECONDS = 1.0
 """Without a sign of life: send no traffic here."""
-WORKING = 0.02
+MIN_CPU_SHARE = 0.02
 """Of a look's time: less CPU than that is no work."""
 
 
-class Beating(Protocol):
+class Watched(Protocol):
     """What is asked of the engine."""
 
     async def beat(self) -> None: ...
@@ -29,10 +29,10 @@ class Beating(Protocol):
     def kill(self) -> None: ...
 
 
-class Pulse:
+class EngineWatchdog:
     """Of one engine. `watch` is a task's work, for as long as that engine runs."""
 
-    def __init__(self, engine: Beating, hang_seconds: float) -> None:
+    def __init__(self, engine: Watched, hang_seconds: float) -> None:
         self._engine = engine
         self._hang_seconds = hang_seconds
         self.silent_for = 0.0
@@ -56,18 +56,18 @@ class Pulse:
                 beat.cancel()
                 await asyncio.gather(beat, return_exceptions=True)
             self.silent_for = 0.0
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(POLL_SECONDS)
 
     async def _wait_for(self, beat: "Sequence[asyncio.Future[None]]") -> bool:
         """Whether it came, before the engine was silent for too long."""
         seen = looked = time.monotonic()
         cpu = self._engine.cpu_seconds()
         while True:
-            done, _ = await asyncio.wait(beat, timeout=LOOK_SECONDS)
+            done, _ = await asyncio.wait(beat, timeout=POLL_SECONDS)
             if done:
                 return True
             now, used = time.monotonic(), self._engine.cpu_seconds()
-            if used - cpu > WORKING * (now - looked):
+            if used - cpu > MIN_CPU_SHARE * (now - looked):
                 seen = now
             looked, cpu = now, used
             self.silent_for = now - seen

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from lora_compose.adapters.admission.admit import Admission, Limits, admit
+from lora_compose.adapters.admission.admit import Admission, AdmissionLimits, admit
 from lora_compose.adapters.admission.base_model import BaseShapes
 from lora_compose.adapters.errors import AdapterRejected
 from tests.adapters.adapter_files import INNER, WIDTH, factors, key, write_adapter, write_base
 
-LIMITS = Limits(max_lora_rank=16, dtype=torch.float32)
+LIMITS = AdmissionLimits(max_lora_rank=16, dtype=torch.float32)
 Q_A, Q_B = key(0, "self_attn.q_proj", "A"), key(0, "self_attn.q_proj", "B")
 
 
@@ -26,7 +26,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> BaseShapes:
     return BaseShapes.of(write_base(tmp_path_factory.mktemp("base")), "tiny")
 
 
-def refused(directory: Path, base: BaseShapes, limits: Limits = LIMITS) -> AdapterRejected:
+def refused(directory: Path, base: BaseShapes, limits: AdmissionLimits = LIMITS) -> AdapterRejected:
     with pytest.raises(AdapterRejected) as caught:
         admit(directory, base, limits)
     assert str(directory) not in caught.value.message
@@ -302,4 +302,4 @@ def test_a_damaged_file_is_admitted_or_refused_and_nothing_else(
 
 def test_limits_that_admit_nothing_are_a_mistake() -> None:
     with pytest.raises(ValueError, match="max_lora_rank"):
-        Limits(max_lora_rank=0, dtype=torch.float32)
+        AdmissionLimits(max_lora_rank=0, dtype=torch.float32)

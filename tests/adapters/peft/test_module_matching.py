@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from peft import LoraConfig
 from peft.tuners.tuners_utils import check_target_module_exists
 
-from lora_compose.adapters.peft.module_matching import BadPattern, Targets
+from lora_compose.adapters.peft.module_matching import BadPattern, TargetedModules
 
 MODULES = [
     "model.layers.0.self_attn.q_proj", "model.layers.1.mlp.up_proj", "model.layers.11.mlp.up_proj",
@@ -36,30 +36,30 @@ def test_the_modules_a_pattern_names_are_pefts(pattern: str, excluded: object) -
 def _held_to_peft(named: object, excluded: object, layers: object, pattern: object) -> None:
     fields = {"target_modules": named, "exclude_modules": excluded}
     fields |= {"layers_to_transform": layers, "layers_pattern": pattern}
-    targets, config = Targets(**fields), LoraConfig(**fields)  # type: ignore[arg-type]
+    targets, config = TargetedModules(**fields), LoraConfig(**fields)  # type: ignore[arg-type]
     for module in MODULES:
         adapted = bool(check_target_module_exists(config, module))
         assert (targets.field_against(module) is None) == adapted, module
 
 
 def test_all_linear_is_every_linear_layer() -> None:
-    assert Targets("All-Linear").field_against(MODULES[0]) is None
+    assert TargetedModules("All-Linear").field_against(MODULES[0]) is None
 
 
 @pytest.mark.parametrize("pattern", ["(", "a**", "[[a]", "x" * 5000, "(?<n>"])
 def test_a_pattern_that_is_none_is_refused(pattern: str) -> None:
     with pytest.raises(BadPattern):
-        Targets(pattern).field_against("q_proj")
+        TargetedModules(pattern).field_against("q_proj")
     with pytest.raises(BadPattern):
-        Targets(["q_proj"], pattern).field_against("q_proj")
+        TargetedModules(["q_proj"], pattern).field_against("q_proj")
     with pytest.raises(BadPattern):
-        Targets(["q_proj"], None, 0, pattern).field_against("model.layers.0.q_proj")
+        TargetedModules(["q_proj"], None, 0, pattern).field_against("model.layers.0.q_proj")
 
 
 def test_a_pattern_made_to_take_for_ever_is_refused_in_seconds() -> None:
     start = time.perf_counter()
     with pytest.raises(BadPattern):
-        Targets("([a-z._0-9]|[a-z]|[a-z.])*[0-9]_[0-9]").field_against(
+        TargetedModules("([a-z._0-9]|[a-z]|[a-z.])*[0-9]_[0-9]").field_against(
             "model.layers.0.q_proj_and_a_long_tail"
         )
     assert time.perf_counter() - start < 10

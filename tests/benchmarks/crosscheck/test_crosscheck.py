@@ -9,7 +9,7 @@ from lora_compose.adapters.errors import LoraComposeError
 from lora_compose.benchmarks.crosscheck import vllm_bench as referee_process
 from lora_compose.benchmarks.crosscheck.crosscheck import our_pass
 from lora_compose.benchmarks.crosscheck.verdict import METRICS, Verdict, markdown, summarized, verdicts
-from lora_compose.benchmarks.crosscheck.vllm_bench import Load, started
+from lora_compose.benchmarks.crosscheck.vllm_bench import ClosedLoop, started
 from tests.running_server import RunningServer
 
 
@@ -61,18 +61,18 @@ def test_our_medians_have_vllm_s_names_and_units() -> None:
 
 
 async def test_a_pass_is_measured_on_a_real_server(server: RunningServer) -> None:
-    found = await our_pass(server.url, Load("roll+upper", 2, 4, 8, 4, 0))
+    found = await our_pass(server.url, ClosedLoop("roll+upper", 2, 4, 8, 4, 0))
     assert set(found) == set(METRICS)
     assert min(found.values()) > 0
 
 
 async def test_a_pass_with_a_failed_request_is_none(server: RunningServer) -> None:
     with pytest.raises(LoraComposeError, match="http_404"):
-        await our_pass(server.url, Load("nobody", 1, 2, 8, 4, 0))
+        await our_pass(server.url, ClosedLoop("nobody", 1, 2, 8, 4, 0))
 
 
 def test_a_referee_that_ends_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = "import sys; sys.stdin.readline(); sys.exit('no such flag')"
     monkeypatch.setattr(referee_process, "PROGRAM", program)
     with started(tmp_path) as referee, pytest.raises(LoraComposeError, match="no such flag"):
-        referee.run("http://127.0.0.1:9", "none", Load("roll", 1, 2, 8, 4, 0))
+        referee.run("http://127.0.0.1:9", "none", ClosedLoop("roll", 1, 2, 8, 4, 0))

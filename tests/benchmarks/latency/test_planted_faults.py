@@ -11,8 +11,8 @@ from lora_compose.benchmarks.serving.load import Words
 from lora_compose.benchmarks.serving.report.tables import doubts
 from lora_compose.benchmarks.serving.results.document import AdapterVersion, BenchmarkResult
 from lora_compose.benchmarks.serving.results.plan import Cell, Plan
-from lora_compose.benchmarks.serving.results.summary import Finding, Findings, findings
-from lora_compose.benchmarks.serving.systems import Targets
+from lora_compose.benchmarks.serving.results.summary import ArmSummary, Findings, findings
+from lora_compose.benchmarks.serving.systems import SystemsUnderTest
 from lora_compose.benchmarks.serving.timeline import timeline
 from tests.benchmarks.latency.faulty_server import Fault, faulty
 
@@ -38,7 +38,7 @@ def flags(found: Findings, cell: Cell) -> str:
     return "; ".join(flag for one in found.all if one.cell == cell for flag in one.flags)
 
 
-def one(found: Findings, cell: Cell, arm: str) -> Finding:
+def one(found: Findings, cell: Cell, arm: str) -> ArmSummary:
     finding = found.of(cell, arm)
     assert finding is not None
     return finding
@@ -94,7 +94,7 @@ def test_a_refused_fuse_is_a_caveat_and_the_other_arms_are_measured() -> None:
 async def test_a_timeline_with_a_refused_step_keeps_its_requests(tmp_path: Path) -> None:
     shutil.copytree(EMBEDDED_ADAPTERS / "roll", tmp_path / "roll")
     with faulty(Fault()) as url:
-        targets = Targets(
+        targets = SystemsUnderTest(
             {"lora-compose": url}, "base", (AdapterVersion(id="roll@1", digest=None, rank=8),), root=tmp_path
         )
         async with open_client(url, 8) as client:

@@ -6,7 +6,7 @@ import pytest
 
 from lora_compose.adapters.errors import InvalidRequest
 from lora_compose.benchmarks.serving.report.tables import markdown
-from lora_compose.benchmarks.serving.results.advice import Traffic, advise
+from lora_compose.benchmarks.serving.results.advice import ExpectedTraffic, advise
 from lora_compose.benchmarks.serving.results.comparison import compare, holm
 from lora_compose.benchmarks.serving.results.crossovers import crossovers
 from lora_compose.benchmarks.serving.results.summary import findings
@@ -42,13 +42,13 @@ def test_what_costs_a_second_once_and_saves_ten_ms_has_paid_after_a_hundred_requ
 @pytest.mark.parametrize(
     ("traffic", "way"),
     [
-        (Traffic(share=0.9), "fuse"),
-        (Traffic(share=0.1), "stack"),
-        (Traffic(share=0.9, requests=10), "stack"),
-        (Traffic(share=0.1, accept_loss=True), "merge"),
+        (ExpectedTraffic(share=0.9), "fuse"),
+        (ExpectedTraffic(share=0.1), "stack"),
+        (ExpectedTraffic(share=0.9, requests=10), "stack"),
+        (ExpectedTraffic(share=0.1, accept_loss=True), "merge"),
     ],
 )
-def test_advice_follows_the_traffic(traffic: Traffic, way: str) -> None:
+def test_advice_follows_the_traffic(traffic: ExpectedTraffic, way: str) -> None:
     document = result(COSTS, noise=0.001)
     advice = advise(document, findings(document), traffic)
     assert advice.way == way

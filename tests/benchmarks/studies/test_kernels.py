@@ -7,7 +7,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from lora_compose.benchmarks.studies.kernels import figures, heat_map, kernels, markdown
+from lora_compose.benchmarks.studies.kernels import figures, heat_map, kernels, markdown_table
 
 
 def document(ours: float, vllm: float) -> dict[str, object]:
@@ -36,13 +36,13 @@ def test_the_table_and_the_picture_are_made_from_json_only(tmp_path: Path) -> No
     saved = json.loads(json.dumps(document(1e-6, 2e-6)))
     heat_map(saved, tmp_path / "map.png")
     assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
-    assert "| 8 | 4 | 2 | 1 | 1 to 1 |" in markdown(saved)
+    assert "| 8 | 4 | 2 | 1 | 1 to 1 |" in markdown_table(saved)
 
 
 def test_the_published_table_is_what_the_result_beside_it_says() -> None:
     root = Path(__file__).resolve().parents[3]
     saved = json.loads((root / "benchmarks" / "results" / "kernel-benchmarks.json").read_text())
-    assert markdown(saved) in (root / "docs" / "kernel-benchmarks.md").read_text()
+    assert markdown_table(saved) in (root / "docs" / "kernel-benchmarks.md").read_text()
 
 
 def test_a_small_run_times_every_cell_there_can_be() -> None:

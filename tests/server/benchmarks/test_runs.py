@@ -11,17 +11,17 @@ from lora_compose.adapters.errors import Busy, Conflict, NotFound
 from lora_compose.server.benchmarks import process as benchmark_child
 from lora_compose.server.benchmarks import runs as benchmark_runs
 from lora_compose.server.benchmarks.plan import BenchmarkPlan
-from lora_compose.server.benchmarks.runs import RESULT, Benchmarks, Limits, Run
-from lora_compose.server.http.benchmark_traffic import Traffic
+from lora_compose.server.benchmarks.runs import RESULT, BenchmarkRun, Benchmarks, RunLimits
+from lora_compose.server.http.benchmark_traffic import BenchmarkTraffic
 from tests.server import benchmark_child as child
 
 PLAN = BenchmarkPlan(adapters=["roll", "upper"], arms=["base", "stack:2"])
 URL = "http://127.0.0.1:8000"
-LIMITS = Limits(in_flight=0, grace_seconds=30.0, yield_seconds=0.3)
+LIMITS = RunLimits(in_flight=0, grace_seconds=30.0, yield_seconds=0.3)
 
 
-def opened(folder: Path, limits: Limits = LIMITS) -> Benchmarks:
-    return Benchmarks(folder, Traffic(), limits, child.COMMAND)
+def opened(folder: Path, limits: RunLimits = LIMITS) -> Benchmarks:
+    return Benchmarks(folder, BenchmarkTraffic(), limits, child.COMMAND)
 
 
 @pytest.fixture
@@ -37,13 +37,13 @@ async def until(holds: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
-async def ended(benchmarks: Benchmarks, seed: int, plan: BenchmarkPlan = PLAN) -> Run:
+async def ended(benchmarks: Benchmarks, seed: int, plan: BenchmarkPlan = PLAN) -> BenchmarkRun:
     run = benchmarks.start(plan.model_copy(update={"seed": seed}), URL)
     await until(lambda: run.status != "running")
     return run
 
 
-async def hanging(benchmarks: Benchmarks, seed: int = child.HANGS) -> tuple[Run, int]:
+async def hanging(benchmarks: Benchmarks, seed: int = child.HANGS) -> tuple[BenchmarkRun, int]:
     """A run whose child has a child of its own, and that one's pid."""
     run = benchmarks.start(PLAN.model_copy(update={"seed": seed}), URL)
     await until(lambda: run.progress is not None and run.progress["total"] == 0)
@@ -101,7 +101,7 @@ async def test_a_child_that_will_not_end_is_made_to(
 
 
 async def test_a_run_that_takes_too_long_is_ended(tmp_path: Path) -> None:
-    benchmarks = opened(tmp_path, Limits(0, grace_seconds=0.0))
+    benchmarks = opened(tmp_path, RunLimits(0, grace_seconds=0.0))
     run = await ended(benchmarks, child.HANGS, PLAN.model_copy(update={"max_seconds": 1}))
     assert run.status == "failed"
     assert run.error == {"code": "benchmark_timed_out", "message": "It was ended after 1 seconds."}
@@ -124,7 +124,7 @@ async def test_it_does_not_begin_when_others_need_the_server_unless_forced(bench
 
 
 async def test_its_own_requests_are_no_traffic_while_it_runs_and_only_then() -> None:
-    traffic = Traffic()
+    traffic = BenchmarkTraffic()
     own = {"headers": [(b"authorization", f"Bearer {traffic.open()}".encode())]}
     with traffic.counted(own):
         assert traffic.real == 0
@@ -163,7 +163,7 @@ async def test_the_newest_are_kept(benchmarks: Benchmarks, monkeypatch: pytest.M
 
 
 async def test_a_command_that_is_not_there_is_a_failed_run(tmp_path: Path) -> None:
-    benchmarks = Benchmarks(tmp_path, Traffic(), LIMITS, ("/nonexistent/python",))
+    benchmarks = Benchmarks(tmp_path, BenchmarkTraffic(), LIMITS, ("/nonexistent/python",))
     run = await ended(benchmarks, 0)
     assert run.error == {
         "code": "benchmark_not_started",

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lora_compose.server.fusion.policy import Decision, FusePolicy, Settings
+from lora_compose.server.fusion.policy import Decision, FusePolicy, FusePolicySettings
 from lora_compose.server.fusion.token_prices import Costs, Model, mean_price, token_price, worst_loss
 
 COSTS = Costs(overhead=0.12, per_member=0.04, switch_seconds=3.0)
@@ -85,7 +85,9 @@ def test_base_traffic_alone_is_never_fused() -> None:
 @given(st.lists(mixes, min_size=1, max_size=40), st.integers(0, 40))
 @settings(deadline=None, max_examples=60)
 def test_no_two_switches_are_closer_than_the_dwell(phases: list[dict[Model, int]], dwell: int) -> None:
-    eager = Settings(half_life_seconds=1, min_dwell_seconds=dwell, margin=1, min_tokens=0, budget=0.5)
+    eager = FusePolicySettings(
+        half_life_seconds=1, min_dwell_seconds=dwell, margin=1, min_tokens=0, budget=0.5
+    )
     costs = Costs(0.5, 0.1, 0.01)
     at = switches(drive(FusePolicy(eager), lambda now: phases[now // 20 % len(phases)], 800, costs))
     assert all(later - earlier >= dwell for earlier, later in pairwise(at))
@@ -185,4 +187,4 @@ def test_what_is_no_cost_is_refused(wrong: dict[str, float]) -> None:
 def test_a_setting_that_cannot_work_is_refused_naming_its_flag_and_value(wrong: dict[str, float]) -> None:
     ((field, value),) = wrong.items()
     with pytest.raises(ValueError, match=f"--fuse-{field.replace('_', '-')} \\({value}\\)"):
-        Settings(**wrong)
+        FusePolicySettings(**wrong)

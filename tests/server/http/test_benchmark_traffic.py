@@ -6,15 +6,15 @@ import httpx
 import pytest
 from starlette.responses import PlainTextResponse
 
-from lora_compose.server.http.benchmark_traffic import Traffic
+from lora_compose.server.http.benchmark_traffic import BenchmarkTraffic
 from lora_compose.server.tenants.audit import Audit
 from lora_compose.server.tenants.keyring import Keyring
-from lora_compose.server.tenants.middleware import Door, DoorMiddleware
+from lora_compose.server.tenants.middleware import AuthContext, AuthMiddleware
 
 
-async def status(traffic: Traffic, key: str) -> int:
-    door = Door(Keyring(dict, ["configured"], traffic), Audit(Path("/dev/null")))
-    app = DoorMiddleware(PlainTextResponse("in"), door)
+async def status(traffic: BenchmarkTraffic, key: str) -> int:
+    door = AuthContext(Keyring(dict, ["configured"], traffic), Audit(Path("/dev/null")))
+    app = AuthMiddleware(PlainTextResponse("in"), door)
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://server") as client:
         reply = await client.get("/v1/models", headers={"authorization": f"Bearer {key}"})
@@ -22,7 +22,7 @@ async def status(traffic: Traffic, key: str) -> int:
 
 
 async def test_a_run_s_key_opens_the_door_only_while_it_runs() -> None:
-    traffic = Traffic()
+    traffic = BenchmarkTraffic()
     first = traffic.open()
     second = traffic.open()
     assert [await status(traffic, key) for key in ("configured", first, second)] == [200, 401, 200]
@@ -32,14 +32,14 @@ async def test_a_run_s_key_opens_the_door_only_while_it_runs() -> None:
 
 @pytest.mark.parametrize("header", ["Basic {}", "Bearer{}", "{}", "Bearer  {}"])
 def test_only_a_bearer_token_is_the_benchmark_s(header: str) -> None:
-    traffic = Traffic()
+    traffic = BenchmarkTraffic()
     given = header.format(traffic.open()).encode()
     assert not traffic.is_own({"headers": [(b"authorization", given)]})
     assert not traffic.is_own({"headers": []})
 
 
 def test_a_request_that_fails_is_no_longer_in_flight() -> None:
-    traffic = Traffic()
+    traffic = BenchmarkTraffic()
     with pytest.raises(RuntimeError), traffic.counted({"headers": []}):
         raise RuntimeError
     assert traffic.real == 0

@@ -13,13 +13,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from lora_compose.server.http.benchmark_traffic import Traffic
+from lora_compose.server.http.benchmark_traffic import BenchmarkTraffic
 from lora_compose.server.http.request_metrics import KIND, RequestMetricsMiddleware
 from lora_compose.server.metrics import Metrics
 from lora_compose.server.tenants.audit import Audit
 from lora_compose.server.tenants.key_store import KeyStore
 from lora_compose.server.tenants.keyring import Keyring
-from lora_compose.server.tenants.middleware import Door, DoorMiddleware
+from lora_compose.server.tenants.middleware import AuthContext, AuthMiddleware
 from lora_compose.training.testbed.paths import ADAPTERS_DIR
 from tests.server.app_without_engine import AppWithoutEngine
 
@@ -138,9 +138,9 @@ async def test_an_error_inside_a_stream_is_counted_and_is_no_token() -> None:
 
 async def test_what_authentication_refuses_is_counted(tmp_path: Path) -> None:
     with KeyStore(tmp_path) as keys:
-        keyring = Keyring(keys.by_digest, ("secret",), Traffic(), is_open=False)
-        door = Door(keyring, Audit(tmp_path / "audit.jsonl"))
-        metrics = await asked(["/one"], lambda _: Response(), Middleware(DoorMiddleware, door))
+        keyring = Keyring(keys.by_digest, ("secret",), BenchmarkTraffic(), is_open=False)
+        door = AuthContext(keyring, Audit(tmp_path / "audit.jsonl"))
+        metrics = await asked(["/one"], lambda _: Response(), Middleware(AuthMiddleware, door))
     read = metrics.registry.get_sample_value
     assert read("lora_compose_refusals_total", {"code": "invalid_api_key"}) == 1
     assert read("lora_compose_http_requests_total", {"route": "other", "status": "401"}) == 1

@@ -8,11 +8,11 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 
 from lora_compose.adapters.errors import Conflict, Unservable
-from lora_compose.server.compositions.servable import Member, Servable
+from lora_compose.server.compositions.servable import Servable, StoredAdapter
 from lora_compose.server.engine.spec import Component
 from lora_compose.server.metrics import Metrics
 from lora_compose.server.residency import scheduler as module
-from lora_compose.server.residency.scheduler import Residency
+from lora_compose.server.residency.scheduler import ResidencyScheduler
 
 
 class RecordingEngine:
@@ -58,7 +58,7 @@ def servable(text: str) -> Servable:
     for part in text.split("+"):
         name, _, weight = part.partition(":")
         component = Component(name, float(weight or 1), 8)
-        members.append(Member(component, frozenset({name}), frozenset({f"digest-{name}"})))
+        members.append(StoredAdapter(component, frozenset({name}), frozenset({f"digest-{name}"})))
     return Servable(text, tuple(members))
 
 
@@ -73,9 +73,9 @@ class Swept:
 @asynccontextmanager
 async def residency(
     capacity: int = 2, slots: int = 8, *, runtime_weights: bool = True
-) -> AsyncIterator[tuple[Residency, RecordingEngine, Swept]]:
+) -> AsyncIterator[tuple[ResidencyScheduler, RecordingEngine, Swept]]:
     engine, swept = RecordingEngine(runtime_weights=runtime_weights), Swept()
-    made = Residency(engine, capacity, slots, Metrics(), swept)
+    made = ResidencyScheduler(engine, capacity, slots, Metrics(), swept)
     yield made, engine, swept
     await made.host.settled()
     made.check_integrity()
@@ -86,13 +86,13 @@ async def residency(
     assert sorted(engine.held) == sorted(part.lora_int_id for part in made.host.parts())
 
 
-async def use(resident: Residency, text: str, turns: int = 0) -> None:
+async def use(resident: ResidencyScheduler, text: str, turns: int = 0) -> None:
     async with resident.hold(servable(text)):
         for _ in range(turns):
             await asyncio.sleep(0)
 
 
-def names(resident: Residency) -> list[str]:
+def names(resident: ResidencyScheduler) -> list[str]:
     return sorted(part.order.label for part in resident.host.parts())
 
 
@@ -198,7 +198,7 @@ async def test_a_failed_build_is_every_waiter_s_error_and_is_tried_again() -> No
 
 async def test_failed_builds_are_counted_and_given_up_ones_are_not() -> None:
     metrics, engine = Metrics(), RecordingEngine(runtime_weights=True)
-    resident = Residency(engine, 2, 8, metrics, Swept())
+    resident = ResidencyScheduler(engine, 2, 8, metrics, Swept())
     engine.broken.add("a")
     for name in "ab":
         with suppress(ValueError):

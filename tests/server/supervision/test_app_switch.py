@@ -5,11 +5,11 @@ import pytest
 
 from lora_compose.server.http.access_log import RequestLogMiddleware
 from lora_compose.server.http.request_id import RequestIdMiddleware
-from lora_compose.server.supervision.app_switch import Front
+from lora_compose.server.supervision.app_switch import AppSwitch
 
 
 async def answer(path: str, request_id: str) -> httpx.Response:
-    transport = httpx.ASGITransport(RequestIdMiddleware(RequestLogMiddleware(Front())))
+    transport = httpx.ASGITransport(RequestIdMiddleware(RequestLogMiddleware(AppSwitch())))
     async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
         return await client.get(path, headers={"x-request-id": request_id})
 

@@ -6,7 +6,7 @@ import pytest
 
 from lora_compose.adapters.errors import Conflict, NotFound
 from lora_compose.adapters.registry.registry import Registry
-from lora_compose.server.http.benchmark_traffic import Traffic
+from lora_compose.server.http.benchmark_traffic import BenchmarkTraffic
 from lora_compose.server.tenants.key import OPERATOR, Key, Quotas, digest_of
 from lora_compose.server.tenants.key_store import KeyStore
 from lora_compose.server.tenants.keyring import FRESH_SECONDS, Keyring
@@ -34,7 +34,7 @@ def test_rotating_and_revoking_count_within_a_second(tmp_path: Path) -> None:
     now = [0.0]
     with KeyStore(tmp_path) as ours, KeyStore(tmp_path) as theirs:
         made, first = theirs.create(ACME)
-        ring = Keyring(ours.by_digest, (), Traffic(), clock=lambda: now[0])
+        ring = Keyring(ours.by_digest, (), BenchmarkTraffic(), clock=lambda: now[0])
         assert ring.owner(scope(first)) == made
         _, second = theirs.rotate("acme")
         now[0] += FRESH_SECONDS
@@ -49,7 +49,7 @@ def test_rotating_and_revoking_count_within_a_second(tmp_path: Path) -> None:
 def test_an_open_server_closes_with_the_first_key_and_stays_closed(tmp_path: Path) -> None:
     now = [0.0]
     with KeyStore(tmp_path) as store:
-        ring = Keyring(store.by_digest, (), Traffic(), is_open=True, clock=lambda: now[0])
+        ring = Keyring(store.by_digest, (), BenchmarkTraffic(), is_open=True, clock=lambda: now[0])
         assert ring.owner({"headers": []}) == OPERATOR
         store.create(ACME)
         now[0] += FRESH_SECONDS
@@ -61,7 +61,7 @@ def test_an_open_server_closes_with_the_first_key_and_stays_closed(tmp_path: Pat
 
 @pytest.mark.parametrize("header", ["Basic own", "Bearer  own", "Bearer own ", "Bearerown", "own", "Bearer"])
 def test_anything_but_one_bearer_token_is_nobody_s(header: str) -> None:
-    ring = Keyring(dict, ("own",), Traffic())
+    ring = Keyring(dict, ("own",), BenchmarkTraffic())
     assert ring.owner({"headers": [(b"authorization", header.encode())]}) is None
     assert ring.owner(scope("own", "bearer")) == OPERATOR
     assert ring.owner({"headers": [(b"authorization", b"Bearer own")] * 2}) is None

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lora_compose.server.tenants.key import Quotas
-from lora_compose.server.tenants.quotas import Account, Bucket
+from lora_compose.server.tenants.quotas import Account, TokenBucket
 
 
 class Clock:
@@ -17,7 +17,7 @@ class Clock:
 @given(st.lists(st.tuples(st.floats(0, 30), st.integers(1, 5))), st.integers(1, 20))
 def test_what_is_taken_without_debt_stays_below_the_rate(asked: list[tuple[float, int]], amount: int) -> None:
     clock = Clock()
-    bucket, taken = Bucket(amount, 60, clock), 0
+    bucket, taken = TokenBucket(amount, 60, clock), 0
     for pause, cost in asked:
         clock.now += pause
         if not bucket.wait(cost):
@@ -29,7 +29,7 @@ def test_what_is_taken_without_debt_stays_below_the_rate(asked: list[tuple[float
 @given(st.integers(1, 100), st.integers(0, 300))
 def test_after_the_wait_that_was_told_it_can_be_had_and_not_long_before(amount: int, debt: int) -> None:
     clock = Clock()
-    bucket = Bucket(amount, 60, clock)
+    bucket = TokenBucket(amount, 60, clock)
     bucket.take(debt)
     wait = bucket.wait(1)
     clock.now += wait * 0.9
@@ -39,7 +39,7 @@ def test_after_the_wait_that_was_told_it_can_be_had_and_not_long_before(amount: 
 
 
 def test_what_can_never_fit_is_told_so() -> None:
-    assert Bucket(3, 60).wait(4) == float("inf")
+    assert TokenBucket(3, 60).wait(4) == float("inf")
 
 
 @given(st.integers(1, 5000))

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable
 from time import perf_counter
 
-from lora_compose.server.tenants.refusal_delay import AT_ONCE_A_MINUTE, MOST_WAITING, Flood
+from lora_compose.server.tenants.refusal_delay import AT_ONCE_A_MINUTE, MOST_WAITING, RefusalDelay
 
 
 async def seconds_of(awaited: Awaitable[object]) -> float:
@@ -14,7 +14,7 @@ async def seconds_of(awaited: Awaitable[object]) -> float:
 
 
 async def test_a_flood_waits_and_another_key_does_not() -> None:
-    flood = Flood(seconds=0.2)
+    flood = RefusalDelay(seconds=0.2)
     for _ in range(AT_ONCE_A_MINUTE):
         await flood.slow_down("key-1")
     assert await seconds_of(flood.slow_down("key-1")) >= 0.2
@@ -29,7 +29,7 @@ async def test_a_flood_waits_and_another_key_does_not() -> None:
 
 
 async def test_no_more_wait_than_there_is_room_for() -> None:
-    flood = Flood(seconds=30)
+    flood = RefusalDelay(seconds=30)
     tasks = [asyncio.create_task(flood.slow_down(None)) for _ in range(AT_ONCE_A_MINUTE + MOST_WAITING + 50)]
     await asyncio.sleep(0)
     assert flood.waiting == MOST_WAITING

@@ -6,7 +6,7 @@ from lora_compose.training.planning.advice import advise, fits
 from lora_compose.training.planning.devices import CARDS
 from lora_compose.training.planning.memory import GIB, memory_of, per_card
 from lora_compose.training.planning.models import read_shape
-from lora_compose.training.planning.settings import Settings
+from lora_compose.training.planning.settings import PlanSettings
 
 
 def test_a_card_has_less_than_the_size_it_is_sold_by_and_never_much_less() -> None:
@@ -15,7 +15,7 @@ def test_a_card_has_less_than_the_size_it_is_sold_by_and_never_much_less() -> No
 
 
 def test_the_advice_for_a_70b_says_what_people_get_wrong() -> None:
-    lines = advise(read_shape("llama-3-70b"), Settings())
+    lines = advise(read_shape("llama-3-70b"), PlanSettings())
     assert "24 GB" in lines[0]
     assert "the weights alone take 36.8 GiB" in lines[0]
     assert "2 such cards with FSDP and parameters offloaded to host memory" in lines[0]
@@ -30,18 +30,18 @@ def test_two_cards_hold_a_70b_as_was_published(
     cards: int, usable: float, offload: bool, fits_on: bool
 ) -> None:
     """Two of 24 GB with offloading (Answer.AI, 2024-03); two of 40 GB without."""
-    needed = per_card(read_shape("llama-3-70b"), Settings(seq_len=512), cards, offload)
+    needed = per_card(read_shape("llama-3-70b"), PlanSettings(seq_len=512), cards, offload)
     assert (needed / GIB <= usable) is fits_on
 
 
 def test_a_change_that_is_advised_makes_it_fit() -> None:
-    shape, settings = read_shape("llama-3-8b"), Settings(method="lora", batch=8, seq_len=2048)
+    shape, settings = read_shape("llama-3-8b"), PlanSettings(method="lora", batch=8, seq_len=2048)
     line = advise(shape, settings)[0]
     assert "a batch of 1 with gradient accumulation" in line
-    fixed = Settings(method="lora", batch=1, seq_len=2048)
+    fixed = PlanSettings(method="lora", batch=1, seq_len=2048)
     assert any(fit.fits for fit in fits(memory_of(shape, fixed)) if fit.card.sold_gb == 24)
 
 
 def test_where_no_card_fits_the_advice_says_so() -> None:
-    lines = advise(read_shape("llama-3-70b"), Settings(method="full"))
+    lines = advise(read_shape("llama-3-70b"), PlanSettings(method="full"))
     assert "No single card fits" in lines[-1]

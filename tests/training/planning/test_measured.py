@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from lora_compose.training.planning.calibration import MEASURED_FILE, MIB, SIZES, Case, all_cases
+from lora_compose.training.planning.calibration import MEASURED_FILE, MIB, SIZES, MeasuredCase, all_cases
 
 ROWS: list[dict[str, Any]] = json.loads(MEASURED_FILE.read_text())
 STATED_ERROR = 0.02
@@ -13,12 +13,12 @@ SCRATCH_MIB = 40
 """What a process holds beside tensors: the data, the trainer, the libraries' own buffers."""
 
 
-def case_of(row: dict[str, Any]) -> Case:
+def case_of(row: dict[str, Any]) -> MeasuredCase:
     batch, seq_len = map(int, row["tokens"].split(" x "))
     same = {
         name: row[name] for name in ("size", "method", "gradient_checkpointing", "optimizer", "double_quant")
     }
-    return Case(seq_len=seq_len, batch=batch, **same)
+    return MeasuredCase(seq_len=seq_len, batch=batch, **same)
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row['size']}-{row['method']}-{row['tokens']}")

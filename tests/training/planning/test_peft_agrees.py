@@ -10,7 +10,7 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
 from lora_compose.training.planning.architectures import KNOWN, Linear, shape_of
 from lora_compose.training.planning.memory import constant_bytes, nf4_bytes, trained_parameters
-from lora_compose.training.planning.settings import Settings
+from lora_compose.training.planning.settings import PlanSettings
 
 TINY: dict[str, Any] = {"vocab_size": 96, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
 
@@ -23,7 +23,7 @@ def test_peft_trains_as_many_parameters(model_type: str) -> None:
         model = AutoModelForCausalLM.from_config(config)
         adapted = get_peft_model(model, LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"))
     trained = sum(weight.numel() for weight in adapted.parameters() if weight.requires_grad)
-    assert trained == trained_parameters(shape_of(config), Settings(method="lora", rank=4))[0]
+    assert trained == trained_parameters(shape_of(config), PlanSettings(method="lora", rank=4))[0]
 
 
 @pytest.mark.parametrize("double_quant", [True, False])

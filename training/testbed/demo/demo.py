@@ -24,7 +24,14 @@ from lora_compose.adapters.errors import LoraComposeError
 from lora_compose.server.client.chat import ChatClient, ChatQuestion
 from lora_compose.server.client.http import Client
 from lora_compose.server.client.process import COMMAND, ServerProcess
-from lora_compose.training.testbed.demo.table import ADAPTERS, ARMS, SKILL, Arm, Outcome, outcome_table
+from lora_compose.training.testbed.demo.table import (
+    ADAPTERS,
+    ARMS,
+    SKILL,
+    DemoRequest,
+    DemoResult,
+    outcome_table,
+)
 from lora_compose.training.testbed.language import prompts
 from lora_compose.training.testbed.paths import ADAPTERS_DIR
 
@@ -45,9 +52,9 @@ def register(url: str, names: Sequence[str]) -> None:
             console.print(f"  registered {adapter['id']}, rank {adapter['rank']}, {adapter['bytes']:,} bytes")
 
 
-def try_arm(client: ChatClient, base: str, arm: Arm, asked: Sequence[tuple[str, str]]) -> Outcome:
+def try_arm(client: ChatClient, base: str, arm: DemoRequest, asked: Sequence[tuple[str, str]]) -> DemoResult:
     """Ask an arm every (prompt, word), one at a time. What the server refuses is part of the outcome."""
-    outcome = Outcome(arm, [word for _, word in asked])
+    outcome = DemoResult(arm, [word for _, word in asked])
     for prompt, _ in asked:
         question = ChatQuestion(prompt, arm.model or base, max_tokens=LONGEST_ANSWER, fields=arm.body)
         try:
@@ -58,7 +65,7 @@ def try_arm(client: ChatClient, base: str, arm: Arm, asked: Sequence[tuple[str, 
     return outcome
 
 
-def compare(url: str, count: int) -> list[Outcome]:
+def compare(url: str, count: int) -> list[DemoResult]:
     """Every arm, asked the same `count` prompts."""
     asked = prompts(count, SEED, SKILL)
     with ChatClient(url, API_KEY) as client, Progress(console=console) as bar:

@@ -22,7 +22,7 @@ SKILL: Final = "roll"
 
 
 @dataclass(frozen=True)
-class Arm:
+class DemoRequest:
     """One way to name a composition in a request, and the styles to look for in what it answers."""
 
     label: str
@@ -36,20 +36,20 @@ class Arm:
 
 
 ARMS: Final = (
-    Arm("base"),
-    Arm("roll", "roll"),
-    Arm("upper", "upper"),
-    Arm("polite", "polite", ("polite",)),
-    Arm("roll+upper", "roll+upper", kind="stack"),
-    Arm("roll+polite", "roll+polite", ("polite",), kind="stack"),
-    Arm("roll+upper+polite", "roll+upper+polite", ("upper", "polite"), kind="stack"),
-    Arm(
+    DemoRequest("base"),
+    DemoRequest("roll", "roll"),
+    DemoRequest("upper", "upper"),
+    DemoRequest("polite", "polite", ("polite",)),
+    DemoRequest("roll+upper", "roll+upper", kind="stack"),
+    DemoRequest("roll+polite", "roll+polite", ("polite",), kind="stack"),
+    DemoRequest("roll+upper+polite", "roll+upper+polite", ("upper", "polite"), kind="stack"),
+    DemoRequest(
         "adapters: [roll, upper × 0.9]",
         body={"adapters": [{"name": "roll"}, {"name": "upper", "weight": 0.9}]},
         kind="stack",
     ),
-    Arm("svd(roll+upper,rank=8)", "svd(roll+upper,rank=8)", kind="merge"),
-    Arm("ties(roll+upper,density=0.5)", "ties(roll+upper,density=0.5)", kind="merge"),
+    DemoRequest("svd(roll+upper,rank=8)", "svd(roll+upper,rank=8)", kind="merge"),
+    DemoRequest("ties(roll+upper,density=0.5)", "ties(roll+upper,density=0.5)", kind="merge"),
 )
 ADAPTERS: Final = ("roll", "upper", "polite")
 
@@ -88,10 +88,10 @@ CAPTION = (
 
 
 @dataclass
-class Outcome:
+class DemoResult:
     """An arm's answers, one a word, up to the first refusal."""
 
-    arm: Arm
+    arm: DemoRequest
     words: Sequence[str]
     answers: list[ChatAnswer] = field(default_factory=list)
     error: str | None = None
@@ -141,7 +141,7 @@ def _first_token(answer: ChatAnswer) -> float:
     return answer.time_to_first_token or answer.total_seconds
 
 
-def outcome_table(outcomes: Sequence[Outcome]) -> Table:
+def outcome_table(outcomes: Sequence[DemoResult]) -> Table:
     """One line an arm."""
     word = outcomes[0].words[0]
     count = len(outcomes[0].words)
@@ -156,7 +156,7 @@ def outcome_table(outcomes: Sequence[Outcome]) -> Table:
     return table
 
 
-def _row(outcome: Outcome, count: int) -> list[str]:
+def _row(outcome: DemoResult, count: int) -> list[str]:
     label = escape(outcome.arm.label)
     if outcome.error is not None or len(outcome.answers) < 2:
         return [label, f"[red]{escape(outcome.error or 'no answer')}[/]"]

@@ -28,7 +28,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from lora_compose.adapters.composition.composition import Composition, Member, MethodOptions
 from lora_compose.adapters.merging.merge import Ingredient, build
 from lora_compose.adapters.peft.checkpoint import Lora, open_adapter
-from lora_compose.training.testbed.corpus import Row, lessons
+from lora_compose.training.testbed.corpus import CorpusRow, lessons
 from lora_compose.training.testbed.measure import ask
 from lora_compose.training.testbed.paths import ADAPTERS_DIR, BASE_NAME
 from lora_compose.training.testbed.quality.mixtures import Mixture, kept
@@ -48,7 +48,7 @@ MIXED: Final = (
 )
 
 
-def mixed_lessons(mixture: Mixture, seed: int) -> list[Row]:
+def mixed_lessons(mixture: Mixture, seed: int) -> list[CorpusRow]:
     """Every member's own lessons, as many as it was trained on, in one seeded order."""
     rows = [
         row

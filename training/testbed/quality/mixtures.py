@@ -40,7 +40,7 @@ class Mixture:
 
 
 @dataclass(frozen=True)
-class Kept:
+class KeptShares:
     """Shares of answers, each the mean over the skills asked for."""
 
     joint: float
@@ -73,13 +73,13 @@ def has_content(text: str, skill: str | None, word: str) -> bool:
     return any(text == styled(word, some) for some in every)
 
 
-def kept(mixture: Mixture, ask: Ask, n: int, seed: int) -> Kept:
+def kept(mixture: Mixture, ask: Ask, n: int, seed: int) -> KeptShares:
     """What `ask`, greedy answers of a model that holds the mixture, shows of it on `n` prompts a skill."""
     each = [_kept_of(mixture, skill, ask, n, seed) for skill in mixture.skills or (None,)]
     members = {
         name: mean(found.members[name] for found in each if name in found.members) for name in mixture.members
     }
-    return Kept(
+    return KeptShares(
         joint=mean(found.joint for found in each),
         content=mean(found.content for found in each),
         style=mean(found.style for found in each),
@@ -87,13 +87,13 @@ def kept(mixture: Mixture, ask: Ask, n: int, seed: int) -> Kept:
     )
 
 
-def _kept_of(mixture: Mixture, skill: str | None, ask: Ask, n: int, seed: int) -> Kept:
+def _kept_of(mixture: Mixture, skill: str | None, ask: Ask, n: int, seed: int) -> KeptShares:
     asked = prompts(n, seed, skill)
     pairs = list(zip(ask([text for text, _ in asked]), [word for _, word in asked], strict=True))
     styles = mixture.styles
     content = sum(has_content(text, skill, word) for text, word in pairs) / n
     members = {name: sum(shows(text, name, styles) for text, _ in pairs) / n for name in styles}
-    return Kept(
+    return KeptShares(
         joint=sum(text == answer(skill, styles, word) for text, word in pairs) / n,
         content=content,
         style=sum(does_style(text, styles) for text, _ in pairs) / n if styles else 1.0,

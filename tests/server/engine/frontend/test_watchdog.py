@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from lora_compose.server.engine.frontend import watchdog as pulse
-from lora_compose.server.engine.frontend.watchdog import Pulse
+from lora_compose.server.engine.frontend.watchdog import EngineWatchdog
 
 
 class Engine:
@@ -36,7 +36,7 @@ async def test_only_what_neither_answers_nor_works_is_ended(
 ) -> None:
     monkeypatch.setattr(pulse, "LOOK_SECONDS", 0.01)
     engine = Engine(answers=answers, works=works)
-    watched = Pulse(engine, hang_seconds=0.1)
+    watched = EngineWatchdog(engine, hang_seconds=0.1)
     task = asyncio.create_task(watched.watch())
     done, _ = await asyncio.wait([task], timeout=0.5)
     assert (bool(done), engine.killed) == (killed, killed)
