@@ -60,7 +60,7 @@ Kind = TypeVar("Kind", Counter, Gauge, Histogram)
 
 
 @dataclass(frozen=True)
-class Row(Generic[Kind]):
+class MetricRow(Generic[Kind]):
     """One metric of the table below. Each `Metrics` makes its own, as the attribute of the row's name."""
 
     kind: type[Kind]
@@ -81,154 +81,166 @@ class Row(Generic[Kind]):
 class Metrics:
     """One set of metrics for one server; nothing is registered globally."""
 
-    ready = Row(Gauge, "lora_compose_ready", "Whether /readyz says to send traffic here")
-    engine_up = Row(Gauge, "lora_compose_engine_up", "Whether an engine runs")
-    engine_restarts = Row(
+    ready = MetricRow(Gauge, "lora_compose_ready", "Whether /readyz says to send traffic here")
+    engine_up = MetricRow(Gauge, "lora_compose_engine_up", "Whether an engine runs")
+    engine_restarts = MetricRow(
         Counter, "lora_compose_engine_restarts", "Engines started in the place of one that died"
     )
-    build_info = Row(
+    build_info = MetricRow(
         Gauge,
         "lora_compose_build_info",
         "Always 1; the versions are its labels",
         ("version", "vllm", "torch"),
     )
-    free_bytes = Row(Gauge, "lora_compose_data_dir_free_bytes", "Free on the disk that holds the registry")
+    free_bytes = MetricRow(
+        Gauge, "lora_compose_data_dir_free_bytes", "Free on the disk that holds the registry"
+    )
 
-    http_requests = Row(
+    http_requests = MetricRow(
         Counter,
         "lora_compose_http_requests",
         "Requests of any kind, by route and HTTP status (none: the client left before a reply began)",
         ("route", "status"),
     )
-    refusals = Row(Counter, "lora_compose_refusals", "Replies with an error, by the error's code", ("code",))
-    stream_errors = Row(
+    refusals = MetricRow(
+        Counter, "lora_compose_refusals", "Replies with an error, by the error's code", ("code",)
+    )
+    stream_errors = MetricRow(
         Counter, "lora_compose_stream_errors", "Streams that ended with an error event after a 200"
     )
-    requests = Row(
+    requests = MetricRow(
         Counter,
         "lora_compose_requests",
         "Generating requests, by kind (base, single, stack, merge; unresolved: refused before it was "
         "known) and by HTTP status class",
         ("kind", "status"),
     )
-    first_token_seconds = Row(
+    first_token_seconds = MetricRow(
         Histogram,
         "lora_compose_time_to_first_token_seconds",
         "From a request's arrival to its stream's first event: waiting, preparing and merging included",
         ("kind",),
         buckets=FIRST_TOKEN_SECONDS,
     )
-    inter_token_seconds = Row(
+    inter_token_seconds = MetricRow(
         Histogram,
         "lora_compose_inter_token_latency_seconds",
         "Between two events of a stream",
         ("kind",),
         buckets=INTER_TOKEN_SECONDS,
     )
-    e2e_seconds = Row(
+    e2e_seconds = MetricRow(
         Histogram,
         "lora_compose_e2e_request_latency_seconds",
         "From a generating request's arrival to the end of its reply, where it was answered",
         ("kind",),
         buckets=E2E_SECONDS,
     )
-    requests_by_adapter = Row(
+    requests_by_adapter = MetricRow(
         Counter,
         "lora_compose_adapter_requests",
         "Generating requests that use an adapter, by its name; beyond 100 names the rest is (others)",
         ("adapter",),
     )
-    in_flight = Row(Gauge, "lora_compose_in_flight_requests", "Generating requests being answered")
+    in_flight = MetricRow(Gauge, "lora_compose_in_flight_requests", "Generating requests being answered")
 
-    registered = Row(Gauge, "lora_compose_registered_adapters", "Adapters in the registry")
-    registrations = Row(
+    registered = MetricRow(Gauge, "lora_compose_registered_adapters", "Adapters in the registry")
+    registrations = MetricRow(
         Counter,
         "lora_compose_registrations",
         "Registrations, by outcome (created, unchanged, refused)",
         ("outcome",),
     )
-    registration_seconds = Row(
+    registration_seconds = MetricRow(
         Histogram,
         "lora_compose_registration_duration_seconds",
         "Copying, checking and registering an adapter, refused ones included",
         buckets=SECONDS,
     )
-    pinned = Row(
+    pinned = MetricRow(
         Gauge, "lora_compose_pinned_adapters", "Adapters that are never evicted from the engine's host memory"
     )
-    resident = Row(
+    resident = MetricRow(
         Gauge, "lora_compose_prepared_adapters", "Adapters in the engine's host memory, or on their way there"
     )
-    capacity = Row(
+    capacity = MetricRow(
         Gauge,
         "lora_compose_host_capacity_adapters",
         "Adapters that fit in the engine's host memory (--max-cpu-loras)",
     )
-    slots = Row(Gauge, "lora_compose_slots", "Engine slots there are: sets of adapters in use at a time")
-    active = Row(Gauge, "lora_compose_active_slots", "Engine slots with requests in flight")
-    queued = Row(
+    slots = MetricRow(
+        Gauge, "lora_compose_slots", "Engine slots there are: sets of adapters in use at a time"
+    )
+    active = MetricRow(Gauge, "lora_compose_active_slots", "Engine slots with requests in flight")
+    queued = MetricRow(
         Gauge, "lora_compose_queued_requests", "Requests waiting for a slot or for room in host memory"
     )
-    hits = Row(
+    hits = MetricRow(
         Counter,
         "lora_compose_residency_hits",
         "Requests whose adapters were all in host memory, or on their way there",
     )
-    misses = Row(Counter, "lora_compose_residency_misses", "Requests for which something had to be prepared")
-    evictions = Row(Counter, "lora_compose_evictions", "Adapters removed from the engine's host memory")
-    queue_seconds = Row(
+    misses = MetricRow(
+        Counter, "lora_compose_residency_misses", "Requests for which something had to be prepared"
+    )
+    evictions = MetricRow(Counter, "lora_compose_evictions", "Adapters removed from the engine's host memory")
+    queue_seconds = MetricRow(
         Histogram,
         "lora_compose_queue_duration_seconds",
         "Waiting for a slot and for room in host memory",
         buckets=SECONDS,
     )
-    prepare_seconds = Row(
+    prepare_seconds = MetricRow(
         Histogram,
         "lora_compose_prepare_duration_seconds",
         "Building an adapter in the engine's host memory",
         buckets=SECONDS,
     )
-    prepare_failures = Row(Counter, "lora_compose_prepare_failures", "Adapters the engine could not build")
-    merge_seconds = Row(
+    prepare_failures = MetricRow(
+        Counter, "lora_compose_prepare_failures", "Adapters the engine could not build"
+    )
+    merge_seconds = MetricRow(
         Histogram,
         "lora_compose_merge_duration_seconds",
         "Merging adapters into one, outside the engine",
         buckets=SECONDS,
     )
-    merges_in_progress = Row(Gauge, "lora_compose_merges_in_progress", "Merges being built or waiting for it")
-    merge_failures = Row(Counter, "lora_compose_merge_failures", "Merges that could not be built")
+    merges_in_progress = MetricRow(
+        Gauge, "lora_compose_merges_in_progress", "Merges being built or waiting for it"
+    )
+    merge_failures = MetricRow(Counter, "lora_compose_merge_failures", "Merges that could not be built")
 
-    fused = Row(Gauge, "lora_compose_fused", "Whether a composition is folded into the base weights")
-    switch_seconds = Row(
+    fused = MetricRow(Gauge, "lora_compose_fused", "Whether a composition is folded into the base weights")
+    switch_seconds = MetricRow(
         Histogram,
         "lora_compose_fusion_switch_duration_seconds",
         "How long generation stood still for a switch of the base weights (fusing, restoring)",
         ("kind",),
         buckets=SECONDS,
     )
-    switches_in_progress = Row(
+    switches_in_progress = MetricRow(
         Gauge,
         "lora_compose_fusion_switches_in_progress",
         "Whether the base weights are being loaded: generation may stand still",
     )
-    switch_failures = Row(
+    switch_failures = MetricRow(
         Counter,
         "lora_compose_fusion_switch_failures",
         "Switches of the base weights that failed while loading (fusing, restoring)",
         ("kind",),
     )
-    lora_overhead = Row(
+    lora_overhead = MetricRow(
         Gauge,
         "lora_compose_lora_overhead_ratio",
         "Extra time of a token with one adapter against one without, as --auto-fuse measures it here",
     )
-    auto_fuse_decisions = Row(
+    auto_fuse_decisions = MetricRow(
         Counter,
         "lora_compose_auto_fuse_decisions",
         "Decisions of --auto-fuse, one a second (keep, fuse, restore)",
         ("action",),
     )
-    auto_fuse_gain = Row(
+    auto_fuse_gain = MetricRow(
         Gauge,
         "lora_compose_auto_fuse_expected_gain_ratio",
         "Serving time the last decision of --auto-fuse is to save if the mix lasts; 0 for keep",
@@ -237,7 +249,7 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         for attribute, row in vars(Metrics).items():
-            if isinstance(row, Row):
+            if isinstance(row, MetricRow):
                 setattr(self, attribute, row.make(self.registry))
         self.build_info.labels(version_of(DISTRIBUTION), vllm_version(), version_of("torch")).set(1)
         self.adapter_requests = AdapterRequests(self.requests_by_adapter)

@@ -54,7 +54,7 @@ class FusingEngine(Protocol):
 
 
 @dataclass(frozen=True)
-class Switch:
+class BaseSwitch:
     """The last one that succeeded."""
 
     seconds: float
@@ -69,7 +69,7 @@ class FusionSwitch:
     def __init__(self, engine: FusingEngine, residency: ResidencyScheduler, metrics: Metrics) -> None:
         self.state: State = "base"
         self.fused: Servable | None = None
-        self.last: Switch | None = None
+        self.last: BaseSwitch | None = None
         self._engine = engine
         self._residency = residency
         self._metrics = metrics
@@ -141,7 +141,7 @@ class FusionSwitch:
         await self._members.aclose()
         self._members = members
         self._settle("base" if servable is None else "fused", servable)
-        self.last = Switch(time.perf_counter() - started, stalled)
+        self.last = BaseSwitch(time.perf_counter() - started, stalled)
         self._metrics.switch_seconds.labels(through).observe(stalled)
         name = self._engine.base if servable is None else servable.name
         logger.info("%s %s: generation stood still for %.2f s", through, name, stalled)

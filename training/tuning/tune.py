@@ -74,7 +74,7 @@ def tune(
             "bad_validation", "The validation set needs at least two different prompts", "rows"
         )
     with ThreadPoolExecutor(IN_FLIGHT) as pool:
-        scorer = Scorer(server, pool)
+        scorer = WeightScorer(server, pool)
         best = search(len(asked.members), lambda w: scorer.share(with_weights(asked, w), tuned), told)
         found = with_weights(asked, best.weights)
         return Tuned(
@@ -89,7 +89,7 @@ def tune(
         )
 
 
-class Scorer:
+class WeightScorer:
     """Asks the rows of one composition at a time, many in flight."""
 
     def __init__(self, server: Chats, pool: ThreadPoolExecutor) -> None:

@@ -38,7 +38,7 @@ MADE = (
 
 
 @dataclass(frozen=True)
-class Row:
+class PageRow:
     """One line of a table; `failed` marks it."""
 
     values: Sequence[str]
@@ -46,12 +46,12 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Table:
+class PageTable:
     """A titled table."""
 
     title: str
     headers: Sequence[str]
-    rows: Sequence[Row]
+    rows: Sequence[PageRow]
 
 
 @dataclass(frozen=True)
@@ -93,9 +93,9 @@ def page(document: BenchmarkResult, found: Findings, advice: str, crossovers: Se
     )
 
 
-def _cell_table(found: Findings, cell: Cell) -> Table:
-    rows = [Row(_values(one), one.failed > 0) for one in found.all if one.cell == cell]
-    return Table(cell.id, HEADERS, rows)
+def _cell_table(found: Findings, cell: Cell) -> PageTable:
+    rows = [PageRow(_values(one), one.failed > 0) for one in found.all if one.cell == cell]
+    return PageTable(cell.id, HEADERS, rows)
 
 
 def _values(one: ArmSummary) -> list[str]:
@@ -145,7 +145,7 @@ def _picture(title: str, svg: str, caption: str) -> Picture:
     return Picture(title, Markup(labelled), caption)
 
 
-def _small_tables(document: BenchmarkResult) -> Iterator[Table]:
+def _small_tables(document: BenchmarkResult) -> Iterator[PageTable]:
     """First uses, switches, memory and differences, as far as there are any."""
     columns = ("same_answers", "mean_abs_logprob", "max_abs_logprob")
     for title, parts, names, scale in (
@@ -158,11 +158,11 @@ def _small_tables(document: BenchmarkResult) -> Iterator[Table]:
             yield _table(title, parts, names, scale)
 
 
-def _table(title: str, parts: Sequence[BaseModel], columns: Sequence[str], scale: float) -> Table:
+def _table(title: str, parts: Sequence[BaseModel], columns: Sequence[str], scale: float) -> PageTable:
     rows = [part.model_dump() for part in parts]
     names = [*(name for name in ("arm", "model") if name in rows[0]), *columns]
-    lines = [Row([_cell_text(row[name], scale) for name in names]) for row in rows]
-    return Table(title, [name.replace("_", " ") for name in names], lines)
+    lines = [PageRow([_cell_text(row[name], scale) for name in names]) for row in rows]
+    return PageTable(title, [name.replace("_", " ") for name in names], lines)
 
 
 def _cell_text(value: object, scale: float) -> str:
