@@ -11,7 +11,7 @@ from rich.progress import MofNCompleteColumn, Progress
 from lora_compose.adapters.command_line import AsJson, DataDir, default_data_dir, echo_json
 from lora_compose.adapters.composition.composition import Composition
 from lora_compose.adapters.composition.grammar import parse
-from lora_compose.adapters.errors import LoraComposeError
+from lora_compose.adapters.errors import CommandCode, LoraComposeError
 from lora_compose.adapters.export import ResolvedMember, check_output, export, find_members
 from lora_compose.adapters.names import check_name
 
@@ -58,7 +58,7 @@ def compose(
     Methods: stack (the default), linear, svd, ties, dare_linear, dare_ties, magnitude_prune.
     """
     if moved is not None:
-        raise LoraComposeError("option_moved", MOVED, "tune")
+        raise LoraComposeError(CommandCode.OPTION_MOVED, MOVED, "tune")
     asked = parse(composition, "composition")
     check_output(output, force)
     found = find_members(asked, named_directories(adapter), data_dir or default_data_dir())

@@ -19,7 +19,7 @@ from platformdirs import user_data_path
 from typer.core import TyperCommand, TyperGroup
 from typing_extensions import override
 
-from lora_compose.adapters.errors import LoraComposeError
+from lora_compose.adapters.errors import CommandCode, LoraComposeError
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 
@@ -120,7 +120,9 @@ def _unavailable(name: str, error: ImportError) -> typer.Typer:
 
     @app.command(name, help=f"Not available here: {error}", context_settings=ANY_ARGUMENTS)
     def unavailable() -> None:
-        raise LoraComposeError("command_unavailable", f"{name} cannot be loaded: {error}") from error
+        raise LoraComposeError(
+            CommandCode.COMMAND_UNAVAILABLE, f"{name} cannot be loaded: {error}"
+        ) from error
 
     return app
 

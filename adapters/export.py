@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lora_compose.adapters.composition.composition import Composition, Member
-from lora_compose.adapters.errors import Conflict, InvalidRequest, StorageUnavailable
+from lora_compose.adapters.errors import Code, CommandCode, Conflict, InvalidRequest, StorageUnavailable
 from lora_compose.adapters.peft.files import CONFIG_FILE, WEIGHTS_FILE
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def find_members(
 def _plain(member: Member, directory: Path) -> ResolvedMember:
     if member.ref is not None:
         raise InvalidRequest(
-            "invalid_composition", f"{directory} is a plain directory: it has no @{member.ref}"
+            Code.INVALID_COMPOSITION, f"{directory} is a plain directory: it has no @{member.ref}"
         )
     return ResolvedMember(member, member.name, directory)
 
@@ -91,7 +91,9 @@ def _built_beside(output: Path) -> Iterator[Path]:
             yield built
             _place(built, output)
     except OSError as error:
-        raise StorageUnavailable("output_not_written", f"{output} cannot be written: {error}") from error
+        raise StorageUnavailable(
+            CommandCode.OUTPUT_NOT_WRITTEN, f"{output} cannot be written: {error}"
+        ) from error
 
 
 def _place(built: Path, output: Path) -> None:
@@ -107,9 +109,11 @@ def _place(built: Path, output: Path) -> None:
 def check_output(output: Path, overwrite: bool) -> None:
     """Refuse an output that would hide what is there, before any work is done."""
     if output.exists() and not output.is_dir():
-        raise Conflict("output_exists", f"{output} is a file")
+        raise Conflict(CommandCode.OUTPUT_EXISTS, f"{output} is a file")
     if output.is_dir() and any(output.iterdir()) and not overwrite:
-        raise Conflict("output_exists", f"{output} is not empty; --force replaces the adapter in it")
+        raise Conflict(
+            CommandCode.OUTPUT_EXISTS, f"{output} is not empty; --force replaces the adapter in it"
+        )
 
 
 def _base_of(found: Sequence[ResolvedMember]) -> str:

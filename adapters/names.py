@@ -6,7 +6,7 @@ Whether a name is taken is the registry's business.
 
 import re
 
-from lora_compose.adapters.errors import InvalidRequest
+from lora_compose.adapters.errors import Code, InvalidRequest
 
 MAX_NAME_LENGTH = 128
 
@@ -27,7 +27,7 @@ def check_name(text: object, param: str | None = "name") -> str:
     if isinstance(text, str) and _is_name(text):
         return text
     raise InvalidRequest(
-        "invalid_name",
+        Code.INVALID_NAME,
         f"{_shown(text)} is not a name: use 1 to {MAX_NAME_LENGTH} letters, digits, '.', '_' or '-', "
         "beginning with a letter or digit and without '..'.",
         param,
@@ -39,7 +39,7 @@ def check_alias(text: object, param: str | None = "alias") -> str:
     if isinstance(text, str) and _is_alias(text):
         return text
     raise InvalidRequest(
-        "invalid_name",
+        Code.INVALID_NAME,
         f"{_shown(text)} is not an alias: use 1 to {MAX_NAME_LENGTH} letters, digits, '.', '_' or '-', "
         "beginning with a letter and without '..'.",
         param,

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from lora_compose.adapters.errors import AdapterRejected
+from lora_compose.adapters.errors import AdapterRejected, Code
 
 # O_NONBLOCK: opening a FIFO that nobody writes to must not wait.
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -24,7 +24,7 @@ _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _IRREGULAR = frozenset({errno.ELOOP, errno.ENXIO, errno.ENODEV})
 
 
-def open_regular(path: Path, missing: str, directory: int | None = None) -> BinaryIO:
+def open_regular(path: Path, missing: Code, directory: int | None = None) -> BinaryIO:
     """Open `path` for reading bytes; with the descriptor `directory`, the file of its name in there.
 
     Raises AdapterRejected `not_a_regular_file`, or one with the code `missing` where there is no such file;
@@ -46,7 +46,7 @@ def open_regular(path: Path, missing: str, directory: int | None = None) -> Bina
 
 def _irregular(path: Path) -> AdapterRejected:
     message = f"{path.name} must be a regular file, not a link, directory, pipe, socket or device."
-    return AdapterRejected("not_a_regular_file", message, path.name)
+    return AdapterRejected(Code.NOT_A_REGULAR_FILE, message, path.name)
 
 
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC

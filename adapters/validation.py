@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
-from lora_compose.adapters.errors import InvalidRequest
+from lora_compose.adapters.errors import Code, InvalidRequest
 
 ANY = "*"
 """Every kind of error that a field's table has no row of its own for."""
@@ -23,7 +23,7 @@ class Fault:
 
     `{param}` in the sentence stands for the path."""
 
-    code: str
+    code: Code
     message: str
     param: str | None = None
 
@@ -31,10 +31,10 @@ class Fault:
 Faults = Mapping[tuple[str, str], Fault]
 """By (field, kind). A field is a path with `[]` for any index, as in `adapters[].weight`."""
 
-OTHER = Fault("invalid_request", "{param} is missing or has a value that it cannot have.")
+OTHER = Fault(Code.INVALID_REQUEST, "{param} is missing or has a value that it cannot have.")
 _EVERYWHERE: Faults = {
-    (ANY, "string_type"): Fault("invalid_request", "{param} must be a string."),
-    (ANY, "bool_type"): Fault("invalid_request", "{param} must be true or false."),
+    (ANY, "string_type"): Fault(Code.INVALID_REQUEST, "{param} must be a string."),
+    (ANY, "bool_type"): Fault(Code.INVALID_REQUEST, "{param} must be true or false."),
 }
 
 
@@ -46,7 +46,7 @@ def under(prefix: str, faults: Faults) -> Faults:
 def unknown_field(name: str, prefix: str = "") -> InvalidRequest:
     """The refusal of a field that no model has. Its name may be any text, so it is escaped and cut."""
     shown = ascii(name[:64])
-    return InvalidRequest("unknown_field", f"There is no field {shown} here.", prefix + shown[1:-1])
+    return InvalidRequest(Code.UNKNOWN_FIELD, f"There is no field {shown} here.", prefix + shown[1:-1])
 
 
 def refusal(error: ValidationError, faults: Faults, prefix: str = "") -> InvalidRequest:

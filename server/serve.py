@@ -18,7 +18,7 @@ import uvicorn
 import uvloop
 from typing_extensions import override
 
-from lora_compose.adapters.errors import LoraComposeError
+from lora_compose.adapters.errors import CommandCode, LoraComposeError
 from lora_compose.adapters.registry.registry import Registry
 from lora_compose.server.app import create_app
 from lora_compose.server.assembly import assemble, running
@@ -67,7 +67,7 @@ def _door(config: ServerConfig, keys: KeyStore) -> AuthContext:
     keyring = Keyring(keys.by_digest, config.api_keys, BenchmarkTraffic(), is_open=config.is_local)
     if not config.is_local and not keyring.has_keys:
         raise LoraComposeError(
-            "keys_needed",
+            CommandCode.KEYS_NEEDED,
             f"--host {config.host} can be reached from other machines, and there is no API key. Make one: "
             f"`lora-compose keys create NAME --role admin --data-dir {config.data_dir}`",
         )

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lora_compose.adapters.errors import LoraComposeError
+from lora_compose.adapters.errors import CommandCode, LoraComposeError
 from lora_compose.training.recipe import Recipe
 
 
@@ -70,8 +70,12 @@ def _with_adapter(base: Any, directory: Path) -> Any:
     try:
         return PeftModel.from_pretrained(base, directory, is_trainable=True)
     except (OSError, ValueError, RuntimeError) as error:
-        raise LoraComposeError("init_adapter_not_loaded", f"{directory}: {error}", "init_adapter") from error
+        raise LoraComposeError(
+            CommandCode.INIT_ADAPTER_NOT_LOADED, f"{directory}: {error}", "init_adapter"
+        ) from error
 
 
 def _not_loaded(model: Any, error: Exception) -> LoraComposeError:
-    return LoraComposeError("base_not_loaded", f"{model.model_name_or_path}: {error}", "model_name_or_path")
+    return LoraComposeError(
+        CommandCode.BASE_NOT_LOADED, f"{model.model_name_or_path}: {error}", "model_name_or_path"
+    )

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from lora_compose.adapters.errors import LoraComposeError
+from lora_compose.adapters.errors import CommandCode, LoraComposeError
 from lora_compose.training.run_record import PreparedFacts
 
 IGNORED = -100
@@ -20,12 +20,12 @@ def preflight(trainer: Any, tokenizer: Any, given: int) -> PreparedFacts:
     rows = trainer.train_dataset
     if not len(rows):
         raise LoraComposeError(
-            "nothing_to_learn", "No row has a token with a loss; see max_length.", "domain"
+            CommandCode.NOTHING_TO_LEARN, "No row has a token with a loss; see max_length.", "domain"
         )
     labels = rows["labels"][:]
     if not any(tokenizer.eos_token_id in own for own in labels):
         raise LoraComposeError(
-            "no_end_learnt",
+            CommandCode.NO_END_LEARNT,
             f"No answer ends with {tokenizer.eos_token!r}: the adapter would never learn to stop. "
             "See eos_token, chat_template_path and max_length.",
             "eos_token",

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from lora_compose.adapters.errors import LoraComposeError
+from lora_compose.adapters.errors import CommandCode, LoraComposeError
 from lora_compose.training.base_model import load_tokenizer
 from lora_compose.training.data.mixing import mix, parts_of, token_counter
 from lora_compose.training.data.rows import Rows, read_rows
@@ -65,7 +65,7 @@ def _read(source: str, method: Method) -> Rows:
     if rows.form not in WANTED[method]:
         wanted = " or ".join(WANTED[method])
         raise LoraComposeError(
-            "wrong_form", f"{source}: {rows.form} rows; {method} learns from {wanted}", "domain"
+            CommandCode.WRONG_FORM, f"{source}: {rows.form} rows; {method} learns from {wanted}", "domain"
         )
     return rows
 

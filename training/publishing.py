@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_compose.adapters.command_line import default_data_dir
-from lora_compose.adapters.errors import LoraComposeError
+from lora_compose.adapters.errors import CommandCode, LoraComposeError
 from lora_compose.adapters.peft.files import CONFIG_FILE, WEIGHTS_FILE
 from lora_compose.server.client.http import Client
 from lora_compose.training.evaluation.requirements import parse_requirements, unmet
@@ -84,7 +84,7 @@ def _on_this_machine(
     base = Path(run.record.base)
     if not base.is_dir():
         raise LoraComposeError(
-            "base_not_local",
+            CommandCode.BASE_NOT_LOCAL,
             "Publishing without a server needs the base as a directory: give publish_url.",
             "publish",
         )

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from lora_compose.adapters.errors import LoraComposeError
+from lora_compose.adapters.errors import CommandCode, LoraComposeError
 from lora_compose.adapters.names import check_alias, check_name
 from lora_compose.training.evaluation.requirements import parse_requirements
 
@@ -162,7 +162,7 @@ def read_recipe(method: Method, path: Path | None, options: Sequence[str] = ()) 
     try:
         training, model, data, start, score, publish = parser.parse_args_and_config(arguments)
     except (ValueError, TypeError, OSError) as error:
-        raise LoraComposeError("invalid_recipe", _explained(error, parser), "recipe") from error
+        raise LoraComposeError(CommandCode.INVALID_RECIPE, _explained(error, parser), "recipe") from error
     recipe = Recipe(method, training, model, data, start, score, publish)
     _check(recipe)
     return recipe
@@ -186,11 +186,13 @@ def _checked(path: Path) -> Path:
     try:
         content = yaml.safe_load(path.read_text())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise LoraComposeError("invalid_recipe", f"{path}: {error}", "recipe") from error
+        raise LoraComposeError(CommandCode.INVALID_RECIPE, f"{path}: {error}", "recipe") from error
     if not isinstance(content, dict):
-        raise LoraComposeError("invalid_recipe", f"{path} holds no YAML mapping", "recipe")
+        raise LoraComposeError(CommandCode.INVALID_RECIPE, f"{path} holds no YAML mapping", "recipe")
     if "env" in content:
-        raise LoraComposeError("invalid_recipe", f"{path}: a recipe sets no environment ('env')", "recipe")
+        raise LoraComposeError(
+            CommandCode.INVALID_RECIPE, f"{path}: a recipe sets no environment ('env')", "recipe"
+        )
     return path
 
 
@@ -218,7 +220,7 @@ def _check(recipe: Recipe) -> None:
     """
     faults = [message for holds, message in _rules(recipe) if not holds]
     if faults:
-        raise LoraComposeError("invalid_recipe", "; ".join(faults), "recipe")
+        raise LoraComposeError(CommandCode.INVALID_RECIPE, "; ".join(faults), "recipe")
     recipe.publish.check()
 
 

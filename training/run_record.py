@@ -13,7 +13,7 @@ from typing import Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from lora_compose.adapters.errors import LoraComposeError
+from lora_compose.adapters.errors import CommandCode, LoraComposeError
 from lora_compose.training.data.mixing import Kind
 from lora_compose.training.recipe import Method, Recipe
 
@@ -189,7 +189,7 @@ def begin_record(recipe: Recipe, data: DatasetFacts, *, resume: bool) -> RunReco
         return record
     if not resume:
         raise LoraComposeError(
-            "run_exists",
+            CommandCode.RUN_EXISTS,
             f"{recipe.output} holds a run ({before.status}): go on with --resume, "
             "start again with --overwrite, "
             "or give another --output_dir.",
@@ -241,7 +241,7 @@ def _check_schema(file: Path, content: Mapping[str, Any]) -> None:
 
 
 def _bad(file: Path, reason: str) -> LoraComposeError:
-    return LoraComposeError("bad_run_record", f"{file}: {reason}", "output_dir")
+    return LoraComposeError(CommandCode.BAD_RUN_RECORD, f"{file}: {reason}", "output_dir")
 
 
 def check_same_run(directory: Path, before: RunRecord, now: RunRecord) -> None:
@@ -252,7 +252,7 @@ def check_same_run(directory: Path, before: RunRecord, now: RunRecord) -> None:
     )
     if changed:
         raise LoraComposeError(
-            "other_run",
+            CommandCode.OTHER_RUN,
             f"{directory} holds a run with another {', '.join(changed[:5])}: resume it with what it began "
             "with, give another output_dir, or start it again with --overwrite.",
             "output_dir",

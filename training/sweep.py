@@ -16,7 +16,7 @@ from typing import Any
 
 from rich.table import Table
 
-from lora_compose.adapters.errors import LoraComposeError
+from lora_compose.adapters.errors import CommandCode, LoraComposeError
 from lora_compose.training.evaluation.requirements import parse_requirements, unmet
 from lora_compose.training.recipe import Method, Recipe, read_recipe
 from lora_compose.training.run import FinishedRun, train
@@ -59,7 +59,7 @@ def sweep(
     for recipe in recipes:
         if not recipe.score.domain_tasks or not recipe.score.general_tasks:
             raise LoraComposeError(
-                "invalid_recipe", "A sweep needs domain_tasks and general_tasks.", "recipe"
+                CommandCode.INVALID_RECIPE, "A sweep needs domain_tasks and general_tasks.", "recipe"
             )
     points = []
     for number, (each, recipe) in enumerate(zip(settings, recipes, strict=True), 1):

@@ -15,7 +15,7 @@ import torch
 from lora_compose.adapters.admission.base_model import BaseShapes, layer_of
 from lora_compose.adapters.admission.norms import peak
 from lora_compose.adapters.admission.tensors import TensorPair, pair_tensors, read_header
-from lora_compose.adapters.errors import AdapterRejected
+from lora_compose.adapters.errors import AdapterRejected, Code
 from lora_compose.adapters.peft.config import AdapterConfig, read_config, unknown_fields
 from lora_compose.adapters.peft.files import MAX_CONFIG_BYTES, MAX_WEIGHTS_BYTES, WEIGHTS_FILE
 from lora_compose.adapters.peft.module_matching import BadPattern, TargetedModules
@@ -85,7 +85,7 @@ def _check_rank(config: AdapterConfig, limits: AdmissionLimits) -> None:
             f"adapter_config.json: rank {rank} is above max_lora_rank {limits.max_lora_rank}; "
             "start the server with a higher one or truncate the adapter (method svd)."
         )
-        raise AdapterRejected("rank_too_large", message, "r")
+        raise AdapterRejected(Code.RANK_TOO_LARGE, message, "r")
 
 
 def _base_warnings(config: AdapterConfig, base: BaseShapes, limits: AdmissionLimits) -> list[str]:
@@ -96,7 +96,7 @@ def _base_warnings(config: AdapterConfig, base: BaseShapes, limits: AdmissionLim
     text = f"it was trained on {_last(named)!r:.200} and this server's base is {_last(base.name)!r}"
     if limits.strict:
         message = f"adapter_config.json: {text}; serve that base, or correct base_model_name_or_path."
-        raise AdapterRejected("wrong_base", message, "base_model_name_or_path")
+        raise AdapterRejected(Code.WRONG_BASE, message, "base_model_name_or_path")
     return [f"other_base_name: {text}; the shapes fit"]
 
 
@@ -111,7 +111,7 @@ def _field_warnings(config: AdapterConfig, limits: AdmissionLimits) -> list[str]
     text = f"{len(unknown)} fields nobody knows, the first {unknown[0]!r:.80}"
     if limits.strict:
         raise AdapterRejected(
-            "unsupported_feature", f"adapter_config.json has {text}; remove them.", unknown[0]
+            Code.UNSUPPORTED_FEATURE, f"adapter_config.json has {text}; remove them.", unknown[0]
         )
     return [f"unknown_fields: adapter_config.json has {text}; they are ignored"]
 
@@ -125,7 +125,7 @@ def refuse_pickle(directory: Path | int) -> None:
     for name in _PICKLES:
         if name in names:
             raise AdapterRejected(
-                "pickle_refused",
+                Code.PICKLE_REFUSED,
                 f"{name} is a pickle, which can run code and is never opened. "
                 f"Save it as {WEIGHTS_FILE} instead.",
                 name,
@@ -139,10 +139,10 @@ def _check_targets(pairs: Sequence[TensorPair], config: AdapterConfig) -> None:
         try:
             field = targets.field_against(pair.module)
         except BadPattern as error:
-            raise AdapterRejected("bad_adapter_config", f"adapter_config.json: {error}.") from error
+            raise AdapterRejected(Code.BAD_ADAPTER_CONFIG, f"adapter_config.json: {error}.") from error
         if field is not None:
             message = f"The weights adapt {pair.module}, which {field} leaves out; correct the config."
-            raise AdapterRejected("unknown_module", message, field)
+            raise AdapterRejected(Code.UNKNOWN_MODULE, message, field)
 
 
 def _coverage(pairs: Sequence[TensorPair], base: BaseShapes) -> dict[str, Any]:

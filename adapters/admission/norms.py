@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from lora_compose.adapters.admission.tensors import TensorPair
-from lora_compose.adapters.errors import AdapterRejected
+from lora_compose.adapters.errors import AdapterRejected, Code
 from lora_compose.adapters.peft.config import AdapterConfig
 
 MAX_NORM = 1e6
@@ -36,7 +36,7 @@ def peak(path: Path, pairs: Iterable[TensorPair], config: AdapterConfig, dtype: 
         message = (
             "adapter_model.safetensors cannot be read by the safetensors library; save or upload it again."
         )
-        raise AdapterRejected("corrupt_weights", message, path.name) from error
+        raise AdapterRejected(Code.CORRUPT_WEIGHTS, message, path.name) from error
 
 
 def _pair_norm(weights: _Weights, pair: TensorPair, scaling: float, dtype: torch.dtype) -> float:
@@ -78,4 +78,4 @@ def _would_overflow(name: str, reason: str) -> AdapterRejected:
 
 
 def _refusal(name: str, reason: str) -> AdapterRejected:
-    return AdapterRejected("non_finite_weights", f"Tensor {name!r:.200} {reason}.", name[:200])
+    return AdapterRejected(Code.NON_FINITE_WEIGHTS, f"Tensor {name!r:.200} {reason}.", name[:200])

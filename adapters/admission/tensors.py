@@ -16,7 +16,7 @@ from typing import BinaryIO, NamedTuple
 from safetensors import SafetensorError, safe_open
 
 from lora_compose.adapters.admission.base_model import BaseShapes, layer_of
-from lora_compose.adapters.errors import AdapterRejected
+from lora_compose.adapters.errors import AdapterRejected, Code
 from lora_compose.adapters.peft.config import AdapterConfig
 from lora_compose.adapters.safe_files import open_regular
 
@@ -63,7 +63,7 @@ def read_header(path: Path, max_bytes: int) -> dict[str, TensorEntry]:
 
     The library maps the file only after the sizes of the file and of its header were checked. Raises
     AdapterRejected not_a_regular_file, missing_weights, weights_too_large, corrupt_weights."""
-    with open_regular(path, missing="missing_weights") as file:
+    with open_regular(path, missing=Code.MISSING_WEIGHTS) as file:
         _check_sizes(file, max_bytes)
     try:
         with safe_open(path, framework="pt") as weights:
@@ -94,7 +94,7 @@ def _check_sizes(file: BinaryIO, max_bytes: int) -> int:
     size = file.seek(0, 2)
     if size > max_bytes:
         raise AdapterRejected(
-            "weights_too_large", f"The weights hold {size} bytes; at most {max_bytes} are accepted."
+            Code.WEIGHTS_TOO_LARGE, f"The weights hold {size} bytes; at most {max_bytes} are accepted."
         )
     file.seek(0)
     prefix = file.read(8)
@@ -110,7 +110,7 @@ def _corrupt(reason: str) -> AdapterRejected:
     message = (
         f"adapter_model.safetensors is damaged or not a safetensors file: {reason}. Save or upload it again."
     )
-    return AdapterRejected("corrupt_weights", message, "adapter_model.safetensors")
+    return AdapterRejected(Code.CORRUPT_WEIGHTS, message, "adapter_model.safetensors")
 
 
 def pair_tensors(
@@ -122,7 +122,7 @@ def pair_tensors(
     unsupported_feature, wrong_base, rank_mismatch.
     """
     if not header:
-        raise AdapterRejected("corrupt_weights", "The weights hold no tensors; export the adapter again.")
+        raise AdapterRejected(Code.CORRUPT_WEIGHTS, "The weights hold no tensors; export the adapter again.")
     factors: dict[str, dict[str, str]] = {}
     for tensor, entry in header.items():
         module, factor = _parse(tensor)
@@ -137,12 +137,12 @@ def _parse(tensor: str) -> tuple[str, str]:
     for part, feature in _FOREIGN:
         if part in tensor:
             raise _refusal(
-                "unsupported_feature", tensor, f"belongs to {feature}, which is not served; leave it out"
+                Code.UNSUPPORTED_FEATURE, tensor, f"belongs to {feature}, which is not served; leave it out"
             )
     match = _KEY.fullmatch(tensor)
     if match is None:
         wanted = "base_model.model.<module>.lora_A.weight or .lora_B.weight, as PEFT writes it"
-        raise _refusal("unknown_module", tensor, f"is no LoRA factor; its name must be {wanted}")
+        raise _refusal(Code.UNKNOWN_MODULE, tensor, f"is no LoRA factor; its name must be {wanted}")
     return match[1], match[2]
 
 
@@ -151,7 +151,7 @@ def _check_module(tensor: str, module: str, base: BaseShapes) -> None:
         return
     if module in base.embeddings:
         raise _refusal(
-            "unsupported_feature",
+            Code.UNSUPPORTED_FEATURE,
             tensor,
             "adapts an embedding or the output head; train on linear layers only",
         )
@@ -159,15 +159,19 @@ def _check_module(tensor: str, module: str, base: BaseShapes) -> None:
     # The same module in another block means that only the number is wrong.
     if layers and _NUMBER.sub("*", module) in {_NUMBER.sub("*", known) for known in base.linears}:
         reason = f"is for layer {layer_of(module)}; base {base.name} has {layers[0]} to {layers[-1]}"
-        raise _refusal("unknown_layer", tensor, f"{reason}: it was trained on another base")
+        raise _refusal(Code.UNKNOWN_LAYER, tensor, f"{reason}: it was trained on another base")
     kinds = ", ".join(sorted({known.rpartition(".")[2] for known in base.linears}))
-    raise _refusal("unknown_module", tensor, f"is for no linear layer of base {base.name}, which has {kinds}")
+    raise _refusal(
+        Code.UNKNOWN_MODULE, tensor, f"is for no linear layer of base {base.name}, which has {kinds}"
+    )
 
 
 def _check_dtype(tensor: str, entry: TensorEntry) -> None:
     if entry.dtype not in _DTYPES:
         wanted = ", ".join(_DTYPES.values())
-        raise _refusal("unsupported_feature", tensor, f"has dtype {entry.dtype}; save it as one of {wanted}")
+        raise _refusal(
+            Code.UNSUPPORTED_FEATURE, tensor, f"has dtype {entry.dtype}; save it as one of {wanted}"
+        )
 
 
 def _pair(
@@ -180,7 +184,7 @@ def _pair(
     if len(found) < 2:
         present, absent = ("A", "B") if "A" in found else ("B", "A")
         reason = f"has no lora_{absent} beside it; the file is incomplete, export it again"
-        raise _refusal("corrupt_weights", found[present], reason)
+        raise _refusal(Code.CORRUPT_WEIGHTS, found[present], reason)
     rank = config.rank_of(module)
     d_out, d_in = base.linears[module]
     _check_shape(found["A"], header[found["A"]].shape, (rank, d_in), 0, base)
@@ -193,11 +197,11 @@ def _check_shape(
 ) -> None:
     if len(got) != 2 or got[1 - rank_axis] != want[1 - rank_axis]:
         reason = f"has shape {list(got)!r:.80} and base {base.name} needs {list(want)}"
-        raise _refusal("wrong_base", tensor, f"{reason}; serve the base it was trained on")
+        raise _refusal(Code.WRONG_BASE, tensor, f"{reason}; serve the base it was trained on")
     if got[rank_axis] != want[rank_axis]:
         reason = f"has rank {got[rank_axis]} and adapter_config.json says {want[rank_axis]}"
-        raise _refusal("rank_mismatch", tensor, f"{reason}; correct r or rank_pattern, or export it again")
+        raise _refusal(Code.RANK_MISMATCH, tensor, f"{reason}; correct r or rank_pattern, or export it again")
 
 
-def _refusal(code: str, tensor: str, reason: str) -> AdapterRejected:
+def _refusal(code: Code, tensor: str, reason: str) -> AdapterRejected:
     return AdapterRejected(code, f"Tensor {tensor!r:.200} {reason}.", tensor[:200])

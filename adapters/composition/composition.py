@@ -21,7 +21,7 @@ from annotated_types import Ge, Gt, Le
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict
 
-from lora_compose.adapters.errors import InvalidRequest
+from lora_compose.adapters.errors import Code, InvalidRequest
 from lora_compose.adapters.names import check_name, check_ref, is_version
 from lora_compose.adapters.validation import ANY, Fault, Faults, refusal, unknown_field
 
@@ -76,11 +76,11 @@ _TAKEN_BY: dict[str, frozenset[str]] = {
 }
 OPTION_NAMES = tuple(sorted(_TAKEN_BY))
 OPTION_FAULTS: Faults = {
-    ("rank", ANY): Fault("invalid_rank", f"The rank must be a whole number from 1 to {MAX_RANK}."),
-    ("density", ANY): Fault("invalid_density", "The density must be above 0 and at most 1."),
-    ("seed", ANY): Fault("invalid_seed", f"The seed must be a whole number from 0 to {MAX_SEED}."),
+    ("rank", ANY): Fault(Code.INVALID_RANK, f"The rank must be a whole number from 1 to {MAX_RANK}."),
+    ("density", ANY): Fault(Code.INVALID_DENSITY, "The density must be above 0 and at most 1."),
+    ("seed", ANY): Fault(Code.INVALID_SEED, f"The seed must be a whole number from 0 to {MAX_SEED}."),
     ("majority_sign_method", ANY): Fault(
-        "invalid_majority_sign_method", "The majority_sign_method must be 'total' or 'frequency'."
+        Code.INVALID_MAJORITY_SIGN_METHOD, "The majority_sign_method must be 'total' or 'frequency'."
     ),
 }
 
@@ -102,7 +102,7 @@ def check_method(value: object, param: str | None = "composition.method") -> str
         method = SPELLINGS.get(value, value)
         if method in METHOD_NAMES:
             return method
-    raise InvalidRequest("unknown_method", f"The method must be one of {', '.join(METHOD_NAMES)}.", param)
+    raise InvalidRequest(Code.UNKNOWN_METHOD, f"The method must be one of {', '.join(METHOD_NAMES)}.", param)
 
 
 def read_options(method: str, given: Mapping[str, object], prefix: str = "composition.") -> MethodOptions:
@@ -114,9 +114,13 @@ def read_options(method: str, given: Mapping[str, object], prefix: str = "compos
         if name not in _TAKEN_BY:
             raise unknown_field(name, prefix)
         if method not in _TAKEN_BY[name]:
-            raise InvalidRequest(f"invalid_{name}", f"The method {method!r} takes no {name}.", prefix + name)
+            raise InvalidRequest(
+                Code(f"invalid_{name}"), f"The method {method!r} takes no {name}.", prefix + name
+            )
     if method in NEEDS_DENSITY and "density" not in said:
-        raise InvalidRequest("missing_density", f"The method {method!r} needs a density.", prefix + "density")
+        raise InvalidRequest(
+            Code.MISSING_DENSITY, f"The method {method!r} needs a density.", prefix + "density"
+        )
     try:
         return MethodOptions(**_OPTIONS.validate_python(said))
     except ValidationError as error:
@@ -127,7 +131,7 @@ def check_options(method: str, options: MethodOptions) -> None:
     """Raises InvalidRequest unless `options` could have been given for `method`."""
     if check_method(method) != method:
         raise InvalidRequest(
-            "unknown_method", f"{method!r} is only a spelling on input.", "composition.method"
+            Code.UNKNOWN_METHOD, f"{method!r} is only a spelling on input.", "composition.method"
         )
     read_options(method, _said(options))
 
@@ -159,7 +163,7 @@ MAX_WEIGHT = 100.0
 MAX_TEXT_LENGTH = 4096
 
 Weight = Annotated[float, Ge(-MAX_WEIGHT), Le(MAX_WEIGHT)]
-BAD_WEIGHT = Fault("invalid_weight", f"A weight must be a number from {-MAX_WEIGHT:g} to {MAX_WEIGHT:g}.")
+BAD_WEIGHT = Fault(Code.INVALID_WEIGHT, f"A weight must be a number from {-MAX_WEIGHT:g} to {MAX_WEIGHT:g}.")
 _WEIGHT = TypeAdapter[float](Weight, config=ConfigDict(strict=True, allow_inf_nan=False))
 
 
@@ -204,7 +208,7 @@ class Composition:
         object.__setattr__(self, "members", tuple(sorted(self.members, key=_order)))
         if len(self.canonical) > MAX_TEXT_LENGTH:
             raise InvalidRequest(
-                "invalid_composition", f"The composition takes more than {MAX_TEXT_LENGTH} characters."
+                Code.INVALID_COMPOSITION, f"The composition takes more than {MAX_TEXT_LENGTH} characters."
             )
 
     @property
@@ -244,17 +248,21 @@ def check_weight(value: object, param: str | None = "weight") -> float:
 
 def _check_members(members: tuple[Member, ...]) -> None:
     if not members:
-        raise InvalidRequest("invalid_composition", "A composition needs at least one adapter.", "adapters")
+        raise InvalidRequest(
+            Code.INVALID_COMPOSITION, "A composition needs at least one adapter.", "adapters"
+        )
     if len(members) > MAX_MEMBERS:
         raise InvalidRequest(
-            "invalid_composition",
+            Code.INVALID_COMPOSITION,
             f"A composition has at most {MAX_MEMBERS} adapters, not {len(members)}.",
             "adapters",
         )
     seen: set[str] = set()
     for member in members:
         if member.id in seen:
-            raise InvalidRequest("duplicate_member", f"The adapter {member.id!r} is named twice.", "adapters")
+            raise InvalidRequest(
+                Code.DUPLICATE_MEMBER, f"The adapter {member.id!r} is named twice.", "adapters"
+            )
         seen.add(member.id)
 
 

@@ -17,7 +17,7 @@ from lora_compose.adapters.composition.composition import (
     check_weight,
     read_options,
 )
-from lora_compose.adapters.errors import InvalidRequest
+from lora_compose.adapters.errors import Code, InvalidRequest
 from lora_compose.adapters.names import check_name, check_ref
 
 _CALL = re.compile(r"([A-Za-z_]+)\((.*)\)", re.ASCII)
@@ -32,7 +32,7 @@ def parse(text: str, param: str | None = "model") -> Composition:
     duplicate_member, invalid_<option>, missing_density, and invalid_composition for everything else."""
     if len(text) > MAX_TEXT_LENGTH:
         raise InvalidRequest(
-            "invalid_composition", f"A composition has at most {MAX_TEXT_LENGTH} characters.", param
+            Code.INVALID_COMPOSITION, f"A composition has at most {MAX_TEXT_LENGTH} characters.", param
         )
     call = _CALL.fullmatch(text)
     if call is None:
@@ -57,7 +57,7 @@ def _members(text: str, param: str | None) -> tuple[Member, ...]:
 
 def _member(text: str, param: str | None) -> Member:
     if not text:
-        raise InvalidRequest("invalid_composition", "An adapter's name is missing.", param)
+        raise InvalidRequest(Code.INVALID_COMPOSITION, "An adapter's name is missing.", param)
     reference, colon, weight = text.partition(":")
     name, ref = parse_reference(reference, param)
     return Member(name, _weight(weight, param) if colon else 1.0, ref)
@@ -65,7 +65,7 @@ def _member(text: str, param: str | None) -> Member:
 
 def _weight(text: str, param: str | None) -> float:
     if _DECIMAL.fullmatch(text) is None:
-        raise InvalidRequest("invalid_weight", "A weight must be a decimal number such as 0.7.", param)
+        raise InvalidRequest(Code.INVALID_WEIGHT, "A weight must be a decimal number such as 0.7.", param)
     return check_weight(float(text), param)
 
 
@@ -75,7 +75,7 @@ def _options(parts: list[str], param: str | None) -> dict[str, object]:
         name, equals, value = part.partition("=")
         if not equals or not value or name in given:
             raise InvalidRequest(
-                "invalid_composition", "Options are written name=value, each of them once.", param
+                Code.INVALID_COMPOSITION, "Options are written name=value, each of them once.", param
             )
         given[name] = _value(value)
     return given

@@ -16,7 +16,7 @@ import torch
 from torch import Generator, Tensor
 
 from lora_compose.adapters.composition.composition import SPELLINGS, MethodOptions
-from lora_compose.adapters.errors import AdapterRejected, InvalidRequest
+from lora_compose.adapters.errors import AdapterRejected, Code, InvalidRequest
 from lora_compose.adapters.merging import low_rank as thin
 from lora_compose.adapters.merging.low_rank import LowRank
 from lora_compose.adapters.merging.methods import METHODS, CombinationMethod
@@ -81,20 +81,20 @@ def build(
 def _checked_row(method: str, ingredients: Sequence[Ingredient], options: MethodOptions) -> CombinationMethod:
     row = METHODS.get(SPELLINGS.get(method, method))
     if row is None:
-        raise InvalidRequest("unknown_method", f"{method!r:.40} is none of {', '.join(METHODS)}", "method")
+        raise InvalidRequest(Code.UNKNOWN_METHOD, f"{method!r:.40} is none of {', '.join(METHODS)}", "method")
     if not ingredients:
-        raise InvalidRequest("invalid_composition", "nothing to merge", "adapters")
+        raise InvalidRequest(Code.INVALID_COMPOSITION, "nothing to merge", "adapters")
     largest = torch.finfo(torch.float32).max
     if not all(abs(ingredient.weight) <= largest for ingredient in ingredients):  # refuses NaN as well
-        raise InvalidRequest("invalid_weight", "weights must be finite float32 numbers", "weight")
+        raise InvalidRequest(Code.INVALID_WEIGHT, "weights must be finite float32 numbers", "weight")
     if row.needs_density and not (options.density is not None and 0 < options.density <= 1):
         message = f"{method} needs a density in (0, 1], not {options.density}"
-        raise InvalidRequest("invalid_composition", message, "density")
+        raise InvalidRequest(Code.INVALID_COMPOSITION, message, "density")
     if options.rank is not None and not (row.takes_rank and options.rank >= 1):
         message = (
             f"{method} cannot have rank {options.rank}: a rank is at least 1, and a stack has none of its own"
         )
-        raise InvalidRequest("invalid_composition", message, "rank")
+        raise InvalidRequest(Code.INVALID_COMPOSITION, message, "rank")
     return row
 
 
@@ -108,7 +108,7 @@ def _parts(name: str, members: Sequence[tuple[Lora, float]]) -> list[WeightedMod
     if len({part.module.shape for part in parts}) > 1:
         shapes = sorted({part.module.shape for part in parts})
         raise AdapterRejected(
-            "wrong_base", f"the members disagree on the shape of {name}: {shapes}", "adapters"
+            Code.WRONG_BASE, f"the members disagree on the shape of {name}: {shapes}", "adapters"
         )
     return sorted(parts, key=lambda part: (part.digest, part.weight))
 
@@ -178,5 +178,5 @@ def _finite(name: str, *tensors: Tensor) -> Tensor:
     """The first of the tensors, all of them being finite."""
     if not all(bool(tensor.isfinite().all()) for tensor in tensors):
         message = f"the merge of {name} has values that are not finite in float32"
-        raise AdapterRejected("non_finite_weights", message, "adapters")
+        raise AdapterRejected(Code.NON_FINITE_WEIGHTS, message, "adapters")
     return tensors[0]

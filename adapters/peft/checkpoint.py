@@ -24,7 +24,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from lora_compose.adapters.errors import AdapterRejected
+from lora_compose.adapters.errors import AdapterRejected, Code
 from lora_compose.adapters.peft.config import AdapterConfig, read_config
 from lora_compose.adapters.peft.files import CONFIG_FILE, WEIGHTS_FILE
 from lora_compose.adapters.peft.module_matching import ModulePatterns
@@ -100,13 +100,13 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         tensors = load_file(path)
     except FileNotFoundError as error:
-        raise AdapterRejected("missing_weights", f"there is no {WEIGHTS_FILE}") from error
+        raise AdapterRejected(Code.MISSING_WEIGHTS, f"there is no {WEIGHTS_FILE}") from error
     except SafetensorError as error:
         raise AdapterRejected(
-            "corrupt_weights", f"{WEIGHTS_FILE} is not a whole safetensors file: {error}"
+            Code.CORRUPT_WEIGHTS, f"{WEIGHTS_FILE} is not a whole safetensors file: {error}"
         ) from error
     if not tensors:
-        raise AdapterRejected("corrupt_weights", f"{WEIGHTS_FILE} holds no tensors")
+        raise AdapterRejected(Code.CORRUPT_WEIGHTS, f"{WEIGHTS_FILE} holds no tensors")
     return tensors
 
 
@@ -117,16 +117,16 @@ def _pair(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
         match = re.fullmatch(rf"{re.escape(PREFIX)}(.+)\.lora_([AB])\.weight", key)
         if match is None:
             raise AdapterRejected(
-                "unknown_module", f"{key!r:.120} is not a lora_A or lora_B weight of a linear layer"
+                Code.UNKNOWN_MODULE, f"{key!r:.120} is not a lora_A or lora_B weight of a linear layer"
             )
         if tensor.dim() != 2 or not tensor.is_floating_point():
             raise AdapterRejected(
-                "corrupt_weights", f"{key!r:.120} is not a matrix of floating-point numbers"
+                Code.CORRUPT_WEIGHTS, f"{key!r:.120} is not a matrix of floating-point numbers"
             )
         pairs[match[1]][match[2]] = tensor
     for name, pair in pairs.items():
         if len(pair) != 2:
-            raise AdapterRejected("corrupt_weights", f"{name!r:.120} has only one of lora_A and lora_B")
+            raise AdapterRejected(Code.CORRUPT_WEIGHTS, f"{name!r:.120} has only one of lora_A and lora_B")
     return pairs
 
 
@@ -137,7 +137,7 @@ def _module(config: AdapterConfig, name: str, pair: Mapping[str, Tensor]) -> Lor
         message = (
             f"{name}: rank {rank} in the config, {lora_A.shape[0]} in lora_A, {lora_B.shape[1]} in lora_B"
         )
-        raise AdapterRejected("rank_mismatch", message, "r")
+        raise AdapterRejected(Code.RANK_MISMATCH, message, "r")
     return LoraModule(lora_A, lora_B, config.scaling_of(name))
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lora_compose.adapters.errors import AdapterRejected
+from lora_compose.adapters.errors import AdapterRejected, Code
 from lora_compose.adapters.peft.files import CONFIG_FILE, MAX_CONFIG_BYTES
 from lora_compose.adapters.peft.module_matching import BadPattern, ModulePatterns
 from lora_compose.adapters.safe_files import open_regular
@@ -98,7 +98,7 @@ def _check_init(value: object) -> None:
 
 def _refuse(field: str, value: object, reason: str) -> None:
     raise AdapterRejected(
-        "unsupported_feature", f"adapter_config.json: {field} = {value!r:.80}: {reason}.", field
+        Code.UNSUPPORTED_FEATURE, f"adapter_config.json: {field} = {value!r:.80}: {reason}.", field
     )
 
 
@@ -150,7 +150,7 @@ def read_config(directory: Path, max_bytes: int = MAX_CONFIG_BYTES) -> AdapterCo
     Raises AdapterRejected: missing_config, not_a_regular_file, bad_adapter_config, bad_rank, bad_alpha,
     unsupported_feature.
     """
-    with open_regular(directory / CONFIG_FILE, missing="missing_config") as file:
+    with open_regular(directory / CONFIG_FILE, missing=Code.MISSING_CONFIG) as file:
         data = file.read(max_bytes + 1)
     if len(data) > max_bytes:
         raise _bad(None, f"it is larger than {max_bytes} bytes")
@@ -236,7 +236,7 @@ def _rank(name: str, value: object) -> int:
     if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MAX_RANK:
         return value
     message = f"{CONFIG_FILE}: {name} must be a whole number from 1 to {MAX_RANK}, not {_shown(value)}."
-    raise AdapterRejected("bad_rank", message, name)
+    raise AdapterRejected(Code.BAD_RANK, message, name)
 
 
 def _alpha(name: str, value: object) -> float:
@@ -244,7 +244,7 @@ def _alpha(name: str, value: object) -> float:
     if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= MAX_ALPHA:
         return float(value)
     message = f"{CONFIG_FILE}: {name} must be a number from 0 to {MAX_ALPHA:g}, not {_shown(value)}."
-    raise AdapterRejected("bad_alpha", message, name)
+    raise AdapterRejected(Code.BAD_ALPHA, message, name)
 
 
 def _shown(value: object) -> str:
@@ -266,4 +266,4 @@ def _key_for(name: str, patterns: ModulePatterns, module: str) -> str:
 
 
 def _bad(name: str | None, reason: str) -> AdapterRejected:
-    return AdapterRejected("bad_adapter_config", f"{CONFIG_FILE}: {reason}.", name)
+    return AdapterRejected(Code.BAD_ADAPTER_CONFIG, f"{CONFIG_FILE}: {reason}.", name)

@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from lora_compose.adapters.errors import Conflict
+from lora_compose.adapters.errors import CommandCode, Conflict
 from lora_compose.adapters.registry.database import IdentityRow
 from lora_compose.adapters.registry.store import sync_directory
 
@@ -32,7 +32,7 @@ def pair(session: Session, data_dir: Path, empty: bool) -> None:
         return
     if in_rows or not empty:
         raise Conflict(
-            "wrong_database",
+            CommandCode.WRONG_DATABASE,
             "The data directory and the database belong to different registries. Give the database this "
             "directory was made with, or a new data directory.",
         )
@@ -56,4 +56,6 @@ def take(lock: FileLock) -> None:
     try:
         lock.acquire(blocking=False)
     except Timeout as error:
-        raise Conflict("data_dir_in_use", "Another process has opened this data directory.") from error
+        raise Conflict(
+            CommandCode.DATA_DIR_IN_USE, "Another process has opened this data directory."
+        ) from error

@@ -32,7 +32,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from lora_compose.adapters.errors import Forbidden, StorageUnavailable
+from lora_compose.adapters.errors import Code, CommandCode, Forbidden, StorageUnavailable
 from lora_compose.adapters.registry.schema import SCHEMA, Schema
 from lora_compose.adapters.registry.store import Content
 
@@ -162,7 +162,7 @@ class Database:
     def writing(self) -> Iterator[Session]:
         """A transaction, alone among this process's threads; rolled back if the body raises."""
         if self._readonly:
-            raise Forbidden("read_only", "The registry was opened for reading only.")
+            raise Forbidden(CommandCode.READ_ONLY, "The registry was opened for reading only.")
         with self._writer, storage_faults(), Session(self._writing_engine) as session, session.begin():
             yield session
 
@@ -177,7 +177,7 @@ def storage_faults() -> Iterator[None]:
         yield
     except (OSError, DBAPIError, PoolTimeout) as fault:
         logger.error("storage fault: %s", fault)
-        raise StorageUnavailable("storage_unavailable", "The adapter store cannot be used now.") from fault
+        raise StorageUnavailable(Code.STORAGE_UNAVAILABLE, "The adapter store cannot be used now.") from fault
 
 
 def _set_up_sqlite(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:

@@ -3,7 +3,7 @@
 import json
 from typing import Any, Final
 
-from lora_compose.adapters.errors import InvalidRequest
+from lora_compose.adapters.errors import Code, InvalidRequest
 from lora_compose.adapters.strict_json import parse_object
 
 MAX_LINEAGE_BYTES: Final = 16 * 1024
@@ -18,4 +18,6 @@ def check_lineage(value: object, param: str | None = "lineage") -> dict[str, Any
             raise ValueError(f"it is larger than {MAX_LINEAGE_BYTES} bytes")
         return parse_object(text.encode(), MAX_DEPTH)
     except (ValueError, TypeError, RecursionError) as error:
-        raise InvalidRequest("invalid_lineage", f"lineage must be a JSON object: {error}", param) from error
+        raise InvalidRequest(
+            Code.INVALID_LINEAGE, f"lineage must be a JSON object: {error}", param
+        ) from error

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, Self
 
 from lora_compose.adapters.composition.composition import METHOD_NAMES, SPELLINGS, Composition
 from lora_compose.adapters.composition.grammar import parse
-from lora_compose.adapters.errors import Conflict, NotFound
+from lora_compose.adapters.errors import Code, CommandCode, Conflict, NotFound
 from lora_compose.adapters.names import check_name
 from lora_compose.adapters.peft.files import MAX_WEIGHTS_BYTES
 from lora_compose.adapters.registry import saved_compositions
@@ -55,7 +55,7 @@ class Registry:
         self._store = Store(data_dir)
         self._lock = lock_of(data_dir)
         if readonly and database_url is None and not Path(str(sqlite_url(data_dir).database)).is_file():
-            raise NotFound("no_registry", "There is no registry in this data directory.")
+            raise NotFound(CommandCode.NO_REGISTRY, "There is no registry in this data directory.")
         self._database = Database(database_url or sqlite_url(data_dir), readonly)
         with ExitStack() as undo:
             undo.callback(self.close)
@@ -305,4 +305,4 @@ class Registry:
 
     def _check_free(self, name: str) -> None:
         if check_name(name) in self._reserved:
-            raise Conflict("name_reserved", f"{name!r} is reserved.", "name")
+            raise Conflict(Code.NAME_RESERVED, f"{name!r} is reserved.", "name")

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from lora_compose.adapters.composition.composition import Composition
 from lora_compose.adapters.composition.grammar import parse
-from lora_compose.adapters.errors import Conflict, NotFound
+from lora_compose.adapters.errors import Code, Conflict, NotFound
 from lora_compose.adapters.registry.database import CompositionRow, VersionRow
 from lora_compose.adapters.registry.versions import find, live
 
@@ -16,13 +16,13 @@ from lora_compose.adapters.registry.versions import find, live
 def insert(session: Session, name: str, composition: Composition) -> bool:
     """Whether it is new. Its members must resolve, to different versions; a name keeps what it was given."""
     if session.scalars(select(VersionRow.number).filter_by(name=name).limit(1)).first() is not None:
-        raise Conflict("name_reserved", f"{name!r} is an adapter.", "name")
+        raise Conflict(Code.NAME_RESERVED, f"{name!r} is an adapter.", "name")
     composition.with_refs({m: find(session, m.name, m.ref).number for m in composition.members})
     row = session.get(CompositionRow, name)
     if row is None:
         session.add(CompositionRow(name=name, text=composition.canonical, created_at=time.time()))
     elif row.text != composition.canonical:
-        raise Conflict("name_taken", f"{name!r} is the composition {row.text}; delete it first.", "name")
+        raise Conflict(Code.NAME_TAKEN, f"{name!r} is the composition {row.text}; delete it first.", "name")
     return row is None
 
 
@@ -42,7 +42,7 @@ def get(session: Session, name: str) -> CompositionRow:
 def refuse_use_of_name(session: Session, name: str) -> None:
     """Raises Conflict("name_reserved") where `name` is a saved composition's."""
     if session.get(CompositionRow, name) is not None:
-        raise Conflict("name_reserved", f"{name!r} is a saved composition.", "name")
+        raise Conflict(Code.NAME_RESERVED, f"{name!r} is a saved composition.", "name")
 
 
 def depending_on_versions(session: Session, doomed: Collection[VersionRow]) -> list[str]:
@@ -71,9 +71,9 @@ def depending_on_alias(session: Session, name: str, alias: str) -> list[str]:
 def refuse_if_needed(needing: list[str], what: str) -> None:
     """Raises Conflict("in_use") naming one of the compositions `needing`, if there are any."""
     if needing:
-        raise Conflict("in_use", f"The composition {needing[0]!r} needs {what}.", "name")
+        raise Conflict(Code.IN_USE, f"The composition {needing[0]!r} needs {what}.", "name")
 
 
 def no_composition(name: str) -> NotFound:
     """What is said of a name nothing is saved under."""
-    return NotFound("composition_not_found", f"There is no composition {name!r:.200}.", "name")
+    return NotFound(Code.COMPOSITION_NOT_FOUND, f"There is no composition {name!r:.200}.", "name")

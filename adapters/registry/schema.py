@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sqlalchemy import Connection, Engine, inspect, text
 
-from lora_compose.adapters.errors import Conflict, NotFound
+from lora_compose.adapters.errors import CommandCode, Conflict, NotFound
 
 logger = logging.getLogger(__name__)
 
@@ -39,13 +39,13 @@ class Schema:
         Raises NotFound("no_registry"), Conflict schema_too_new or schema_too_old."""
         found = revision(connection)
         if found is None:
-            raise NotFound("no_registry", "There is no registry in this database.")
+            raise NotFound(CommandCode.NO_REGISTRY, "There is no registry in this database.")
         if found == self.head:
             return
         if found not in self._known():
             raise self._too_new(found)
         raise Conflict(
-            "schema_too_old",
+            CommandCode.SCHEMA_TOO_OLD,
             f"The registry's database has schema revision {found!r}, and this version of lora-compose needs "
             f"{self.head!r}. Open it once for writing to migrate it, for example with `lora-compose serve`.",
         )
@@ -82,7 +82,7 @@ class Schema:
 
     def _too_new(self, found: str) -> Conflict:
         return Conflict(
-            "schema_too_new",
+            CommandCode.SCHEMA_TOO_NEW,
             f"The registry's database has schema revision {found!r}, and this version of lora-compose knows "
             f"revisions up to {self.head!r}. Install the version of lora-compose that wrote it, or restore a "
             "backup of the data directory from before the migration.",

@@ -16,11 +16,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from lora_compose.adapters.errors import AdapterRejected
+from lora_compose.adapters.errors import AdapterRejected, Code
 from lora_compose.adapters.peft.files import CONFIG_FILE, FILES, MAX_CONFIG_BYTES, MISSING, WEIGHTS_FILE
 from lora_compose.adapters.safe_files import open_regular
 
-_TOO_LARGE = {CONFIG_FILE: "bad_adapter_config", WEIGHTS_FILE: "weights_too_large"}
+_TOO_LARGE = {CONFIG_FILE: Code.BAD_ADAPTER_CONFIG, WEIGHTS_FILE: Code.WEIGHTS_TOO_LARGE}
 _CHUNK = 1 << 20
 
 

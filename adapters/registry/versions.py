@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from sqlalchemy import func, select, tuple_
 from sqlalchemy.orm import Session
 
-from lora_compose.adapters.errors import NotFound, StorageUnavailable
+from lora_compose.adapters.errors import Code, NotFound, StorageUnavailable
 from lora_compose.adapters.names import check_alias, is_version
 from lora_compose.adapters.registry.database import AdapterRow, AliasRow, VersionRow
 from lora_compose.adapters.registry.store import Content, Store, Version
@@ -43,7 +43,7 @@ def live(session: Session, name: str) -> list[VersionRow]:
 
 def no_adapter(name: str) -> NotFound:
     """What is said of a name nobody registered."""
-    return NotFound("model_not_found", f"There is no adapter {name!r}.", "model")
+    return NotFound(Code.MODEL_NOT_FOUND, f"There is no adapter {name!r}.", "model")
 
 
 def find(session: Session, name: str, ref: str | None) -> VersionRow:
@@ -52,7 +52,7 @@ def find(session: Session, name: str, ref: str | None) -> VersionRow:
     if row is not None:
         return row
     live(session, name)
-    raise NotFound("model_not_found", f"The adapter {name!r} has no version or alias {ref!r}.", "model")
+    raise NotFound(Code.MODEL_NOT_FOUND, f"The adapter {name!r} has no version or alias {ref!r}.", "model")
 
 
 def _newest_of(session: Session, name: str) -> VersionRow | None:
@@ -130,7 +130,7 @@ def describe(row: VersionRow, facts: Admitted, source: str, lineage: Mapping[str
 def damaged(version: Version) -> StorageUnavailable:
     """What to raise where the files of a version are not what its row says."""
     return StorageUnavailable(
-        "adapter_files_missing", f"The files of {version.id} are missing or damaged; register it again."
+        Code.ADAPTER_FILES_MISSING, f"The files of {version.id} are missing or damaged; register it again."
     )
 
 
@@ -177,5 +177,5 @@ def point_alias(session: Session, name: str, alias: str, ref: str | None) -> Ver
 def drop_alias(session: Session, name: str, alias: str) -> None:
     row = session.get(AliasRow, (name, alias))
     if row is None:
-        raise NotFound("alias_not_found", f"The adapter {name!r} has no alias {alias!r}.", "alias")
+        raise NotFound(Code.ALIAS_NOT_FOUND, f"The adapter {name!r} has no alias {alias!r}.", "alias")
     session.delete(row)

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lora_compose.adapters.errors import LoraComposeError
+from lora_compose.adapters.errors import CommandCode, LoraComposeError
 from lora_compose.benchmarks.client import open_client
 from lora_compose.benchmarks.crosscheck.verdict import METRICS, markdown, summarized, table, verdicts
 from lora_compose.benchmarks.crosscheck.vllm_bench import ClosedLoop, Referee, started
@@ -50,7 +50,9 @@ async def our_pass(url: str, load: ClosedLoop) -> dict[str, float]:
     told = []
     for row in rows:
         if row.failure:
-            raise LoraComposeError("request_failed", f"A request for {load.model} failed: {row.failure}")
+            raise LoraComposeError(
+                CommandCode.REQUEST_FAILED, f"A request for {load.model} failed: {row.failure}"
+            )
         first, last = row.times[0] - row.sent, row.times[-1] - row.sent
         told.append({"ttft": first, "e2el": last, "tokens": row.tokens})
     return summarized(told, seconds)
@@ -70,7 +72,9 @@ def their_pass(referee: Referee, url: str, load: ClosedLoop) -> dict[str, float]
     """vLLM's medians. Raises where it counted fewer answers than were asked for, or of another length."""
     found = referee.run(url, str(EMBEDDED_BASE), load)
     if found["completed"] != load.requests or set(found["output_lens"]) != {load.output_tokens}:
-        raise LoraComposeError("request_failed", f"vLLM's benchmark completed {found['completed']} requests")
+        raise LoraComposeError(
+            CommandCode.REQUEST_FAILED, f"vLLM's benchmark completed {found['completed']} requests"
+        )
     names = {name: f"median_{name}" for name in METRICS if name.endswith("_ms")}
     names["output_throughput"] = "output_throughput"
     return {name: float(found[theirs]) for name, theirs in names.items()}

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lora_compose.adapters.errors import LoraComposeError
+from lora_compose.adapters.errors import CommandCode, LoraComposeError
 
 DONE = "referee: done"
 PROGRAM = f"""
@@ -59,7 +59,7 @@ class Referee:
                 found: dict[str, Any] = json.loads(file.read_text())
                 return found
         end = (self.folder / "referee.log").read_text(errors="replace")[-2000:]
-        raise LoraComposeError("referee_failed", f"vllm.benchmarks.serve ended:\n{end}")
+        raise LoraComposeError(CommandCode.REFEREE_FAILED, f"vllm.benchmarks.serve ended:\n{end}")
 
 
 def _arguments(url: str, tokenizer: str, load: ClosedLoop) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 
-from lora_compose.adapters.errors import LoraComposeError
+from lora_compose.adapters.errors import CommandCode, LoraComposeError
 from lora_compose.benchmarks.client import PATH
 from lora_compose.benchmarks.serving.results.document import Difference
 
@@ -62,7 +62,7 @@ async def complete(
     asked = {"ignore_eos": True, "temperature": 0, "return_token_ids": True, **options}
     reply = await client.post(PATH, json={"model": model, "prompt": list(prompt), **asked})
     if not reply.is_success:
-        raise LoraComposeError("no_reference", f"{model}: {reply.status_code} {reply.text[:300]}")
+        raise LoraComposeError(CommandCode.NO_REFERENCE, f"{model}: {reply.status_code} {reply.text[:300]}")
     choice: dict[str, Any] = reply.json()["choices"][0]
     return choice
 

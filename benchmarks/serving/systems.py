@@ -16,7 +16,7 @@ import httpx
 import torch
 
 from lora_compose.adapters.composition.grammar import parse
-from lora_compose.adapters.errors import InvalidRequest
+from lora_compose.adapters.errors import Code, InvalidRequest
 from lora_compose.adapters.export import export, find_members
 from lora_compose.adapters.peft.checkpoint import Lora, LoraModule, open_adapter, write_adapter
 from lora_compose.benchmarks.servers import (
@@ -143,7 +143,7 @@ def started_targets(
     Raises InvalidRequest("too_few_adapters"); LoraComposeError("server_not_ready")."""
     most = max((arm.members for arm in plan.all_arms), default=0)
     if most > len(names):
-        raise InvalidRequest("too_few_adapters", f"{most} --adapters are needed, these are {len(names)}")
+        raise InvalidRequest(Code.TOO_FEW_ADAPTERS, f"{most} --adapters are needed, these are {len(names)}")
     ranks = _ranks_needed(plan, root, names)
     ours_root = home / "adapters"
     _copy_links(root, names, ours_root)

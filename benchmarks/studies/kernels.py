@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from lora_compose.adapters.errors import InvalidRequest, LoraComposeError
+from lora_compose.adapters.errors import Code, CommandCode, InvalidRequest, LoraComposeError
 from lora_compose.benchmarks.machine import REPOSITORY
 from lora_compose.benchmarks.statistics import Spread, spread
 
@@ -222,7 +222,9 @@ def kernels(  # noqa: PLR0913  the options of a command
 def _numbers(text: str, name: str) -> list[int]:
     parts = text.split(",")
     if len(parts) > LONGEST or not all(part.isdecimal() and 0 < int(part) <= 1 << 16 for part in parts):
-        raise InvalidRequest("out_of_range", f"--{name} ({text}) must be whole numbers such as 1,8,64.", name)
+        raise InvalidRequest(
+            Code.OUT_OF_RANGE, f"--{name} ({text}) must be whole numbers such as 1,8,64.", name
+        )
     return [int(part) for part in parts]
 
 
@@ -248,7 +250,9 @@ def _timed(config: dict[str, Any]) -> dict[str, Any]:
                 said = json.loads(line)
                 progress.update(task, completed=said.get("done", 0), total=said.get("total"))
     if child.returncode or "result" not in said:
-        raise LoraComposeError("kernels_not_timed", "The timing process failed; its reason is above.")
+        raise LoraComposeError(
+            CommandCode.KERNELS_NOT_TIMED, "The timing process failed; its reason is above."
+        )
     return dict(said["result"])
 
 

@@ -18,7 +18,7 @@ from starlette.routing import Route
 from starlette.types import Message, Receive
 
 from lora_compose.adapters.composition.grammar import parse_reference
-from lora_compose.adapters.errors import InvalidRequest, NotFound
+from lora_compose.adapters.errors import Code, InvalidRequest, NotFound
 from lora_compose.adapters.names import check_alias, check_name
 from lora_compose.adapters.peft.files import CONFIG_FILE, FILES, WEIGHTS_FILE
 from lora_compose.adapters.registry.store import Version
@@ -44,10 +44,10 @@ async def read_upload(request: Request, max_bytes: int) -> AsyncIterator[tuple[O
     try:
         form = await limited.form(max_files=len(FILES), max_fields=len(AdapterUpload.model_fields))
     except MultiPartException as error:
-        raise InvalidRequest("invalid_upload", error.message) from error
+        raise InvalidRequest(Code.INVALID_UPLOAD, error.message) from error
     except HTTPException as error:
         if error.status_code == 400:
-            raise InvalidRequest("invalid_upload", error.detail) from error
+            raise InvalidRequest(Code.INVALID_UPLOAD, error.detail) from error
         raise
     try:
         yield _offer(form), form
@@ -60,7 +60,7 @@ def uploaded_file(form: FormData, name: str) -> BinaryIO:
     for field, value in form.multi_items():
         if isinstance(value, UploadFile) and _file_name(field, value) == name:
             return value.file
-    raise InvalidRequest("invalid_upload", f"The upload has no file {name}.", name)
+    raise InvalidRequest(Code.INVALID_UPLOAD, f"The upload has no file {name}.", name)
 
 
 def _offer(form: FormData) -> Offer:
@@ -136,7 +136,7 @@ async def _register_reference(body: dict[str, Any], request: Request) -> tuple[V
     fields = AdapterOffer.read(body)
     offer = offered(request, Offer(fields.name, fields.alias, fields.digest, fields.lineage))
     if (fields.path is None) == (fields.hf is None):
-        raise InvalidRequest("invalid_source", "Give either a path or an hf reference.", "path")
+        raise InvalidRequest(Code.INVALID_SOURCE, "Give either a path or an hf reference.", "path")
     registration = request.state.registration
     if fields.path is not None:
         return await run_in_threadpool(registration.from_path, offer, fields.path)

@@ -5,7 +5,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from lora_compose.adapters.errors import InvalidRequest
+from lora_compose.adapters.errors import Code, InvalidRequest
 from lora_compose.adapters.names import check_name
 from lora_compose.adapters.registry.saved_compositions import no_composition
 from lora_compose.server.api.requests import NamedComposition
@@ -37,7 +37,7 @@ async def save(request: Request) -> JSONResponse:
     resolved = state.pipeline.resolve(fields, caller)
     if resolved is None:
         raise InvalidRequest(
-            "invalid_composition", "Name at least one adapter, in model or adapters.", "model"
+            Code.INVALID_COMPOSITION, "Name at least one adapter, in model or adapters.", "model"
         )
     if dry_run:
         return JSONResponse(await _predicted(request, resolved))

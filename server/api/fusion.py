@@ -4,7 +4,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from lora_compose.adapters.errors import InvalidRequest
+from lora_compose.adapters.errors import Code, InvalidRequest
 from lora_compose.server.api.responses import FusionObject
 from lora_compose.server.compositions.from_request import ComposedModel
 from lora_compose.server.fusion.switch import FusionSwitch
@@ -36,7 +36,7 @@ async def fuse(request: Request) -> JSONResponse:
     resolved = pipeline.resolve(fields)
     if resolved is None:
         raise InvalidRequest(
-            "invalid_composition", "Name at least one adapter to fuse, in model or adapters.", "model"
+            Code.INVALID_COMPOSITION, "Name at least one adapter to fuse, in model or adapters.", "model"
         )
     await pipeline.fuse(resolved)
     return JSONResponse(fusion_object(pipeline.fusion))

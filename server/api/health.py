@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from lora_compose.adapters.errors import LoraComposeError
+from lora_compose.adapters.errors import Code, LoraComposeError
 from lora_compose.server.errors import error_response
 
 
@@ -22,10 +22,10 @@ async def readyz(request: Request) -> JSONResponse:
     """The engine lives and the registry is open: send traffic."""
     request.state.fusion.check(None)
     if request.state.pulse.is_stuck:
-        return error_response(503, "The engine gives no sign of life.", "engine_stuck")
+        return error_response(503, "The engine gives no sign of life.", Code.ENGINE_STUCK)
     if await request.state.engine.is_healthy():
         return JSONResponse({"status": "ready"})
-    return error_response(503, "The engine is not running.", "engine_dead")
+    return error_response(503, "The engine is not running.", Code.ENGINE_DEAD)
 
 
 async def _is_ready(request: Request) -> bool:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from lora_compose.adapters.errors import Code
 from lora_compose.server.api import requests
 from lora_compose.server.api import responses as objects
 from lora_compose.server.api.error_codes import (
@@ -33,7 +34,7 @@ class Answer:
     """Whether it may come as server-sent events instead."""
 
 
-NO_PATH = frozenset({"not_found"})
+NO_PATH = frozenset({Code.NOT_FOUND})
 """A slash or a line break in a name makes another path of it."""
 
 
@@ -42,7 +43,7 @@ class Operation:
     """`answers` by status; the statuses of its errors follow from `codes`."""
 
     answers: dict[int, Answer]
-    codes: frozenset[str]
+    codes: frozenset[Code]
     body: Any = None
     upload: Any = None
     """The body as multipart/form-data, where it may come so as well."""
@@ -75,7 +76,7 @@ SAID: dict[str, tuple[str, tuple[dict[str, Any], ...]]] = {
     "/detokenize": ("The text of tokens.", ({"tokens": [1, 2, 3], "model": "sql"},)),
 }
 READS_COMPOSITION = AUTH_ERRORS | BODY | COMPOSED
-BENCHMARK = AUTH_ERRORS | {"benchmark_not_found"}
+BENCHMARK = AUTH_ERRORS | {Code.BENCHMARK_NOT_FOUND}
 
 OPERATIONS: dict[tuple[str, str], Operation] = {
     **{
@@ -91,7 +92,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     },
     ("GET", "/v1/models"): Operation(_one_of(objects.ModelList), AUTH_ERRORS),
     ("GET", "/v1/models/{id}"): Operation(
-        _one_of(objects.ModelCard), AUTH_ERRORS | NO_PATH | {"model_not_found"}
+        _one_of(objects.ModelCard), AUTH_ERRORS | NO_PATH | {Code.MODEL_NOT_FOUND}
     ),
     ("POST", "/v1/adapters"): Operation(
         _one_of(objects.AdapterObject, 200, 201),
@@ -99,13 +100,13 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         | BODY
         | ADMITTED
         | {
-            "unknown_field",
-            "invalid_request",
-            "invalid_source",
-            "source_not_allowed",
-            "invalid_upload",
-            "digest_mismatch",
-            "invalid_lineage",
+            Code.UNKNOWN_FIELD,
+            Code.INVALID_REQUEST,
+            Code.INVALID_SOURCE,
+            Code.SOURCE_NOT_ALLOWED,
+            Code.INVALID_UPLOAD,
+            Code.DIGEST_MISMATCH,
+            Code.INVALID_LINEAGE,
         },
         body=requests.AdapterOffer,
         upload=requests.AdapterUpload,
@@ -116,44 +117,48 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         _one_of(objects.AdapterObject), AUTH_ERRORS | NO_PATH | NAMED
     ),
     ("DELETE", "/v1/adapters/{reference}"): Operation(
-        GONE, AUTH_ERRORS | NO_PATH | NAMED | {"in_use", "unknown_field", "invalid_request"}, flag="cascade"
+        GONE,
+        AUTH_ERRORS | NO_PATH | NAMED | {Code.IN_USE, Code.UNKNOWN_FIELD, Code.INVALID_REQUEST},
+        flag="cascade",
     ),
     ("PUT", "/v1/adapters/{name}/aliases/{alias}"): Operation(
         _one_of(objects.AdapterObject),
-        AUTH_ERRORS | NO_PATH | BODY | NAMED | {"invalid_version", "unknown_field"},
+        AUTH_ERRORS | NO_PATH | BODY | NAMED | {Code.INVALID_VERSION, Code.UNKNOWN_FIELD},
         body=requests.AliasTarget,
         examples=({"version": 2},),
     ),
     ("DELETE", "/v1/adapters/{name}/aliases/{alias}"): Operation(
-        GONE, AUTH_ERRORS | NO_PATH | NAMED | {"alias_not_found", "in_use"}
+        GONE, AUTH_ERRORS | NO_PATH | NAMED | {Code.ALIAS_NOT_FOUND, Code.IN_USE}
     ),
     ("PUT", "/v1/adapters/{reference}/pin"): Operation(
-        _one_of(objects.PinObject), AUTH_ERRORS | NO_PATH | NAMED | BUILT | {"pins_exhausted"}
+        _one_of(objects.PinObject), AUTH_ERRORS | NO_PATH | NAMED | BUILT | {Code.PINS_EXHAUSTED}
     ),
     ("DELETE", "/v1/adapters/{reference}/pin"): Operation(GONE, AUTH_ERRORS | NO_PATH | NAMED),
     ("POST", "/v1/compositions"): Operation(
         {200: Answer(objects.PredictedComposition), 201: Answer(objects.CompositionObject)},
-        READS_COMPOSITION | BUILT | {"invalid_request", "name_not_allowed", "name_reserved", "name_taken"},
+        READS_COMPOSITION
+        | BUILT
+        | {Code.INVALID_REQUEST, Code.NAME_NOT_ALLOWED, Code.NAME_RESERVED, Code.NAME_TAKEN},
         body=requests.NamedComposition,
         flag="dry_run",
         examples=({"name": "duo", "model": "sql:0.7+polite"}, {"name": "duo", **TIES}),
     ),
     ("GET", "/v1/compositions"): Operation(_one_of(objects.CompositionList), AUTH_ERRORS),
     ("GET", "/v1/compositions/{name}"): Operation(
-        _one_of(objects.CompositionObject), AUTH_ERRORS | NO_PATH | {"composition_not_found"}
+        _one_of(objects.CompositionObject), AUTH_ERRORS | NO_PATH | {Code.COMPOSITION_NOT_FOUND}
     ),
     ("DELETE", "/v1/compositions/{name}"): Operation(
-        GONE, AUTH_ERRORS | NO_PATH | {"invalid_name", "name_not_allowed", "composition_not_found"}
+        GONE, AUTH_ERRORS | NO_PATH | {Code.INVALID_NAME, Code.NAME_NOT_ALLOWED, Code.COMPOSITION_NOT_FOUND}
     ),
     ("POST", "/v1/load_lora_adapter"): Operation(
         SUCCESS,
-        AUTH_ERRORS | BODY | ADMITTED | {"invalid_source", "invalid_request", "unknown_field"},
+        AUTH_ERRORS | BODY | ADMITTED | {Code.INVALID_SOURCE, Code.INVALID_REQUEST, Code.UNKNOWN_FIELD},
         body=requests.LoadAdapter,
         examples=({"lora_name": "sql", "lora_path": "/srv/adapters/sql"},),
     ),
     ("POST", "/v1/unload_lora_adapter"): Operation(
         SUCCESS,
-        AUTH_ERRORS | BODY | NAMED | {"in_use", "unknown_field"},
+        AUTH_ERRORS | BODY | NAMED | {Code.IN_USE, Code.UNKNOWN_FIELD},
         body=requests.UnloadAdapter,
         examples=({"lora_name": "sql@1"},),
     ),
@@ -161,12 +166,13 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("GET", "/v1/fusion"): Operation(_one_of(objects.FusionObject), AUTH_ERRORS),
     ("PUT", "/v1/fusion"): Operation(
         _one_of(objects.FusionObject),
-        READS_COMPOSITION | BUILT | {"not_fusable", "fusion_busy"},
+        READS_COMPOSITION | BUILT | {Code.NOT_FUSABLE, Code.FUSION_BUSY},
         body=ComposedModel,
         examples=({"model": "sql:0.7+polite"}, LLAMA),
     ),
     ("DELETE", "/v1/fusion"): Operation(
-        _one_of(objects.FusionObject), AUTH_ERRORS | {"fusion_busy", "base_lost", "composition_unavailable"}
+        _one_of(objects.FusionObject),
+        AUTH_ERRORS | {Code.FUSION_BUSY, Code.BASE_LOST, Code.COMPOSITION_UNAVAILABLE},
     ),
     ("POST", "/v1/benchmarks"): Operation(
         _one_of(objects.BenchmarkObject, 201),
@@ -174,14 +180,14 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         | BODY
         | NAMED
         | {
-            "unknown_field",
-            "invalid_request",
-            "out_of_range",
-            "given_twice",
-            "arm_not_allowed",
-            "too_few_adapters",
-            "benchmark_running",
-            "server_busy",
+            Code.UNKNOWN_FIELD,
+            Code.INVALID_REQUEST,
+            Code.OUT_OF_RANGE,
+            Code.GIVEN_TWICE,
+            Code.ARM_NOT_ALLOWED,
+            Code.TOO_FEW_ADAPTERS,
+            Code.BENCHMARK_RUNNING,
+            Code.SERVER_BUSY,
         },
         body=BenchmarkFields,
         examples=({"arms": ["base", "single"], "concurrency": [1, 4], "requests": 16},),
@@ -189,20 +195,20 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("GET", "/v1/benchmarks"): Operation(_one_of(objects.BenchmarkList), AUTH_ERRORS),
     ("GET", "/v1/benchmarks/{id}"): Operation(_one_of(objects.BenchmarkObject), BENCHMARK | NO_PATH),
     ("DELETE", "/v1/benchmarks/{id}"): Operation(
-        _one_of(objects.BenchmarkObject), BENCHMARK | NO_PATH | {"benchmark_not_running"}
+        _one_of(objects.BenchmarkObject), BENCHMARK | NO_PATH | {Code.BENCHMARK_NOT_RUNNING}
     ),
     ("GET", "/v1/benchmarks/{id}/report"): Operation(
         {200: Answer({"type": "string"}, HTML)},
-        BENCHMARK | NO_PATH | {"benchmark_running", "result_not_found"},
+        BENCHMARK | NO_PATH | {Code.BENCHMARK_RUNNING, Code.RESULT_NOT_FOUND},
     ),
     ("GET", "/v1/benchmarks/{id}/result"): Operation(
-        _one_of({"type": "object"}), BENCHMARK | NO_PATH | {"benchmark_running", "result_not_found"}
+        _one_of({"type": "object"}), BENCHMARK | NO_PATH | {Code.BENCHMARK_RUNNING, Code.RESULT_NOT_FOUND}
     ),
     ("GET", "/livez"): Operation(_one_of(objects.AliveObject), frozenset()),
     ("GET", "/readyz"): Operation(
-        _one_of(objects.ReadyObject), WITHOUT_ENGINE | {"engine_stuck", "engine_dead", "base_lost"}
+        _one_of(objects.ReadyObject), WITHOUT_ENGINE | {Code.ENGINE_STUCK, Code.ENGINE_DEAD, Code.BASE_LOST}
     ),
-    ("GET", "/health"): Operation({200: Answer()}, WITHOUT_ENGINE | {"engine_dead"}),
+    ("GET", "/health"): Operation({200: Answer()}, WITHOUT_ENGINE | {Code.ENGINE_DEAD}),
     ("GET", "/metrics"): Operation({200: Answer({"type": "string"}, TEXT)}, AUTH_ERRORS),
     ("GET", "/openapi.json"): Operation(_one_of({"type": "object"}), AUTH_ERRORS),
 }

@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar
 from annotated_types import Ge
 from pydantic import ConfigDict, Field, PlainValidator, WithJsonSchema
 
+from lora_compose.adapters.errors import Code
 from lora_compose.adapters.names import ALIAS_PATTERN
 from lora_compose.adapters.peft.files import CONFIG_FILE, WEIGHTS_FILE
 from lora_compose.adapters.registry.lineage import check_lineage
@@ -75,7 +76,7 @@ class AliasTarget(Body):
     version: Annotated[int, Ge(1)]
 
     FAULTS: ClassVar[Faults] = {
-        ("version", ANY): Fault("invalid_version", "version must be a version number.")
+        ("version", ANY): Fault(Code.INVALID_VERSION, "version must be a version number.")
     }
 
 
@@ -89,7 +90,7 @@ class LoadAdapter(Body):
 
     FAULTS: ClassVar[Faults] = {
         ("lora_name", "missing"): MISSING_NAME,
-        ("lora_path", ANY): Fault("invalid_source", "lora_path must be a directory."),
+        ("lora_path", ANY): Fault(Code.INVALID_SOURCE, "lora_path must be a directory."),
     }
 
 

@@ -11,7 +11,7 @@ from annotated_types import Ge, Gt, Le, MaxLen, MinLen
 from pydantic import Field, PlainValidator
 
 from lora_compose.adapters.composition.grammar import parse_reference
-from lora_compose.adapters.errors import InvalidRequest
+from lora_compose.adapters.errors import Code, InvalidRequest
 from lora_compose.adapters.names import REFERENCE_PATTERN
 from lora_compose.adapters.registry.registry import Registry
 from lora_compose.adapters.validation import ANY, OURS, Fault, Faults
@@ -47,7 +47,7 @@ def _arm(value: object) -> str:
     if re.fullmatch(ARM_PATTERN, text):
         return text
     raise InvalidRequest(
-        "arm_not_allowed",
+        Code.ARM_NOT_ALLOWED,
         f"The arm {text!a:.80} cannot be run over HTTP: base, single, stack:1 to stack:8 and merge:1 to "
         "merge:8 can. `lora-compose bench serve` runs all of them.",
     )
@@ -56,9 +56,9 @@ def _arm(value: object) -> str:
 def _listed(field: str, each: str) -> Faults:
     """Of a list and its entries, which are all reported as the list."""
     return {
-        (field, ANY): Fault("out_of_range", f"{field} must be a list of 1 to {LONGEST_LIST}."),
-        (f"{field}[]", ANY): Fault("out_of_range", f"{field}: each must be {each}.", field),
-        (f"{field}[]", OURS): Fault("out_of_range", "", field),
+        (field, ANY): Fault(Code.OUT_OF_RANGE, f"{field} must be a list of 1 to {LONGEST_LIST}."),
+        (f"{field}[]", ANY): Fault(Code.OUT_OF_RANGE, f"{field}: each must be {each}.", field),
+        (f"{field}[]", OURS): Fault(Code.OUT_OF_RANGE, "", field),
     }
 
 
@@ -93,7 +93,7 @@ class BenchmarkFields(Body):
         **_listed("concurrency", f"a whole number from 1 to {MAX_CONCURRENCY}"),
         **_listed("rates", f"above 0 and at most {MAX_RATE:g} a second"),
         **{
-            (field, ANY): Fault("out_of_range", f"{field} must be a whole number from {low} to {high}.")
+            (field, ANY): Fault(Code.OUT_OF_RANGE, f"{field} must be a whole number from {low} to {high}.")
             for field, (low, high) in BOUNDS.items()
         },
     }
@@ -128,7 +128,7 @@ def read_plan(body: dict[str, Any], registry: Registry, max_model_len: int) -> B
     _require_adapters(arms, len(adapters))
     if fields.prompt_tokens + fields.output_tokens > max_model_len:
         raise InvalidRequest(
-            "out_of_range",
+            Code.OUT_OF_RANGE,
             f"prompt_tokens and output_tokens together must be at most {max_model_len}, the model's length.",
             "output_tokens" if "output_tokens" in body else "prompt_tokens",
         )
@@ -140,10 +140,10 @@ def _require_adapters(arms: Sequence[str], adapters: int) -> None:
         needed = 0 if arm == "base" else int(arm.partition(":")[2] or 1)
         if needed > adapters:
             raise InvalidRequest(
-                "too_few_adapters", f"The arm {arm} needs {needed} adapters, not {adapters}.", "arms"
+                Code.TOO_FEW_ADAPTERS, f"The arm {arm} needs {needed} adapters, not {adapters}.", "arms"
             )
 
 
 def _refuse_twice(values: Sequence[str], name: str) -> None:
     if len(set(values)) < len(values):
-        raise InvalidRequest("given_twice", f"{name} must differ from each other.", name)
+        raise InvalidRequest(Code.GIVEN_TWICE, f"{name} must differ from each other.", name)

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from lora_compose.adapters.errors import Busy, Conflict, NotFound
+from lora_compose.adapters.errors import Busy, Code, Conflict, NotFound
 from lora_compose.adapters.registry.database import storage_faults
 from lora_compose.server.benchmarks.plan import BenchmarkPlan
 from lora_compose.server.benchmarks.process import Exit, follow
@@ -83,25 +83,27 @@ class Benchmarks:
     def run(self, name: str) -> BenchmarkRun:
         """Raises NotFound("benchmark_not_found")."""
         if name not in self._runs:
-            raise NotFound("benchmark_not_found", f"There is no benchmark {name!r:.80}.", "id")
+            raise NotFound(Code.BENCHMARK_NOT_FOUND, f"There is no benchmark {name!r:.80}.", "id")
         return self._runs[name]
 
     def file(self, name: str, file: str) -> Path:
         """RESULT or REPORT of a run. Raises NotFound, and Conflict while it is running."""
         run, path = self.run(name), self._folder / name / file
         if run.status == "running":
-            raise Conflict("benchmark_running", f"{name} is not finished yet.", "id")
+            raise Conflict(Code.BENCHMARK_RUNNING, f"{name} is not finished yet.", "id")
         if not path.is_file():
-            raise NotFound("result_not_found", f"{name} ended without it: it is {run.status}.", "id")
+            raise NotFound(Code.RESULT_NOT_FOUND, f"{name} ended without it: it is {run.status}.", "id")
         return path
 
     def start(self, plan: BenchmarkPlan, url: str) -> BenchmarkRun:
         """Begin one against this server's own `url`. Raises Conflict where one is running, Busy."""
         if self._task is not None or self._is_closed:
-            raise Conflict("benchmark_running", "A benchmark is running; one at a time. Cancel it, or wait.")
+            raise Conflict(
+                Code.BENCHMARK_RUNNING, "A benchmark is running; one at a time. Cancel it, or wait."
+            )
         if self._is_crowded() and not plan.force:
             raise Busy(
-                "server_busy",
+                Code.SERVER_BUSY,
                 f"{self.traffic.real} requests are in flight, and a benchmark would slow them: at most "
                 f'{self._limits.in_flight} may be. Try again later, or send "force": true.',
                 "force",
@@ -117,7 +119,7 @@ class Benchmarks:
         """Returns when its process is gone. Raises NotFound, and Conflict where it is not running."""
         run = self.run(name)
         if run.status != "running":
-            raise Conflict("benchmark_not_running", f"{name} has ended already: it is {run.status}.", "id")
+            raise Conflict(Code.BENCHMARK_NOT_RUNNING, f"{name} has ended already: it is {run.status}.", "id")
         await self._end()
         return run
 
@@ -170,7 +172,7 @@ class Benchmarks:
         if following in done:
             _tell_exit(run, following.result(), has_result=(self._hidden(run) / RESULT).is_file())
         elif yielding in done:
-            run.end("yielded", "server_busy", "It was ended: other requests needed the server.")
+            run.end("yielded", Code.SERVER_BUSY, "It was ended: other requests needed the server.")
         else:
             run.end("failed", "benchmark_timed_out", f"It was ended after {seconds:g} seconds.")
 

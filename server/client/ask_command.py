@@ -8,7 +8,7 @@ import typer
 from lora_compose.adapters.command_line import DEFAULT_URL, ApiKey, AsJson, Url, echo_json
 from lora_compose.adapters.composition.composition import Composition, check_method, read_options
 from lora_compose.adapters.composition.grammar import parse
-from lora_compose.adapters.errors import InvalidRequest
+from lora_compose.adapters.errors import Code, CommandCode, InvalidRequest
 from lora_compose.server.client.chat import ChatAnswer, ChatClient, ChatQuestion
 
 
@@ -63,11 +63,11 @@ def composition_text(
     options = {"rank": rank, "density": density}
     if method is None:
         if any(value is not None for value in options.values()):
-            raise InvalidRequest("missing_method", "a rank or a density needs a method", "method")
+            raise InvalidRequest(CommandCode.MISSING_METHOD, "a rank or a density needs a method", "method")
         return adapters
     members = parse(adapters, "adapters")
     if not members.is_stack:
-        raise InvalidRequest("invalid_composition", f"{adapters} names a method already", "method")
+        raise InvalidRequest(Code.INVALID_COMPOSITION, f"{adapters} names a method already", "method")
     method = check_method(method, "method")
     return Composition(members.members, method, read_options(method, options, prefix="")).canonical
 

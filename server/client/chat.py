@@ -12,7 +12,7 @@ from time import perf_counter
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from lora_compose.adapters.errors import LoraComposeError
+from lora_compose.adapters.errors import LoraComposeError, ServerCode
 from lora_compose.server.client.http import foreign_reply, unreachable
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ def _refusal(error: "APIError") -> LoraComposeError:
     message = error.body.get("message") if isinstance(error.body, dict) else None
     status = getattr(error, "status_code", None)
     code = error.code or ("error" if status is None else f"http_{status}")
-    return LoraComposeError(code, message or error.message, error.param)
+    return LoraComposeError(ServerCode(code), message or error.message, error.param)
 
 
 def _typed(messages: Sequence[Message]) -> "list[ChatCompletionMessageParam]":

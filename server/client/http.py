@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import httpx
 
-from lora_compose.adapters.errors import LoraComposeError
+from lora_compose.adapters.errors import CommandCode, LoraComposeError, ServerCode
 
 CONNECT_SECONDS = 5.0
 Json = dict[str, Any]
@@ -20,14 +20,14 @@ Json = dict[str, Any]
 def unreachable(url: str, reason: str) -> LoraComposeError:
     """The error for a `url` at which no server answers."""
     return LoraComposeError(
-        "server_unreachable",
+        CommandCode.SERVER_UNREACHABLE,
         f"No server answers at {url}: {reason}. Start one with `lora-compose serve`, or give its --url",
     )
 
 
 def foreign_reply(url: str) -> LoraComposeError:
     """The error for a reply at `url` that lora-compose cannot have sent."""
-    return LoraComposeError("not_a_server", f"{url} answered, but not as lora-compose does")
+    return LoraComposeError(CommandCode.NOT_A_SERVER, f"{url} answered, but not as lora-compose does")
 
 
 class Client:
@@ -41,7 +41,7 @@ class Client:
             self._http = httpx.Client(base_url=self._url, headers=headers, timeout=timeout)
         except (httpx.InvalidURL, UnicodeEncodeError) as error:
             raise LoraComposeError(
-                "invalid_url", f"{url!r} or the API key cannot be sent: {error}"
+                CommandCode.INVALID_URL, f"{url!r} or the API key cannot be sent: {error}"
             ) from error
 
     def __enter__(self) -> Self:
@@ -152,7 +152,8 @@ def _refusal(response: httpx.Response) -> LoraComposeError:
     error = body.get("error") if isinstance(body, dict) else None
     if not isinstance(error, dict) or not error.get("message"):
         status = f"{response.status_code} {response.reason_phrase}"
-        return LoraComposeError(f"http_{response.status_code}", f"{response.url} answered {status}")
-    return LoraComposeError(
-        str(error.get("code") or f"http_{response.status_code}"), str(error["message"]), error.get("param")
-    )
+        return LoraComposeError(
+            ServerCode(f"http_{response.status_code}"), f"{response.url} answered {status}"
+        )
+    code = ServerCode(str(error.get("code") or f"http_{response.status_code}"))
+    return LoraComposeError(code, str(error["message"]), error.get("param"))

@@ -19,7 +19,7 @@ from typing import Self
 import httpx
 import psutil
 
-from lora_compose.adapters.errors import LoraComposeError
+from lora_compose.adapters.errors import CommandCode, LoraComposeError
 
 COMMAND = str(Path(sys.executable).with_name("lora-compose"))
 DEFAULT_ENVIRONMENT = {"VLLM_LOGGING_LEVEL": "WARNING", "VLLM_CPU_KVCACHE_SPACE": "1"}
@@ -120,7 +120,9 @@ class ServerProcess:
 
     def _not_ready(self, what: str) -> LoraComposeError:
         end = "\n".join(self.log.read_text(errors="replace").splitlines()[-LOG_LINES:])
-        return LoraComposeError("server_not_ready", f"The server at {self.url} {what}. Its log ends:\n{end}")
+        return LoraComposeError(
+            CommandCode.SERVER_NOT_READY, f"The server at {self.url} {what}. Its log ends:\n{end}"
+        )
 
     def _kill(self) -> None:
         children = psutil.Process(self.process.pid).children(recursive=True)

@@ -30,7 +30,7 @@ from lora_compose.adapters.composition.composition import (
     read_options,
 )
 from lora_compose.adapters.composition.grammar import parse, parse_reference
-from lora_compose.adapters.errors import InvalidRequest, NotFound
+from lora_compose.adapters.errors import Code, InvalidRequest, NotFound
 from lora_compose.adapters.names import REFERENCE_PATTERN
 from lora_compose.adapters.validation import ANY, Fault, Faults, under
 from lora_compose.server.http.body import MISSING_NAME, Body, Reference, matching
@@ -66,7 +66,7 @@ class MethodFields(Body):
 
 def _llama_name(value: object) -> tuple[str, str | None]:
     if isinstance(value, int):
-        raise InvalidRequest("invalid_name", "Adapters have no numbers here: use the name.")
+        raise InvalidRequest(Code.INVALID_NAME, "Adapters have no numbers here: use the name.")
     return parse_reference(value, None)
 
 
@@ -85,7 +85,7 @@ class LlamaLora(Body):
     @model_validator(mode="after")
     def _has_one_name(self) -> Self:
         if (self.id is None) == (self.name is None):
-            raise InvalidRequest("invalid_composition", "Give either an id or a name.")
+            raise InvalidRequest(Code.INVALID_COMPOSITION, "Give either an id or a name.")
         return self
 
     @property
@@ -112,7 +112,7 @@ class MergedAdapters(Body):
     def _has_a_weight_for_each(self) -> Self:
         if self.weights and len(self.weights) != len(self.ids):
             text = f"There are {len(self.ids)} ids and {len(self.weights)} weights."
-            raise InvalidRequest("invalid_weight", text, "weights")
+            raise InvalidRequest(Code.INVALID_WEIGHT, text, "weights")
         return self
 
     @property
@@ -125,15 +125,16 @@ FORMS = ("adapters", "lora", "merged_adapters")
 EXTENSIONS = (*FORMS, "composition")
 """The fields that vLLM does not know."""
 
-NO_OBJECT = Fault("invalid_composition", "{param} must be a JSON object.")
+NO_OBJECT = Fault(Code.INVALID_COMPOSITION, "{param} must be a JSON object.")
 
 
 def _form(field: str) -> Faults:
     """Of a list of adapters. One that is too long has the param of `Composition`'s own refusal."""
-    code = "invalid_composition"
     return {
-        (field, ANY): Fault(code, "{param} must be a list with at least one entry."),
-        (field, "too_long"): Fault(code, f"A composition has at most {MAX_MEMBERS} adapters.", "adapters"),
+        (field, ANY): Fault(Code.INVALID_COMPOSITION, "{param} must be a list with at least one entry."),
+        (field, "too_long"): Fault(
+            Code.INVALID_COMPOSITION, f"A composition has at most {MAX_MEMBERS} adapters.", "adapters"
+        ),
         (f"{field}[]", ANY): NO_OBJECT,
     }
 
@@ -141,7 +142,7 @@ def _form(field: str) -> Faults:
 def _model(value: object) -> str:
     if isinstance(value, str) and value:
         return value
-    raise InvalidRequest("invalid_model", "model must be a string that is not empty.")
+    raise InvalidRequest(Code.INVALID_MODEL, "model must be a string that is not empty.")
 
 
 ModelText = Annotated[str, PlainValidator(_model), WithJsonSchema({"type": "string", "minLength": 1})]
@@ -170,12 +171,14 @@ class CompositionFields(Body):
         ("merged_adapters", ANY): NO_OBJECT,
         **_form("merged_adapters.ids"),
         ("merged_adapters.weights", ANY): Fault(
-            "invalid_composition", "merged_adapters.weights must be a list."
+            Code.INVALID_COMPOSITION, "merged_adapters.weights must be a list."
         ),
-        ("merged_adapters.weights", "too_long"): Fault("invalid_weight", "There are more weights than ids."),
+        ("merged_adapters.weights", "too_long"): Fault(
+            Code.INVALID_WEIGHT, "There are more weights than ids."
+        ),
         ("merged_adapters.weights[]", ANY): BAD_WEIGHT,
         ("merged_adapters.merge_strategy", ANY): Fault(
-            "unknown_method", f"The merge_strategy must be one of {', '.join(LORAX_STRATEGIES)}."
+            Code.UNKNOWN_METHOD, f"The merge_strategy must be one of {', '.join(LORAX_STRATEGIES)}."
         ),
         **under("merged_adapters.", OPTION_FAULTS),
     }
@@ -187,7 +190,7 @@ class CompositionFields(Body):
             given = [field for field in FORMS if body.get(field) is not None]
             if body.get("composition") is not None and given != ["adapters"]:
                 text = "composition goes with adapters only."
-                raise InvalidRequest("conflicting_fields", text, "composition")
+                raise InvalidRequest(Code.CONFLICTING_FIELDS, text, "composition")
             if len(given) > 1:
                 raise named_twice(given[0], given[1])
         return body
@@ -222,7 +225,7 @@ class CompositionFields(Body):
 def named_twice(first: str, second: str) -> InvalidRequest:
     """The refusal of a body that names adapters in two ways."""
     return InvalidRequest(
-        "conflicting_fields",
+        Code.CONFLICTING_FIELDS,
         f"The request names adapters twice, by {first} and by {second}. Keep one of the two.",
         first,
     )
@@ -264,14 +267,14 @@ def _of_model(model: str, base: str, saved: SavedComposition) -> Composition | N
         return parse(text)
     except InvalidRequest as error:
         # "org/other-model" is a model that this server does not have, rather than bad grammar.
-        if error.code == "invalid_name" and not set(text) & set("+:@("):
+        if error.code == Code.INVALID_NAME and not set(text) & set("+:@("):
             raise model_not_found(text) from error
         raise
 
 
 def model_not_found(name: str) -> NotFound:
     """OpenAI's answer to a model that the server does not have."""
-    return NotFound("model_not_found", f"The model {name!r:.200} does not exist.", "model")
+    return NotFound(Code.MODEL_NOT_FOUND, f"The model {name!r:.200} does not exist.", "model")
 
 
 def body_for_vllm(body: dict[str, Any], model: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from cachetools import LRUCache
 
 from lora_compose.adapters.composition.composition import STACK, Composition, Member
-from lora_compose.adapters.errors import InvalidRequest, Unservable
+from lora_compose.adapters.errors import Code, InvalidRequest, Unservable
 from lora_compose.adapters.registry.registry import Registry
 from lora_compose.adapters.registry.store import Version
 from lora_compose.adapters.registry.versions import no_adapter
@@ -109,7 +109,7 @@ class Resolver:
         _check_norms(found)
         rank = engine_rank(pinned, [version for _, version in versions])
         if rank > self._max_lora_rank:
-            raise Unservable("rank_too_large", self._too_large(pinned, rank), "model")
+            raise Unservable(Code.RANK_TOO_LARGE, self._too_large(pinned, rank), "model")
         return ResolvedComposition(composition, pinned, versions, rank)
 
     def _version(self, name: str, ref: str | None) -> Version:
@@ -128,7 +128,9 @@ def _check_norms(found: Mapping[Member, Version]) -> None:
     for member, version in found.items():
         if abs(member.weight) * version.peak > MAX_DELTA_NORM:
             raise InvalidRequest(
-                "invalid_weight", f"{member.id} at weight {member.weight:g} overflows the model.", "adapters"
+                Code.INVALID_WEIGHT,
+                f"{member.id} at weight {member.weight:g} overflows the model.",
+                "adapters",
             )
 
 

@@ -4,7 +4,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lora_compose.adapters.errors import AdapterRejected
+from lora_compose.adapters.errors import AdapterRejected, Code
 from lora_compose.server.config import EMBEDDED_OPTIONS, ServerConfig
 from lora_compose.server.doctor.check import Check, Finding, fail, ok, warn
 from lora_compose.server.doctor.model import read_config
@@ -15,23 +15,23 @@ if TYPE_CHECKING:
 SAVE_AGAIN = "Save it again with PEFT's save_pretrained, and give that directory"
 OTHER_BASE = "Give --model the base it was trained on, or train it again for this one"
 ADVICE = {
-    "bad_adapter_config": SAVE_AGAIN,
-    "bad_alpha": "Correct lora_alpha and alpha_pattern in adapter_config.json to what it was trained with",
-    "bad_rank": "Correct r and rank_pattern in adapter_config.json to what it was trained with",
-    "corrupt_weights": "Copy adapter_model.safetensors again from where it was trained",
-    "missing_config": SAVE_AGAIN,
-    "missing_weights": SAVE_AGAIN,
-    "non_finite_weights": "The training diverged, or it overflows in this dtype: train it at a lower rate",
-    "not_a_regular_file": "Copy the files themselves into the directory (`cp -L`)",
-    "pickle_refused": SAVE_AGAIN,
-    "rank_mismatch": "Config and weights are of two adapters: " + SAVE_AGAIN.lower(),
-    "rank_too_large": "Start `serve` with a higher --max-lora-rank, or truncate it: "
+    Code.BAD_ADAPTER_CONFIG: SAVE_AGAIN,
+    Code.BAD_ALPHA: "Correct lora_alpha and alpha_pattern in adapter_config.json to what it was trained with",
+    Code.BAD_RANK: "Correct r and rank_pattern in adapter_config.json to what it was trained with",
+    Code.CORRUPT_WEIGHTS: "Copy adapter_model.safetensors again from where it was trained",
+    Code.MISSING_CONFIG: SAVE_AGAIN,
+    Code.MISSING_WEIGHTS: SAVE_AGAIN,
+    Code.NON_FINITE_WEIGHTS: "The training diverged, or it overflows in this dtype: train it at a lower rate",
+    Code.NOT_A_REGULAR_FILE: "Copy the files themselves into the directory (`cp -L`)",
+    Code.PICKLE_REFUSED: SAVE_AGAIN,
+    Code.RANK_MISMATCH: "Config and weights are of two adapters: " + SAVE_AGAIN.lower(),
+    Code.RANK_TOO_LARGE: "Start `serve` with a higher --max-lora-rank, or truncate it: "
     '`lora-compose compose "svd(a,rank=R)" OUT --adapter a=DIR`',
-    "unknown_layer": OTHER_BASE,
-    "unknown_module": OTHER_BASE,
-    "unsupported_feature": "Train it as plain LoRA (rsLoRA and ranks per module work), or remove the field",
-    "weights_too_large": "Start `serve` with a higher --max-adapter-bytes",
-    "wrong_base": OTHER_BASE,
+    Code.UNKNOWN_LAYER: OTHER_BASE,
+    Code.UNKNOWN_MODULE: OTHER_BASE,
+    Code.UNSUPPORTED_FEATURE: "Train it as plain LoRA (rsLoRA and ranks per module work), or remove the field",
+    Code.WEIGHTS_TOO_LARGE: "Start `serve` with a higher --max-adapter-bytes",
+    Code.WRONG_BASE: OTHER_BASE,
 }
 
 
@@ -61,7 +61,7 @@ def admission(directory: Path, model: Path, max_lora_rank: int) -> Finding:
     try:
         found = admit(directory, shapes_of(model), AdmissionLimits(max_lora_rank, torch.float32))
     except AdapterRejected as error:
-        return fail(f"{error.message} ({error.code})", ADVICE.get(error.code, SAVE_AGAIN))
+        return fail(f"{error.message} ({error.code})", ADVICE.get(Code(error.code), SAVE_AGAIN))
     words = (
         f"rank {found.rank}, {found.parameters} parameters in {found.coverage['linears']} of "
         f"{found.coverage['linears_total']} linears"

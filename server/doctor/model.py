@@ -4,7 +4,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lora_compose.adapters.errors import LoraComposeError
+from lora_compose.adapters.errors import CommandCode, LoraComposeError
 from lora_compose.adapters.strict_json import parse_object
 from lora_compose.server.doctor.check import Check, Finding, fail, ok, warn
 from lora_compose.server.doctor.weights import dtype, fits_memory, weights_are_whole
@@ -33,12 +33,12 @@ def read_config(directory: Path) -> dict[str, Any]:
     """config.json. Raises LoraComposeError("no_model") with what to do where there is none."""
     if not directory.is_dir():
         raise LoraComposeError(
-            "no_model", f"{directory} is no directory. {DOWNLOAD}, and give that directory"
+            CommandCode.NO_MODEL, f"{directory} is no directory. {DOWNLOAD}, and give that directory"
         )
     file = directory / "config.json"
     if not file.is_file():
         raise LoraComposeError(
-            "no_model", f"{directory} has no config.json, so it holds no model. {DOWNLOAD}"
+            CommandCode.NO_MODEL, f"{directory} has no config.json, so it holds no model. {DOWNLOAD}"
         )
     return parse_object(file.read_bytes(), max_depth=64)
 

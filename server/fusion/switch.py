@@ -16,7 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal, Protocol
 
-from lora_compose.adapters.errors import Conflict, StorageUnavailable, Unservable
+from lora_compose.adapters.errors import Code, Conflict, StorageUnavailable, Unservable
 from lora_compose.server.compositions.servable import Servable
 from lora_compose.server.engine.errors import EngineDied
 from lora_compose.server.engine.spec import Component, combined
@@ -86,7 +86,7 @@ class FusionSwitch:
         """
         if self.state == "failed":
             raise StorageUnavailable(
-                "base_lost", "The base weights could not be restored; the server has to be restarted."
+                Code.BASE_LOST, "The base weights could not be restored; the server has to be restarted."
             )
         fused = self._target if self.state == "fusing" else self.fused
         if fused is None or wanted is None or self._engine.runtime_weights:
@@ -94,7 +94,7 @@ class FusionSwitch:
         rank = sum(part.rank for part in combined(wanted.components, fused.components))
         if rank > self._engine.max_lora_rank:
             raise Unservable(
-                "rank_too_large",
+                Code.RANK_TOO_LARGE,
                 f"While {fused.name} is fused, {wanted.name} needs rank {rank} for the difference; this "
                 f"server's max_lora_rank is {self._engine.max_lora_rank}. "
                 "DELETE /v1/fusion restores the base.",
@@ -117,7 +117,7 @@ class FusionSwitch:
 
     async def _switch(self, through: State, servable: Servable | None) -> None:
         if self.state not in ("base", "fused"):
-            raise Conflict("fusion_busy", f"The base is {self.state} now.")
+            raise Conflict(Code.FUSION_BUSY, f"The base is {self.state} now.")
         self._before, self.state, self._target = self.state, through, servable
         # Whoever asked may go away in the middle; the base must not stay there.
         await asyncio.shield(asyncio.create_task(self._carry_out(through, servable)))
@@ -151,7 +151,7 @@ class FusionSwitch:
         if reason is None and not self._engine.runtime_weights:
             reason = self._why_slots_do_not_do()
         if reason is not None:
-            raise Unservable("not_fusable", f"{servable.name} cannot be fused: {reason}", "model")
+            raise Unservable(Code.NOT_FUSABLE, f"{servable.name} cannot be fused: {reason}", "model")
 
     def _why_slots_do_not_do(self) -> str | None:
         """A residual that finds no slot, or too small a one, would end the engine, not the request."""

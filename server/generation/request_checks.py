@@ -9,7 +9,7 @@ with a refusal, ends in a 500. A client can cause that, and is told.
 from collections.abc import Mapping
 from typing import Any
 
-from lora_compose.adapters.errors import InvalidRequest
+from lora_compose.adapters.errors import Code, InvalidRequest
 
 
 def sequences(body: Mapping[str, Any]) -> int:
@@ -45,4 +45,4 @@ def _check_content(content: object, param: str) -> None:
         return
     first = content[0] if content else None
     if first is None or (isinstance(first, dict) and first.get("type") == "refusal"):
-        raise InvalidRequest("invalid_request", f"{param} must begin with an output_text.", param)
+        raise InvalidRequest(Code.INVALID_REQUEST, f"{param} must begin with an output_text.", param)

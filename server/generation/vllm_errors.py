@@ -10,6 +10,7 @@ from typing import Any
 
 from starlette.types import Message, Send
 
+from lora_compose.adapters.errors import Code
 from lora_compose.server.errors import CODES, OUR_BUG, SSE_ERROR, error_body, error_headers
 
 
@@ -58,13 +59,13 @@ def contract_body(status: int, body: bytes) -> dict[str, Any]:
         message, param = str(error["message"]), error.get("param")
     except (ValueError, KeyError, TypeError, AttributeError):
         message, param = "The request was refused.", None
-    code = "model_not_found" if status == 404 and param == "model" else CODES.get(status)
+    code = Code.MODEL_NOT_FOUND if status == 404 and param == "model" else CODES.get(status)
     return error_body(status, message, code, param)
 
 
 def engine_died() -> dict[str, Any]:
     """What those hear whose answer the engine took with it. Asked again, they get it from the next one."""
-    return error_body(503, "The engine died; it is being started again.", "engine_unavailable")
+    return error_body(503, "The engine died; it is being started again.", Code.ENGINE_UNAVAILABLE)
 
 
 def _sse(event: bytes, is_alive: bool) -> bytes:

@@ -23,7 +23,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from lora_compose.adapters.composition.grammar import parse_reference
-from lora_compose.adapters.errors import InvalidRequest
+from lora_compose.adapters.errors import Code, InvalidRequest
 from lora_compose.adapters.names import (
     ALIAS_PATTERN,
     NAME_PATTERN,
@@ -76,9 +76,9 @@ def parse_object(body: bytes) -> dict[str, Any]:
     try:
         parsed = json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise InvalidRequest("invalid_json", "The request body is not valid JSON.") from error
+        raise InvalidRequest(Code.INVALID_JSON, "The request body is not valid JSON.") from error
     if not isinstance(parsed, dict):
-        raise InvalidRequest("invalid_json", "The request body must be a JSON object.")
+        raise InvalidRequest(Code.INVALID_JSON, "The request body must be a JSON object.")
     return parsed
 
 
@@ -90,7 +90,7 @@ def read_flag(request: Request, name: str) -> bool:
             raise unknown_field(other)
     values = {value for _, value in given}
     if not values <= {"", "true"} and values != {"false"}:
-        raise InvalidRequest("invalid_request", f"{name} must be true or false.", name)
+        raise InvalidRequest(Code.INVALID_REQUEST, f"{name} must be true or false.", name)
     return bool(values) and values != {"false"}
 
 
@@ -154,4 +154,4 @@ Reference = Annotated[
     matching(REFERENCE_PATTERN),
 ]
 """`name`, `name@2` or `name@alias`, as (name, ref)."""
-MISSING_NAME = Fault("invalid_name", "The name is missing.")
+MISSING_NAME = Fault(Code.INVALID_NAME, "The name is missing.")

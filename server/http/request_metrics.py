@@ -11,6 +11,7 @@ import time
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from lora_compose.adapters.errors import Code
 from lora_compose.server.errors import SSE_ERROR
 from lora_compose.server.metrics import Metrics
 
@@ -112,4 +113,4 @@ class _Watched:
         try:
             return str(json.loads(self._body)["error"]["code"])
         except (ValueError, KeyError, TypeError):
-            return "internal_error" if self.status >= 500 else "other"
+            return Code.INTERNAL_ERROR if self.status >= 500 else "other"

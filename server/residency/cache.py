@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from lora_compose.adapters.errors import Conflict
+from lora_compose.adapters.errors import Code, Conflict
 from lora_compose.server.compositions.servable import Servable, StoredAdapter
 from lora_compose.server.engine.spec import Component
 from lora_compose.server.metrics import Metrics
@@ -228,7 +228,7 @@ class AdapterCache:
         fits = order.key in self._parts or self.make_room(1, pinned)
         if len(pinned) > self.capacity // 2 or not fits:
             raise Conflict(
-                "pins_exhausted",
+                Code.PINS_EXHAUSTED,
                 f"At most half of the {self.capacity} places in host memory (--max-cpu-loras) can be pinned, "
                 "and only where one can be freed.",
                 "name",

@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from lora_compose.adapters.errors import Unservable
+from lora_compose.adapters.errors import Code, Unservable
 from lora_compose.server.compositions.servable import Servable
 from lora_compose.server.engine.spec import Component
 from lora_compose.server.metrics import Metrics
@@ -191,7 +191,7 @@ class ResidencyScheduler:
         room = self.host.room_for(ticket.key)
         if len(ticket.orders) > room:
             raise Unservable(
-                "too_many_members",
+                Code.TOO_MANY_MEMBERS,
                 f"{ticket.servable.name} needs {len(ticket.orders)} places in host memory; {room} are "
                 "neither pinned nor fused (--max-cpu-loras).",
                 "adapters",

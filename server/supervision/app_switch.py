@@ -3,6 +3,7 @@
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from lora_compose.adapters.errors import Code
 from lora_compose.server.errors import error_response
 from lora_compose.server.state import AppState
 
@@ -36,7 +37,7 @@ class AppSwitch:
 def _without_engine(scope: Scope) -> JSONResponse:
     if scope["path"] == "/livez":
         return JSONResponse({"status": "alive"})
-    return error_response(503, "The engine is being started again.", "engine_unavailable")
+    return error_response(503, "The engine is being started again.", Code.ENGINE_UNAVAILABLE)
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:

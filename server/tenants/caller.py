@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lora_compose.adapters.composition.composition import Composition
-from lora_compose.adapters.errors import Forbidden, NotFound
+from lora_compose.adapters.errors import Code, Forbidden, NotFound
 from lora_compose.adapters.registry.registry import Registry
 from lora_compose.adapters.registry.store import content_of
 from lora_compose.server.tenants.key import BENCHMARK, OPERATOR, Key
@@ -48,12 +48,12 @@ class Caller:
         """Raises Forbidden("name_not_allowed"), the same whether or not such an adapter exists."""
         if not self.sees(name):
             allowed = ", ".join(self.key.adapters) or "none"
-            raise Forbidden("name_not_allowed", f"This key may use these names only: {allowed}.", "name")
+            raise Forbidden(Code.NAME_NOT_ALLOWED, f"This key may use these names only: {allowed}.", "name")
 
     def require_operator(self, what: str) -> None:
         """Raises Forbidden("permission_denied") for all but those who run the whole server."""
         if not self.key.is_operator:
-            raise Forbidden("permission_denied", f"Only a key for the whole server may {what}.")
+            raise Forbidden(Code.PERMISSION_DENIED, f"Only a key for the whole server may {what}.")
 
     @property
     def is_short_of_room(self) -> bool:

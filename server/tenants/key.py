@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass, field, fields
 from typing import Final, Literal, get_args
 
-from lora_compose.adapters.errors import InvalidRequest
+from lora_compose.adapters.errors import CommandCode, InvalidRequest
 from lora_compose.adapters.names import check_name
 
 Role = Literal["inference", "admin", "monitor"]
@@ -39,7 +39,7 @@ class Quotas:
             value = getattr(self, each.name)
             if value is not None and value < 0:
                 raise InvalidRequest(
-                    "invalid_quota", f"{each.name} ({value}) must not be negative", each.name
+                    CommandCode.INVALID_QUOTA, f"{each.name} ({value}) must not be negative", each.name
                 )
 
 
@@ -58,11 +58,13 @@ class Key:
     def __post_init__(self) -> None:
         check_name(self.name)
         if self.role not in ROLES:
-            raise InvalidRequest("invalid_role", f"{self.role!r} is not a role: {', '.join(ROLES)}", "role")
+            raise InvalidRequest(
+                CommandCode.INVALID_ROLE, f"{self.role!r} is not a role: {', '.join(ROLES)}", "role"
+            )
         for pattern in self.adapters:
             if not pattern or not PATTERN.fullmatch(pattern):
                 raise InvalidRequest(
-                    "invalid_pattern",
+                    CommandCode.INVALID_PATTERN,
                     f"{pattern!r:.80} is neither an adapter's name nor a prefix that ends in *",
                     "adapters",
                 )

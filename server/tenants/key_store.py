@@ -14,7 +14,7 @@ from typing import Any, Self
 from sqlalchemy import select
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from lora_compose.adapters.errors import Conflict, NotFound
+from lora_compose.adapters.errors import Code, CommandCode, Conflict, NotFound
 from lora_compose.adapters.registry.database import Database, Table, sqlite_url
 from lora_compose.server.tenants.key import Key, Quotas, digest_of
 
@@ -59,7 +59,7 @@ class KeyStore:
         with self._database.writing() as session:
             if session.scalar(select(KeyRow).where(KeyRow.name == key.name)) is not None:
                 raise Conflict(
-                    "name_taken", f"There is a key {key.name!r} already: rotate or revoke it.", "name"
+                    Code.NAME_TAKEN, f"There is a key {key.name!r} already: rotate or revoke it.", "name"
                 )
             session.add(
                 KeyRow(
@@ -99,7 +99,7 @@ def _row(session: Session, name: str) -> KeyRow:
     row = session.scalar(select(KeyRow).where(KeyRow.name == name))
     if row is None:
         raise NotFound(
-            "key_not_found", f"There is no key {name!r:.80}: see `lora-compose keys list`.", "name"
+            CommandCode.KEY_NOT_FOUND, f"There is no key {name!r:.80}: see `lora-compose keys list`.", "name"
         )
     return row
 

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from lora_compose.adapters.errors import QuotaExceeded, StorageUnavailable
+from lora_compose.adapters.errors import Code, QuotaExceeded, StorageUnavailable
 from lora_compose.server.errors import error_body, error_headers, error_response, refusal
 from lora_compose.server.paths import PROBES
 from lora_compose.server.tenants.access import is_public, may
@@ -44,7 +44,7 @@ class AuthContext:
             return error_response(404, "Not Found")
         if not may(key, method, path):
             return error_response(
-                403, f"This key (role {key.role}) may not {method} this path.", "permission_denied"
+                403, f"This key (role {key.role}) may not {method} this path.", Code.PERMISSION_DENIED
             )
         return Caller(key, self.ledger.account(key))
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from lora_compose.adapters.errors import QuotaExceeded
+from lora_compose.adapters.errors import Code, QuotaExceeded
 from lora_compose.server.tenants.key import Key, Quotas
 
 
@@ -128,7 +128,7 @@ def exceeded(name: str, bound: int, wait: float | None) -> QuotaExceeded:
     lasting = wait is None or wait == float("inf")
     hint = "" if lasting else f" Try again in {wait:.0f} s."
     return QuotaExceeded(
-        "quota_exceeded",
+        Code.QUOTA_EXCEEDED,
         f"This key's quota of {bound} {name.replace('_', ' ')} is used up.{hint}",
         name,
         None if lasting else wait,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 from starlette.requests import Request
 
-from lora_compose.adapters.errors import LoraComposeError, NotFound, QuotaExceeded
+from lora_compose.adapters.errors import Code, LoraComposeError, NotFound, QuotaExceeded, ServerCode
 from lora_compose.server.errors import STATUS, refusal, status_of
 from lora_compose.training.data.errors import DataRejected
 
@@ -26,7 +26,7 @@ def tree(error: type[LoraComposeError]) -> Iterator[type[LoraComposeError]]:
 
 @pytest.mark.parametrize("error", list(tree(LoraComposeError)))
 def test_every_class_of_refusal_is_answered_with_its_code_and_message(error: type[LoraComposeError]) -> None:
-    reply = refusal(REQUEST, error("some_code", "Some message.", "model"))
+    reply = refusal(REQUEST, error(ServerCode("some_code"), "Some message.", "model"))
     told = json.loads(bytes(reply.body))["error"]
     assert (told["code"], told["message"], told["param"]) == ("some_code", "Some message.", "model")
     assert reply.status_code == status_of(error) >= 400
@@ -47,5 +47,5 @@ def test_a_class_that_is_not_listed_has_its_parents_status() -> None:
 def test_a_quota_says_when_to_come_back_unless_waiting_does_not_help(
     seconds: float | None, header: str | None
 ) -> None:
-    reply = refusal(REQUEST, QuotaExceeded("quota_exceeded", "Used up.", None, seconds))
+    reply = refusal(REQUEST, QuotaExceeded(Code.QUOTA_EXCEEDED, "Used up.", None, seconds))
     assert (reply.status_code, reply.headers.get("retry-after")) == (429, header)

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from lora_compose.adapters.command_line import AsJson, echo_json
-from lora_compose.adapters.errors import Conflict, InvalidRequest, StorageUnavailable
+from lora_compose.adapters.errors import CommandCode, Conflict, InvalidRequest, StorageUnavailable
 
 app = typer.Typer(
     name="data",
@@ -170,9 +170,11 @@ def _codes(text: str) -> tuple[str, ...]:
 
 def _check_output(output: Path, force: bool) -> None:
     if output.suffix not in (".jsonl", ".json"):
-        raise InvalidRequest("invalid_output", f"{output}: OUT is written as JSONL, name it so", "OUT")
+        raise InvalidRequest(
+            CommandCode.INVALID_OUTPUT, f"{output}: OUT is written as JSONL, name it so", "OUT"
+        )
     if output.exists() and not force:
-        raise Conflict("output_exists", f"{output} exists; --force replaces it")
+        raise Conflict(CommandCode.OUTPUT_EXISTS, f"{output} exists; --force replaces it")
 
 
 def _write(output: Path, rows: Sequence[Any]) -> None:
@@ -187,4 +189,6 @@ def _write_text(file: Path, text: str) -> None:
         scratch.write_text(text)
         scratch.replace(file)
     except OSError as error:
-        raise StorageUnavailable("output_not_written", f"{file} cannot be written: {error}") from error
+        raise StorageUnavailable(
+            CommandCode.OUTPUT_NOT_WRITTEN, f"{file} cannot be written: {error}"
+        ) from error

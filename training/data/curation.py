@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from lora_compose.adapters.errors import LoraComposeError
+from lora_compose.adapters.errors import CommandCode, LoraComposeError
 from lora_compose.training.data import outliers
 from lora_compose.training.data import preference_checks as preferences
 from lora_compose.training.data.layouts import Row
@@ -122,7 +122,7 @@ def _leaks(curated: Curated) -> None:
     leaked = [i for i, number in enumerate(found) if number is not None]
     if leaked and not curated.options.drop_leaks:
         raise LoraComposeError(
-            "leaked",
+            CommandCode.LEAKED,
             f"{len(leaked)} rows ask what evaluation data ask, the first {asked[leaked[0]][:80]!r}: a model "
             "trained on them is not evaluated by them. --drop-leaks drops them.",
             "against",

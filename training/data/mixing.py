@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, Literal
 
-from lora_compose.adapters.errors import InvalidRequest
+from lora_compose.adapters.errors import CommandCode, InvalidRequest
 from lora_compose.training.data.rows import Rows
 
 Kind = Literal["general", "domain"]
@@ -71,7 +71,9 @@ def mix(
     amount = min(sum(own) / share for own, share in zip(weights, shares, strict=True))
     if total is not None and total > amount * (1 + 1e-9):
         raise InvalidRequest(
-            "too_few_rows", f"The files give {amount:.0f} {by} at this ratio, fewer than {total}", "rows"
+            CommandCode.TOO_FEW_ROWS,
+            f"The files give {amount:.0f} {by} at this ratio, fewer than {total}",
+            "rows",
         )
     wanted = amount if total is None else float(total)
     taken = [
@@ -83,14 +85,16 @@ def mix(
 
 def _check(parts: Sequence[MixSource], by: Unit, count_tokens: object) -> None:
     if not parts or any(part.share <= 0 for part in parts):
-        raise InvalidRequest("invalid_mix", "A mix needs parts, each with a share above 0", "ratio")
+        raise InvalidRequest(CommandCode.INVALID_MIX, "A mix needs parts, each with a share above 0", "ratio")
     if by == "tokens" and count_tokens is None:
         raise InvalidRequest(
-            "invalid_mix", "To mix by tokens, a model's tokenizer has to count them", "model"
+            CommandCode.INVALID_MIX, "To mix by tokens, a model's tokenizer has to count them", "model"
         )
     forms = {part.rows.form for part in parts}
     if len(forms) > 1:
-        raise InvalidRequest("mixed_forms", f"Rows of {' and '.join(sorted(forms))} do not mix", "domain")
+        raise InvalidRequest(
+            CommandCode.MIXED_FORMS, f"Rows of {' and '.join(sorted(forms))} do not mix", "domain"
+        )
 
 
 def _shuffled(count: int, seed: int, number: int) -> list[int]:
@@ -149,7 +153,7 @@ def parse_ratio(text: str) -> tuple[float, float]:
     general, domain = map(float, match.groups()) if match else (0.0, 0.0)
     if not general + domain:
         raise InvalidRequest(
-            "invalid_ratio", f"{text!r} is no ratio: write GENERAL:DOMAIN, such as 2:8", "ratio"
+            CommandCode.INVALID_RATIO, f"{text!r} is no ratio: write GENERAL:DOMAIN, such as 2:8", "ratio"
         )
     return general / (general + domain), domain / (general + domain)
 

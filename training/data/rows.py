@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from lora_compose.adapters.errors import CommandCode
 from lora_compose.training.data.errors import BadRow, DataRejected
 from lora_compose.training.data.layouts import (
     COLUMNS,
@@ -54,7 +55,7 @@ def read_rows(source: str) -> Rows:
     """
     found = list(located(source))
     if not found:
-        raise DataRejected("no_rows", f"{source} holds no rows", "source")
+        raise DataRejected(CommandCode.NO_ROWS, f"{source} holds no rows", "source")
     layout = _layout_of(source, found)
     rows: list[Row] = []
     faults: list[str] = []
@@ -66,7 +67,7 @@ def read_rows(source: str) -> Rows:
         except BadRow as fault:
             faults.append(f"{each.place}: {fault}")
     if faults:
-        raise DataRejected("bad_row", _listed(faults, len(found)), "source")
+        raise DataRejected(CommandCode.BAD_ROW, _listed(faults, len(found)), "source")
     return as_rows(source, layout.form, rows, dict(sorted(left_out.items())))
 
 
@@ -97,14 +98,18 @@ def _layout_of(source: str, found: Sequence[Located]) -> Layout:
     if not votes:
         faults = [f"{each.place}: {each.fault}" for each in found if each.fault]
         if faults:
-            raise DataRejected("bad_row", _listed(faults, len(found)), "source")
+            raise DataRejected(CommandCode.BAD_ROW, _listed(faults, len(found)), "source")
         columns = ", ".join(next((each.record for each in found if each.record), {})) or "none"
-        raise DataRejected("unknown_form", f"{source}: columns {columns}; known are {KNOWN}", "source")
+        raise DataRejected(
+            CommandCode.UNKNOWN_FORM, f"{source}: columns {columns}; known are {KNOWN}", "source"
+        )
     (first, *others), _ = votes.most_common(1)[0]
     if others:
         names = ", ".join(layout.name for layout in (first, *others))
         raise DataRejected(
-            "ambiguous_form", f"{source} fits several layouts ({names}): keep the columns of one", "source"
+            CommandCode.AMBIGUOUS_FORM,
+            f"{source} fits several layouts ({names}): keep the columns of one",
+            "source",
         )
     return first
 

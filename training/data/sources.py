@@ -11,6 +11,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any, Final
 
+from lora_compose.adapters.errors import CommandCode
 from lora_compose.training.data.errors import DataRejected
 
 SAVED: Final = ("state.json", "dataset_dict.json")
@@ -34,7 +35,7 @@ def located(source: str) -> Iterator[Located]:
         reader = READERS.get(path.suffix.lower())
         if reader is None:
             raise DataRejected(
-                "unknown_format", f"{path}: the name ends in none of {', '.join(READERS)}", "source"
+                CommandCode.UNKNOWN_FORMAT, f"{path}: the name ends in none of {', '.join(READERS)}", "source"
             )
         return reader(path)
     return _dataset(name, split)
@@ -97,7 +98,9 @@ def _decoded(path: Path) -> str:
     try:
         return path.read_text("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise DataRejected("not_utf8", f"{path}: byte {error.start + 1} is not UTF-8", "source") from None
+        raise DataRejected(
+            CommandCode.NOT_UTF8, f"{path}: byte {error.start + 1} is not UTF-8", "source"
+        ) from None
 
 
 def _csv(path: Path) -> Iterator[Located]:
@@ -123,7 +126,7 @@ def _parquet(path: Path) -> Iterator[Located]:
     try:
         file = ParquetFile(path)
     except ArrowInvalid as error:
-        raise DataRejected("broken_file", f"{path}: {error}", "source") from None
+        raise DataRejected(CommandCode.BROKEN_FILE, f"{path}: {error}", "source") from None
     number = 0
     for batch in file.iter_batches():
         for record in batch.to_pylist():
@@ -165,7 +168,7 @@ def _from_hub(name: str) -> Any:
     except (OSError, ValueError, HFValidationError, datasets.exceptions.DatasetGenerationError) as error:
         why = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataRejected(
-            "source_not_found",
+            CommandCode.SOURCE_NOT_FOUND,
             f"{name} is no file, no saved data set, and no hub id that loads: {why}",
             "source",
         ) from None
@@ -177,6 +180,8 @@ def _one_split(name: str, splits: Any, split: str) -> Any:
     if split not in splits:
         names = ", ".join(splits)
         raise DataRejected(
-            "which_split", f"{name} has the splits {names}: write {name}#{next(iter(splits))}", "source"
+            CommandCode.WHICH_SPLIT,
+            f"{name} has the splits {names}: write {name}#{next(iter(splits))}",
+            "source",
         )
     return splits[split]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lora_compose.adapters.errors import InvalidRequest
+from lora_compose.adapters.errors import CommandCode, InvalidRequest
 from lora_compose.training.evaluation.harness import harness_scores
 from lora_compose.training.evaluation.likelihood import likelihoods, loss_interval, mean_loss
 from lora_compose.training.evaluation.models import Loaded, LocalModel, ServedModel, composed
@@ -60,7 +60,9 @@ def evaluate_offline(
 ) -> Report:
     """In this process, with transformers and PEFT."""
     if asked.preferences and composition is None:
-        raise InvalidRequest("no_reference", "Preferences compare a composition with its base", "preferences")
+        raise InvalidRequest(
+            CommandCode.NO_REFERENCE, "Preferences compare a composition with its base", "preferences"
+        )
     with composed(base, composition, directories, data_dir) as loaded:
         off = loaded.model.disable_adapter if composition else nullcontext
         answerer = LocalModel(loaded.model, loaded.tokenizer)
@@ -96,7 +98,7 @@ def evaluate_served(
     Raises InvalidRequest("not_over_http") for what a server does not tell: likelihoods of given answers."""
     if asked.losses or asked.preferences:
         raise InvalidRequest(
-            "not_over_http",
+            CommandCode.NOT_OVER_HTTP,
             "Held-out loss and preferences need the model in this process: leave out --url",
             "url",
         )
@@ -110,7 +112,7 @@ def evaluate_served(
     if asked.harness:
         if base_dir is None:
             raise InvalidRequest(
-                "no_tokenizer", "lm-evaluation-harness needs --model for its tokenizer", "model"
+                CommandCode.NO_TOKENIZER, "lm-evaluation-harness needs --model for its tokenizer", "model"
             )
         results = harness_scores(
             asked.harness,

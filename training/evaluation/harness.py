@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lora_compose.adapters.errors import LoraComposeError
+from lora_compose.adapters.errors import CommandCode, LoraComposeError
 
 MISSING = "lm-evaluation-harness is not installed: pip install 'lora-compose[eval]'"
 
@@ -27,14 +27,14 @@ def harness_scores(
         import lm_eval
         from lm_eval.tasks import TaskManager
     except ImportError as error:
-        raise LoraComposeError("harness_missing", MISSING) from error
+        raise LoraComposeError(CommandCode.HARNESS_MISSING, MISSING) from error
     files = [Path(task) for task in tasks if task.endswith((".yaml", ".yml"))]
     manager = TaskManager(include_path=sorted({str(file.parent.resolve()) for file in files}) or None)
     names = [Path(task).stem if task.endswith((".yaml", ".yml")) else task for task in tasks]
     unknown = [name for name in names if name not in manager.all_tasks]
     if unknown:
         raise LoraComposeError(
-            "unknown_task", f"lm-evaluation-harness has no task {', '.join(unknown)}", "harness"
+            CommandCode.UNKNOWN_TASK, f"lm-evaluation-harness has no task {', '.join(unknown)}", "harness"
         )
     found = lm_eval.simple_evaluate(
         model=_local(model, tokenizer, batch) if server is None else "local-completions",

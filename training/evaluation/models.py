@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from lora_compose.adapters.errors import LoraComposeError
+from lora_compose.adapters.errors import CommandCode, LoraComposeError
 from lora_compose.server.client.chat import ChatClient
 from lora_compose.training.data.layouts import Message
 
@@ -108,7 +108,7 @@ def composed(
         tokenizer = AutoTokenizer.from_pretrained(base)
         model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     except (OSError, ValueError) as error:
-        raise LoraComposeError("base_not_loaded", f"{base}: {error}", "model") from error
+        raise LoraComposeError(CommandCode.BASE_NOT_LOADED, f"{base}: {error}", "model") from error
     if composition is None:
         yield Loaded(model, tokenizer)
         return

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
+from lora_compose.adapters.errors import CommandCode
 from lora_compose.training.data.layouts import Message
 from lora_compose.training.evaluation.likelihood import Likelihood, likelihoods
 from lora_compose.training.evaluation.models import LocalModel
@@ -50,7 +51,7 @@ def pairs_of(source: str) -> list[PreferencePair]:
     rows = read_rows(source)
     if rows.form != "preference":
         raise InvalidRequest(
-            "not_preferences", f"{source} holds {rows.form} rows, no preferences", "preferences"
+            CommandCode.NOT_PREFERENCES, f"{source} holds {rows.form} rows, no preferences", "preferences"
         )
     return [PreferencePair(row["prompt"], sole(row["chosen"]), sole(row["rejected"])) for row in rows.dataset]
 

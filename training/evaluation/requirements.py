@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from lora_compose.adapters.errors import InvalidRequest
+from lora_compose.adapters.errors import CommandCode, InvalidRequest
 
 OPERATORS: Final[Mapping[str, Callable[[float, float], bool]]] = {
     ">=": operator.ge,
@@ -53,7 +53,7 @@ def unmet(requirements: Sequence[Requirement], scores: Mapping[str, float]) -> l
     if unknown:
         known = ", ".join(sorted(scores)) or "no score at all"
         message = f"{', '.join(unknown)} was not measured, so nothing can be required of it; there is {known}"
-        raise InvalidRequest("unknown_score", message, "require")
+        raise InvalidRequest(CommandCode.UNKNOWN_SCORE, message, "require")
     return [
         f"{each} does not hold: {each.score} is {scores[each.score]:.4g}"
         for each in requirements
@@ -66,7 +66,7 @@ def _requirement(part: str) -> Requirement:
     bound = _number(match[3]) if match else None
     if match is None or bound is None:
         message = f"{part.strip()!r:.60} is not a requirement: write one as domain>=0.9 or forgetting<=0.02"
-        raise InvalidRequest("invalid_requirement", message, "require")
+        raise InvalidRequest(CommandCode.INVALID_REQUIREMENT, message, "require")
     return Requirement(match[1], match[2], bound)
 
 

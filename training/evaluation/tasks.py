@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from lora_compose.adapters.errors import InvalidRequest
+from lora_compose.adapters.errors import CommandCode, InvalidRequest
 from lora_compose.training.data.layouts import Message
 from lora_compose.training.data.rows import read_rows
 
@@ -75,14 +75,16 @@ def shipped_file(name: str) -> Path:
     if found is None:
         known = ", ".join(sorted(stem for stem in files if "+" not in stem))
         message = f"{SHIPPED}{name}: the testbed has {known}, and mixtures such as roll+upper"
-        raise InvalidRequest("unknown_task", message, "tasks")
+        raise InvalidRequest(CommandCode.UNKNOWN_TASK, message, "tasks")
     return found
 
 
 def _read(source: str) -> list[Question]:
     rows = read_rows(source)
     if rows.form == "preference":
-        raise InvalidRequest("not_a_task", f"{source} holds preferences: give it with --preferences", "tasks")
+        raise InvalidRequest(
+            CommandCode.NOT_A_TASK, f"{source} holds preferences: give it with --preferences", "tasks"
+        )
     return [_question(row) for row in rows.dataset]
 
 
@@ -98,6 +100,8 @@ def sole(messages: Sequence[Message]) -> str:
     """The one answer. Raises InvalidRequest("several_messages"): a dialogue has no one right answer."""
     if len(messages) != 1:
         raise InvalidRequest(
-            "several_messages", f"An answer of {len(messages)} messages cannot be scored; give one", "tasks"
+            CommandCode.SEVERAL_MESSAGES,
+            f"An answer of {len(messages)} messages cannot be scored; give one",
+            "tasks",
         )
     return messages[0]["content"]

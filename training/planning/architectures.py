@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final, Literal
 
-from lora_compose.adapters.errors import LoraComposeError
+from lora_compose.adapters.errors import CommandCode, LoraComposeError
 
 Source = Literal["norm", "attention", "mlp"]
 """Where a group's input comes from: a norm's output, the attention's, or the product inside the MLP."""
@@ -155,7 +155,7 @@ def shape_of(config: Any) -> ModelShape:
 
 def _unknown(what: str) -> LoraComposeError:
     message = f"The memory of {what} cannot be planned; the model types that can: {', '.join(KNOWN)}"
-    return LoraComposeError("unknown_architecture", message, "model")
+    return LoraComposeError(CommandCode.UNKNOWN_ARCHITECTURE, message, "model")
 
 
 def _like_llama(config: Any, row: Architecture) -> ModelShape:

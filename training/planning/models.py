@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
-from lora_compose.adapters.errors import LoraComposeError
+from lora_compose.adapters.errors import Code, CommandCode, LoraComposeError
 from lora_compose.training.planning.architectures import ModelShape, shape_of
 
 Config = dict[str, Any]
@@ -68,9 +68,11 @@ def _read(path: Path) -> Config:
     try:
         config = json.loads(path.read_text())
     except ValueError as error:
-        raise LoraComposeError("bad_config", f"{path} is not JSON: {error}", "model") from error
+        raise LoraComposeError(CommandCode.BAD_CONFIG, f"{path} is not JSON: {error}", "model") from error
     if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
-        raise LoraComposeError("bad_config", f"{path} names no model_type: it is no model's config", "model")
+        raise LoraComposeError(
+            CommandCode.BAD_CONFIG, f"{path} names no model_type: it is no model's config", "model"
+        )
     return config
 
 
@@ -86,7 +88,7 @@ def _from_hub(model: str) -> Config:
             f"{model!r} is no directory, no config.json, and the hub does not give its config ({error}). "
             f"Known offline: {known}"
         )
-        raise LoraComposeError("model_not_found", message, "model") from error
+        raise LoraComposeError(Code.MODEL_NOT_FOUND, message, "model") from error
 
 
 def _as_transformers_has_it(config: Config) -> Any:
@@ -98,12 +100,16 @@ def _as_transformers_has_it(config: Config) -> Any:
         message = (
             "This is the config of a checkpoint quantized already; give that of the model it was made from"
         )
-        raise LoraComposeError("already_quantized", message, "model")
+        raise LoraComposeError(CommandCode.ALREADY_QUANTIZED, message, "model")
     kind = config["model_type"]
     if kind not in CONFIG_MAPPING:
-        raise LoraComposeError("unknown_architecture", f"transformers knows no model type {kind!r}", "model")
+        raise LoraComposeError(
+            CommandCode.UNKNOWN_ARCHITECTURE, f"transformers knows no model type {kind!r}", "model"
+        )
     fields = {name: value for name, value in config.items() if name != "model_type"}
     try:
         return CONFIG_MAPPING[kind](**fields)
     except (TypeError, ValueError, StrictDataclassError) as error:
-        raise LoraComposeError("bad_config", f"The config does not fit {kind}: {error}", "model") from error
+        raise LoraComposeError(
+            CommandCode.BAD_CONFIG, f"The config does not fit {kind}: {error}", "model"
+        ) from error

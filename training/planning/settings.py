@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
-from lora_compose.adapters.errors import LoraComposeError
+from lora_compose.adapters.errors import CommandCode, LoraComposeError
 from lora_compose.training.planning.architectures import Linear, ModelShape
 
 Method = Literal["full", "lora", "qlora"]
@@ -87,8 +87,8 @@ class PlanSettings:
             if target != ALL_LINEAR and target not in names:
                 known = f"it has {', '.join(names)}, or {ALL_LINEAR} for all"
                 message = f"{shape.model_type} has no {target!r}; {known}"
-                raise LoraComposeError("unknown_target_module", message, "target_modules")
+                raise LoraComposeError(CommandCode.UNKNOWN_TARGET_MODULE, message, "target_modules")
 
 
 def _bad(message: str, param: str) -> LoraComposeError:
-    return LoraComposeError("bad_plan", message, param)
+    return LoraComposeError(CommandCode.BAD_PLAN, message, param)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lora_compose.adapters.errors import LoraComposeError
+from lora_compose.adapters.errors import CommandCode, LoraComposeError
 from lora_compose.adapters.strict_json import NotStrictJson, parse_object
 
 Message = dict[str, str]
@@ -84,4 +84,4 @@ def _message(value: object, where: str) -> tuple[str, str]:
 
 
 def _bad(message: str) -> LoraComposeError:
-    return LoraComposeError("bad_validation", message, "rows")
+    return LoraComposeError(CommandCode.BAD_VALIDATION, message, "rows")

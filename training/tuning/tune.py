@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from lora_compose.adapters.composition.composition import Composition
-from lora_compose.adapters.errors import LoraComposeError
+from lora_compose.adapters.errors import CommandCode, LoraComposeError
 from lora_compose.training.tuning.rows import Message, ValidationRow, halves
 from lora_compose.training.tuning.weight_search import Trial, Weights, search
 
@@ -67,11 +67,11 @@ def tune(
     """Search on one half of `rows`, report both. Raises LoraComposeError("not_a_stack") for a merge."""
     if not asked.is_stack or len(asked.members) < 2:
         message = "Only the weights of a stack of two or more adapters can be searched, such as roll+upper"
-        raise LoraComposeError("not_a_stack", message, "composition")
+        raise LoraComposeError(CommandCode.NOT_A_STACK, message, "composition")
     tuned, held_out = halves(rows, seed)
     if not held_out:
         raise LoraComposeError(
-            "bad_validation", "The validation set needs at least two different prompts", "rows"
+            CommandCode.BAD_VALIDATION, "The validation set needs at least two different prompts", "rows"
         )
     with ThreadPoolExecutor(IN_FLIGHT) as pool:
         scorer = WeightScorer(server, pool)

@@ -14,7 +14,7 @@ from statistics import median
 
 from rich.table import Table
 
-from lora_compose.adapters.errors import InvalidRequest
+from lora_compose.adapters.errors import CommandCode, InvalidRequest
 from lora_compose.benchmarks.serving.results.document import BenchmarkResult, Pass
 from lora_compose.benchmarks.serving.results.metrics import samples
 from lora_compose.benchmarks.serving.results.plan import Cell
@@ -72,7 +72,7 @@ def compare(first: BenchmarkResult, second: BenchmarkResult, least: float = LEAS
     }
     if different or first.base != second.base:
         named = ", ".join(different.values())
-        raise InvalidRequest("not_comparable", f"Two workloads: {named or 'two bases'}", "result")
+        raise InvalidRequest(CommandCode.NOT_COMPARABLE, f"Two workloads: {named or 'two bases'}", "result")
     tested = []
     for key, mine in _log_ratios(first).items():
         theirs = _log_ratios(second).get(key)

@@ -17,7 +17,7 @@ from pydantic import (
     field_validator,
 )
 
-from lora_compose.adapters.errors import InvalidRequest
+from lora_compose.adapters.errors import CommandCode, InvalidRequest
 from lora_compose.benchmarks.serving.results.plan import Cell, Plan
 
 Schema = Literal["lora-compose-bench/1"]
@@ -220,9 +220,11 @@ def read_result(path: Path) -> BenchmarkResult:
     try:
         return BenchmarkResult.model_validate_json(path.read_bytes())
     except OSError as error:
-        raise InvalidRequest("no_result", f"{path} cannot be read as a result: {error}", "result") from error
+        raise InvalidRequest(
+            CommandCode.NO_RESULT, f"{path} cannot be read as a result: {error}", "result"
+        ) from error
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"])) or "file"
         message = f"{path} was not written by `lora-compose bench serve` ({where}: {first['msg']})"
-        raise InvalidRequest("no_result", message, "result") from error
+        raise InvalidRequest(CommandCode.NO_RESULT, message, "result") from error

@@ -20,7 +20,7 @@ from typing import Any, Final, Literal, Self, get_args
 from pydantic import ConfigDict, with_config
 
 from lora_compose.adapters.dataclass_options import ATTRIBUTE_DOCSTRINGS
-from lora_compose.adapters.errors import InvalidRequest
+from lora_compose.adapters.errors import Code, CommandCode, InvalidRequest
 
 Kind = Literal["base", "single", "stack", "merge", "fused", "residual", "direct", "vllm", "peft"]
 Serves = Literal["lora-compose", "direct", "vllm", "peft"]
@@ -58,7 +58,7 @@ def parse_arm(text: str) -> Arm:
     match = NAME.fullmatch(text.strip())
     if match is None or (match[1] in ALONE and match[2]):
         known = "base, direct, single, stack:K, merge:K, fused:K, residual:K, vllm:K, peft:K"
-        raise InvalidRequest("invalid_arm", f"{text!r} is not an arm; there are {known}", "arms")
+        raise InvalidRequest(CommandCode.INVALID_ARM, f"{text!r} is not an arm; there are {known}", "arms")
     kind: Kind = match[1]  # type: ignore[assignment]
     members = (
         0 if kind in {"base", "direct"} else int(match[2] or (1 if kind in {"single", "vllm", "peft"} else 2))
@@ -79,7 +79,7 @@ def choices(adapters: Sequence[str], members: int, count: int) -> list[tuple[str
     found = list(itertools.islice(itertools.combinations(adapters, members), count))
     if len(found) < count:
         raise InvalidRequest(
-            "too_few_adapters",
+            Code.TOO_FEW_ADAPTERS,
             f"{len(adapters)} adapters give {len(found)} sets of {members}; {count} are needed: "
             "give more --adapters or fewer --compositions",
             "adapters",

@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from lora_compose.adapters.errors import Code
 from lora_compose.server.config import EMBEDDED_BASE
 from lora_compose.server.doctor import adapter
 from lora_compose.server.doctor.adapter import ADVICE, admission
@@ -64,7 +65,7 @@ def test_a_broken_one_fails_with_the_server_s_own_code_and_what_to_do(
     damage(copy)
     found = admission(copy, EMBEDDED_BASE, 64)
     assert (found.status, found.sentence.endswith(f"({code})")) == ("fail", True), found
-    assert found.advice == ADVICE[code]
+    assert found.advice == ADVICE[Code(code)]
 
 
 def test_a_name_of_another_base_is_a_warning(copy: Path) -> None:

@@ -1,4 +1,4 @@
-from lora_compose.adapters.errors import NotFound
+from lora_compose.adapters.errors import CommandCode, NotFound
 from lora_compose.server.doctor.check import Check, examine, ok
 
 
@@ -22,6 +22,6 @@ def test_a_check_that_raises_has_failed_with_the_exception_s_first_line() -> Non
 
 
 def test_a_refusal_keeps_its_own_sentence_and_code() -> None:
-    found = examine(failing(NotFound("no_registry", "There is no registry.")))
+    found = examine(failing(NotFound(CommandCode.NO_REGISTRY, "There is no registry.")))
     assert (found.status, found.sentence) == ("fail", "There is no registry.")
     assert "no_registry" in found.advice
