@@ -15,6 +15,7 @@ from pydantic import TypeAdapter
 from pydantic.json_schema import JsonSchemaMode
 from starlette.routing import BaseRoute, Route
 
+from lora_compose.adapters.errors import Code
 from lora_compose.adapters.names import ALIAS_PATTERN, NAME_PATTERN, REFERENCE_PATTERN
 from lora_compose.server.api.error_codes import ERROR_CODES
 from lora_compose.server.api.operations import FORM, JSON, OPERATIONS, STREAM, Answer, Operation
@@ -201,7 +202,7 @@ def _answer_content(answer: Answer, schemas: Schemas) -> dict[str, Any]:
     return {"content": content}
 
 
-def _refusal(status: int, codes: list[str]) -> dict[str, Any]:
+def _refusal(status: int, codes: list[Code]) -> dict[str, Any]:
     """One status: which codes it may come with, and what a client is told about trying again."""
     return {
         "description": " ".join(f"`{code}`: {ERROR_CODES[code].meaning}" for code in codes),
@@ -213,7 +214,7 @@ def _refusal(status: int, codes: list[str]) -> dict[str, Any]:
     }
 
 
-def _error_schema(codes: Iterable[str], status: int | None = None) -> dict[str, Any]:
+def _error_schema(codes: Iterable[Code], status: int | None = None) -> dict[str, Any]:
     statuses = {ERROR_CODES[code].status for code in codes} if status is None else {status}
     fields = {
         "message": {"type": "string"},
