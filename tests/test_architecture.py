@@ -76,7 +76,7 @@ ORDER = (
 )
 """From the bottom up: a package, or a single module of `adapters` or `server`, imports only what stands before it."""
 
-OTHER_TOP = {
+OTHER_TOP: dict[str, dict[str, set[str] | None]] = {
     "adapters": {},
     "server": {"adapters": None},
     "training": {"adapters": None, "server": {"server.client"}},
