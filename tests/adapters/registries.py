@@ -37,7 +37,7 @@ def register(registry: Registry, name: str, text: str) -> tuple[Version, bool]:
 
 def add_merge(registry: Registry, key: str, text: str, members: list[str]) -> Path:
     with registry.staging() as staged:
-        return registry.add_derived(key, write_files(staged, text), {"relative_error": 0.25}, members)
+        return registry.cache_merge(key, write_files(staged, text), {"relative_error": 0.25}, members)
 
 
 def weights_of(version: Version) -> str:
