@@ -1,4 +1,4 @@
-"""Merges beside the real PEFT's own, on a real tiny Llama."""
+"""Merges compared with PEFT's own merges, on a real tiny Llama."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ WEIGHTS = {"plain": 0.7, "rslora": -0.5, "pattern": 1.5}
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Three ranks, three scalings, three sets of modules."""
+    """Adapters with three ranks, three scalings and three sets of modules."""
     root = tmp_path_factory.mktemp("adapters")
     pattern = {"rank_pattern": {"q_proj": 2, "layers.1.mlp.down_proj": 6}, "alpha_pattern": {"down_proj": 20}}
     return {

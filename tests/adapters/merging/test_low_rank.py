@@ -1,4 +1,4 @@
-"""Thin-factor linear algebra against dense float64."""
+"""Linear algebra on low-rank factors, compared with dense float64 matrices."""
 
 import numpy as np
 import pytest
@@ -23,10 +23,10 @@ sizes = st.integers(1, 9)
 @settings(deadline=None)
 @given(seeds, sizes, sizes, sizes, sizes)
 def test_concatenation_is_the_sum(seed: int, d_out: int, d_in: int, r1: int, r2: int) -> None:
-    one, two = factors(seed, d_out, r1, d_in), factors(seed + 1, d_out, r2, d_in)
-    total = low_rank.concat([one, two])
+    left, right = factors(seed, d_out, r1, d_in), factors(seed + 1, d_out, r2, d_in)
+    total = low_rank.concat([left, right])
     assert total.rank == r1 + r2
-    torch.testing.assert_close(total.B @ total.A, one.B @ one.A + two.B @ two.A)
+    torch.testing.assert_close(total.B @ total.A, left.B @ left.A + right.B @ right.A)
 
 
 @settings(deadline=None)
@@ -34,11 +34,11 @@ def test_concatenation_is_the_sum(seed: int, d_out: int, d_in: int, r1: int, r2:
 def test_norm_and_inner_product_are_those_of_the_dense_matrices(
     seed: int, d_out: int, rank: int, d_in: int
 ) -> None:
-    one, two = factors(seed, d_out, rank, d_in), factors(seed + 1, d_out, 2, d_in)
-    dense_one, dense_two = (one.B @ one.A).numpy(), (two.B @ two.A).numpy()
-    assert low_rank.norm(one) == pytest.approx(np.linalg.norm(dense_one))
-    assert low_rank.inner(one, two) == pytest.approx(np.sum(dense_one * dense_two), abs=1e-9)
-    assert low_rank.distance(one, two) == pytest.approx(np.linalg.norm(dense_one - dense_two))
+    left, right = factors(seed, d_out, rank, d_in), factors(seed + 1, d_out, 2, d_in)
+    dense_left, dense_right = (left.B @ left.A).numpy(), (right.B @ right.A).numpy()
+    assert low_rank.norm(left) == pytest.approx(np.linalg.norm(dense_left))
+    assert low_rank.inner(left, right) == pytest.approx(np.sum(dense_left * dense_right), abs=1e-9)
+    assert low_rank.distance(left, right) == pytest.approx(np.linalg.norm(dense_left - dense_right))
 
 
 @settings(deadline=None)
@@ -61,10 +61,10 @@ def test_truncation_gives_both_factors_the_same_weight() -> None:
 
 
 def test_the_distance_of_near_equals_keeps_its_digits() -> None:
-    one = factors(0, 30, 4, 20)
+    left = factors(0, 30, 4, 20)
     nudge = torch.full((30, 1), 1e-11, dtype=torch.float64)
-    near = low_rank.concat([one, LowRank(B=nudge, A=torch.ones(1, 20, dtype=torch.float64))])
-    assert low_rank.distance(near, one) == pytest.approx(1e-11 * np.sqrt(600), rel=1e-3)
+    near = low_rank.concat([left, LowRank(B=nudge, A=torch.ones(1, 20, dtype=torch.float64))])
+    assert low_rank.distance(near, left) == pytest.approx(1e-11 * np.sqrt(600), rel=1e-3)
 
 
 def test_an_empty_product_has_norm_zero() -> None:
@@ -104,13 +104,13 @@ def test_truncating_a_dense_matrix_neither_reads_nor_moves_the_global_generator(
     monkeypatch.setattr(low_rank, "EXACT_UP_TO", 4)
     dense = factors(0, 40, 9, 30).dense().float()
     before = torch.get_rng_state()
-    one = low_rank.from_dense(dense, 3)
+    left = low_rank.from_dense(dense, 3)
     assert torch.equal(torch.get_rng_state(), before)
     torch.rand(5)
-    two = low_rank.from_dense(dense, 3)
+    right = low_rank.from_dense(dense, 3)
     torch.set_rng_state(before)
-    assert torch.equal(one.B, two.B)
-    assert torch.equal(one.A, two.A)
+    assert torch.equal(left.B, right.B)
+    assert torch.equal(left.A, right.A)
 
 
 def test_overlap_is_one_with_itself_and_zero_between_orthogonal_matrices() -> None:
@@ -123,6 +123,6 @@ def test_overlap_is_one_with_itself_and_zero_between_orthogonal_matrices() -> No
 
 
 def test_a_zero_matrix_overlaps_with_nothing() -> None:
-    one = factors(0, 6, 2, 5)
-    zero = LowRank(B=torch.zeros_like(one.B), A=one.A)
-    assert low_rank.overlap(low_rank.svd(one), low_rank.svd(zero)) == 0.0
+    left = factors(0, 6, 2, 5)
+    zero = LowRank(B=torch.zeros_like(left.B), A=left.A)
+    assert low_rank.overlap(low_rank.svd(left), low_rank.svd(zero)) == 0.0

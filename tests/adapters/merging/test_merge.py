@@ -1,4 +1,4 @@
-"""The laws of a merge, each against float64 sums of deltas that numpy made."""
+"""The laws of a merge, each compared with float64 sums of deltas that numpy computed."""
 
 import pickle
 from itertools import combinations
@@ -29,7 +29,7 @@ THIN = [name for name, row in METHODS.items() if not row.elementwise]
 
 
 class Merger:
-    """Three adapters of different rank, scaling and kind, and a place for merges."""
+    """Three adapters with different ranks, scalings and kinds, and a directory for merges."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -194,19 +194,19 @@ def test_a_seed_gives_one_result_and_another_seed_another(merger: Merger, method
 def test_dare_drops_the_same_entries_whatever_stands_beside(merger: Merger) -> None:
     full = {"density": 0.5, "rank": 10}
     together = merger.merge("dare_linear", (merger.a, 1.0), (merger.c, 1.0), **full)
-    alone = [merger.merge("dare_linear", (one, 1.0), **full) for one in (merger.a, merger.c)]
+    alone = [merger.merge("dare_linear", (written, 1.0), **full) for written in (merger.a, merger.c)]
     assert close(together, weighted_sum((alone[0], 1.0), (alone[1], 1.0)), 1e-5)
 
 
 def test_dare_drops_other_entries_in_each_member_and_each_module(merger: Merger) -> None:
     masks = [
         np.abs(result[f"model.layers.{layer}.self_attn.q_proj"]) > 1e-4
-        for one in (merger.a, merger.c)
-        for result in [merger.merge("dare_linear", (one, 1.0), rank=10)]
+        for written in (merger.a, merger.c)
+        for result in [merger.merge("dare_linear", (written, 1.0), rank=10)]
         for layer in (0, 1)
     ]
-    for one, two in combinations(masks, 2):
-        assert 0.3 < np.mean(one == two) < 0.7
+    for left, right in combinations(masks, 2):
+        assert 0.3 < np.mean(left == right) < 0.7
 
 
 def test_dare_linear_at_full_rank_is_the_stack_on_average(merger: Merger) -> None:
@@ -218,10 +218,10 @@ def test_dare_linear_at_full_rank_is_the_stack_on_average(merger: Merger) -> Non
 
 def test_progress_counts_every_module_once(merger: Merger) -> None:
     seen: list[tuple[int, int]] = []
-    one = [MergeInput(merger.a.directory, 1.0)]
+    inputs = [MergeInput(merger.a.directory, 1.0)]
     build(
         "stack",
-        one,
+        inputs,
         MethodOptions(),
         merger.root / "out",
         "base",

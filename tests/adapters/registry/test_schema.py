@@ -1,4 +1,4 @@
-"""A database is brought to the schema of this code, or refused; one made by release 0.1.0 has no revision."""
+"""A database is migrated to the schema of this code, or refused. Release 0.1.0 wrote no revision."""
 
 import logging
 import shutil
@@ -22,8 +22,8 @@ from lora_compose.adapters.registry.schema import SCHEMA, Schema, revision
 from lora_compose.server.tenants.key_store import KeyStore
 
 MADE_BY_0_1_0 = Path(__file__).parent / "data" / "registry-0.1.0"
-"""Made by the last code that wrote no revision. It has three versions, an alias, a composition, a merge and a
-key."""
+"""Made by the last code that wrote no revision. It has three versions, an alias, a composition, a merge and
+a key."""
 
 NEXT_SCRIPT = """
 import sqlalchemy as sa
