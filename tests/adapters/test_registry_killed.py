@@ -29,7 +29,7 @@ with Registry(Path(sys.argv[1])) as registry:
 
 
 def left_by(data_dir: Path, text: str) -> str:
-    """Put files into the store like a process that is killed before it commits the row. Returns the digest."""
+    """Put files into the store like a process that is killed before it commits the row. Returns a digest."""
     store = Store(data_dir)
     with store.staging() as staged, store.sealed(write_files(staged, text)) as sealed:
         store.install(sealed)
