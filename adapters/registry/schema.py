@@ -64,7 +64,7 @@ class Schema:
             if before is not None and before not in self._known():
                 raise self._too_new(before)
             self._upgrade(connection)
-        logger.info("migrated the registry schema from %s to %s", before or "an empty database", self.head)
+        logger.info("registry schema is at revision %s, before: %s", self.head, before or "empty database")
 
     def _upgrade(self, connection: Connection) -> None:
         from alembic import command

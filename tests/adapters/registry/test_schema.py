@@ -213,4 +213,6 @@ assert "alembic" not in sys.modules
 def test_a_migration_is_one_line_of_the_log(old: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         Registry(old).close()
-    assert [record.getMessage() for record in caplog.records] == ["migrated the registry schema from 0001 to 0001"]
+    assert [record.getMessage() for record in caplog.records] == [
+        "registry schema is at revision 0001, before: 0001"
+    ]
