@@ -21,7 +21,7 @@ from lora_compose.benchmarks.serving.results.plan import (
     spread_over,
 )
 from lora_compose.benchmarks.serving.results.stalls import stalls
-from tests.benchmarks.latency.results import row
+from tests.benchmarks.serving.made_results import row
 
 PLAN = Plan(rates=(5.0,), compositions=3)
 OPEN = Cell("open", rate=5.0)

@@ -14,14 +14,14 @@ from lora_compose.benchmarks.serving.results.document import (
     Timeline,
 )
 from lora_compose.benchmarks.serving.results.plan import Cell
-from lora_compose.benchmarks.serving.results.summary import findings
-from tests.benchmarks.latency.results import CELL, result
+from lora_compose.benchmarks.serving.results.summary import summarize
+from tests.benchmarks.serving.made_results import CELL, result
 
 COSTS = {"base": 0.100, "stack:2": 0.120, "fused:2": 0.100}
 
 
 def made(document: BenchmarkResult) -> str:
-    return page(document, findings(document), "Stack.\nIt costs little.", ["A <crossover>."])
+    return page(document, summarize(document), "Stack.\nIt costs little.", ["A <crossover>."])
 
 
 def with_everything() -> BenchmarkResult:

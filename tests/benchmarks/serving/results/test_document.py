@@ -10,9 +10,9 @@ from lora_compose.adapters.errors import InvalidRequest
 from lora_compose.benchmarks.machine import REPOSITORY
 from lora_compose.benchmarks.serving.results.document import RequestRow, read_result
 from lora_compose.benchmarks.serving.results.plan import Cell
-from tests.benchmarks.latency.results import CELL, result
+from tests.benchmarks.serving.made_results import CELL, result
 
-PUBLISHED = REPOSITORY / "docs" / "benchmarks"
+PUBLISHED = REPOSITORY / "benchmarks" / "results"
 
 
 def written(content: dict[str, Any], tmp_path: Path) -> Path:
