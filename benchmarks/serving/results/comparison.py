@@ -154,7 +154,7 @@ def _base(first: BenchmarkResult, second: BenchmarkResult) -> float | None:
 
 
 def comparison_table(comparison: Comparison) -> Table:
-    """The changes as a table. If there are none, the five numbers with the smallest p."""
+    """The changes as a table, or the five numbers with the smallest p if nothing changed."""
     table = Table("cell", "arm", "ratio to base of", "second/first", "p", "", box=None, pad_edge=False)
     changed = [change for change in comparison.changes if change.changed]
     for change in changed or sorted(comparison.changes, key=lambda change: change.p)[:5]:

@@ -1,4 +1,4 @@
-"""Faults that are planted in a server: each must show in the report."""
+"""Faults of a server. Each must be visible in the report."""
 
 import shutil
 from dataclasses import replace
@@ -44,14 +44,14 @@ def one(found: Summary, cell: Cell, arm: str) -> ArmSummary:
     return finding
 
 
-def test_a_sound_server_raises_no_doubt_about_its_answers() -> None:
+def test_a_sound_server_has_no_caveats_about_its_answers() -> None:
     document, found = measured(Fault())
     assert found.failed == 0
     assert not [line for line in caveats(document, found) if "standstill" in line or "failed" in line]
 
 
 def test_a_stall_of_300_ms_is_a_standstill_in_the_report() -> None:
-    # 32 requests learn what is right and warm up; the stalled one comes in the passes.
+    # 32 requests get the expected answers and warm up. The stalled request is in a pass.
     _, found = measured(Fault(stall_at_request=60, one_at_a_time=True))
     stalls = [stall for each in found.all for stall in each.stalls]
     assert stalls
@@ -59,7 +59,7 @@ def test_a_stall_of_300_ms_is_a_standstill_in_the_report() -> None:
 
 
 def test_fast_wrong_answers_are_failures_and_no_throughput() -> None:
-    _, found = measured(Fault(lies_beside_others=True))
+    _, found = measured(Fault(wrong_beside_others=True))
     closed = one(found, CLOSED, "single")
     assert closed.failures["wrong_answer"] > 0
     assert closed.output_throughput is not None

@@ -1,4 +1,4 @@
-"""The kernels' timings: a real small run, and what timings mean."""
+"""The timings of the kernels: a small real run, and the figures."""
 
 import json
 from pathlib import Path
