@@ -26,7 +26,7 @@ def write_fresh(count: int, root: Path, seed: int = 0) -> list[Path]:
     """Write `count` PEFT directories under `root`. All their weights are different."""
     originals = sorted(path for path in EMBEDDED_ADAPTERS.iterdir() if path.is_dir())
     generator = torch.Generator().manual_seed(seed)
-    made = []
+    directories = []
     for number in range(count):
         original = originals[number % len(originals)]
         directory = root / f"fresh{seed}-{number}"
@@ -38,8 +38,8 @@ def write_fresh(count: int, root: Path, seed: int = 0) -> list[Path]:
             for name, tensor in tensors.items()
         }
         save_file(disturbed, directory / "adapter_model.safetensors", metadata={"format": "pt"})
-        made.append(directory)
-    return made
+        directories.append(directory)
+    return directories
 
 
 ADAPTERS = 8

@@ -171,8 +171,8 @@ def fusion(
         command = our_command(port, str(EMBEDDED_BASE), home, EMBEDDED_ADAPTERS, [])
         server = stack.enter_context(running(command, port, home / "log"))
         server.wait_until_ready()
-        found = asyncio.run(study(server.url, rounds, switches))
-    show(f"fusing {FUSED}, {rounds} rounds", found, {"benchmark": "fusion", "rounds": rounds})
+        results = asyncio.run(study(server.url, rounds, switches))
+    show(f"fusing {FUSED}, {rounds} rounds", results, {"benchmark": "fusion", "rounds": rounds})
 
 
 if __name__ == "__main__":

@@ -114,7 +114,7 @@ def checks(name: str, quiet: list[Window], busy: list[Window], *, bounds: bool) 
     gaps = [sorted(gap for window in windows for gap in window.gaps) for windows in (quiet, busy)]
     p99 = [float(np.quantile(values, 0.99)) for values in gaps]
     firsts = [first for window in busy for first in window.first_answers]
-    found = [
+    results = [
         BoundCheck(f"{name}: gaps without registrations, p50 / p99 / longest", _quantiles(gaps[0])),
         BoundCheck(f"{name}: gaps with registrations, p50 / p99 / longest", _quantiles(gaps[1])),
         at_most(f"{name}: p99 with / p99 without", p99[1] / p99[0], 1.5),
@@ -123,7 +123,7 @@ def checks(name: str, quiet: list[Window], busy: list[Window], *, bounds: bool) 
         BoundCheck(f"{name}: first tokens of new adapters, p50 / p99 / longest", _quantiles(sorted(firsts))),
         BoundCheck(f"{name}: failed requests", str(sum(window.failures for window in busy))),
     ]
-    return found if bounds else [BoundCheck(check.name, check.value) for check in found]
+    return results if bounds else [BoundCheck(check.name, check.value) for check in results]
 
 
 def _quantiles(values: list[float]) -> str:
@@ -178,9 +178,9 @@ def hot_load(
         for server in servers.values():
             server.wait_until_ready()
         urls = {name: server.url for name, server in servers.items()}
-        found = asyncio.run(study(urls, root, rounds, seconds, adapters))
+        results = asyncio.run(study(urls, root, rounds, seconds, adapters))
     title = f"{adapters} adapters are registered while {STREAMS} streams decode"
-    show(title, found, {"benchmark": "hot_load", "rounds": rounds, "seconds": seconds})
+    show(title, results, {"benchmark": "hot_load", "rounds": rounds, "seconds": seconds})
 
 
 if __name__ == "__main__":

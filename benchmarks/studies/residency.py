@@ -50,12 +50,12 @@ async def first_tokens(client: httpx.AsyncClient, names: list[str], pairs: int) 
         times = {model: await _first(client, model, prompts) for model in order}
         ratios.append(times[models[1]] / times[seen])
         seen = models[1]
-    found = spread(ratios, seed=0)
-    assert found is not None
+    ratio = spread(ratios, seed=0)
+    assert ratio is not None
     name = (
-        f"first token, new stack / used stack ({found.count} pairs, 95 % {found.low:.3f}..{found.high:.3f})"
+        f"first token, new stack / used stack ({ratio.count} pairs, 95 % {ratio.low:.3f}..{ratio.high:.3f})"
     )
-    return at_most(name, found.median, 1.1)
+    return at_most(name, ratio.median, 1.1)
 
 
 async def _first(client: httpx.AsyncClient, model: str, prompts: Prompts) -> float:
@@ -167,8 +167,8 @@ def residency(
         command = our_command(port, str(EMBEDDED_BASE), home, root, options)
         server = stack.enter_context(running(command, port, home / "log"))
         server.wait_until_ready()
-        found = asyncio.run(study(server.url, paths, pairs, requests))
-    show("residency", found, {"benchmark": "residency", "adapters": adapters, "slots": slots})
+        results = asyncio.run(study(server.url, paths, pairs, requests))
+    show("residency", results, {"benchmark": "residency", "adapters": adapters, "slots": slots})
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ HEADERS = (
     *("arm", "requests", "TTFT ms", "TPOT ms", "ITL ms", "E2EL ms", "E2EL p90", "E2EL p99", "tokens/s"),
     *("requests/s", "goodput/s", "tokens/s vs base (95 %)", "TPOT vs base (95 %)", "failed"),
 )
-MADE = (
+ORIGIN = (
     "command",
     "plan",
     "machine",
@@ -72,7 +72,7 @@ def page(document: BenchmarkResult, summary: Summary, advice: str, crossovers: S
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True
     )
     machine, plan = document.machine, document.plan
-    content = document.model_dump(mode="json", include=set(MADE))
+    content = document.model_dump(mode="json", include=set(ORIGIN))
     return environment.get_template("page.html.jinja").render(
         title=f"Cost of serving adapters: {document.base}",
         where=f"{machine.cpus} x {machine.cpu}, {document.created}, commit {machine.commit}",
@@ -90,8 +90,8 @@ def page(document: BenchmarkResult, summary: Summary, advice: str, crossovers: S
         pictures=list(_pictures(document, summary)),
         crossovers=crossovers,
         tables=list(_small_tables(document)),
-        made=[
-            (key.replace("_", " "), json.dumps(content[key], indent=1, ensure_ascii=False)) for key in MADE
+        origin=[
+            (key.replace("_", " "), json.dumps(content[key], indent=1, ensure_ascii=False)) for key in ORIGIN
         ],
     )
 

@@ -94,15 +94,15 @@ def _log_ratios(document: BenchmarkResult) -> dict[tuple[Cell, str, str], list[f
     for run in document.passes:
         if all(row.failure is None for row in run.rows):
             values.setdefault((run.cell, run.arm), {})[run.repeat] = _typical(run)
-    found: dict[tuple[Cell, str, str], list[float]] = {}
+    logarithms: dict[tuple[Cell, str, str], list[float]] = {}
     for (cell, arm), repeats in values.items():
         base = values.get((cell, BASE), {})
         for metric in COMPARED if arm != BASE else ():
             shared = [
                 r for r in sorted(repeats.keys() & base.keys()) if metric in repeats[r] and metric in base[r]
             ]
-            found[cell, arm, metric] = [math.log(repeats[r][metric] / base[r][metric]) for r in shared]
-    return found
+            logarithms[cell, arm, metric] = [math.log(repeats[r][metric] / base[r][metric]) for r in shared]
+    return logarithms
 
 
 def _typical(run: Pass) -> dict[str, float]:

@@ -271,10 +271,10 @@ def objectives(goodput: tuple[str, ...]) -> dict[str, float]:
 
     Raises ValueError if a text is not ttft, tpot or e2el with milliseconds.
     """
-    found = {}
+    limits = {}
     for text in goodput:
         name, _, limit = text.partition(":")
         if name not in {"ttft", "tpot", "e2el"} or not limit.replace(".", "", 1).isdigit():
             raise ValueError(f"--goodput ({text}) must be ttft:MS, tpot:MS or e2el:MS")
-        found[name] = float(limit) / 1000
-    return found
+        limits[name] = float(limit) / 1000
+    return limits

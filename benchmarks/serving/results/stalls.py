@@ -30,7 +30,7 @@ def stalls(rows: Sequence[RequestRow]) -> list[Stall]:
     waits = [row.times[0] - row.sent for row in rows if row.times]
     typical = max(median(after - before for before, after in pairwise(arrivals)), 1e-6)
     least = max(SHORTEST, TIMES_TYPICAL * typical, 2 * median(waits))
-    found = []
+    standstills = []
     # A standstill ends with a token. It begins at the token before, or later when a request is sent.
     sends = sorted(row.sent for row in rows)
     for before, after in pairwise([min(sends), *arrivals]):
@@ -39,8 +39,8 @@ def stalls(rows: Sequence[RequestRow]) -> list[Stall]:
         waiting = [row for row in rows if row.sent < after and _last_token(row) > before]
         start = max(before, min((row.sent for row in waiting), default=after))
         if waiting and after - start >= least:
-            found.append(Stall(start, after - start, len(waiting)))
-    return found
+            standstills.append(Stall(start, after - start, len(waiting)))
+    return standstills
 
 
 def _last_token(row: RequestRow) -> float:
