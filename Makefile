@@ -59,7 +59,7 @@ bench-kernels: setup ## compare the CPU LoRA kernels alone with vLLM's and with 
 	OMP_NUM_THREADS=1 $(BIN)/python -m lora_compose.benchmarks.studies.kernels
 
 bench-crosscheck: setup ## compare our benchmark with vLLM's on the same cells
-	$(BIN)/python -m lora_compose.benchmarks.crosscheck.crosscheck
+	$(BIN)/python -m lora_compose.benchmarks.crosscheck
 
 bench-hot-load: setup ## measure how registering adapters delays running requests, beside stock vLLM
 	$(BIN)/python -m lora_compose.benchmarks.studies.hot_load

@@ -1,4 +1,4 @@
-"""What a study found, line by line: a number, the bound the project set for it, and whether it is kept."""
+"""The checks of a study. Each has a measured number, the project's bound for it, and whether it is within."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from lora_compose.benchmarks.machine import describe
 
 @dataclass(frozen=True)
 class BoundCheck:
-    """`kept` is None where there is no bound."""
+    """One measured number. `kept` is None if there is no bound."""
 
     name: str
     value: str
@@ -23,17 +23,17 @@ class BoundCheck:
 
 
 def at_most(name: str, value: float, bound: float, unit: str = "") -> BoundCheck:
-    """A number that is to be small."""
+    """A check that passes if `value` is at most `bound`."""
     return BoundCheck(name, f"{value:.3g}{unit}", f"<= {bound:g}{unit}", value <= bound)
 
 
 def at_least(name: str, value: float, bound: float) -> BoundCheck:
-    """A number that is to be large."""
+    """A check that passes if `value` is at least `bound`."""
     return BoundCheck(name, f"{value:.3f}", f">= {bound:g}", value >= bound)
 
 
 def show(title: str, checks: Sequence[BoundCheck], details: dict[str, Any]) -> bool:
-    """Print a table and, as the last line, everything as JSON. Whether every bound is kept."""
+    """Print a table and then one line of JSON. Returns whether no bound was missed."""
     table = Table(title=f"{title}; load average {os.getloadavg()[0]:.1f}", title_justify="left")
     for header in ("", "measured", "bound", ""):
         table.add_column(header)
@@ -41,6 +41,6 @@ def show(title: str, checks: Sequence[BoundCheck], details: dict[str, Any]) -> b
         verdict = {None: "", True: "[green]kept[/]", False: "[red]missed[/]"}[check.kept]
         table.add_row(check.name, check.value, check.bound, verdict)
     Console(width=None if os.isatty(1) else 120).print(table)
-    found = [asdict(check) for check in checks]
-    print(json.dumps({"machine": describe(), "checks": found, **details}))  # noqa: T201  the result
+    rows = [asdict(check) for check in checks]
+    print(json.dumps({"machine": describe(), "checks": rows, **details}))  # noqa: T201  the result
     return all(check.kept is not False for check in checks)

@@ -1,4 +1,4 @@
-"""Our server's own counters, read off `/metrics`."""
+"""Reads the server's own counters from `/metrics`."""
 
 import re
 
@@ -6,7 +6,7 @@ import httpx
 
 
 async def counters(client: httpx.AsyncClient) -> dict[str, float]:
-    """Every `lora_compose_` sample without labels, by name."""
+    """All `lora_compose_` samples without labels, by name."""
     text = (await client.get("/metrics")).text
     return {
         name: float(value) for name, value in re.findall(r"^(lora_compose_\w+) (\S+)$", text, re.MULTILINE)

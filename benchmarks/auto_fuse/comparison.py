@@ -1,4 +1,4 @@
-"""The policy against never fusing and against hindsight, trace by trace, and the bounds it must keep."""
+"""Compares the cost of the policy with never fusing and with the best fixed choice, for each trace."""
 
 from dataclasses import dataclass
 
@@ -8,23 +8,23 @@ from lora_compose.server.fusion.policy import FusePolicySettings
 from lora_compose.server.fusion.token_prices import Costs, Model
 
 COST_BOUND = 1.1
-"""Times never fusing: on every trace, however hostile."""
+"""Largest allowed cost, as a multiple of never fusing. It holds on every trace, also on hostile ones."""
 GAIN_BOUND = 0.9
-"""Of the gain of having fused from the start: on the steady trace."""
+"""Smallest allowed share of the gain of fusing from the start. It holds on the steady trace."""
 MEASURED = (1.0, 0.7, 1.3)
-"""What the policy is told about LoRA work, as a factor of the truth."""
+"""Prices of LoRA work that the policy assumes, as factors of the true prices."""
 
 
 @dataclass(frozen=True)
 class ComparisonRow:
-    """One trace under one measurement of its prices."""
+    """One trace, with one assumption about its prices."""
 
     trace: str
-    told: float
-    """Factor on the true prices of LoRA work."""
+    assumed: float
+    """Prices of LoRA work that the policy assumed, as a factor of the true prices."""
     never_seconds: float
     best: Model
-    """The best fixed choice in hindsight; None is never fusing."""
+    """The best fixed choice in hindsight. None means never fusing."""
     best_seconds: float
     outcome: ReplayResult
     gain_bound: float | None
@@ -35,19 +35,19 @@ class ComparisonRow:
 
     @property
     def share_of_gain(self) -> float | None:
-        """None where hindsight would not fuse either."""
+        """Saved time as a share of what the best fixed choice saves. None if that choice is never fusing."""
         possible = self.never_seconds - self.best_seconds
         return (self.never_seconds - self.outcome.cost_seconds) / possible if possible > 0 else None
 
     @property
     def kept(self) -> bool:
-        """Whether this row's bounds are kept."""
+        """Whether this row is within its bounds."""
         gained = self.gain_bound is None or (self.share_of_gain or 0.0) >= self.gain_bound
         return self.ratio <= COST_BOUND and gained
 
 
 def traces(seed: int, seconds: int, costs: Costs, settings: FusePolicySettings) -> list[Trace]:
-    """The turns of the alternating trace are those, of many near the policy's own times, that cost most."""
+    """All traces. The alternating one has the turn length, near the policy's own times, that costs most."""
     own = (settings.half_life_seconds, settings.min_dwell_seconds)
     turns = sorted({max(1, round(time * factor)) for time in own for factor in (0.5, 1, 1.5, 2, 3, 4, 6, 10)})
     worst = max(
@@ -68,7 +68,7 @@ def traces(seed: int, seconds: int, costs: Costs, settings: FusePolicySettings) 
 def rows(
     trace: Trace, costs: Costs, settings: FusePolicySettings, gain_bound: float | None = None
 ) -> list[ComparisonRow]:
-    """One row for each way of measuring."""
+    """One row for each factor in MEASURED."""
     best = hindsight(trace, costs, trace.models)
     never_seconds, best_seconds = fixed_cost(trace, None, costs), fixed_cost(trace, best, costs)
     return [
@@ -79,6 +79,6 @@ def rows(
 
 
 def mismeasured(costs: Costs, factor: float) -> Costs:
-    """`costs` with the prices of LoRA work, and the prior for a switch, wrong by `factor`."""
+    """`costs` with the prices of LoRA work and the prior of a switch multiplied by `factor`."""
     assert costs.overhead is not None
     return Costs(costs.overhead * factor, costs.per_member * factor, costs.switch_seconds * factor)

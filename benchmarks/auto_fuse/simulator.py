@@ -1,7 +1,9 @@
-"""`python -m lora_compose.benchmarks.auto_fuse.simulator`: is deciding by itself when to fuse worth it, and can it ever hurt?
+"""`python -m lora_compose.benchmarks.auto_fuse.simulator` measures what automatic fusing gains and what it
+can cost.
 
-Made-up traffic is served by a simulated server under server/fusion/policy.py and compared with never fusing
-and with the best fixed choice in hindsight. No model runs; a machine's real prices are given, not measured.
+A simulated server serves made-up traffic under server/fusion/policy.py. Its cost is compared with never
+fusing and with the best fixed choice in hindsight. No model runs: the prices of a machine are options, not
+measured.
 """
 
 import argparse
@@ -27,14 +29,16 @@ from lora_compose.server.fusion.policy import FusePolicySettings
 from lora_compose.server.fusion.token_prices import Costs
 
 DESCRIPTION = """\
-Replays made-up traffic through the policy that decides when fusing pays, and compares its cost (serving
-time plus switches) with never fusing and with the best fixed choice in hindsight. Two bounds are checked:
-at most 1.1 times never fusing on every trace, and at least 0.9 of hindsight's gain on the steady one. Each
-trace runs three times: the policy knows the prices, or is told 30 % too little or too much."""
+Replays made-up traffic through the policy that decides when to fuse. The cost (serving time plus the time of
+switches) is compared with never fusing and with the best fixed choice in hindsight. Two bounds are checked:
+at most 1.1 times the cost of never fusing on every trace, and at least 0.9 of the best fixed choice's gain on
+the steady trace. Each trace runs three times: the policy assumes the true prices, or prices that are 30 % too
+low or too high."""
 
 CAPTION = (
-    "told: what the policy takes LoRA work to cost, times the truth. share of gain: of what the best fixed "
-    "choice saves. Without a clear majority the policy never fuses, even where these prices would allow it."
+    "assumed: price of LoRA work that the policy assumes, as a factor of the true price. "
+    "share of gain: saved time as a share of what the best fixed choice saves. If no composition has a clear "
+    "majority, the policy never fuses, even if fusing would save time at these prices."
 )
 
 EPILOG = """\
@@ -43,15 +47,15 @@ examples:
   python -m lora_compose.benchmarks.auto_fuse.simulator --overhead 0.3 --per-member 0.15 --switch-seconds 8
   python -m lora_compose.benchmarks.auto_fuse.simulator --seconds 600 --json results.json
 
-Exit code 1: a bound was missed. A trace too short to earn a switch misses the second one."""
+Exit code 1: a bound was missed. A trace that is too short for a switch to pay off misses the second bound."""
 
 
 def table(compared: Sequence[ComparisonRow], title: str) -> Table:
-    """One line a row, one block a trace."""
+    """A line for each row, in one block for each trace."""
     drawn = Table(title=title, title_justify="left", caption=CAPTION, caption_justify="left")
     for header in (
         "trace",
-        "told",
+        "assumed",
         "best fixed",
         "cost / never",
         "bound",
@@ -61,7 +65,7 @@ def table(compared: Sequence[ComparisonRow], title: str) -> Table:
     ):
         drawn.add_column(header, justify="left" if header in {"trace", "best fixed", "fused"} else "right")
     for row in compared:
-        first = row.told == MEASURED[0]
+        first = row.assumed == MEASURED[0]
         if first and row is not compared[0]:
             drawn.add_section()
         drawn.add_row(*([row.trace] if first else [""]), *_cells(row))
@@ -75,28 +79,33 @@ def _cells(row: ComparisonRow) -> list[str]:
     fused = ", ".join(f"{model} x{count}" for model, count in row.outcome.fuses.items()) or "-"
     verdict = "[green]kept[/]" if row.kept else "[red]missed[/]"
     switches = str(len(row.outcome.switched_at))
-    return [f"x{row.told:g}", row.best or "never", f"{row.ratio:.3f}", verdict, share, switches, fused]
+    return [f"x{row.assumed:g}", row.best or "never", f"{row.ratio:.3f}", verdict, share, switches, fused]
 
 
 def verdicts(compared: Sequence[ComparisonRow]) -> list[str]:
-    """One plain sentence a bound."""
+    """One sentence for each bound, and one for all of them."""
     dearest = max(compared, key=lambda row: row.ratio)
     bounded = [row for row in compared if row.gain_bound is not None]
     least = min(row.share_of_gain or 0.0 for row in bounded)
     missed = sum(not row.kept for row in compared)
     return [
-        f"Cost at most {COST_BOUND} x never fusing: the dearest is {dearest.ratio:.3f} ({dearest.trace}).",
-        f"At least {GAIN_BOUND} of hindsight's gain on the steady trace: the least is {least:.3f}.",
-        "Every bound is kept." if not missed else f"{missed} of {len(compared)} rows miss a bound.",
+        f"Cost at most {COST_BOUND} x never fusing: the highest is {dearest.ratio:.3f} ({dearest.trace}).",
+        f"Gain at least {GAIN_BOUND} of the best fixed choice, on the steady trace: the lowest is "
+        f"{least:.3f}.",
+        "All rows are within their bounds."
+        if not missed
+        else f"{missed} of {len(compared)} rows miss a bound.",
     ]
 
 
 def document(compared: Sequence[ComparisonRow], config: dict[str, Any]) -> dict[str, Any]:
     """The whole run as JSON."""
-    shown = [
-        asdict(row) | {"ratio": row.ratio, "share_of_gain": row.share_of_gain, "kept": row.kept}
-        for row in compared
-    ]
+    shown = []
+    for row in compared:
+        fields = asdict(row)
+        fields["told"] = fields.pop("assumed")  # the name in the file
+        ratios = {"ratio": row.ratio, "share_of_gain": row.share_of_gain, "kept": row.kept}
+        shown.append(fields | ratios)
     return {"benchmark": "fuse_simulator", **config, "rows": shown}
 
 
@@ -109,42 +118,44 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=shape,
     )
     add = parser.add_argument
-    add("--seed", type=int, default=0, help="of the traffic (default: %(default)s)")
+    add("--seed", type=int, default=0, help="seed of the traffic (default: %(default)s)")
     add("--seconds", type=int, default=3600, help="length of each trace (default: %(default)s)")
     add("--overhead", type=float, default=0.12, help="extra time of a token with LoRA work; 0.12 is 12 %%")
-    add("--per-member", type=float, default=0.04, help="and for each further adapter in its stack")
-    add("--switch-seconds", type=float, default=3.0, help="serving stands still so long at a switch")
-    add("--json", type=Path, metavar="PATH", help="write everything here")
+    add("--per-member", type=float, default=0.04, help="extra time for each further adapter in its stack")
+    add("--switch-seconds", type=float, default=3.0, help="seconds that serving is paused for a switch")
+    add("--json", type=Path, metavar="PATH", help="write the result here")
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run all traces and print them; 1 if a bound was missed."""
+    """Run all traces and print the comparison. Returns 1 if a bound was missed."""
     parser = _parser()
-    asked = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     try:
-        costs = Costs(asked.overhead, asked.per_member, asked.switch_seconds)
+        costs = Costs(options.overhead, options.per_member, options.switch_seconds)
     except ValueError as error:
         parser.error(str(error))
-    if asked.seconds < 1:
-        parser.error(f"--seconds ({asked.seconds}) must be at least 1")
+    if options.seconds < 1:
+        parser.error(f"--seconds ({options.seconds}) must be at least 1")
     settings = FusePolicySettings()
     compared = [
         row
-        for number, trace in enumerate(traces(asked.seed, asked.seconds, costs, settings))
+        for number, trace in enumerate(traces(options.seed, options.seconds, costs, settings))
         for row in rows(trace, costs, settings, GAIN_BOUND if number == 0 else None)
     ]
     console = Console(width=None if sys.stdout.isatty() else 140)
     title = (
-        f"{asked.seconds} s of traffic, seed {asked.seed}: LoRA work takes {costs.overhead:.0%} more, "
-        f"{costs.per_member:.0%} for each further adapter, a switch {costs.switch_seconds:g} s"
+        f"{options.seconds} s of traffic, seed {options.seed}: LoRA work takes {costs.overhead:.0%} longer, "
+        f"and {costs.per_member:.0%} more for each further adapter; a switch takes {costs.switch_seconds:g} s"
     )
     console.print(table(compared, title))
     console.print("\n".join(verdicts(compared)))
-    if asked.json is not None:
-        config = {"seed": asked.seed, "seconds": asked.seconds, "costs": asdict(costs)}
-        asked.json.write_text(json.dumps(document(compared, config | {"settings": asdict(settings)})) + "\n")
-        console.print(f"wrote {asked.json}")
+    if options.json is not None:
+        config = {"seed": options.seed, "seconds": options.seconds, "costs": asdict(costs)}
+        options.json.write_text(
+            json.dumps(document(compared, config | {"settings": asdict(settings)})) + "\n"
+        )
+        console.print(f"wrote {options.json}")
     return 0 if all(row.kept for row in compared) else 1
 
 

@@ -1,9 +1,9 @@
-"""`python -m lora_compose.benchmarks.crosscheck.blind_spots`: what `vllm.benchmarks.serve` does not say, measured.
+"""`python -m lora_compose.benchmarks.crosscheck.blind_spots` measures what `vllm.benchmarks.serve` does not
+show.
 
-Its answer to a server that is planted to answer wrongly, beside our client's; and the first tokens of
-adapters nobody has used yet, after its own warm-up.
-
-A server that answers at once and wrongly, for finding out what a benchmark notices.
+- Wrong answers: a fake server answers at once and wrongly. The script counts how many of these answers vLLM's
+  benchmark accepts and how many our client accepts.
+- Cold adapters: the time to the first token of adapters that no request has used, after vLLM's own warm-up.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ import typer
 
 from lora_compose.benchmarks.client import open_client
 from lora_compose.benchmarks.crosscheck.crosscheck import BASE
-from lora_compose.benchmarks.crosscheck.vllm_bench import ClosedLoop, Referee, started
+from lora_compose.benchmarks.crosscheck.vllm_bench import ClosedLoop, VllmBench, started
 from lora_compose.benchmarks.servers import EMBEDDED_BASE, our_command, running
 from lora_compose.benchmarks.serving.load import Sending, send_pass
 from lora_compose.benchmarks.synthetic import write_fresh
@@ -34,12 +34,12 @@ USAGE = b'data: {"choices": [], "usage": {"prompt_tokens": 8, "completion_tokens
 ERROR = b'data: {"error": {"message": "the engine died", "code": "internal_error"}}\n\n'
 DONE = b"data: [DONE]\n\n"
 STREAMS = {
-    "one token of those asked for": CHUNK + USAGE + DONE,
+    "one token of the 32 requested": CHUNK + USAGE + DONE,
     "an error event after the first token": CHUNK + ERROR + DONE,
     "cut off after the first token": CHUNK,
     "HTTP 503": b"",
 }
-"""What comes back, by the model that is asked for."""
+"""The fake server's answer, by the `model` of the request."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -55,12 +55,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_error(404)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
+        """Write no access log."""
 
 
 @contextmanager
-def planted_server() -> Iterator[str]:
-    """Its URL, for as long as the context is open."""
+def fake_server() -> Iterator[str]:
+    """Runs the fake server until the context closes. Yields its URL."""
     with ThreadingHTTPServer(("127.0.0.1", 0), _Handler) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
@@ -76,16 +76,16 @@ CAPACITY = 8
 NO_CHECK = ("--ready-check-timeout-sec", "0")
 
 
-def wrong_answers(referee: Referee) -> list[dict[str, Any]]:
-    """By kind of wrong answer, how many of `REQUESTS` each of the two counts as completed."""
-    found = []
-    with planted_server() as url:
+def wrong_answers(vllm_bench: VllmBench) -> list[dict[str, Any]]:
+    """For each kind of wrong answer, how many of `REQUESTS` each benchmark counts as completed."""
+    rows = []
+    with fake_server() as url:
         for kind in STREAMS:
             load = ClosedLoop(kind, 2, REQUESTS, 8, 32, 0)
-            theirs = referee.run(url, str(EMBEDDED_BASE), load, NO_CHECK)
+            theirs = vllm_bench.run(url, str(EMBEDDED_BASE), load, NO_CHECK)
             ours = asyncio.run(_completed(url, kind))
-            found.append({"answer": kind, "vllm bench": theirs["completed"], "ours": ours, "of": REQUESTS})
-    return found
+            rows.append({"answer": kind, "vllm bench": theirs["completed"], "ours": ours, "of": REQUESTS})
+    return rows
 
 
 async def _completed(url: str, model: str) -> int:
@@ -95,10 +95,11 @@ async def _completed(url: str, model: str) -> int:
     return sum(row.failure is None for row in rows)
 
 
-def cold_adapters(referee: Referee, home: Path) -> dict[str, Any]:
-    """Each of `CAPACITY` adapters asked twice, in turn: median milliseconds to the first token, by time.
+def cold_adapters(vllm_bench: VllmBench, home: Path) -> dict[str, Any]:
+    """Median milliseconds to the first token of `CAPACITY` adapters, for their first and second request.
 
-    As many others fill the host memory before, so that none of these is prepared when it is registered.
+    The same number of other adapters fill the host memory first, so the measured ones are not prepared when
+    they are registered.
     """
     root, port = home / "adapters", free_port()
     root.mkdir()
@@ -113,24 +114,27 @@ def cold_adapters(referee: Referee, home: Path) -> dict[str, Any]:
         names = [path.name for path in paths[CAPACITY:]]
         load = ClosedLoop(BASE, 1, 2 * CAPACITY, 8, 8, 0)
         assigned = ["--lora-modules", *names, "--lora-assignment", "round-robin"]
-        found = referee.run(server.url, str(EMBEDDED_BASE), load, assigned)
-    times = [1000 * seconds for seconds in found["ttfts"]]
+        result = vllm_bench.run(server.url, str(EMBEDDED_BASE), load, assigned)
+    times = [1000 * seconds for seconds in result["ttfts"]]
     return {
         "first_ask_ms": median(times[:CAPACITY]),
         "second_ask_ms": median(times[CAPACITY:]),
-        "reported_median_ms": found["median_ttft_ms"],
-        "reported_p99_ms": found["p99_ttft_ms"],
+        "reported_median_ms": result["median_ttft_ms"],
+        "reported_p99_ms": result["p99_ttft_ms"],
     }
 
 
-def traps() -> None:
-    """Print both as one line of JSON."""
+def blind_spots() -> None:
+    """Measure wrong answers and cold adapters, and print both as one line of JSON."""
     with ExitStack() as stack:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lora-compose-bench-")))
-        referee = stack.enter_context(started(home))
-        found = {"wrong_answers": wrong_answers(referee), "cold_adapters": cold_adapters(referee, home)}
-    typer.echo(json.dumps(found))
+        vllm_bench = stack.enter_context(started(home))
+        document = {
+            "wrong_answers": wrong_answers(vllm_bench),
+            "cold_adapters": cold_adapters(vllm_bench, home),
+        }
+    typer.echo(json.dumps(document))
 
 
 if __name__ == "__main__":
-    typer.run(traps)
+    typer.run(blind_spots)

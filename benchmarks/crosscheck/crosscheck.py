@@ -1,13 +1,12 @@
-"""`python -m lora_compose.benchmarks.crosscheck.crosscheck`: does vLLM's own benchmark, run against our server, say what ours says?
+"""Measures the same cells with our benchmark and with vLLM's own, on one server, and compares the results.
 
-Both measure the same cells in closed loops, in turn and in changing order within each repeat; each cell's
-adapters are warmed up by both alike. What that benchmark cannot say is in docs/crosscheck.md.
+Both run closed loops. They take turns in changing order within each repeat, and both warm up with the cell's
+own model. docs/crosscheck.md has the results, and what vLLM's benchmark cannot measure.
 """
 
 import asyncio
 import json
 import random
-import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -20,7 +19,7 @@ import typer
 from lora_compose.adapters.errors import CommandCode, LoraComposeError
 from lora_compose.benchmarks.client import open_client
 from lora_compose.benchmarks.crosscheck.verdict import METRICS, markdown, summarized, table, verdicts
-from lora_compose.benchmarks.crosscheck.vllm_bench import ClosedLoop, Referee, started
+from lora_compose.benchmarks.crosscheck.vllm_bench import ClosedLoop, VllmBench, started
 from lora_compose.benchmarks.machine import describe
 from lora_compose.benchmarks.servers import EMBEDDED_ADAPTERS, EMBEDDED_BASE, our_command, running
 from lora_compose.benchmarks.serving.load import Sending, send_pass
@@ -35,9 +34,9 @@ Side = Callable[[ClosedLoop], dict[str, float]]
 
 
 async def our_pass(url: str, load: ClosedLoop) -> dict[str, float]:
-    """The closed loop of `bench serve`, warmed up as vLLM's is. Raises where a request failed.
+    """Medians of one closed loop of `bench serve`, warmed up as vLLM's loop is.
 
-    An answer ends with its last token, as vLLM counts it.
+    An answer ends with its last token, as in vLLM's benchmark. Raises LoraComposeError if a request fails.
     """
     draw, vocabulary = random.Random(load.seed), _vocabulary()
     sendings = [
@@ -47,15 +46,15 @@ async def our_pass(url: str, load: ClosedLoop) -> dict[str, float]:
     async with open_client(url, load.concurrency) as client:
         await send_pass(client, sendings[load.requests :], load.concurrency)
         rows, seconds = await send_pass(client, sendings[: load.requests], load.concurrency)
-    told = []
+    measured = []
     for row in rows:
         if row.failure:
             raise LoraComposeError(
                 CommandCode.REQUEST_FAILED, f"A request for {load.model} failed: {row.failure}"
             )
         first, last = row.times[0] - row.sent, row.times[-1] - row.sent
-        told.append({"ttft": first, "e2el": last, "tokens": row.tokens})
-    return summarized(told, seconds)
+        measured.append({"ttft": first, "e2el": last, "tokens": row.tokens})
+    return summarized(measured, seconds)
 
 
 def _body(load: ClosedLoop, prompt: list[int]) -> dict[str, Any]:
@@ -63,43 +62,48 @@ def _body(load: ClosedLoop, prompt: list[int]) -> dict[str, Any]:
 
 
 def _vocabulary() -> range:
-    """Token ids that are text: random texts could become fewer tokens than asked for."""
+    """Ids of ordinary tokens.
+
+    Prompts are sent as ids, because random text can become another number of tokens.
+    """
     config = json.loads((EMBEDDED_BASE / "config.json").read_text())
     return range(SPECIAL_TOKENS, int(config["vocab_size"]))
 
 
-def their_pass(referee: Referee, url: str, load: ClosedLoop) -> dict[str, float]:
-    """vLLM's medians. Raises where it counted fewer answers than were asked for, or of another length."""
-    found = referee.run(url, str(EMBEDDED_BASE), load)
-    if found["completed"] != load.requests or set(found["output_lens"]) != {load.output_tokens}:
+def their_pass(vllm_bench: VllmBench, url: str, load: ClosedLoop) -> dict[str, float]:
+    """vLLM's medians. Raises LoraComposeError if an answer is missing or has another length."""
+    result = vllm_bench.run(url, str(EMBEDDED_BASE), load)
+    if result["completed"] != load.requests or set(result["output_lens"]) != {load.output_tokens}:
         raise LoraComposeError(
-            CommandCode.REQUEST_FAILED, f"vLLM's benchmark completed {found['completed']} requests"
+            CommandCode.REQUEST_FAILED,
+            f"vLLM's benchmark completed {result['completed']} of {load.requests} requests, or an answer "
+            f"did not have {load.output_tokens} tokens.",
         )
     names = {name: f"median_{name}" for name in METRICS if name.endswith("_ms")}
     names["output_throughput"] = "output_throughput"
-    return {name: float(found[theirs]) for name, theirs in names.items()}
+    return {name: float(result[theirs]) for name, theirs in names.items()}
 
 
 def measure(
     sides: dict[str, Side],
     load: Callable[[str, int, int], ClosedLoop],
     repeats: int,
-    told: Callable[[str], None],
+    on_progress: Callable[[str], None],
 ) -> list[dict[str, Any]]:
-    """Every cell by both sides in each repeat; who goes first changes."""
+    """Measure each cell with both sides in each repeat. The side that goes first changes."""
     passes = []
     for repeat in range(repeats):
         for number, (model, concurrency) in enumerate(CELLS):
             order = list(sides) if (repeat + number) % 2 == 0 else list(reversed(sides))
-            told(f"{model}, {concurrency} in flight")
-            found = {side: sides[side](load(model, concurrency, repeat)) for side in order}
-            passes.append({"model": model, "concurrency": concurrency, "repeat": repeat, **found})
+            on_progress(f"{model}, {concurrency} in flight")
+            medians = {side: sides[side](load(model, concurrency, repeat)) for side in order}
+            passes.append({"model": model, "concurrency": concurrency, "repeat": repeat, **medians})
     return passes
 
 
 @contextmanager
 def server_with_adapters(home: Path) -> Iterator[str]:
-    """Our server on the embedded base, with the adapters of the cells: its URL."""
+    """Runs our server on the embedded base, with the adapters of the cells. Yields its URL."""
     port = free_port()
     command = our_command(port, str(EMBEDDED_BASE), home, EMBEDDED_ADAPTERS, [])
     with running(command, port, home / "server.log") as server:
@@ -110,24 +114,24 @@ def server_with_adapters(home: Path) -> Iterator[str]:
         yield server.url
 
 
-def referee(  # noqa: PLR0913  the options of a command
-    repeats: Annotated[int, typer.Option(min=5, help="Of every cell by both.")] = 7,
-    requests: Annotated[int, typer.Option(min=8, help="Of one pass over a cell.")] = 40,
-    prompt_tokens: Annotated[int, typer.Option(min=4, help="Of every prompt.")] = 32,
-    output_tokens: Annotated[int, typer.Option(min=2, help="Of every answer.")] = 32,
-    seed: Annotated[int, typer.Option(help="Of prompts and intervals.")] = 0,
-    output: Annotated[Path | None, typer.Option(help="Write everything here.", metavar="FILE")] = None,
+def crosscheck(  # noqa: PLR0913  the options of a command
+    repeats: Annotated[int, typer.Option(min=5, help="Passes over each cell by each benchmark.")] = 7,
+    requests: Annotated[int, typer.Option(min=8, help="Requests in one pass.")] = 40,
+    prompt_tokens: Annotated[int, typer.Option(min=4, help="Length of every prompt.")] = 32,
+    output_tokens: Annotated[int, typer.Option(min=2, help="Length of every answer.")] = 32,
+    seed: Annotated[int, typer.Option(help="Seed of the prompts and the intervals.")] = 0,
+    output: Annotated[Path | None, typer.Option(help="Write the result here.", metavar="FILE")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of the table.")] = False,
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown.")] = False,
 ) -> None:
-    """Measure a few cells with our client and with `vllm.benchmarks.serve`, and say whether they agree.
+    """Measure the same cells with our benchmark and with `vllm.benchmarks.serve`, and compare the results.
 
-    It starts a server on the embedded base. Exit code 1: a metric differs by more than noise (the intervals
-    of the medians do not meet, and the medians differ by more than 5 %). `noise` says that a machine too busy
-    leaves nothing to be said.
+    A server is started on the embedded base. `NO` and exit code 1: a metric differs by more than noise (the
+    intervals of the medians do not overlap, and the medians differ by more than 5 %). `noise`: the intervals
+    are too wide for a result, because the machine was busy.
 
-    - `python -m lora_compose.benchmarks.crosscheck.crosscheck`
-    - `python -m lora_compose.benchmarks.crosscheck.crosscheck --repeats 9 --output crosscheck.json`
+    - `python -m lora_compose.benchmarks.crosscheck`
+    - `python -m lora_compose.benchmarks.crosscheck --repeats 9 --output crosscheck.json`
     """
     config = {"prompt_tokens": prompt_tokens, "output_tokens": output_tokens, "seed": seed}
 
@@ -139,27 +143,27 @@ def referee(  # noqa: PLR0913  the options of a command
         url = stack.enter_context(server_with_adapters(home))
         process = stack.enter_context(started(home))
         sides: dict[str, Side] = {
-            "ours": lambda one: asyncio.run(our_pass(url, one)),
-            "theirs": lambda one: their_pass(process, url, one),
+            "ours": lambda cell: asyncio.run(our_pass(url, cell)),
+            "theirs": lambda cell: their_pass(process, url, cell),
         }
-        told = stack.enter_context(_told(repeats * len(CELLS)))
-        passes = measure(sides, load, repeats, told)
+        on_progress = stack.enter_context(_progress_bar(repeats * len(CELLS)))
+        passes = measure(sides, load, repeats, on_progress)
     config |= {"repeats": repeats, "requests": requests}
     document = {"machine": describe(), "config": config, "passes": passes}
     if output is not None:
         output.write_text(json.dumps(document) + "\n")
     _show(document, as_json=as_json, as_markdown=as_markdown)
-    raise typer.Exit(0 if all(one.agrees for one in verdicts(document)) else 1)
+    raise typer.Exit(0 if all(verdict.agrees for verdict in verdicts(document)) else 1)
 
 
 @contextmanager
-def _told(total: int) -> Iterator[Callable[[str], None]]:
+def _progress_bar(total: int) -> Iterator[Callable[[str], None]]:
     from rich.console import Console
     from rich.progress import Progress
 
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("starting", total=total + 1)
-        yield lambda what: progress.update(task, advance=1, description=what)
+        yield lambda cell: progress.update(task, advance=1, description=cell)
 
 
 def _show(document: dict[str, Any], *, as_json: bool, as_markdown: bool) -> None:
@@ -171,9 +175,3 @@ def _show(document: dict[str, Any], *, as_json: bool, as_markdown: bool) -> None
         typer.echo(markdown(document))
     else:
         Console(width=None if sys.stdout.isatty() else 140).print(table(document))
-
-
-if __name__ == "__main__":
-    # The server is in a session of its own: unwind as for Ctrl-C, so that it ends too.
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
-    typer.run(referee)

@@ -1,4 +1,4 @@
-"""Whether two benchmarks that measured the same say the same. Pure, made from JSON only."""
+"""Whether two benchmarks of the same cells agree. The functions are pure and read the result's JSON only."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ from lora_compose.benchmarks.statistics import Spread, spread
 METRICS = ("ttft_ms", "tpot_ms", "e2el_ms", "output_throughput")
 TOLERANCE = 0.05
 NOISY = 0.5
-"""Of an interval's width to its median: beyond it, that two intervals meet says little."""
+"""Largest useful width of an interval, as a share of its median. If it is wider, an overlap shows little."""
 HEADERS = ("model", "in flight", "metric", "ours", "vllm bench", "ours / theirs", "agree")
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """One metric of one cell: medians over repeats with 95 % intervals."""
+    """One metric of one cell, from both benchmarks: medians over repeats with 95 % intervals."""
 
     model: str
     concurrency: int
@@ -28,30 +28,32 @@ class Verdict:
 
     @property
     def ratio(self) -> float:
-        """Of the medians."""
+        """Our median divided by theirs."""
         return self.ours.median / self.theirs.median
 
     @property
     def word(self) -> str:
-        """`yes`, `NO`, or `noise` where they agree only because either is known so badly."""
-        widest = max((one.high - one.low) / one.median for one in (self.ours, self.theirs))
+        """`yes`, `NO`, or `noise` if they agree only because one of the intervals is very wide."""
+        widest = max((side.high - side.low) / side.median for side in (self.ours, self.theirs))
         noisy = widest > NOISY and abs(self.ratio - 1) > TOLERANCE
         return ("noise" if noisy else "yes") if self.agrees else "NO"
 
     @property
     def agrees(self) -> bool:
-        """Within noise: the intervals meet, or the medians differ by no more than 5 %."""
-        meet = self.ours.low <= self.theirs.high and self.theirs.low <= self.ours.high
-        return meet or abs(self.ratio - 1) <= TOLERANCE
+        """Whether the intervals overlap, or the medians differ by at most 5 %."""
+        overlap = self.ours.low <= self.theirs.high and self.theirs.low <= self.ours.high
+        return overlap or abs(self.ratio - 1) <= TOLERANCE
 
     def cells(self) -> tuple[str, ...]:
-        """One line of the table, under HEADERS."""
-        sides = (f"{one.median:.4g} ({one.low:.4g} to {one.high:.4g})" for one in (self.ours, self.theirs))
+        """The values of one line of the table, in the order of HEADERS."""
+        sides = (
+            f"{side.median:.4g} ({side.low:.4g} to {side.high:.4g})" for side in (self.ours, self.theirs)
+        )
         return (self.model, str(self.concurrency), self.metric, *sides, f"{self.ratio:.3f}", self.word)
 
 
 def summarized(rows: Sequence[dict[str, float]], seconds: float) -> dict[str, float]:
-    """Our rows (`ttft`, `e2el` in seconds, `tokens`) as the medians that vLLM reports, under its names."""
+    """Medians of our rows (`ttft` and `e2el` in seconds, `tokens`) under the names that vLLM reports."""
     tpots = [(row["e2el"] - row["ttft"]) / (row["tokens"] - 1) for row in rows]
     return {
         "ttft_ms": 1000 * median(row["ttft"] for row in rows),
@@ -62,15 +64,18 @@ def summarized(rows: Sequence[dict[str, float]], seconds: float) -> dict[str, fl
 
 
 def verdicts(document: dict[str, Any]) -> list[Verdict]:
-    """Of a run's `passes`, one of each cell for each repeat: model, concurrency, ours, theirs."""
+    """One verdict for each cell and metric of a run.
+
+    `document["passes"]` has one entry for each cell and repeat: model, concurrency, ours, theirs.
+    """
     by_cell: dict[tuple[str, int], list[dict[str, Any]]] = {}
-    for one in document["passes"]:
-        by_cell.setdefault((one["model"], one["concurrency"]), []).append(one)
+    for entry in document["passes"]:
+        by_cell.setdefault((entry["model"], entry["concurrency"]), []).append(entry)
     found = []
     for (model, concurrency), passes in by_cell.items():
         for metric in METRICS:
             sides = [
-                spread([one[side][metric] for one in passes], document["config"]["seed"])
+                spread([entry[side][metric] for entry in passes], document["config"]["seed"])
                 for side in ("ours", "theirs")
             ]
             assert sides[0] is not None
@@ -80,10 +85,13 @@ def verdicts(document: dict[str, Any]) -> list[Verdict]:
 
 
 def pooled(document: dict[str, Any]) -> dict[str, Spread]:
-    """By metric, ours over theirs within each repeat of each cell: sharper than any one cell's medians."""
+    """For each metric, our value over theirs within each repeat, over all cells.
+
+    These intervals are narrower than those of single cells.
+    """
     found = {}
     for metric in METRICS:
-        ratios = [one["ours"][metric] / one["theirs"][metric] for one in document["passes"]]
+        ratios = [entry["ours"][metric] / entry["theirs"][metric] for entry in document["passes"]]
         over = spread(ratios, document["config"]["seed"])
         assert over is not None
         found[metric] = over
@@ -91,21 +99,26 @@ def pooled(document: dict[str, Any]) -> dict[str, Spread]:
 
 
 def table(document: dict[str, Any]) -> Table:
-    """For a terminal."""
-    made = Table(title="the same cells by us and by vllm.benchmarks.serve", title_justify="left")
+    """The verdicts as a table for a terminal."""
+    title = "The same cells, measured by lora-compose bench and by vllm.benchmarks.serve"
+    shown = Table(title=title, title_justify="left")
     for header in HEADERS:
-        made.add_column(header)
-    for one in verdicts(document):
-        made.add_row(*one.cells())
-    return made
+        shown.add_column(header)
+    for verdict in verdicts(document):
+        shown.add_row(*verdict.cells())
+    return shown
 
 
 def markdown(document: dict[str, Any]) -> str:
-    """For a page."""
-    lines = [HEADERS, tuple("---" for _ in HEADERS), *(one.cells() for one in verdicts(document))]
+    """The verdicts as a Markdown table, and a line with the pooled ratios."""
+    lines = [
+        HEADERS,
+        tuple("---" for _ in HEADERS),
+        *(verdict.cells() for verdict in verdicts(document)),
+    ]
     over = [
-        f"{metric} {one.median:.3f} ({one.low:.3f} to {one.high:.3f})"
-        for metric, one in pooled(document).items()
+        f"{metric} {ratio.median:.3f} ({ratio.low:.3f} to {ratio.high:.3f})"
+        for metric, ratio in pooled(document).items()
     ]
     summary = f"Ours / theirs within each of {len(document['passes'])} repeats: {', '.join(over)}."
     return "".join(f"| {' | '.join(line)} |\n" for line in lines) + f"\n{summary}"

@@ -1,6 +1,7 @@
-"""vLLM's own `vllm.benchmarks.serve`, in one process for any number of runs: to import it takes ten seconds.
+"""Runs vLLM's own `vllm.benchmarks.serve` in a child process.
 
-This package imports no vLLM: the process gets a short program, and its arguments as lines of JSON.
+One process is used for all runs, because importing vLLM takes ten seconds. The child runs a short program
+and reads its arguments as lines of JSON, so this package does not import vLLM.
 """
 
 import json
@@ -14,7 +15,7 @@ from typing import Any
 
 from lora_compose.adapters.errors import CommandCode, LoraComposeError
 
-DONE = "referee: done"
+DONE = "vllm bench: done"
 PROGRAM = f"""
 import json, sys
 from vllm.benchmarks.serve import add_cli_args, main
@@ -29,7 +30,7 @@ for line in sys.stdin:
 
 @dataclass(frozen=True)
 class ClosedLoop:
-    """A closed loop: so many requests of fixed length, so many in flight."""
+    """A closed loop: `requests` requests of fixed length, `concurrency` of them in flight."""
 
     model: str
     concurrency: int
@@ -40,14 +41,17 @@ class ClosedLoop:
 
 
 @dataclass(frozen=True)
-class Referee:
-    """The process, and where it writes."""
+class VllmBench:
+    """The child process, and the folder it writes to."""
 
     process: "subprocess.Popen[str]"
     folder: Path
 
     def run(self, url: str, tokenizer: str, load: ClosedLoop, extra: Sequence[str] = ()) -> dict[str, Any]:
-        """vLLM's result object. Raises LoraComposeError "referee_failed" where it ended instead."""
+        """Run one load. Returns vLLM's result object.
+
+        Raises LoraComposeError "referee_failed" if the process ended instead.
+        """
         file = self.folder / "result.json"
         assert self.process.stdin is not None
         assert self.process.stdout is not None
@@ -56,10 +60,10 @@ class Referee:
         self.process.stdin.flush()
         for line in self.process.stdout:
             if line.strip() == DONE:
-                found: dict[str, Any] = json.loads(file.read_text())
-                return found
-        end = (self.folder / "referee.log").read_text(errors="replace")[-2000:]
-        raise LoraComposeError(CommandCode.REFEREE_FAILED, f"vllm.benchmarks.serve ended:\n{end}")
+                result: dict[str, Any] = json.loads(file.read_text())
+                return result
+        end = (self.folder / "vllm-bench.log").read_text(errors="replace")[-2000:]
+        raise LoraComposeError(CommandCode.REFEREE_FAILED, f"vllm.benchmarks.serve ended early:\n{end}")
 
 
 def _arguments(url: str, tokenizer: str, load: ClosedLoop) -> list[str]:
@@ -75,9 +79,9 @@ def _arguments(url: str, tokenizer: str, load: ClosedLoop) -> list[str]:
 
 
 @contextmanager
-def started(folder: Path) -> Iterator[Referee]:
-    """The process, for as long as the context is open."""
-    with (folder / "referee.log").open("wb") as log:
+def started(folder: Path) -> Iterator[VllmBench]:
+    """Runs the child process until the context closes."""
+    with (folder / "vllm-bench.log").open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-c", PROGRAM],
             stdin=subprocess.PIPE,
@@ -87,6 +91,6 @@ def started(folder: Path) -> Iterator[Referee]:
         )
     with process:
         try:
-            yield Referee(process, folder)
+            yield VllmBench(process, folder)
         finally:
             process.terminate()

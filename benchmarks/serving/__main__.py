@@ -7,7 +7,7 @@ import typer
 from lora_compose.benchmarks.serving.cli import VLLM_OPTIONS, serve
 
 if __name__ == "__main__":
-    # The servers are in sessions of their own: unwind as for Ctrl-C, so that they end too.
+    # The servers run in their own sessions. Turn SIGTERM into Ctrl-C, so that the servers are stopped too.
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     program = typer.Typer(add_completion=False, rich_markup_mode="markdown")
     program.command(context_settings=VLLM_OPTIONS)(serve)

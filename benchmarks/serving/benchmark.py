@@ -1,4 +1,4 @@
-"""A whole run, from servers to the result's JSON."""
+"""Runs a whole benchmark: starts or finds the servers, measures, and returns the result."""
 
 import asyncio
 import re
@@ -17,15 +17,15 @@ from lora_compose.benchmarks.servers import ENVIRONMENT, server_environment
 from lora_compose.benchmarks.serving.load import Words, words_of
 from lora_compose.benchmarks.serving.results.document import BenchmarkResult, HeldAdapter, Machine, Timeline
 from lora_compose.benchmarks.serving.results.plan import Plan
-from lora_compose.benchmarks.serving.runner import Measured, Told, measuring
-from lora_compose.benchmarks.serving.systems import SystemsUnderTest, running_targets, started_targets
+from lora_compose.benchmarks.serving.runner import Measured, OnProgress, open_runner
+from lora_compose.benchmarks.serving.systems import SystemsUnderTest, running_systems, started_systems
 from lora_compose.benchmarks.serving.timeline import RATE_SHARE, timeline
 from lora_compose.server.client.http import Client
 
 
 @dataclass(frozen=True)
 class Where:
-    """A server that is up, by its URL, or what to start servers with."""
+    """The servers to measure: the URL of a running server, or what is needed to start servers."""
 
     url: str | None
     names: tuple[str, ...]
@@ -36,23 +36,23 @@ class Where:
     may_fuse: bool = False
 
 
-def measure(plan: Plan, where: Where, told: Told) -> BenchmarkResult:
-    """Raises LoraComposeError for a server that gets not ready or refuses a request."""
+def measure(plan: Plan, where: Where, on_progress: OnProgress) -> BenchmarkResult:
+    """Run `plan`. Raises LoraComposeError if a server does not become ready or refuses a request."""
     began = perf_counter()
     with ExitStack() as stack:
         if where.url is not None:
-            targets = running_targets(where.url, where.names, plan, where.api_key, where.may_fuse)
+            systems = running_systems(where.url, where.names, plan, where.api_key, where.may_fuse)
         else:
             home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lora-compose-bench-")))
-            told(0, 1, "starting servers (about a minute)")
-            targets = stack.enter_context(
-                started_targets(plan, where.model, where.root, where.names, home, where.options)
+            on_progress(0, 1, "starting servers (about a minute)")
+            systems = stack.enter_context(
+                started_systems(plan, where.model, where.root, where.names, home, where.options)
             )
-        with Client(targets.urls["lora-compose"], targets.api_key) as client:
-            words = words_of(client, targets.base)
-        measured, line = asyncio.run(_measure(plan, targets, words, told))
-        memory = _memory(targets)
-    started_commands = {name: list(map(without_paths, command)) for name, command in targets.commands.items()}
+        with Client(systems.urls["lora-compose"], systems.api_key) as client:
+            words = words_of(client, systems.base)
+        measured, line = asyncio.run(_measure(plan, systems, words, on_progress))
+        memory = _memory(systems)
+    started_commands = {name: list(map(without_paths, command)) for name, command in systems.commands.items()}
     words_of_command = [word for word in sys.argv[1:] if word not in {"bench", "serve"}]
     return BenchmarkResult(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -62,9 +62,9 @@ def measure(plan: Plan, where: Where, told: Told) -> BenchmarkResult:
         environment={name: value for name, value in server_environment().items() if name in ENVIRONMENT},
         started=where.url is None,
         commands=started_commands,
-        base=targets.base,
-        adapters=list(targets.adapters),
-        skipped=dict(targets.skipped),
+        base=systems.base,
+        adapters=list(systems.adapters),
+        skipped=dict(systems.skipped),
         plan=measured.plan,
         workload_digest=measured.workload_digest,
         truncated=measured.truncated,
@@ -81,28 +81,28 @@ def measure(plan: Plan, where: Where, told: Told) -> BenchmarkResult:
 
 
 def without_paths(word: str) -> str:
-    """A word of a command line as it may be published: not where this checkout lies, and no temporaries."""
+    """A word of a command line without the paths of this checkout and of temporary directories."""
     word = word.replace(f"{Path(sys.executable).parent}/", "").replace(f"{REPOSITORY}/", "")
     return re.sub(rf"{re.escape(tempfile.gettempdir())}/lora-compose-bench-[^/]*", "TMP", word)
 
 
 async def _measure(
-    plan: Plan, targets: SystemsUnderTest, words: Words, told: Told
+    plan: Plan, systems: SystemsUnderTest, words: Words, on_progress: OnProgress
 ) -> tuple[Measured, Timeline | None]:
-    async with measuring(targets, plan, told) as run:
-        measured = await run.run(words)
-        if not plan.timeline_seconds or targets.root is None or not measured.plan.rates:
+    async with open_runner(systems, plan, on_progress) as runner:
+        measured = await runner.run(words)
+        if not plan.timeline_seconds or systems.root is None or not measured.plan.rates:
             return measured, None
-        told(run.steps(), run.steps(), "timeline")
+        on_progress(runner.steps(), runner.steps(), "timeline")
         rate = RATE_SHARE * max(measured.plan.rates)
-        async with httpx.AsyncClient(base_url=targets.urls["lora-compose"], timeout=120) as client:
-            line, refused = await timeline(client, targets, plan.timeline_seconds, rate, words, plan.seed)
+        async with httpx.AsyncClient(base_url=systems.urls["lora-compose"], timeout=120) as client:
+            line, refused = await timeline(client, systems, plan.timeline_seconds, rate, words, plan.seed)
         measured.caveats += refused
         return measured, line
 
 
-def _memory(targets: SystemsUnderTest) -> list[HeldAdapter]:
-    """Bytes of each adapter in the engine's host memory, as the workers say."""
-    with Client(targets.urls["lora-compose"], targets.api_key) as client:
+def _memory(systems: SystemsUnderTest) -> list[HeldAdapter]:
+    """Bytes of each adapter in the engine's host memory, as the workers report them."""
+    with Client(systems.urls["lora-compose"], systems.api_key) as client:
         resident = client.residency()["host"]["adapters"]
-    return [HeldAdapter(**{key: one[key] for key in HeldAdapter.model_fields}) for one in resident]
+    return [HeldAdapter(**{key: adapter[key] for key in HeldAdapter.model_fields}) for adapter in resident]

@@ -1,4 +1,4 @@
-"""`lora-compose bench`: measures what the base, adapters, stacks, merges and fusing cost on this machine."""
+"""`lora-compose bench` measures what the base, adapters, stacks, merges and fusing cost on this machine."""
 
 import json
 import sys
@@ -69,7 +69,7 @@ def serve(
 
     **Closed loops** keep a fixed number of requests in flight and measure capacity. **Open loops** send at
     random times and measure latency. Arms take turns, and each is compared with the base within one repeat.
-    A wrong answer counts as a failure.
+    A wrong answer counts as a failed request.
 
     - `lora-compose bench serve --quick`
     - `lora-compose bench serve --url http://127.0.0.1:8000 --adapters sql,polite --arms stack:2,merge:2`
@@ -92,12 +92,12 @@ def serve(
         api_key,
         allow_fuse,
     )
-    with _told(progress) as told:
-        document = measure(plan.quick() if quick else plan, where, told)
+    with _progress_output(progress) as on_progress:
+        document = measure(plan.quick() if quick else plan, where, on_progress)
     output.write_text(json.dumps(document.to_json()) + "\n")
-    found = write_reports(document, html, markdown, quiet=progress == "json")
+    summary = write_reports(document, html, markdown, quiet=progress == "json")
     typer.echo(f"wrote {output}", err=True)
-    raise typer.Exit(1 if found.failed or document.caveats else 0)
+    raise typer.Exit(1 if summary.failed or document.caveats else 0)
 
 
 Result = Annotated[Path, typer.Argument(help="Result of `bench serve`.", metavar="FILE")]
@@ -155,10 +155,10 @@ def advise(
     from lora_compose.benchmarks.serving.results.advice import ExpectedTraffic
     from lora_compose.benchmarks.serving.results.advice import advise as advice_of
     from lora_compose.benchmarks.serving.results.document import read_result
-    from lora_compose.benchmarks.serving.results.summary import findings
+    from lora_compose.benchmarks.serving.results.summary import summarize
 
     document = read_result(result)
-    advice = advice_of(document, findings(document), ExpectedTraffic(share, requests, accept_loss))
+    advice = advice_of(document, summarize(document), ExpectedTraffic(share, requests, accept_loss))
     typer.echo(advice.text)
     raise typer.Exit(0 if advice.way else 1)
 
@@ -181,12 +181,12 @@ def compare(
     from lora_compose.benchmarks.serving.results.comparison import comparison_table
     from lora_compose.benchmarks.serving.results.document import read_result
 
-    found = comparison_of(read_result(first), read_result(second), least)
-    Console().print(comparison_table(found))
-    for failure in found.failures:
+    comparison = comparison_of(read_result(first), read_result(second), least)
+    Console().print(comparison_table(comparison))
+    for failure in comparison.failures:
         typer.echo(f"new: {failure}")
-    typer.echo("changed" if found.is_changed else "no change")
-    raise typer.Exit(1 if found.is_changed else 0)
+    typer.echo("changed" if comparison.is_changed else "no change")
+    raise typer.Exit(1 if comparison.is_changed else 0)
 
 
 def _listed(text: str) -> list[str]:
@@ -194,7 +194,7 @@ def _listed(text: str) -> list[str]:
 
 
 @contextmanager
-def _told(progress: str) -> Iterator[Any]:
+def _progress_output(progress: str) -> Iterator[Any]:
     if progress == "json":
         yield lambda done, total, what: print(  # noqa: T201  one line for each step
             json.dumps({"progress": {"done": done, "total": total, "what": what}}), flush=True

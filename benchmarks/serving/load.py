@@ -1,12 +1,11 @@
 """The load generator: sends requests in a closed or an open loop and times every chunk of every answer.
 
-One process; times are seconds since the pass began, by `perf_counter`. Chunks are kept as they arrive and are
-parsed after the pass, because parsing during the pass would be measured too. A request that fails is a row
-with a `failure`.
+All requests are sent from one process. Times are seconds since the pass began, by `perf_counter`. Chunks are
+kept as they arrive and are parsed after the pass, because the time for parsing would be measured too. A
+request that fails is a row with a `failure`.
 
-What is sent and when, from a seed alone: the same seed gives the same requests at the same times.
-
-Prompts of an exact length, framed as the model's chat template frames what a user says.
+The requests depend on the seed only: one seed always gives the same requests at the same times. Prompts have
+an exact length and use the model's chat template.
 """
 
 import asyncio
@@ -36,7 +35,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Sending:
-    """One request to send: its body, and what its row says about it."""
+    """One request to send: its body, and the values that its row repeats."""
 
     body: dict[str, Any]
     composition: int = 0
@@ -47,9 +46,11 @@ class Sending:
 async def send_pass(
     client: httpx.AsyncClient, sendings: Sequence[Sending], concurrency: int | None
 ) -> tuple[list[RequestRow], float]:
-    """Closed loop with `concurrency`; without, each at its due second whatever the server does (open loop).
+    """Send all requests: `concurrency` at a time (closed loop), or each one when it is due (open loop, None).
 
-    Returns rows in order of sending, and the seconds from the first request sent to the last answer."""
+    Returns the rows in the order of sending, and the seconds from the first request to the end of the last
+    answer.
+    """
     kept: list[tuple[RequestRow, Lines]] = []
     began = perf_counter()
 
@@ -82,7 +83,7 @@ async def send_pass(
 
 
 async def send_one(client: httpx.AsyncClient, body: dict[str, Any]) -> RequestRow:
-    """One request alone."""
+    """Send one request alone."""
     (row,), _ = await send_pass(client, [Sending(body)], 1)
     return row
 
@@ -90,7 +91,10 @@ async def send_one(client: httpx.AsyncClient, body: dict[str, Any]) -> RequestRo
 async def receive(
     client: httpx.AsyncClient, body: dict[str, Any], lines: Lines, now: Callable[[], float]
 ) -> str | None:
-    """Send `body`; add each line of the answer to `lines` when it arrives. Returns why it failed, or None."""
+    """Send `body`, and add each line of the answer to `lines` when it arrives.
+
+    Returns the reason for a failure, or None.
+    """
     try:
         async with client.stream("POST", PATH, json=body) as response:
             if not response.is_success:
@@ -108,7 +112,7 @@ async def _collect(response: httpx.Response, lines: Lines, now: Callable[[], flo
 
 
 def read_answer(row: RequestRow, lines: Lines, *, streamed: bool = True) -> None:
-    """Fill `row` in from the lines of its answer: server-sent events, or else one JSON document."""
+    """Fill in `row` from the lines of its answer: server-sent events if `streamed`, else a JSON document."""
     if row.failure is not None:
         return
     for when, line in lines:
@@ -147,7 +151,7 @@ async def _open_loop(
 
 
 async def _closed_loop(items: Iterable[T], act: Callable[[T], Awaitable[None]], concurrency: int) -> None:
-    """`act` on each item, `concurrency` at a time, the next as soon as one ends."""
+    """Call `act` on each item, `concurrency` at a time. The next call starts as soon as one ends."""
     waiting = iter(items)
 
     async def worker() -> None:
@@ -161,7 +165,7 @@ async def _closed_loop(items: Iterable[T], act: Callable[[T], Awaitable[None]], 
 
 @dataclass(frozen=True)
 class Planned:
-    """One request: which composition, which prompt of the pool, the second it is due (0 in a closed loop)."""
+    """One request: the indices of its composition and its prompt, and when it is due (0 in a closed loop)."""
 
     composition: int
     prompt: int
@@ -170,23 +174,23 @@ class Planned:
 
 
 def planned(plan: Plan, cell: Cell, repeat: int) -> list[Planned]:
-    """The requests of one pass. The same for every arm, so that arms differ in nothing else."""
+    """The requests of one pass. They are the same for every arm."""
     draw = random.Random(f"{plan.seed}/{cell.load}/{repeat}")
     spread = spread_over(plan.compositions, plan.skew, draw)
-    due, found = 0.0, []
+    due, requests = 0.0, []
     for number, composition in enumerate(islice(spread, plan.requests)):
         if cell.rate is not None:
             # Gamma gaps with mean 1/rate; shape 1 is Poisson (as `vllm bench serve --burstiness`).
             due += draw.gammavariate(plan.burstiness, 1 / (cell.rate * plan.burstiness))
         salt = hashlib.sha256(f"{plan.seed}/{cell.load}/{repeat}/{number}".encode()).hexdigest()
-        found.append(Planned(composition, draw.randrange(plan.pool), due, salt))
-    return found
+        requests.append(Planned(composition, draw.randrange(plan.pool), due, salt))
+    return requests
 
 
 def workload_digest(plan: Plan, pool: Sequence[Sequence[int]]) -> str:
-    """sha256 of everything that is sent: two runs with the same one asked for the same."""
+    """sha256 of everything that is sent. Two runs with the same digest sent the same requests."""
     passes = [
-        [[one.composition, one.prompt, round(one.due, 9)] for one in planned(plan, cell, repeat)]
+        [[item.composition, item.prompt, round(item.due, 9)] for item in planned(plan, cell, repeat)]
         for cell in plan.cells()
         for repeat in range(plan.repeats)
     ]
@@ -195,7 +199,7 @@ def workload_digest(plan: Plan, pool: Sequence[Sequence[int]]) -> str:
 
 
 def body(model: str, prompt: Sequence[int], output_tokens: int, salt: str) -> dict[str, Any]:
-    """A streamed `POST /v1/completions` with an answer of exactly `output_tokens` tokens, greedy."""
+    """The body of a streamed, greedy completion whose answer has exactly `output_tokens` tokens."""
     return {
         "model": model,
         "prompt": list(prompt),
@@ -211,12 +215,12 @@ def body(model: str, prompt: Sequence[int], output_tokens: int, salt: str) -> di
 
 SAMPLE_CHARS = 2000
 LEAST_OWN = 4
-"""Tokens that a prompt must have besides its frame; a shorter one goes without."""
+"""Least number of random tokens in a prompt. If the chat template leaves fewer, it is not used."""
 
 
 @dataclass(frozen=True)
 class Words:
-    """Ordinary tokens of a model, and what its chat template puts around them."""
+    """Ordinary tokens of a model, and the tokens that its chat template puts before and after a message."""
 
     vocabulary: Sequence[int]
     before: Sequence[int] = ()
@@ -224,14 +228,14 @@ class Words:
 
 
 def words_of(client: Client, base: str) -> Words:
-    """As its tokenizer makes them of random words; special tokens are in the frame only."""
+    """The tokens that the model's tokenizer makes from random words, and those of its chat template."""
     text = random_text(random.Random(0), SAMPLE_CHARS)
     plain = client.tokenize(base, text)
     try:
         framed = client.tokenize_chat(base, text)
     except LoraComposeError:  # a base without a chat template
         return Words(plain)
-    middle = plain[1:-1]  # a tokenizer may join the ends with the frame
+    middle = plain[1:-1]  # a tokenizer can join the first and last tokens with the template's
     starts = (at for at in range(len(framed)) if framed[at : at + len(middle)] == middle)
     start = next(starts, None)
     if start is None:
@@ -240,7 +244,7 @@ def words_of(client: Client, base: str) -> Words:
 
 
 def prompt_pool(plan: Plan, words: Words) -> list[list[int]]:
-    """`plan.pool` prompts of exactly `prompt_tokens` tokens, from the seed."""
+    """`plan.pool` prompts of exactly `plan.prompt_tokens` tokens. They depend on the seed only."""
     draw = random.Random(f"{plan.seed}/prompts")
     own = plan.prompt_tokens - len(words.before) - len(words.after)
     before, after = words.before, words.after

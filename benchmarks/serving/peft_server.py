@@ -1,7 +1,7 @@
-"""`python -m lora_compose.benchmarks.serving.peft_server`: transformers + PEFT behind /v1/completions, one at a time.
+"""`python -m lora_compose.benchmarks.serving.peft_server` serves transformers + PEFT at /v1/completions.
 
-The peer most people start from, spoken to as the other servers are. It is also the witness: what a
-composition must answer is taken from here where it runs, and not from the server that is measured.
+It answers one request at a time and has the same HTTP interface as the other servers. If it runs, it also
+gives the expected answers, so that they do not come from the measured server.
 """
 
 import json
@@ -21,7 +21,7 @@ Answer = dict[str, Any]
 
 
 class Generator:
-    """A base in float32 and adapters by name, each the directory of what a composition sums to."""
+    """A base in float32 with adapters by name. Each adapter is the exact sum of a composition."""
 
     def __init__(self, base: str, adapters: dict[str, str]) -> None:
         model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
@@ -36,7 +36,7 @@ class Generator:
         self._one_at_a_time = threading.Lock()
 
     def generate(self, name: str, prompt: list[int], tokens: int) -> Iterator[tuple[int, dict[str, float]]]:
-        """Each next token and the log-probabilities of the two likeliest, as soon as it is known."""
+        """Yield each token when it is computed, with the log-probabilities of the two likeliest tokens."""
         with self._one_at_a_time, torch.inference_mode(), self._active(name):
             ids, past = torch.tensor([prompt]), None
             for _ in range(tokens):
@@ -55,22 +55,22 @@ class Generator:
 
 
 def handler(generator: Generator) -> type[BaseHTTPRequestHandler]:
-    """`GET /health`, `POST /v1/completions`."""
+    """A request handler for `GET /health` and `POST /v1/completions`."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def log_message(self, format: str, *args: Any) -> None:
-            """No access log: the others write none."""
+            """Write no access log, like the other servers."""
 
         def do_GET(self) -> None:
             self._whole({"status": "ok"})
 
         def do_POST(self) -> None:
-            asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
-            steps = generator.generate(asked["model"], asked["prompt"], asked["max_tokens"])
-            usage = {"prompt_tokens": len(asked["prompt"]), "completion_tokens": asked["max_tokens"]}
-            if asked.get("stream"):
+            request = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            steps = generator.generate(request["model"], request["prompt"], request["max_tokens"])
+            usage = {"prompt_tokens": len(request["prompt"]), "completion_tokens": request["max_tokens"]}
+            if request.get("stream"):
                 self._stream(steps, usage)
                 return
             ids, tops = zip(*steps, strict=True)
@@ -104,11 +104,11 @@ def handler(generator: Generator) -> type[BaseHTTPRequestHandler]:
 
 
 def serve(
-    base: Annotated[str, typer.Option(help="The base.")],
-    port: Annotated[int, typer.Option(help="On 127.0.0.1.")],
-    adapters: Annotated[Path, typer.Option(help="JSON: directories by name.")],
+    base: Annotated[str, typer.Option(help="Directory or Hub id of the base.")],
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")],
+    adapters: Annotated[Path, typer.Option(help="JSON file with adapter directories by name.")],
 ) -> None:
-    """Until it is ended."""
+    """Serve the base and the adapters until the process is stopped."""
     generator = Generator(base, json.loads(adapters.read_text()))
     ThreadingHTTPServer(("127.0.0.1", port), handler(generator)).serve_forever()
 

@@ -1,8 +1,8 @@
-"""One run: warm every composition up, learn what its answers are, then passes in turn (A B C, C B A, …).
+"""One run: warms up every composition, gets its expected answers, then measures the arms in turn.
 
-What comes out is plain data for the result's JSON; what it means is found by `findings`, from that alone.
-
-Fusing and restoring while arms are measured, and what a switch takes.
+The order of the arms is reversed in every second repeat (A B C, C B A, …). The fused arms are measured while
+their composition is fused, and each switch is timed. The output is data for the result's JSON; `summarize`
+computes all figures from it.
 """
 
 import asyncio
@@ -11,13 +11,19 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from time import perf_counter
-from typing import Any, Literal
+from typing import Literal
 
 import httpx
 
 from lora_compose.adapters.errors import LoraComposeError
 from lora_compose.benchmarks.client import open_client
-from lora_compose.benchmarks.serving.expected_answers import Exact, Expected, ask_alone, difference, exactly
+from lora_compose.benchmarks.serving.expected_answers import (
+    Exact,
+    Expected,
+    ask_alone,
+    ask_exact_stack,
+    difference,
+)
 from lora_compose.benchmarks.serving.load import (
     Sending,
     Words,
@@ -43,21 +49,25 @@ from lora_compose.server.client.http import Client
 
 
 @asynccontextmanager
-async def fused(url: str, api_key: str | None, model: str, told: list[Switch]) -> AsyncIterator[None]:
-    """`model` is folded into the base inside; the base is restored however it is left."""
-    await _timed("fuse", url, api_key, model, told)
+async def fused(url: str, api_key: str | None, model: str, switches: list[Switch]) -> AsyncIterator[None]:
+    """Fuse `model`, and restore the base when the context closes. Both switches are added to `switches`."""
+    await _timed("fuse", url, api_key, model, switches)
     try:
         yield
     finally:
-        await _timed("restore", url, api_key, None, told)
+        await _timed("restore", url, api_key, None, switches)
 
 
 async def _timed(
-    what: Literal["fuse", "restore"], url: str, api_key: str | None, model: str | None, told: list[Switch]
+    what: Literal["fuse", "restore"],
+    url: str,
+    api_key: str | None,
+    model: str | None,
+    switches: list[Switch],
 ) -> None:
     began = perf_counter()
     await asyncio.to_thread(_switch, url, api_key, model)
-    told.append(Switch(what=what, model=model, seconds=perf_counter() - began))
+    switches.append(Switch(what=what, model=model, seconds=perf_counter() - began))
 
 
 def _switch(url: str, api_key: str | None, model: str | None) -> None:
@@ -70,13 +80,13 @@ def _switch(url: str, api_key: str | None, model: str | None) -> None:
 
 OPEN_LOOP_CONNECTIONS = 512
 CALIBRATION_SHARES = (0.3, 0.6, 0.9)
-Told = Callable[[int, int, str], None]
+OnProgress = Callable[[int, int, str], None]
 Group = tuple[Arm, ...]
 
 
 @dataclass
 class Measured:
-    """All that a run saw."""
+    """Everything that a run measured."""
 
     plan: Plan
     workload_digest: str = ""
@@ -85,23 +95,29 @@ class Measured:
     switches: list[Switch] = field(default_factory=list)
     differences: list[Difference] = field(default_factory=list)
     unlike_base: list[UnlikeBase] = field(default_factory=list)
-    """How many prompts each composition answers otherwise than the base: what a mix-up would show by."""
+    """For each composition, the number of prompts that it answers differently from the base.
+
+    If it is 0, answers that come from the base by mistake cannot be noticed."""
     loads: list[tuple[float, float, float]] = field(default_factory=list)
     caveats: list[str] = field(default_factory=list)
-    """Parts that the server refused, and why."""
+    """Parts of the run that the server refused, with the reasons."""
     truncated: bool = False
-    """Whether --max-seconds ended it early."""
+    """Whether --max-seconds ended the run early."""
 
 
-class Measuring:
-    """The clients of one run, its prompts, and what each arm's answers must be."""
+class Runner:
+    """Runs one plan. Holds the clients, the prompts and the expected answers."""
 
     def __init__(
-        self, targets: SystemsUnderTest, plan: Plan, clients: Mapping[Serves, httpx.AsyncClient], told: Told
+        self,
+        systems: SystemsUnderTest,
+        plan: Plan,
+        clients: Mapping[Serves, httpx.AsyncClient],
+        on_progress: OnProgress,
     ) -> None:
-        self._targets = targets
+        self._systems = systems
         self._clients = clients
-        self._told = told
+        self._on_progress = on_progress
         self._pool: list[list[int]] = []
         self._expected: dict[tuple[str, tuple[str, ...]], list[Expected]] = {}
         self._exact: dict[tuple[str, ...], Exact] = {}
@@ -112,18 +128,18 @@ class Measuring:
 
     @property
     def plan(self) -> Plan:
-        """With the rates that calibration found."""
+        """The plan, with the rates that calibration measured."""
         return self.measured.plan
 
     async def run(self, words: Words) -> Measured:
-        """Everything but the timeline."""
+        """Measure everything except the timeline."""
         self._pool = prompt_pool(self.plan, words)
-        arms = [arm for arm in self.plan.all_arms if arm.name not in self._targets.skipped]
+        arms = [arm for arm in self.plan.all_arms if arm.name not in self._systems.skipped]
         for arm in [*arms, *self.plan.heat_arms]:
             if arm.kind not in FUSED:
                 await self._prepare(arm)
             elif arm.members:
-                await self._exactly(self._members(arm)[0])  # while the base is plain
+                await self._exact_answers(self._members(arm)[0])  # before anything is fused
         await self._calibrate()
         self.measured.workload_digest = workload_digest(self.plan, self._pool)
         groups = list(in_groups(arms))
@@ -137,72 +153,81 @@ class Measuring:
         return self.measured
 
     def steps(self) -> int:
-        """Passes in all, for a progress bar."""
-        arms = len([arm for arm in self.plan.all_arms if arm.name not in self._targets.skipped])
+        """Total number of passes, for a progress bar."""
+        arms = len([arm for arm in self.plan.all_arms if arm.name not in self._systems.skipped])
         heat = len(self.plan.heat_arms) + 1 if self.plan.heat_arms else 0
         loads = len(self.plan.concurrency) + (len(self.plan.rates) or len(CALIBRATION_SHARES))
         return self.plan.repeats * (loads * arms + heat)
 
     async def _prepare(self, arm: Arm) -> None:
-        """First use, what it answers alone, and how far that is from the exact stack."""
+        """Measure the first use, get the expected answers, measure the difference from the exact stack."""
         for model, members in zip(
-            self._targets.models(arm, self.plan), self._targets.members(arm, self.plan), strict=True
+            self._systems.models(arm, self.plan), self._systems.members(arm, self.plan), strict=True
         ):
-            self._told(self._done, self.steps(), f"warming up {arm.name}")
+            self._on_progress(self._done, self.steps(), f"warming up {arm.name}")
             await self._first_use(arm, model)
             own = await ask_alone(self._clients[arm.server], model, self._pool, self.plan.output_tokens)
-            expected = await self._witnessed(arm, members, own)
+            expected = await self._expected_answers(arm, members, own)
             if members and not arm.rank and arm.server == "lora-compose":
-                exact = await self._exactly(members)
-                found = await difference(
-                    self._clients["lora-compose"], arm.name, model, self._pool, own, exact
+                exact = await self._exact_answers(members)
+                self.measured.differences.append(
+                    await difference(self._clients["lora-compose"], arm.name, model, self._pool, own, exact)
                 )
-                self.measured.differences.append(found)
             self._expected[arm.name, members] = expected
             self._note_unlike_base(arm, model, expected)
 
     async def _first_use(self, arm: Arm, model: str) -> None:
-        """Twice the same: the first has all that a composition needs once in it."""
+        """Send one request twice. The first includes one-time costs (build, load), the second does not."""
         seconds = []
         for number in range(2):
-            asked = body(model, self._pool[0], 2, f"first-{len(self.measured.cold)}-{number}")
-            row = await send_one(self._clients[arm.server], asked)
+            request = body(model, self._pool[0], 2, f"first-{len(self.measured.cold)}-{number}")
+            row = await send_one(self._clients[arm.server], request)
             if row.failure or not row.times:
-                raise RuntimeError(f"{arm.name} ({model}) cannot be measured: {row.failure}")
+                raise RuntimeError(
+                    f"Arm {arm.name} cannot be measured. A request for {model} failed: {row.failure}"
+                )
             seconds.append(row.times[0])
         self.measured.cold.append(
             FirstUse(arm=arm.name, model=model, first_use_ttft=seconds[0], warm_ttft=seconds[1])
         )
 
-    async def _witnessed(self, arm: Arm, members: tuple[str, ...], own: list[Expected]) -> list[Expected]:
-        """For what is exact the answers of transformers + PEFT, where they run; else what it says alone."""
-        witness = self._clients.get("peft")
-        known = self._targets.sums
-        if witness is None or arm.rank or arm.kind not in EXACT:
+    async def _expected_answers(
+        self, arm: Arm, members: tuple[str, ...], own: list[Expected]
+    ) -> list[Expected]:
+        """The answers of transformers + PEFT for an exact arm, if they are served; else the arm's own
+        answers.
+        """
+        peft = self._clients.get("peft")
+        known = self._systems.sums
+        if peft is None or arm.rank or arm.kind not in EXACT:
             return own
-        name = self._targets.sum_name(members)
+        name = self._systems.sum_name(members)
         if members and name not in known:
             return own
-        key = ("witness", members)
+        key = ("peft sums", members)
         if key not in self._expected:
-            self._expected[key] = await ask_alone(witness, name, self._pool, self.plan.output_tokens)
+            self._expected[key] = await ask_alone(peft, name, self._pool, self.plan.output_tokens)
         return self._expected[key]
 
     def _note_unlike_base(self, arm: Arm, model: str, expected: Sequence[Expected]) -> None:
-        base = next(iter(self._expected.values()))  # the first that was asked
+        base = next(iter(self._expected.values()))  # the base is always prepared first
         if arm.members and arm.kind != "residual":
-            unlike = sum(not one.accepts(own.ids) for one, own in zip(expected, base, strict=True))
+            unlike = sum(
+                not answer.accepts(base_answer.ids)
+                for answer, base_answer in zip(expected, base, strict=True)
+            )
             self.measured.unlike_base.append(UnlikeBase(arm=arm.name, model=model, prompts=unlike))
 
-    async def _exactly(self, members: tuple[str, ...]) -> Exact:
-        """What the exact stack of `members` says; asked for once, before anything is fused."""
+    async def _exact_answers(self, members: tuple[str, ...]) -> Exact:
+        """The answers of the exact stack of `members`. They are requested once, before anything is fused."""
         if members and members not in self._exact:
             model, tokens = "+".join(members), self.plan.output_tokens
-            self._exact[members] = await exactly(self._clients["lora-compose"], model, self._pool, tokens)
+            client = self._clients["lora-compose"]
+            self._exact[members] = await ask_exact_stack(client, model, self._pool, tokens)
         return self._exact.get(members, Exact())
 
     async def _calibrate(self) -> None:
-        """Without --rates: shares of the requests a second that the base alone answers in a closed loop."""
+        """Without --rates, use shares of the requests a second that the base answers in a closed loop."""
         if self.plan.rates:
             return
         cell = Cell("closed", concurrency=max(self.plan.concurrency, default=4))
@@ -215,7 +240,7 @@ class Measuring:
         self.measured.plan = replace(self.plan, rates=rates)
 
     async def _group(self, cell: Cell, group: Group, repeat: int) -> None:
-        """Arms of one fused composition are measured inside one switch, any other alone."""
+        """Measure the arms of `group`. If they need a fused composition, it is fused once for all of them."""
         if group in self._refused or self._is_late():
             return
         fused_arm = next((arm for arm in group if arm.kind in FUSED), None)
@@ -226,13 +251,13 @@ class Measuring:
                 if fused_arm is not None and (arm.name, self._members(arm)[0]) not in self._expected:
                     await self._prepare(arm)
                 if fused_arm is not None:
-                    await self._send(arm, cell, repeat=-1)  # what a switch drops is warm again
+                    await self._send(arm, cell, repeat=-1)  # warm up again: a switch drops caches
                 await self._pass(cell, arm, repeat)
 
     async def _fuse(self, arm: Arm, group: Group, stack: AsyncExitStack) -> bool:
-        """Fuse until `stack` is closed. A refusal is a caveat, and the group is not tried again."""
-        model, url = self._targets.fused_model(arm), self._targets.urls["lora-compose"]
-        switch = fused(url, self._targets.api_key, model, self.measured.switches)
+        """Fuse until `stack` is closed. If the server refuses, add a caveat and never try the group again."""
+        model, url = self._systems.fused_model(arm), self._systems.urls["lora-compose"]
+        switch = fused(url, self._systems.api_key, model, self.measured.switches)
         try:
             await stack.enter_async_context(switch)
         except LoraComposeError as error:
@@ -243,10 +268,10 @@ class Measuring:
         return True
 
     def _members(self, arm: Arm) -> list[tuple[str, ...]]:
-        return self._targets.members(arm, self.plan)
+        return self._systems.members(arm, self.plan)
 
     async def _heat(self, repeat: int) -> None:
-        """Stacks of generated adapters against the base, all in one block."""
+        """Measure the base and all stacks of generated adapters, one after another."""
         if not self.plan.heat_arms:
             return
         for arm in (self.plan.all_arms[0], *self.plan.heat_arms):
@@ -254,7 +279,7 @@ class Measuring:
                 await self._pass(self.plan.heat_cell, arm, repeat)
 
     async def _pass(self, cell: Cell, arm: Arm, repeat: int) -> None:
-        self._told(self._done, self.steps(), f"{cell.id}: {arm.name}")
+        self._on_progress(self._done, self.steps(), f"{cell.id}: {arm.name}")
         began = perf_counter() - self._began
         rows, seconds = await self._send(arm, cell, repeat)
         self._done += 1
@@ -275,12 +300,12 @@ class Measuring:
         )
 
     async def _send(self, arm: Arm, cell: Cell, repeat: int) -> tuple[list[RequestRow], float]:
-        models = self._targets.models(arm, self.plan)
+        models = self._systems.models(arm, self.plan)
         sendings = []
-        for one in planned(self.plan, cell, repeat):
-            composition = 0 if arm.rank else one.composition
-            asked = body(models[composition], self._pool[one.prompt], self.plan.output_tokens, one.salt)
-            sendings.append(Sending(asked, composition, one.prompt, one.due))
+        for item in planned(self.plan, cell, repeat):
+            composition = 0 if arm.rank else item.composition
+            request = body(models[composition], self._pool[item.prompt], self.plan.output_tokens, item.salt)
+            sendings.append(Sending(request, composition, item.prompt, item.due))
         return await send_pass(self._clients[arm.server], sendings, cell.concurrency)
 
     def _is_late(self) -> bool:
@@ -291,7 +316,7 @@ class Measuring:
 
 
 def in_groups(arms: Sequence[Arm]) -> Iterator[Group]:
-    """Each arm alone, but those that need the same composition fused together."""
+    """Each arm alone, except that arms which need the same fused composition are in one group."""
     for arm in arms:
         if arm.kind not in FUSED:
             yield (arm,)
@@ -300,11 +325,13 @@ def in_groups(arms: Sequence[Arm]) -> Iterator[Group]:
 
 
 @asynccontextmanager
-async def measuring(targets: SystemsUnderTest, plan: Plan, told: Told) -> Any:
-    """A Measuring with connections to every server."""
+async def open_runner(
+    systems: SystemsUnderTest, plan: Plan, on_progress: OnProgress
+) -> AsyncIterator[Runner]:
+    """A Runner with connections to every server. They are closed with the context."""
     async with AsyncExitStack() as stack:
         clients = {
-            name: await stack.enter_async_context(open_client(url, OPEN_LOOP_CONNECTIONS, targets.api_key))
-            for name, url in targets.urls.items()
+            name: await stack.enter_async_context(open_client(url, OPEN_LOOP_CONNECTIONS, systems.api_key))
+            for name, url in systems.urls.items()
         }
-        yield Measuring(targets, plan, clients, told)
+        yield Runner(systems, plan, clients, on_progress)

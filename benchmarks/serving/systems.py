@@ -1,6 +1,7 @@
-"""The servers of a run: one that is up, or ours, stock vLLM and transformers + PEFT started for it.
+"""The systems under test: a running server, or servers that are started for the run.
 
-What has no composing server gets: the exact sum of some adapters, or a merge, as one PEFT directory.
+Our server, stock vLLM and transformers + PEFT can be started. Stock vLLM and PEFT cannot compose adapters, so
+they get the exact sum of the adapters as one PEFT directory.
 """
 
 import json
@@ -34,16 +35,16 @@ from lora_compose.server.client.process import free_port
 
 
 def write_sum(members: Sequence[str], root: Path, home: Path) -> Path:
-    """The exact stack of the adapters in `root/<name>`, under `home`; written once."""
+    """Write the exact sum of the adapters in `root/<name>` under `home`, unless it is there already."""
     directory = home / "-".join(members)
     if not directory.exists():
-        asked = parse("+".join(members))
-        export(asked, find_members(asked, {name: root / name for name in members}, home), directory)
+        stack = parse("+".join(members))
+        export(stack, find_members(stack, {name: root / name for name in members}, home), directory)
     return directory
 
 
 def write_random(like: Path, rank: int, directory: Path, seed: int) -> None:
-    """An adapter of `rank` on the modules that `like` has. What it says is noise, what it costs is not."""
+    """Write an adapter of `rank` with random weights, on the modules of the adapter `like`."""
     draw = torch.Generator().manual_seed(seed)
     modules = {}
     for name, module in open_adapter(like).modules.items():
@@ -58,12 +59,12 @@ def write_random(like: Path, rank: int, directory: Path, seed: int) -> None:
 
 
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-"""What vLLM takes as --max-lora-rank."""
+"""Values that vLLM accepts for --max-lora-rank."""
 
 
 @dataclass(frozen=True)
 class SystemsUnderTest:
-    """Where each kind of server listens, and the adapters."""
+    """The servers that are measured, and their adapters."""
 
     urls: Mapping[Serves, str]
     base: str
@@ -72,20 +73,20 @@ class SystemsUnderTest:
     """Names of generated adapters by rank."""
     commands: Mapping[str, Sequence[str]] = field(default_factory=dict)
     skipped: Mapping[str, str] = field(default_factory=dict)
-    """Arms that cannot be measured here, and why."""
+    """Arms that cannot be measured here, with the reasons."""
     sums: frozenset[str] = frozenset()
-    """What the other servers have."""
+    """Names of the exact sums that stock vLLM and PEFT serve."""
     root: Path | None = None
-    """Where the adapters lie, if we started the servers."""
+    """Directory of the adapters, if this run started the servers."""
     api_key: str | None = None
 
     def models(self, arm: Arm, plan: Plan) -> list[str]:
-        """What the arm's requests ask for, one for each composition."""
+        """The `model` of the arm's requests, for each composition."""
         return [self._model(arm, members, plan) for members in self.members(arm, plan)]
 
     def members(self, arm: Arm, plan: Plan) -> list[tuple[str, ...]]:
-        """The adapters of each composition, by id."""
-        ids = [one.id for one in self.adapters]
+        """The ids of the adapters of each composition."""
+        ids = [adapter.id for adapter in self.adapters]
         if arm.rank is not None:
             return [self.generated[arm.rank][: arm.members]]
         if not arm.members or arm.kind == "residual":
@@ -93,11 +94,11 @@ class SystemsUnderTest:
         return choices(ids, arm.members, plan.compositions)
 
     def fused_model(self, arm: Arm) -> str:
-        """What is folded into the base while the arm is measured: the first adapters."""
-        return "+".join(one.id for one in self.adapters[: arm.members])
+        """The stack that is fused while the arm is measured. It has the first adapters."""
+        return "+".join(adapter.id for adapter in self.adapters[: arm.members])
 
     def sum_name(self, members: Sequence[str]) -> str:
-        """What the other servers know a sum by."""
+        """The name of a sum, or of the base, on stock vLLM and PEFT."""
         return sum_name(members) if members else self.base
 
     def _model(self, arm: Arm, members: Sequence[str], plan: Plan) -> str:
@@ -107,7 +108,7 @@ class SystemsUnderTest:
 
 
 def sum_name(members: Sequence[str]) -> str:
-    """What the other servers know a sum by."""
+    """The name of a sum on stock vLLM and PEFT."""
     return "-".join(member.partition("@")[0] for member in members)
 
 
@@ -115,35 +116,41 @@ def _version(adapter: Mapping[str, Any]) -> AdapterVersion:
     return AdapterVersion(id=adapter["id"], digest=adapter.get("digest"), rank=adapter.get("rank"))
 
 
-def running_targets(
+def running_systems(
     url: str, names: Sequence[str], plan: Plan, api_key: str | None, may_fuse: bool
 ) -> SystemsUnderTest:
-    """A server that is up, with the adapters it has. Nothing is registered, and fused only if allowed."""
+    """A running server with its adapters.
+
+    No adapter is registered, and nothing is fused unless `may_fuse`.
+    """
     with Client(url, api_key) as client:
         base = client.models()[0]["id"]
-        given = list(names) or [one["id"].partition("@")[0] for one in client.adapters()]
-        adapters = tuple(_version(client.adapter(name)) for name in dict.fromkeys(given))
+        chosen = list(names) or [adapter["id"].partition("@")[0] for adapter in client.adapters()]
+        adapters = tuple(_version(client.adapter(name)) for name in dict.fromkeys(chosen))
     skipped = {}
     for arm in plan.all_arms:
         if arm.server != "lora-compose":
-            skipped[arm.name] = "needs servers of its own: leave out --url"
+            skipped[arm.name] = "it needs another server; leave out --url to start one"
         elif arm.kind in FUSED and not may_fuse:
-            skipped[arm.name] = "would fuse for everybody: --allow-fuse"
+            skipped[arm.name] = "it would fuse for all clients; --allow-fuse permits this"
         elif arm.members > len(adapters):
-            skipped[arm.name] = f"needs {arm.members} adapters, there are {len(adapters)}"
+            skipped[arm.name] = f"it needs {arm.members} adapters, and the server has {len(adapters)}"
     return SystemsUnderTest({"lora-compose": url}, base, adapters, skipped=skipped, api_key=api_key)
 
 
 @contextmanager
-def started_targets(
+def started_systems(
     plan: Plan, model: str, root: Path, names: Sequence[str], home: Path, options: Sequence[str]
 ) -> Iterator[SystemsUnderTest]:
-    """Every server the arms need, up and with its adapters, for as long as the context is open.
+    """Starts every server that the arms need, with its adapters. They are stopped when the context closes.
 
-    Raises InvalidRequest("too_few_adapters"); LoraComposeError("server_not_ready")."""
+    Raises InvalidRequest("too_few_adapters") or LoraComposeError("server_not_ready").
+    """
     most = max((arm.members for arm in plan.all_arms), default=0)
     if most > len(names):
-        raise InvalidRequest(Code.TOO_FEW_ADAPTERS, f"{most} --adapters are needed, these are {len(names)}")
+        raise InvalidRequest(
+            Code.TOO_FEW_ADAPTERS, f"The arms need {most} adapters, but --adapters names {len(names)}."
+        )
     ranks = _ranks_needed(plan, root, names)
     ours_root = home / "adapters"
     _copy_links(root, names, ours_root)
@@ -165,15 +172,15 @@ def started_targets(
         urls = {name: server.url for name, server in servers.items()}
         with Client(urls["lora-compose"]) as client:
             everything = [*names, *(name for group in generated.values() for name in group)]
-            found = {n: client.register({"name": n, "path": str(ours_root / n)}) for n in everything}
+            registered = {n: client.register({"name": n, "path": str(ours_root / n)}) for n in everything}
             base = client.models()[0]["id"]
         if "vllm" in urls:
             _load(urls["vllm"], sums)
         yield SystemsUnderTest(
             urls,  # type: ignore[arg-type]
             base,
-            tuple(_version(found[name]) for name in names),
-            {rank: tuple(found[name]["id"] for name in group) for rank, group in generated.items()},
+            tuple(_version(registered[name]) for name in names),
+            {rank: tuple(registered[name]["id"] for name in group) for rank, group in generated.items()},
             {name: tuple(command) for name, (command, _) in commands.items()},
             sums=frozenset(sums),
             root=ours_root,
@@ -188,29 +195,32 @@ def _commands(
     home: Path,
     options: Sequence[str],
 ) -> dict[str, tuple[list[str], int]]:
-    """Command and port of each server that an arm needs; ours always."""
-    wanted = {"lora-compose", *(arm.server for arm in plan.all_arms)}
-    found = {}
+    """Command and port of each server that an arm needs. Our own server is always included."""
+    needed = {"lora-compose", *(arm.server for arm in plan.all_arms)}
+    commands = {}
     port = free_port()
-    mine = ["--max-lora-rank", str(ranks["lora-compose"]), *options]
-    found["lora-compose"] = our_command(port, model, home, home / "adapters", mine), port
-    if "direct" in wanted:
+    our_options = ["--max-lora-rank", str(ranks["lora-compose"]), *options]
+    commands["lora-compose"] = our_command(port, model, home, home / "adapters", our_options), port
+    if "direct" in needed:
         port = free_port()
-        found["direct"] = direct_command(port, model, is_cpu_build(), mine), port
-    if "vllm" in wanted:
+        commands["direct"] = direct_command(port, model, is_cpu_build(), our_options), port
+    if "vllm" in needed:
         port = free_port()
         stock = stock_command(port, model, is_cpu_build())
-        found["vllm"] = [*stock, "--max-lora-rank", str(ranks["vllm"]), *options], port
-    if "peft" in wanted:
+        commands["vllm"] = [*stock, "--max-lora-rank", str(ranks["vllm"]), *options], port
+    if "peft" in needed:
         port, listed = free_port(), home / "sums.json"
         listed.write_text(json.dumps({name: str(path) for name, path in sums.items()}))
         module = [sys.executable, "-m", "lora_compose.benchmarks.serving.peft_server", "--base", model]
-        found["peft"] = [*module, "--port", str(port), "--adapters", str(listed)], port
-    return found
+        commands["peft"] = [*module, "--port", str(port), "--adapters", str(listed)], port
+    return commands
 
 
 def _ranks_needed(plan: Plan, root: Path, names: Sequence[str]) -> dict[Serves, int]:
-    """The least each server can be started with: stock vLLM computes at its maximum, whatever is used."""
+    """The smallest --max-lora-rank of each server that is enough.
+
+    Stock vLLM always computes at its maximum.
+    """
     own = sorted((open_adapter(root / name).rank for name in names), reverse=True)
     needed: dict[Serves, int] = {"lora-compose": 64, "vllm": 1}
     for arm in plan.all_arms:
@@ -221,21 +231,21 @@ def _ranks_needed(plan: Plan, root: Path, names: Sequence[str]) -> dict[Serves, 
 
 
 def _copy_links(root: Path, names: Sequence[str], ours: Path) -> None:
-    """Into the one folder our server may read: links would lead out of it, and are refused."""
+    """Copy the adapters into the folder that our server may read. It refuses links that lead out of it."""
     for name in names:
         shutil.copytree(root / name, ours / name)
 
 
 def _generate(plan: Plan, like: Path, root: Path) -> dict[int, list[str]]:
     most = max(plan.heat_members, default=0)
-    made = {rank: [f"rank{rank}-{number}" for number in range(most)] for rank in plan.ranks}
-    for rank, group in made.items():
+    names = {rank: [f"rank{rank}-{number}" for number in range(most)] for rank in plan.ranks}
+    for rank, group in names.items():
         for number, name in enumerate(group):
             write_random(like, rank, root / name, seed=number)
-    return made
+    return names
 
 
 def _load(url: str, sums: Mapping[str, Path]) -> None:
     for name, path in sums.items():
-        asked = {"lora_name": name, "lora_path": str(path)}
-        httpx.post(f"{url}/v1/load_lora_adapter", json=asked, timeout=120).raise_for_status()
+        request = {"lora_name": name, "lora_path": str(path)}
+        httpx.post(f"{url}/v1/load_lora_adapter", json=request, timeout=120).raise_for_status()

@@ -1,6 +1,6 @@
-"""What those who are served notice while adapters arrive, a stack is fused, and the base comes back.
+"""Measures what requests notice while adapters are registered, a stack is fused, and the base is restored.
 
-Stacks of two are asked for in an open loop; at fixed moments something happens to the server.
+An open loop requests stacks of two adapters. At fixed times, one of these operations is sent to the server.
 """
 
 import asyncio
@@ -24,51 +24,54 @@ RATE_SHARE = 0.5
 
 
 async def timeline(
-    client: httpx.AsyncClient, targets: SystemsUnderTest, seconds: float, rate: float, words: Words, seed: int
+    client: httpx.AsyncClient, systems: SystemsUnderTest, seconds: float, rate: float, words: Words, seed: int
 ) -> tuple[Timeline, list[str]]:
-    """What was measured, and the step that the server refused, if there is one. Later steps are left out."""
+    """Run the timeline.
+
+    Returns it, and a caveat if the server refused an operation. Later ones are left out.
+    """
     draw = random.Random(f"{seed}/timeline")
-    ids = [one.id for one in targets.adapters]
+    ids = [adapter.id for adapter in systems.adapters]
     sendings: list[Sending] = []
     due = draw.expovariate(rate)
     while due < seconds:
         pair = "+".join(draw.sample(ids, min(2, len(ids))))
         prompt = draw.choices(words.vocabulary, k=16)
-        asked = body(pair, prompt, 16, f"timeline-{seed}-{len(sendings)}")
-        sendings.append(Sending(asked, due=due))
+        request = body(pair, prompt, 16, f"timeline-{seed}-{len(sendings)}")
+        sendings.append(Sending(request, due=due))
         due += draw.expovariate(rate)
     began = perf_counter()
     events: list[Event] = []
-    happening = asyncio.create_task(_happen(targets, seconds, began, events))
+    operating = asyncio.create_task(_operate(systems, seconds, began, events))
     samples: list[Sample] = []
     sampling = asyncio.create_task(_sample(client, began, samples))
     try:
         rows, _ = await send_pass(client, sendings, None)
-        refused = await happening
+        refused = await operating
     finally:
-        happening.cancel()
+        operating.cancel()
         sampling.cancel()
-        await asyncio.gather(happening, sampling, return_exceptions=True)
+        await asyncio.gather(operating, sampling, return_exceptions=True)
     written = [row.for_file() for row in rows]
     return Timeline(seconds=seconds, rate=rate, rows=written, events=events, samples=samples), refused
 
 
-async def _happen(targets: SystemsUnderTest, seconds: float, began: float, events: list[Event]) -> list[str]:
-    """A new adapter and its first answer, fuse, restore. Returns a caveat if one of them is refused."""
-    ids = [one.id for one in targets.adapters]
+async def _operate(systems: SystemsUnderTest, seconds: float, began: float, events: list[Event]) -> list[str]:
+    """Register an adapter, request its first answer, fuse and restore. Returns a caveat if one is refused."""
+    ids = [adapter.id for adapter in systems.adapters]
     stack = "+".join(ids[:2])
-    url, key = targets.urls["lora-compose"], targets.api_key
+    url, key = systems.urls["lora-compose"], systems.api_key
 
     def register() -> None:
-        directory = Path(str(targets.root)) / NEW
-        write_random(Path(str(targets.root)) / ids[0].partition("@")[0], 8, directory, seed=1)
+        directory = Path(str(systems.root)) / NEW
+        write_random(Path(str(systems.root)) / ids[0].partition("@")[0], 8, directory, seed=1)
         with Client(url, key) as client:
             client.register({"name": NEW, "path": str(directory)})
 
     def first_answer() -> None:
         with httpx.Client(base_url=url, timeout=60) as client:
-            asked = {"model": NEW, "prompt": "a", "max_tokens": 1}
-            client.post("/v1/completions", json=asked).raise_for_status()
+            request = {"model": NEW, "prompt": "a", "max_tokens": 1}
+            client.post("/v1/completions", json=request).raise_for_status()
 
     def fuse() -> None:
         with Client(url, key) as client:

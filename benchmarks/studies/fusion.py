@@ -1,7 +1,8 @@
-"""`python -m lora_compose.benchmarks.studies.fusion`: what fusing gives the fused composition, and what it takes from the others.
+"""`python -m lora_compose.benchmarks.studies.fusion` measures what fusing gains, and what it costs other
+requests.
 
-Each round measures every model unfused, fuses, measures every model again, and restores; ratios are taken
-inside the round. Then fuses and restores follow each other under traffic whose every answer is checked.
+Each round measures every model, fuses, measures every model again, and restores the base. Ratios are computed
+within a round. Then the base is fused and restored many times under traffic, and every answer is checked.
 """
 
 import asyncio
@@ -31,18 +32,18 @@ PROMPT = "<s><|user|>roll table<|assistant|>"
 
 
 async def throughput(client: httpx.AsyncClient, model: str, prompts: Prompts) -> float:
-    """Output tokens a second in a closed loop. Raises where a request fails."""
+    """Output tokens a second in a closed loop. Raises RuntimeError if a request fails."""
     texts = prompts.take(2 * CONCURRENCY, 32)
     sendings = [Sending(completion_body(model, text, TOKENS, stream=False)) for text in texts]
     rows, seconds = await send_pass(client, sendings, CONCURRENCY)
     failed = [row.failure for row in rows if row.failure]
     if failed:
-        raise RuntimeError(f"{model}: {failed[0]}")
+        raise RuntimeError(f"A request for {model} failed: {failed[0]}")
     return sum(row.tokens for row in rows) / seconds
 
 
 async def answer(client: httpx.AsyncClient, model: str) -> tuple[str, list[float]]:
-    """A greedy answer and its logprobs."""
+    """A greedy answer and the log-probabilities of its tokens."""
     body = {"model": model, "prompt": PROMPT, "max_tokens": 12, "temperature": 0, "logprobs": 1}
     reply = await client.post("/v1/completions", json=body)
     reply.raise_for_status()
@@ -50,20 +51,22 @@ async def answer(client: httpx.AsyncClient, model: str) -> tuple[str, list[float
     return choice["text"], choice["logprobs"]["token_logprobs"]
 
 
-def difference(one: tuple[str, list[float]], other: tuple[str, list[float]]) -> float:
-    """Of the logprobs; infinite where the texts differ."""
-    if one[0] != other[0]:
+def difference(first: tuple[str, list[float]], second: tuple[str, list[float]]) -> float:
+    """The largest difference of the log-probabilities. Infinite if the texts differ."""
+    if first[0] != second[0]:
         return float("inf")
-    return max(abs(a - b) for a, b in zip(one[1], other[1], strict=True))
+    return max(abs(a - b) for a, b in zip(first[1], second[1], strict=True))
 
 
 async def measure(client: httpx.AsyncClient, rounds: int) -> dict[str, Any]:
-    """Throughput by model and state, seconds of the switches, and how far the answers lie apart."""
+    """Throughput of each model unfused and fused, seconds of the switches, and the largest difference of
+    answers.
+    """
     prompts = Prompts(0)
     plain: dict[str, list[float]] = {model: [] for model in MODELS}
     fused: dict[str, list[float]] = {model: [] for model in MODELS}
     stalls: list[float] = []
-    apart = 0.0
+    largest_difference = 0.0
     for model in MODELS:
         await throughput(client, model, prompts)
     for _ in range(rounds):
@@ -73,25 +76,25 @@ async def measure(client: httpx.AsyncClient, rounds: int) -> dict[str, Any]:
         switched = await client.put("/v1/fusion", json={"model": FUSED})
         stalls.append(switched.raise_for_status().json()["last_switch"]["stalled_seconds"])
         after = [await answer(client, model) for model in MODELS]
-        apart = max(apart, *map(difference, after, before))
+        largest_difference = max(largest_difference, *map(difference, after, before))
         for model in MODELS:
             fused[model].append(await throughput(client, model, prompts))
-        await _restored(client)
+        await _restore(client)
         plain[BASE].append(await throughput(client, BASE, prompts))
-    return {"plain": plain, "fused": fused, "stalls": stalls, "apart": apart}
+    return {"plain": plain, "fused": fused, "stalls": stalls, "largest_difference": largest_difference}
 
 
-async def _restored(client: httpx.AsyncClient) -> None:
+async def _restore(client: httpx.AsyncClient) -> None:
     (await client.delete("/v1/fusion")).raise_for_status()
 
 
 async def switch_under_traffic(client: httpx.AsyncClient, switches: int) -> dict[str, Any]:
-    """Fuse and restore while clients ask; every answer is compared with the unfused one."""
+    """Fuse and restore while clients send requests. Every answer is compared with the unfused one."""
     expected = {model: await answer(client, model) for model in MODELS}
     done = asyncio.Event()
     served, wrong = 0, 0
 
-    async def ask_on(seed: int) -> None:
+    async def send_requests(seed: int) -> None:
         nonlocal served, wrong
         draw = random.Random(seed)
         while not done.is_set():
@@ -102,22 +105,22 @@ async def switch_under_traffic(client: httpx.AsyncClient, switches: int) -> dict
                 wrong += 1
             served += 1
 
-    clients = [asyncio.create_task(ask_on(seed)) for seed in range(6)]
+    clients = [asyncio.create_task(send_requests(seed)) for seed in range(6)]
     for number in range(switches):
         model = (FUSED, *OTHERS)[number % 4]
         (await client.put("/v1/fusion", json={"model": model})).raise_for_status()
         await asyncio.sleep(0.1)
-        await _restored(client)
+        await _restore(client)
     done.set()
     await asyncio.gather(*clients)
     equal = (await answer(client, BASE)) == expected[BASE]
     return {"served": served, "wrong": wrong, "bit_equal": equal}
 
 
-def checks(found: dict[str, Any], traffic: dict[str, Any], switches: int) -> list[BoundCheck]:
-    """Medians of the rounds' ratios."""
-    plain, fused = found["plain"], found["fused"]
-    # The base is measured before and after the fused passes: what drifts meanwhile cancels.
+def checks(measured: dict[str, Any], traffic: dict[str, Any], switches: int) -> list[BoundCheck]:
+    """The medians of the ratios of all rounds, and the results under traffic."""
+    plain, fused = measured["plain"], measured["fused"]
+    # The base is measured before and after the fused passes, so that drift between them cancels out.
     bases = [(a * b) ** 0.5 for a, b in zip(plain[BASE][::2], plain[BASE][1::2], strict=True)]
     lines = [
         at_least(
@@ -131,41 +134,45 @@ def checks(found: dict[str, Any], traffic: dict[str, Any], switches: int) -> lis
             for model in OTHERS
         ),
         BoundCheck("base, while fused / plain", f"{_ratio(fused[BASE], bases):.3f}"),
-        BoundCheck("generation stood still for", f"{median(found['stalls']):.3f} s"),
-        at_most("largest difference in logprob", found["apart"], 1e-3),
-        at_most(f"wrong or lost of {traffic['served']} in {switches} switches", float(traffic["wrong"]), 0),
+        BoundCheck("generation was paused for", f"{median(measured['stalls']):.3f} s"),
+        at_most("largest difference of a log-probability", measured["largest_difference"], 1e-3),
+        at_most(
+            f"wrong or failed of {traffic['served']} answers during {switches} switches",
+            float(traffic["wrong"]),
+            0,
+        ),
         BoundCheck("base bit-equal at the end", str(traffic["bit_equal"]), "True", traffic["bit_equal"]),
     ]
     return lines
 
 
-def _ratio(one: list[float], other: list[float]) -> float:
-    return median(a / b for a, b in zip(one, other, strict=True))
+def _ratio(values: list[float], references: list[float]) -> float:
+    return median(a / b for a, b in zip(values, references, strict=True))
 
 
 async def study(url: str, rounds: int, switches: int) -> list[BoundCheck]:
-    """Everything against one server."""
+    """Run the whole study on one server."""
     async with open_client(url, 2 * CONCURRENCY) as client:
         for path in sorted(EMBEDDED_ADAPTERS.iterdir()):
             reply = await client.post("/v1/adapters", json={"name": path.name, "path": str(path)})
             reply.raise_for_status()
-        found = await measure(client, rounds)
-        return checks(found, await switch_under_traffic(client, switches), switches)
+        measured = await measure(client, rounds)
+        return checks(measured, await switch_under_traffic(client, switches), switches)
 
 
 def fusion(
-    rounds: Annotated[int, typer.Option(help="Of unfused, fused, restored.")] = 9,
-    switches: Annotated[int, typer.Option(help="Fuses and restores under traffic.")] = 20,
+    rounds: Annotated[int, typer.Option(help="Number of rounds: measure, fuse, measure, restore.")] = 9,
+    switches: Annotated[int, typer.Option(help="Number of fuses and restores under traffic.")] = 20,
 ) -> None:
-    """Throughput with and without a fused composition, and whether every answer stays what it was."""
+    """Measure throughput with and without a fused composition, and check that no answer changes."""
     with ExitStack() as stack:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lora-compose-bench-")))
         port = free_port()
         command = our_command(port, str(EMBEDDED_BASE), home, EMBEDDED_ADAPTERS, [])
         server = stack.enter_context(running(command, port, home / "log"))
         server.wait_until_ready()
-        found = asyncio.run(study(server.url, rounds, switches))
-    show(f"fusing {FUSED}, {rounds} rounds", found, {"benchmark": "fusion", "rounds": rounds})
+        results = asyncio.run(study(server.url, rounds, switches))
+    show(f"fusing {FUSED}, {rounds} rounds", results, {"benchmark": "fusion", "rounds": rounds})
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""`python -m lora_compose.benchmarks.studies.hot_load`: do those who decode notice that others register adapters and use them?
+"""`python -m lora_compose.benchmarks.studies.hot_load` measures how registering adapters delays running
+streams.
 
-Streams run all the time. Windows without and with registrations alternate; every gap between two chunks of a
-stream is kept. The same is done to vLLM's own app without our plugin, one server after the other in each
-round.
+Streams decode all the time. Windows without and with registrations alternate, and every gap between two
+chunks of a stream is recorded. Stock vLLM is measured in the same way. In each round the servers are measured
+one after the other.
 """
 
 import asyncio
@@ -41,27 +42,29 @@ Register = Callable[[httpx.AsyncClient, str, Path], Awaitable[httpx.Response]]
 
 @dataclass
 class Window:
-    """Gaps in seconds between chunks of the background streams, and the first answers of new adapters."""
+    """One window: gaps in seconds between chunks of the background streams, and first answers of new
+    adapters.
+    """
 
     answers: list[Lines] = field(default_factory=list)
-    """Lines of the background streams' answers, with the `perf_counter` at which each arrived."""
+    """Lines of the answers of the background streams, each with its arrival time by `perf_counter`."""
     gaps: list[float] = field(default_factory=list)
     first_answers: list[float] = field(default_factory=list)
     failures: int = 0
 
 
 async def register_ours(client: httpx.AsyncClient, name: str, path: Path) -> httpx.Response:
-    """Our way in."""
+    """Register an adapter on our server."""
     return await client.post("/v1/adapters", json={"name": name, "path": str(path)})
 
 
 async def register_stock(client: httpx.AsyncClient, name: str, path: Path) -> httpx.Response:
-    """vLLM's."""
+    """Load an adapter on stock vLLM."""
     return await client.post("/v1/load_lora_adapter", json={"lora_name": name, "lora_path": str(path)})
 
 
 async def stream(client: httpx.AsyncClient, base: str, prompts: Prompts, window: Window) -> None:
-    """Decode until cancelled, one answer after another."""
+    """Request one answer after another until cancelled."""
     while True:
         (prompt,) = prompts.take(1, 32)
         body = completion_body(base, prompt, ANSWER_TOKENS, stream=True)
@@ -71,7 +74,7 @@ async def stream(client: httpx.AsyncClient, base: str, prompts: Prompts, window:
 
 
 def gaps_since(began: float, answers: Sequence[Lines]) -> list[float]:
-    """Seconds between two chunks of an answer, for each gap that ended after `began`."""
+    """The gaps in seconds between two chunks of an answer. Gaps that ended before `began` are left out."""
     arrivals = [[when for when, line in lines if line.startswith(f"{DATA}{{")] for lines in answers]
     return [b - a for times in arrivals for a, b in itertools.pairwise(times) if b >= began]
 
@@ -79,7 +82,7 @@ def gaps_since(began: float, answers: Sequence[Lines]) -> list[float]:
 async def measure(
     client: httpx.AsyncClient, base: str, seconds: float, fresh: list[Path], register: Register, seed: int
 ) -> Window:
-    """One window, with the registrations spread over it."""
+    """Measure one window. The adapters in `fresh` are registered and used at regular times in it."""
     window, prompts = Window(), Prompts(seed)
     streams = [asyncio.create_task(stream(client, base, prompts, window)) for _ in range(STREAMS)]
     await asyncio.sleep(1.0)
@@ -103,23 +106,27 @@ async def measure(
 
 
 def checks(name: str, quiet: list[Window], busy: list[Window], *, bounds: bool) -> list[BoundCheck]:
-    """p99 with registrations over p99 without, and the longest gap over p99; medians are of all gaps."""
+    """Compare the gaps of all windows without registrations (`quiet`) and with registrations (`busy`).
+
+    The ratios with bounds are p99 with over p99 without, and the longest gap over the p99 of the same
+    windows.
+    """
     gaps = [sorted(gap for window in windows for gap in window.gaps) for windows in (quiet, busy)]
-    p99 = [float(np.quantile(one, 0.99)) for one in gaps]
+    p99 = [float(np.quantile(values, 0.99)) for values in gaps]
     firsts = [first for window in busy for first in window.first_answers]
-    found = [
-        BoundCheck(f"{name}: gaps without, p50 / p99 / longest", _three(gaps[0])),
-        BoundCheck(f"{name}: gaps with, p50 / p99 / longest", _three(gaps[1])),
+    results = [
+        BoundCheck(f"{name}: gaps without registrations, p50 / p99 / longest", _quantiles(gaps[0])),
+        BoundCheck(f"{name}: gaps with registrations, p50 / p99 / longest", _quantiles(gaps[1])),
         at_most(f"{name}: p99 with / p99 without", p99[1] / p99[0], 1.5),
-        at_most(f"{name}: longest gap with / its p99", gaps[1][-1] / p99[1], 3.0),
-        BoundCheck(f"{name}: longest gap without / its p99", f"{gaps[0][-1] / p99[0]:.3g}"),
-        BoundCheck(f"{name}: new adapters, p50 / p99 / longest", _three(sorted(firsts))),
-        BoundCheck(f"{name}: failed", str(sum(window.failures for window in busy))),
+        at_most(f"{name}: longest gap with / p99 with", gaps[1][-1] / p99[1], 3.0),
+        BoundCheck(f"{name}: longest gap without / p99 without", f"{gaps[0][-1] / p99[0]:.3g}"),
+        BoundCheck(f"{name}: first tokens of new adapters, p50 / p99 / longest", _quantiles(sorted(firsts))),
+        BoundCheck(f"{name}: failed requests", str(sum(window.failures for window in busy))),
     ]
-    return found if bounds else [BoundCheck(one.name, one.value) for one in found]
+    return results if bounds else [BoundCheck(check.name, check.value) for check in results]
 
 
-def _three(values: list[float]) -> str:
+def _quantiles(values: list[float]) -> str:
     if not values:
         return "-"
     return " / ".join(f"{1000 * np.quantile(values, q):.1f}" for q in (0.5, 0.99, 1.0)) + " ms"
@@ -128,7 +135,7 @@ def _three(values: list[float]) -> str:
 async def study(
     urls: dict[str, str], root: Path, rounds: int, seconds: float, adapters: int
 ) -> list[BoundCheck]:
-    """Windows without and with, for each server in turn, `rounds` times."""
+    """Measure a window without and a window with registrations on each server, `rounds` times."""
     windows: dict[str, tuple[list[Window], list[Window]]] = {name: ([], []) for name in urls}
     for number, (name, url) in itertools.product(range(rounds), urls.items()):
         register = register_ours if name == OURS else register_stock
@@ -145,12 +152,16 @@ async def study(
 
 
 def hot_load(
-    rounds: Annotated[int, typer.Option(help="Of a window without and one with registrations.")] = 5,
-    seconds: Annotated[float, typer.Option(help="Of a window.")] = 10.0,
-    adapters: Annotated[int, typer.Option(help="Registered and used in all windows together.")] = 50,
-    stock: Annotated[bool, typer.Option(help="Measure vLLM's own app beside.")] = True,
+    rounds: Annotated[
+        int, typer.Option(help="Number of rounds. Each has a window without and one with registrations.")
+    ] = 5,
+    seconds: Annotated[float, typer.Option(help="Length of a window.")] = 10.0,
+    adapters: Annotated[
+        int, typer.Option(help="Number of adapters that are registered and used, in all windows together.")
+    ] = 50,
+    stock: Annotated[bool, typer.Option(help="Also measure stock vLLM.")] = True,
 ) -> None:
-    """Decode under load while adapters are registered and used for the first time."""
+    """Measure the gaps between the tokens of running streams while adapters are registered and first used."""
     with ExitStack() as stack:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lora-compose-bench-")))
         root = home / "adapters"
@@ -167,9 +178,9 @@ def hot_load(
         for server in servers.values():
             server.wait_until_ready()
         urls = {name: server.url for name, server in servers.items()}
-        found = asyncio.run(study(urls, root, rounds, seconds, adapters))
-    title = f"{adapters} adapters arriving while {STREAMS} streams decode"
-    show(title, found, {"benchmark": "hot_load", "rounds": rounds, "seconds": seconds})
+        results = asyncio.run(study(urls, root, rounds, seconds, adapters))
+    title = f"{adapters} adapters are registered while {STREAMS} streams decode"
+    show(title, results, {"benchmark": "hot_load", "rounds": rounds, "seconds": seconds})
 
 
 if __name__ == "__main__":

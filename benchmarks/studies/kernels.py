@@ -1,9 +1,8 @@
-"""What kernel timings mean: rates, shares of the machine's, a table, a heat map; made from JSON only.
+"""`python -m lora_compose.benchmarks.studies.kernels` times the CPU LoRA kernels alone.
 
-`python -m lora_compose.benchmarks.studies.kernels`: the CPU LoRA kernels by themselves, against what the machine can do.
-
-The kernels are the server's, so a child process times them (`lora_compose.server.engine.cpu.kernel_timing`); here is what is
-asked for and what is shown.
+The times are compared with vLLM's CPU ops and with the limits of the machine. The kernels belong to the
+server, so a child process times them (`lora_compose.server.engine.cpu.kernel_timing`). This module starts it,
+and makes the rates, the table and the heat map from its JSON.
 """
 
 import json
@@ -37,21 +36,21 @@ HEADERS = (
 
 @dataclass(frozen=True)
 class Roofline:
-    """The machine's limits, measured in the same run (Williams, Waterman, Patterson 2009)."""
+    """The limits of the machine, measured in the same run (Williams, Waterman, Patterson 2009)."""
 
     flops: float
-    """A second, of a square product."""
+    """Operations a second of a product of square matrices."""
     bytes: float
-    """A second, of a sum of vectors larger than any cache."""
+    """Bytes a second of a sum of vectors that are larger than any cache."""
 
     def seconds(self, flops: float, moved: float) -> float:
-        """The least this takes when everything comes from memory, once."""
+        """The least time for this work, if each byte is read from memory once."""
         return max(flops / self.flops, moved / self.bytes)
 
 
 @dataclass(frozen=True)
-class Figure:
-    """One cell. `bytes` counts each factor, input and output once."""
+class KernelTiming:
+    """The timing of one cell. `bytes` counts each factor, input and output once."""
 
     tokens: int
     rank: int
@@ -61,16 +60,16 @@ class Figure:
     flops: float
     bytes: float
     of_roofline: float
-    """Above 1 where the factors stay in a cache."""
+    """Least time of the roofline divided by our time. Above 1 if the factors stay in a cache."""
 
     @property
     def speedup(self) -> float | None:
-        """vLLM's median over ours."""
+        """vLLM's median divided by ours."""
         return self.vllm.median / self.ours.median if self.vllm else None
 
 
-def figures(document: dict[str, Any]) -> tuple[Roofline, list[Figure]]:
-    """Of a result of `lora_compose.server.engine.cpu.kernel_timing`, with the layer's shape and the seed beside."""
+def timings(document: dict[str, Any]) -> tuple[Roofline, list[KernelTiming]]:
+    """The roofline and the timings of a result. `config` has the layer's shape and the seed."""
     result, config = document["result"], document["config"]
     times = {
         (row["way"], row.get("tokens"), row.get("rank"), row.get("adapters")): _spread(row, config["seed"])
@@ -86,7 +85,7 @@ def figures(document: dict[str, Any]) -> tuple[Roofline, list[Figure]]:
             moved = 4.0 * (adapters * rank * wide + tokens * (config["hidden"] + 2 * config["out"]))
             share = roof.seconds(flops, moved) / ours.median
             vllm = times.get(("vllm", tokens, rank, adapters))
-            found.append(Figure(tokens, rank, adapters, ours, vllm, flops, moved, share))
+            found.append(KernelTiming(tokens, rank, adapters, ours, vllm, flops, moved, share))
     return roof, found
 
 
@@ -96,23 +95,23 @@ def _spread(row: dict[str, Any], seed: int) -> Spread:
     return found
 
 
-def cells(one: Figure) -> tuple[str, ...]:
-    """One line of the table, under HEADERS."""
-    ours, vllm, speedup = one.ours, one.vllm, one.speedup
+def cells(timing: KernelTiming) -> tuple[str, ...]:
+    """The values of one line of the table, in the order of HEADERS."""
+    ours, vllm, speedup = timing.ours, timing.vllm, timing.speedup
     return (
-        *(str(one.tokens), str(one.rank), str(one.adapters)),
+        *(str(timing.tokens), str(timing.rank), str(timing.adapters)),
         f"{1e6 * ours.median:.4g}",
         f"{1e6 * ours.low:.4g} to {1e6 * ours.high:.4g}",
-        f"{one.flops / ours.median / 1e9:.1f}",
-        f"{one.bytes / ours.median / 1e9:.1f}",
-        f"{one.of_roofline:.2f}",
+        f"{timing.flops / ours.median / 1e9:.1f}",
+        f"{timing.bytes / ours.median / 1e9:.1f}",
+        f"{timing.of_roofline:.2f}",
         f"{1e6 * vllm.median:.4g}" if vllm else "-",
         f"{speedup:.1f}" if speedup else "-",
     )
 
 
 def title(document: dict[str, Any], roof: Roofline) -> str:
-    """Where it was measured, and the limits there."""
+    """The layer, the machine and its limits."""
     machine, config, result = document["machine"], document["config"], document["result"]
     shape = f"{config['hidden']} x {config['out']} layer"
     return (
@@ -123,44 +122,48 @@ def title(document: dict[str, Any], roof: Roofline) -> str:
 
 
 def table(document: dict[str, Any]) -> Table:
-    """For a terminal."""
-    roof, found = figures(document)
-    made = Table(title=title(document, roof), title_justify="left")
+    """The timings as a table for a terminal."""
+    roof, measured = timings(document)
+    shown = Table(title=title(document, roof), title_justify="left")
     for header in HEADERS:
-        made.add_column(header, justify="right")
-    for one in found:
-        made.add_row(*cells(one))
-    return made
+        shown.add_column(header, justify="right")
+    for timing in measured:
+        shown.add_row(*cells(timing))
+    return shown
 
 
 def markdown_table(document: dict[str, Any]) -> str:
-    """For a page."""
-    roof, found = figures(document)
-    lines = [HEADERS, tuple("--:" for _ in HEADERS), *(cells(one) for one in found)]
+    """The timings as a Markdown table."""
+    roof, measured = timings(document)
+    lines = [HEADERS, tuple("--:" for _ in HEADERS), *(cells(timing) for timing in measured)]
     return "\n".join([f"{title(document, roof)}.", "", *(f"| {' | '.join(line)} |" for line in lines)]) + "\n"
 
 
 def heat_map(document: dict[str, Any], path: Path) -> None:
-    """Above GFLOP/s of ours, below how much longer vLLM's ops take; a panel for each count of adapters."""
-    from matplotlib.figure import Figure as Canvas
+    """Draw a heat map to `path`, with a column of panels for each number of adapters.
 
-    _, found = figures(document)
-    counts = sorted({one.adapters for one in found})
-    canvas = Canvas(figsize=(3.4 * len(counts), 6.4), layout="constrained")
-    axes = canvas.subplots(2, len(counts), squeeze=False)
+    The upper panel has the GFLOP/s of our kernels. The lower panel has vLLM's time divided by ours.
+    """
+    from matplotlib.figure import Figure
+
+    _, measured = timings(document)
+    counts = sorted({timing.adapters for timing in measured})
+    figure = Figure(figsize=(3.4 * len(counts), 6.4), layout="constrained")
+    axes = figure.subplots(2, len(counts), squeeze=False)
     for column, count in enumerate(counts):
-        panel = [one for one in found if one.adapters == count]
-        rates = [one.flops / one.ours.median / 1e9 for one in panel]
+        panel = [timing for timing in measured if timing.adapters == count]
+        rates = [timing.flops / timing.ours.median / 1e9 for timing in panel]
+        speedups = [timing.speedup or 0 for timing in panel]
         _panel(axes[0][column], panel, rates, f"GFLOP/s, {count} adapter(s)")
-        _panel(axes[1][column], panel, [one.speedup or 0 for one in panel], f"vLLM's time / ours, {count}")
-    canvas.savefig(path, dpi=110)
+        _panel(axes[1][column], panel, speedups, f"vLLM's time / ours, {count}")
+    figure.savefig(path, dpi=110)
 
 
-def _panel(axis: Any, panel: Sequence[Figure], values: Sequence[float], name: str) -> None:
-    ranks, tokens = sorted({one.rank for one in panel}), sorted({one.tokens for one in panel})
+def _panel(axis: Any, panel: Sequence[KernelTiming], values: Sequence[float], name: str) -> None:
+    ranks, tokens = sorted({timing.rank for timing in panel}), sorted({timing.tokens for timing in panel})
     grid = [[float("nan")] * len(ranks) for _ in tokens]
-    for one, value in zip(panel, values, strict=True):
-        row, column = tokens.index(one.tokens), ranks.index(one.rank)
+    for timing, value in zip(panel, values, strict=True):
+        row, column = tokens.index(timing.tokens), ranks.index(timing.rank)
         grid[row][column] = value
         high = value > 0.6 * max(values)
         axis.text(column, row, f"{value:.3g}", ha="center", va="center", color="black" if high else "white")
@@ -175,28 +178,41 @@ LONGEST = 16
 
 
 def kernels(  # noqa: PLR0913  the options of a command
-    tokens: Annotated[str, typer.Option(help="Rows of a batch, comma between.")] = "1,8,64,512",
-    ranks: Annotated[str, typer.Option(help="Of every adapter in it.")] = "4,8,16,64",
+    tokens: Annotated[
+        str, typer.Option(help="Numbers of tokens in a batch, separated by commas.")
+    ] = "1,8,64,512",
+    ranks: Annotated[
+        str,
+        typer.Option(
+            help="Ranks of the adapters, separated by commas. All adapters of a batch have one rank."
+        ),
+    ] = "4,8,16,64",
     adapters: Annotated[
-        str, typer.Option(help="In the batch; cells with more of them than tokens are left out.")
+        str,
+        typer.Option(
+            help="Numbers of adapters in a batch, separated by commas. Cells with more adapters than tokens "
+            "are left out."
+        ),
     ] = "1,4,8",
     hidden: Annotated[int, typer.Option(min=1, help="Inputs of the layer.")] = 1024,
     out: Annotated[int, typer.Option(min=1, help="Outputs of the layer.")] = 1024,
-    repeats: Annotated[int, typer.Option(min=5, help="Of every cell; all cells take turns.")] = 7,
-    seed: Annotated[int, typer.Option(help="Of the factors and the intervals.")] = 0,
-    output: Annotated[Path | None, typer.Option(help="Write everything here.", metavar="FILE")] = None,
-    markdown: Annotated[Path | None, typer.Option(help="Write the table here.", metavar="FILE")] = None,
+    repeats: Annotated[int, typer.Option(min=5, help="Repeats of every cell. The cells take turns.")] = 7,
+    seed: Annotated[int, typer.Option(help="Seed of the factors and the intervals.")] = 0,
+    output: Annotated[Path | None, typer.Option(help="Write the result here.", metavar="FILE")] = None,
+    markdown: Annotated[
+        Path | None, typer.Option(help="Write the table as Markdown here.", metavar="FILE")
+    ] = None,
     png: Annotated[Path | None, typer.Option(help="Draw the heat map here.", metavar="FILE")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of the table.")] = False,
 ) -> None:
-    """Time the CPU LoRA kernels by themselves: tokens x rank x adapters in the batch.
+    """Time the CPU LoRA kernels alone, for each number of tokens, rank and number of adapters in a batch.
 
-    Each cell is what one layer adds in one step, by our kernels and by vLLM's CPU ops, with its rate of
-    arithmetic (GFLOP/s) and of memory (GB/s) held against a plain matrix product and a plain sum of long
-    vectors measured in the same run: the roofline of this machine. Threads are torch's: OMP_NUM_THREADS.
+    Each cell is the work that LoRA adds to one layer in one step, done by our kernels and by vLLM's CPU ops.
+    GFLOP/s and GB/s are compared with the limits of the machine, which are measured in the same run with a
+    plain matrix product and a plain sum of long vectors. OMP_NUM_THREADS sets the number of threads.
 
     - `OMP_NUM_THREADS=1 python -m lora_compose.benchmarks.studies.kernels`
-    - `python -m lora_compose.benchmarks.studies.kernels --tokens 1,8 --ranks 16 --adapters 1 --hidden 4096 --out 4096`
+    - `python -m lora_compose.benchmarks.studies.kernels --tokens 1,8 --ranks 16 --adapters 1 --hidden 4096`
     - `python -m lora_compose.benchmarks.studies.kernels --output kernels.json --png kernels.png`
     """
     axes = {"tokens": _numbers(tokens, "tokens"), "ranks": _numbers(ranks, "ranks")}
@@ -223,13 +239,15 @@ def _numbers(text: str, name: str) -> list[int]:
     parts = text.split(",")
     if len(parts) > LONGEST or not all(part.isdecimal() and 0 < int(part) <= 1 << 16 for part in parts):
         raise InvalidRequest(
-            Code.OUT_OF_RANGE, f"--{name} ({text}) must be whole numbers such as 1,8,64.", name
+            Code.OUT_OF_RANGE,
+            f"--{name} ({text}) must be at most {LONGEST} whole numbers from 1 to 65536, such as 1,8,64.",
+            name,
         )
     return [int(part) for part in parts]
 
 
 def _timed(config: dict[str, Any]) -> dict[str, Any]:
-    """The child's result, its progress shown."""
+    """Run the child process and show its progress. Returns its result."""
     from rich.console import Console
     from rich.progress import Progress
 
@@ -238,7 +256,7 @@ def _timed(config: dict[str, Any]) -> dict[str, Any]:
         for name, value in config.items()
         for part in (f"--{name}", ",".join(map(str, value)) if isinstance(value, list) else str(value))
     ]
-    said: dict[str, Any] = {}
+    message: dict[str, Any] = {}
     with (
         Progress(console=Console(stderr=True), transient=True) as progress,
         subprocess.Popen([*TIMING, *arguments], stdout=subprocess.PIPE, text=True, cwd=REPOSITORY) as child,
@@ -247,13 +265,13 @@ def _timed(config: dict[str, Any]) -> dict[str, Any]:
         assert child.stdout is not None
         for line in child.stdout:
             if line.startswith("{"):
-                said = json.loads(line)
-                progress.update(task, completed=said.get("done", 0), total=said.get("total"))
-    if child.returncode or "result" not in said:
+                message = json.loads(line)
+                progress.update(task, completed=message.get("done", 0), total=message.get("total"))
+    if child.returncode or "result" not in message:
         raise LoraComposeError(
-            CommandCode.KERNELS_NOT_TIMED, "The timing process failed; its reason is above."
+            CommandCode.KERNELS_NOT_TIMED, "The timing process failed. Its error message is above."
         )
-    return dict(said["result"])
+    return dict(message["result"])
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""`python -m lora_compose.benchmarks.studies.residency`: what never-seen stacks, other weights and more adapters than room cost.
+"""`python -m lora_compose.benchmarks.studies.residency` measures the cost of new stacks, new weights and few
+slots.
 
-First tokens of stacks nobody has asked for against ones that were; a thousand weightings of the same members;
-and hundreds of adapters in Zipf traffic over a few slots.
+It compares the first tokens of new stacks with those of used stacks, sends a thousand weightings of the same
+members, and sends Zipf traffic for hundreds of adapters to a server with a few slots.
 """
 
 import asyncio
@@ -35,7 +36,7 @@ PROMPT = "<s><|user|>roll table<|assistant|>"
 
 
 async def first_tokens(client: httpx.AsyncClient, names: list[str], pairs: int) -> BoundCheck:
-    """Seen and never-seen stacks in turn, one request at a time, every prompt fresh."""
+    """Request used and new stacks in turn, one at a time, with a new prompt each time."""
     prompts = Prompts(0)
     sets = [list(s) for size in (2, 3, 4) for s in itertools.combinations(names[:MEMBERS], size)]
     random.Random(0).shuffle(sets)
@@ -49,24 +50,24 @@ async def first_tokens(client: httpx.AsyncClient, names: list[str], pairs: int) 
         times = {model: await _first(client, model, prompts) for model in order}
         ratios.append(times[models[1]] / times[seen])
         seen = models[1]
-    found = spread(ratios, seed=0)
-    assert found is not None
+    ratio = spread(ratios, seed=0)
+    assert ratio is not None
     name = (
-        f"first token, never-seen stack / seen ({found.count} pairs, 95% {found.low:.3f}..{found.high:.3f})"
+        f"first token, new stack / used stack ({ratio.count} pairs, 95 % {ratio.low:.3f}..{ratio.high:.3f})"
     )
-    return at_most(name, found.median, 1.1)
+    return at_most(name, ratio.median, 1.1)
 
 
 async def _first(client: httpx.AsyncClient, model: str, prompts: Prompts) -> float:
     (prompt,) = prompts.take(1, 32)
     row = await send_one(client, completion_body(model, prompt, 2, stream=True))
     if row.failure or not row.times:
-        raise RuntimeError(f"{model}: {row.failure}")
+        raise RuntimeError(f"A request for {model} failed: {row.failure}")
     return row.times[0] - row.sent
 
 
 async def weightings(client: httpx.AsyncClient, names: list[str], count: int) -> list[BoundCheck]:
-    """Random weights of the same four members: the counters say whether anything was built."""
+    """Request random weights of the same four members. The counters show whether anything was built."""
     draw, prompts = random.Random(0), Prompts(1)
     before = await counters(client)
     models = ["+".join(f"{name}:{draw.gauss(0, 1):.4f}" for name in names[:4]) for _ in range(count)]
@@ -78,13 +79,13 @@ async def weightings(client: httpx.AsyncClient, names: list[str], count: int) ->
     after = await counters(client)
     return [
         at_most(f"builds during {count} weightings of four members", after[BUILDS[0]] - before[BUILDS[0]], 0),
-        at_most("evictions during them", after[BUILDS[1]] - before[BUILDS[1]], 0),
-        at_most("failed", sum(row.failure is not None for row in rows), 0),
+        at_most("evictions during these", after[BUILDS[1]] - before[BUILDS[1]], 0),
+        at_most("failed requests", sum(row.failure is not None for row in rows), 0),
     ]
 
 
 async def zipf(client: httpx.AsyncClient, names: list[str], requests: int) -> list[BoundCheck]:
-    """Every answer is compared with the one the adapter gave alone."""
+    """Send Zipf traffic. Every answer is compared with the answer of the same adapter alone."""
     draw = random.Random(0)
     weights = [1 / (rank + 1) ** ZIPF_EXPONENT for rank in range(len(names))]
     alone = {name: await _text(client, name) for name in names}
@@ -103,22 +104,25 @@ async def zipf(client: httpx.AsyncClient, names: list[str], requests: int) -> li
     after = await counters(client)
     state = (await client.get("/v1/residency")).json()
     grown = {name: after[name] - before[name] for name in after if name in before}
-    agree = all(one["workers"] == 1 and not one["requests"] for one in state["host"]["adapters"])
+    agree = all(adapter["workers"] == 1 and not adapter["requests"] for adapter in state["host"]["adapters"])
     agree &= len(state["host"]["adapters"]) == after["lora_compose_prepared_adapters"] and not state["queued"]
     quantiles = " / ".join(f"{1000 * np.quantile(waits, q):.0f}" for q in (0.5, 0.99, 1.0))
     return [
         at_most(
-            f"wrong or lost of {requests}, {len(names)} adapters, {state['active']['slots']} slots", wrong, 0
+            f"wrong or failed of {requests} answers, {len(names)} adapters, {state['active']['slots']} slots",
+            wrong,
+            0,
         ),
         BoundCheck("answer times p50 / p99 / longest", f"{quantiles} ms"),
-        at_most("longest wait / median", max(waits) / median(waits), 30),
+        at_most("longest answer time / median", max(waits) / median(waits), 30),
         BoundCheck(
-            "queued, mean", f"{1000 * grown['lora_compose_queue_duration_seconds_sum'] / requests:.1f} ms"
+            "mean time in the queue",
+            f"{1000 * grown['lora_compose_queue_duration_seconds_sum'] / requests:.1f} ms",
         ),
         BoundCheck("hits", f"{grown['lora_compose_residency_hits_total']:.0f}"),
         BoundCheck("misses", f"{grown['lora_compose_residency_misses_total']:.0f}"),
         BoundCheck("evictions", f"{grown['lora_compose_evictions_total']:.0f}"),
-        BoundCheck("the books, the workers and the metrics agree", str(agree), "True", agree),
+        BoundCheck("the scheduler, the workers and the metrics agree", str(agree), "True", agree),
     ]
 
 
@@ -132,7 +136,7 @@ async def _text(client: httpx.AsyncClient, model: str) -> str:
 
 
 async def study(url: str, paths: list[Path], pairs: int, requests: int) -> list[BoundCheck]:
-    """Everything against one server."""
+    """Run the whole study on one server."""
     async with open_client(url, CLIENTS) as client:
         for path in paths:
             reply = await client.post("/v1/adapters", json={"name": path.name, "path": str(path)})
@@ -146,13 +150,13 @@ async def study(url: str, paths: list[Path], pairs: int, requests: int) -> list[
 
 
 def residency(
-    adapters: Annotated[int, typer.Option(help="Registered, for the Zipf traffic.")] = 200,
+    adapters: Annotated[int, typer.Option(help="Number of adapters in the Zipf traffic.")] = 200,
     slots: Annotated[int, typer.Option(help="--max-loras of the server.")] = 8,
     capacity: Annotated[int, typer.Option(help="--max-cpu-loras of the server.")] = 64,
-    pairs: Annotated[int, typer.Option(help="Of a seen and a never-seen stack.")] = 120,
-    requests: Annotated[int, typer.Option(help="Of the Zipf traffic.")] = 2000,
+    pairs: Annotated[int, typer.Option(help="Number of pairs of a used and a new stack.")] = 120,
+    requests: Annotated[int, typer.Option(help="Number of requests of the Zipf traffic.")] = 2000,
 ) -> None:
-    """First tokens of new stacks, a thousand weightings, and Zipf traffic over too few slots."""
+    """Measure first tokens of new stacks, a thousand weightings, and Zipf traffic over few slots."""
     with ExitStack() as stack:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lora-compose-bench-")))
         root = home / "adapters"
@@ -163,8 +167,8 @@ def residency(
         command = our_command(port, str(EMBEDDED_BASE), home, root, options)
         server = stack.enter_context(running(command, port, home / "log"))
         server.wait_until_ready()
-        found = asyncio.run(study(server.url, paths, pairs, requests))
-    show("residency", found, {"benchmark": "residency", "adapters": adapters, "slots": slots})
+        results = asyncio.run(study(server.url, paths, pairs, requests))
+    show("residency", results, {"benchmark": "residency", "adapters": adapters, "slots": slots})
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Thousands of spoiled adapters through the real way in; what it lets through is held to PEFT.
+"""Registers thousands of damaged adapters. Every adapter that is accepted must also be valid for PEFT.
 
 python -m tests.campaigns.bad_adapters --count 10000 --seed 0 --output bad_adapters.json
 """
@@ -29,7 +29,7 @@ from lora_compose.adapters.registry.registry import Registry
 from lora_compose.server.metrics import Metrics
 from lora_compose.server.registration import Offer, Registration
 from lora_compose.training.testbed.paths import ADAPTERS_DIR, BASE_DIR
-from tests.campaigns.mutations import spoil
+from tests.campaigns.mutations import damage
 from tests.campaigns.peft_oracle import PeftOracle
 
 MAX_SECONDS, MAX_BYTES = 1.0, 256 << 20
@@ -38,7 +38,7 @@ MAX_LORA_RANK = 64
 
 @dataclass
 class Tally:
-    """What became of the adapters. A fault is something that must not be."""
+    """Counts of the outcomes. `faults` lists behaviour that must never occur."""
 
     count: int
     seed: int
@@ -49,42 +49,43 @@ class Tally:
     most_bytes: int = 0
     faults: list[str] = field(default_factory=list)
 
-    def note(self, mutations: list[str], said: str) -> None:
-        """`said` is "accepted" or the code of a refusal."""
-        if said == "accepted":
+    def note(self, mutations: list[str], outcome: str) -> None:
+        """`outcome` is "accepted" or the error code of a refusal."""
+        if outcome == "accepted":
             self.accepted += 1
         else:
-            self.refused[said] = self.refused.get(said, 0) + 1
+            self.refused[outcome] = self.refused.get(outcome, 0) + 1
         for mutation in mutations:
             counts = self.by_mutation.setdefault(mutation, {})
-            counts[said] = counts.get(said, 0) + 1
+            counts[outcome] = counts.get(outcome, 0) + 1
 
 
 @dataclass
-class Gate:
-    """The way in, with its surroundings watched."""
+class AdmissionProbe:
+    """Registers adapters, and measures time, memory, descriptors and leftover files."""
 
     registration: Registration
     registry: Registry
     oracle: PeftOracle
     tally: Tally
 
-    def offer(self, directory: Path, mutations: list[str], where: str) -> None:
+    def register(self, directory: Path, mutations: list[str], where: str) -> None:
+        """Register one adapter and check everything about it."""
         files = psutil.Process().num_fds()
         with _memory() as grown:
             began = time.perf_counter()
-            said = self._said(directory, where)
+            outcome = self._outcome(directory, where)
             seconds = time.perf_counter() - began
-        self.tally.note(mutations, said)
+        self.tally.note(mutations, outcome)
         self.tally.slowest_seconds = max(self.tally.slowest_seconds, seconds)
         self.tally.most_bytes = max(self.tally.most_bytes, grown[0])
-        if said == "accepted":
-            self._hold_to_peft(directory, where)
-        self._look_round(files, where)
+        if outcome == "accepted":
+            self._compare_with_peft(directory, where)
+        self._check_leftovers(files, where)
         if seconds > MAX_SECONDS or grown[0] > MAX_BYTES:
             self.tally.faults.append(f"{where}: {seconds:.2f} s, {grown[0] >> 20} MB")
 
-    def _said(self, directory: Path, where: str) -> str:
+    def _outcome(self, directory: Path, where: str) -> str:
         try:
             self.registration.from_path(Offer("case"), str(directory))
         except (AdapterRejected, Forbidden) as refusal:
@@ -94,23 +95,26 @@ class Gate:
             return "raised"
         return "accepted"
 
-    def _hold_to_peft(self, directory: Path, where: str) -> None:
+    def _compare_with_peft(self, directory: Path, where: str) -> None:
         if reason := self.oracle.why_not(directory):
             self.tally.faults.append(f"{where}: accepted, and PEFT says: {reason}")
         self.registry.remove("case")
         self.registry.sweep()
 
-    def _look_round(self, files: int, where: str) -> None:
+    def _check_leftovers(self, files: int, where: str) -> None:
         if self.registry.names() or any(self.registry.staging_dir.iterdir()):
-            self.tally.faults.append(f"{where}: something is left")
+            self.tally.faults.append(f"{where}: an adapter or temporary files are left")
         if psutil.Process().num_fds() > files:
-            self.tally.faults.append(f"{where}: descriptors are left")
+            self.tally.faults.append(f"{where}: descriptors are left open")
 
 
 @contextmanager
 def _memory() -> Iterator[list[int]]:
-    """How far the process's memory rises above what it is now; the first entry, at the end."""
-    Path("/proc/self/clear_refs").write_text("5")  # forget the highest so far
+    """Measures the peak growth of the process's memory in bytes.
+
+    It is the first entry when the context closes.
+    """
+    Path("/proc/self/clear_refs").write_text("5")  # reset the peak
     before, grown = _status("VmRSS"), [0]
     yield grown
     grown[0] = max(0, _status("VmHWM") - before)
@@ -122,8 +126,8 @@ def _status(field: str) -> int:
 
 
 @contextmanager
-def way_in(home: Path, root: Path) -> Iterator[Registration]:
-    """The real registration, on a registry of its own, for the embedded base."""
+def open_registration(home: Path, root: Path) -> Iterator[Registration]:
+    """The real registration with a new registry, for the embedded base."""
     with Registry(home) as registry:
         yield Registration(
             registry=registry,
@@ -137,22 +141,24 @@ def way_in(home: Path, root: Path) -> Iterator[Registration]:
 
 
 def run(count: int, seed: int, work: Path) -> Tally:
-    """`count` adapters, each spoiled anew by the seed and its number."""
+    """Register `count` damaged adapters. The damage depends on the seed and the number of the adapter."""
     root = work / "root"
     root.mkdir()
     good = sorted(ADAPTERS_DIR.iterdir())
     tally = Tally(count, seed)
-    with way_in(work / "data", root) as registration:
-        gate = Gate(registration, registration.registry, PeftOracle(BASE_DIR, MAX_LORA_RANK), tally)
-        gate.offer(_copy(good[0], root), ["none"], "unspoiled")  # and what is loaded at its first use
-        assert tally.accepted == 1, "the unspoiled one was refused"
+    with open_registration(work / "data", root) as registration:
+        probe = AdmissionProbe(
+            registration, registration.registry, PeftOracle(BASE_DIR, MAX_LORA_RANK), tally
+        )
+        probe.register(_copy(good[0], root), ["none"], "undamaged")  # loads everything that is loaded once
+        assert tally.accepted == 1, "the undamaged adapter was refused"
         tally.slowest_seconds, tally.most_bytes = 0.0, 0
         console = Console(stderr=True)
         for number in track(range(count), "offering", console=console, transient=True):
             random = Random(f"{seed}/{number}")
             directory = _copy(random.choice(good), root)
-            mutations = spoil(random, directory)
-            gate.offer(directory, mutations, f"{number} ({', '.join(mutations)})")
+            mutations = damage(random, directory)
+            probe.register(directory, mutations, f"{number} ({', '.join(mutations)})")
     return tally
 
 
@@ -163,19 +169,19 @@ def _copy(good: Path, root: Path) -> Path:
 
 def _table(tally: Tally) -> Table:
     table = Table("mutation", "offered", "accepted", "refused as", box=None)
-    for mutation, said in sorted(tally.by_mutation.items()):
-        most_first = sorted(said.items(), key=lambda pair: -pair[1])
+    for mutation, outcomes in sorted(tally.by_mutation.items()):
+        most_first = sorted(outcomes.items(), key=lambda pair: -pair[1])
         codes = ", ".join(f"{code} {count}" for code, count in most_first if code != "accepted")
-        table.add_row(mutation, str(sum(said.values())), str(said.get("accepted", 0)), codes)
+        table.add_row(mutation, str(sum(outcomes.values())), str(outcomes.get("accepted", 0)), codes)
     return table
 
 
 def main(
-    count: Annotated[int, typer.Option(min=1, help="How many adapters to offer.")] = 10_000,
-    seed: Annotated[int, typer.Option(help="Decides how each is spoiled.")] = 0,
-    output: Annotated[Path | None, typer.Option(help="Write the findings here, as JSON.")] = None,
+    count: Annotated[int, typer.Option(min=1, help="Number of adapters to register.")] = 10_000,
+    seed: Annotated[int, typer.Option(help="Seed of the damage.")] = 0,
+    output: Annotated[Path | None, typer.Option(help="Write the result here, as JSON.")] = None,
 ) -> None:
-    """Offer spoiled adapters to the real way in: what is let through must be one that PEFT loads as it is.
+    """Register damaged adapters. PEFT must be able to load every accepted adapter unchanged.
 
     - `python -m tests.campaigns.bad_adapters --count 10000 --seed 0 --output bad_adapters.json`
     """
@@ -185,7 +191,7 @@ def main(
         output.write_text(json.dumps(asdict(tally), indent=1, ensure_ascii=False) + "\n")
     Console().print(_table(tally))
     typer.echo(
-        f"{tally.count} offered, {tally.accepted} accepted; slowest {tally.slowest_seconds:.2f} s, "
+        f"{tally.count} registered, {tally.accepted} accepted; slowest {tally.slowest_seconds:.2f} s, "
         f"most memory {tally.most_bytes >> 20} MB"
     )
     sys.exit("\n".join(tally.faults) if tally.faults else 0)

@@ -1,9 +1,10 @@
-"""Does a hostile tenant slow another one down? Quiet and hostile windows in turn, on one real server.
+"""Measures how much a hostile tenant slows down another tenant, in quiet and hostile windows on one real
+server.
 
 python -m tests.campaigns.hostile_tenant --minutes 10 --output hostile.json
 
-On a machine of two cores all four processes share them: the engine, the server, the victim's client (a few
-percent of a core), and the attacker, which has the lowest priority so that what it computes itself is not
+On a machine with two cores, four processes share them: the engine, the server, the victim's client (a few
+percent of a core) and the attacker. The attacker has the lowest priority, so that its own computing is not
 measured as the server's.
 """
 
@@ -32,22 +33,22 @@ from tests.campaigns.hostile.victim import MODEL, RATE, Victim, victim
 
 WINDOW_SECONDS = 12.0
 LEAD_SECONDS = 1.0
-"""An attack begins so long before the victim is looked at, and ends as long after."""
+"""An attack starts this long before the measured window, and ends this long after it."""
 SETTLE_SECONDS = 2.0
 PAIR_SECONDS = 2 * WINDOW_SECONDS + 2 * LEAD_SECONDS + SETTLE_SECONDS
 
 
 @dataclass
 class Run:
-    """What was measured: pairs of windows, and what the attacker was told in each hostile one."""
+    """The result: pairs of windows, and the statuses that the attacker received in each hostile window."""
 
     pairs: list[Pair]
-    told: list[dict[str, Any]]
+    replies: list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
 class Stage:
-    """All that windows need."""
+    """The server, the victim and the attacker of all windows."""
 
     scene: Scene
     victim: Victim
@@ -55,20 +56,23 @@ class Stage:
     seed: int
 
     async def pair(self, attack: str, quotas: bool, number: int) -> tuple[Pair, dict[str, Any]]:
-        """A quiet window, then a hostile one by a new key: no attack is kept back by the debts of another."""
+        """Measure a quiet window, then a hostile one.
+
+        The attacker gets a new key, so it has no token debt.
+        """
         seed, name = f"{self.seed}/{number}", f"hostile{number}"
         key = self.scene.hostile_key(name, quotas)
         quiet = await self.victim.window(WINDOW_SECONDS, f"{seed}/quiet")
-        self.attacker.begin(Order(attack, WINDOW_SECONDS + 2 * LEAD_SECONDS, name, key, seed))
+        self.attacker.start(Order(attack, WINDOW_SECONDS + 2 * LEAD_SECONDS, name, key, seed))
         await asyncio.sleep(LEAD_SECONDS)
         hostile = await self.victim.window(WINDOW_SECONDS, f"{seed}/hostile")
-        told = await asyncio.to_thread(self.attacker.end)
+        replies = await asyncio.to_thread(self.attacker.wait)
         await asyncio.sleep(SETTLE_SECONDS)
-        return Pair(attack, quotas, quiet, hostile), told
+        return Pair(attack, quotas, quiet, hostile), replies
 
 
 async def measure(found: Scene, attacks: Sequence[str], rounds: int, contrast: bool, seed: int) -> Run:
-    """Every attack once a round with quotas on; with `contrast` one more round without."""
+    """Measure every attack in each round with quotas. With `contrast`, add one round without quotas."""
     plan = [(attack, True) for _ in range(rounds) for attack in attacks]
     plan += [(attack, False) for attack in attacks if contrast]
     run = Run([], [])
@@ -76,9 +80,9 @@ async def measure(found: Scene, attacks: Sequence[str], rounds: int, contrast: b
         async with victim(found.server.url, found.secrets[VICTIM], seed) as who:
             stage = Stage(found, who, process, seed)
             for number, (attack, quotas) in enumerate(progress.track(plan, description="windows")):
-                pair, told = await stage.pair(attack, quotas, number)
+                pair, replies = await stage.pair(attack, quotas, number)
                 run.pairs.append(pair)
-                run.told.append({"attack": attack, "quotas": quotas, **told})
+                run.replies.append({"attack": attack, "quotas": quotas, **replies})
     return run
 
 
@@ -87,7 +91,7 @@ def _progress() -> Progress:
 
 
 def summary(run: Run, seed: int) -> dict[str, Any]:
-    """By quotas on and off: all attacks together, and each by itself."""
+    """The figures with and without quotas, for all attacks together and for each attack."""
     found: dict[str, Any] = {}
     for quotas in (True, False):
         pairs = [pair for pair in run.pairs if pair.quotas == quotas]
@@ -101,10 +105,10 @@ def summary(run: Run, seed: int) -> dict[str, Any]:
 
 
 def _group(pairs: Sequence[Pair], run: Run, name: str, quotas: bool, seed: int) -> dict[str, Any]:
-    told: Counter[str] = Counter()
-    for one in run.told:
-        if one["quotas"] == quotas and name in ("all windows", one["attack"]):
-            told.update(one["statuses"])
+    replies: Counter[str] = Counter()
+    for window in run.replies:
+        if window["quotas"] == quotas and name in ("all windows", window["attack"]):
+            replies.update(window["statuses"])
     return {
         "ratios": [asdict(ratio) for ratio in ratios(pairs, seed)],
         "victim_requests": {
@@ -112,12 +116,12 @@ def _group(pairs: Sequence[Pair], run: Run, name: str, quotas: bool, seed: int) 
             "hostile": sum(len(pair.hostile) for pair in pairs),
         },
         "victim_failures": failures(pairs),
-        "hostile_statuses": dict(told.most_common()),
+        "hostile_statuses": dict(replies.most_common()),
     }
 
 
 def table(found: dict[str, Any]) -> Table:
-    """For people."""
+    """The figures as a table for a terminal."""
     shown = Table("quotas", "attack", "what", "n", "quiet ms", "hostile ms", "×", "95 %", "", box=None)
     for quotas, groups in found.items():
         for name, group in groups.items():
@@ -134,29 +138,29 @@ def _cells(ratio: Ratio) -> list[str]:
     return [str(ratio.count), *numbers, interval, verdict]
 
 
-def _say_rest(found: dict[str, Any]) -> None:
+def _show_failures(found: dict[str, Any]) -> None:
     for quotas, groups in found.items():
         for name, group in groups.items():
-            typer.echo(f"{quotas}, {name}: victim failed {group['victim_failures']}")
-            typer.echo(f"    the attacker was told {group['hostile_statuses']}")
+            typer.echo(f"{quotas}, {name}: failed requests of the victim: {group['victim_failures']}")
+            typer.echo(f"    replies to the attacker: {group['hostile_statuses']}")
 
 
 def main(
-    minutes: Annotated[float, typer.Option(min=0.5, help="Of windows with quotas on, about.")] = 10.0,
-    seed: Annotated[int, typer.Option(help="Of all that is sent.")] = 0,
-    output: Annotated[Path | None, typer.Option(help="Write the figures here, as JSON.")] = None,
-    rows: Annotated[bool, typer.Option(help="And every request of the victim.")] = False,
-    attack: Annotated[list[str] | None, typer.Option(help="Only these. Repeatable.")] = None,
-    contrast: Annotated[bool, typer.Option(help="Also a round without quotas.")] = True,
+    minutes: Annotated[float, typer.Option(min=0.5, help="Minutes of windows with quotas, about.")] = 10.0,
+    seed: Annotated[int, typer.Option(help="Seed of all requests.")] = 0,
+    output: Annotated[Path | None, typer.Option(help="Write the result here, as JSON.")] = None,
+    rows: Annotated[bool, typer.Option(help="Include every request of the victim in the result.")] = False,
+    attack: Annotated[list[str] | None, typer.Option(help="Run only this attack. Can be repeated.")] = None,
+    contrast: Annotated[bool, typer.Option(help="Add a round without quotas.")] = True,
 ) -> None:
-    """Measure a victim's latency while another tenant does its worst, beside quiet windows of the same run.
+    """Measure a victim's latency in windows with and without a hostile tenant, in one run.
 
     - `python -m tests.campaigns.hostile_tenant --minutes 10 --output hostile.json`
     - `python -m tests.campaigns.hostile_tenant --minutes 1 --attack prompts --no-contrast`
     """
     attacks = attack or list(ATTACKS)
     if unknown := set(attacks) - set(ATTACKS):
-        raise typer.BadParameter(f"{', '.join(unknown)}: there are {', '.join(ATTACKS)}")
+        raise typer.BadParameter(f"unknown: {', '.join(unknown)}. Attacks are {', '.join(ATTACKS)}.")
     rounds = max(1, round(minutes * 60 / (PAIR_SECONDS * len(attacks))))
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home, scene(Path(home)) as found:
         run = asyncio.run(measure(found, attacks, rounds, contrast, seed))
@@ -167,7 +171,7 @@ def main(
         )
         output.write_text(json.dumps(document, indent=1) + "\n")
     Console(width=120).print(table(figures))
-    _say_rest(figures)
+    _show_failures(figures)
 
 
 def _document(seed: int, rounds: int, figures: dict[str, Any]) -> dict[str, Any]:

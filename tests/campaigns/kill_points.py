@@ -1,4 +1,4 @@
-"""Kills real processes in the middle of changing a registry, and looks at what the next start finds.
+"""Kills real processes while they change a registry, and checks the state that the next start finds.
 
 python -m tests.campaigns.kill_points --count 200 --seed 0 --output kill_points.json
 """
@@ -25,29 +25,29 @@ from tests.campaigns.registry_state import State, delete_home, reopened_state
 from tests.campaigns.system_calls import Ended, killed_after, killed_before
 
 AT_RANDOM_MOMENTS = 0.25
-"""The share of points that come from outside, by the clock."""
+"""The share of kills at a random time. The others are before a system call."""
 
 
 @dataclass
 class Tally:
-    """What was found after the kills in one operation."""
+    """The results of the kills in one operation."""
 
     operation: str
     calls: int
-    """How many system calls of it change a file: it has so many points, and the one after the last."""
+    """Number of its system calls that change a file. A process can be killed before each of them."""
     at_calls: int = 0
     at_moments: int = 0
     before: int = 0
     after: int = 0
     between: int = 0
     lost: int = 0
-    """Kills after the operation had returned, and the next start did not find what it did."""
+    """Kills after the operation had returned, where the next start did not find its result."""
     faults: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Bench:
-    """One operation, the directory it starts from, and the states on either side of it."""
+    """One operation, the directory that it starts from, and the states before and after it."""
 
     operation: Operation
     template: Path
@@ -58,7 +58,7 @@ class Bench:
 
     @classmethod
     def of(cls, operation: Operation, filled: Path, work: Path) -> "Bench":
-        """Do it once to its end, for what it leads to and how many calls that takes."""
+        """Run the operation once to its end, to get its final state and its system calls."""
         template = work / "template" / operation.name.replace(" ", "-")
         if not operation.empty:
             shutil.copytree(filled, template)
@@ -100,13 +100,15 @@ def _seconds(operation: Operation, home: Path) -> float:
 
 
 def run(count: int, seed: int, work: Path) -> list[Tally]:
-    """`count` kills, spread evenly over the operations; where they have fewer calls, fewer kills."""
+    """Run `count` kills, spread evenly over the operations."""
     random_numbers = random.Random(seed)
     fill(work / "filled", work / "adapters" / "tiny")
-    every = operations(work / "adapters" / "tiny")
+    all_operations = operations(work / "adapters" / "tiny")
     tallies = []
-    for number, operation in enumerate(track(every, "killing", console=Console(stderr=True), transient=True)):
-        share = count * (number + 1) // len(every) - count * number // len(every)
+    for number, operation in enumerate(
+        track(all_operations, "killing", console=Console(stderr=True), transient=True)
+    ):
+        share = count * (number + 1) // len(all_operations) - count * number // len(all_operations)
         bench = Bench.of(operation, work / "filled", work)
         tallies.append(_kill(bench, share, random_numbers, work))
     return tallies
@@ -119,7 +121,7 @@ def _kill(bench: Bench, count: int, random_numbers: random.Random, work: Path) -
     for number in sorted(random_numbers.sample(range(1, last + 1), min(count - moments, last))):
         with bench.copy(work) as home:
             ended = killed_before(bench.operation.start, home, number)
-            assert ended.calls == bench.calls[:number], "another course than the first time"
+            assert ended.calls == bench.calls[:number], "the system calls differ from those of the first run"
             tally.at_calls += 1
             _judge(bench, home, ended, tally, f"before call {number}, {ended.calls[-1]}")
     for _ in range(count - tally.at_calls):
@@ -127,7 +129,7 @@ def _kill(bench: Bench, count: int, random_numbers: random.Random, work: Path) -
         with bench.copy(work) as home:
             ended = killed_after(bench.operation.start, home, moment)
             tally.at_moments += 1
-            _judge(bench, home, ended, tally, f"{moment * 1e6:.0f} µs after its begin")
+            _judge(bench, home, ended, tally, f"{moment * 1e6:.0f} µs after its start")
     return tally
 
 
@@ -135,7 +137,7 @@ def _judge(bench: Bench, home: Path, ended: Ended, tally: Tally, where: str) -> 
     try:
         for fault in _faults(bench, home, ended, tally):
             tally.faults.append(f"killed {where}: {fault}")
-    except Exception as error:  # noqa: BLE001  whatever the next start raises is what we look for
+    except Exception as error:  # noqa: BLE001  every exception of the next start is a finding
         tally.between += 1
         tally.faults.append(f"killed {where}: {type(error).__name__}: {error}")
 
@@ -148,13 +150,13 @@ def _faults(bench: Bench, home: Path, ended: Ended, tally: Tally) -> Iterator[st
         tally.before += 1
     else:
         tally.between += 1
-        yield f"neither before nor after: {_difference(found, bench.before)}"
+        yield f"the state is neither the one before nor the one after: {_difference(found, bench.before)}"
     if ended.acknowledged and found != bench.after:
         tally.lost += 1
-        yield "it had returned, and its work is lost"
+        yield "the operation had returned, but its result is lost"
     _do_again(bench, home, done=found == bench.after)
     if reopened_state(home) != bench.after:
-        yield "done again, it leads to another state"
+        yield "doing the operation again leads to another state"
 
 
 def _do_again(bench: Bench, home: Path, done: bool) -> None:
@@ -187,14 +189,15 @@ def _table(tallies: list[Tally]) -> Table:
 
 
 def main(
-    count: Annotated[int, typer.Option(min=1, help="How many processes to kill.")] = 200,
-    seed: Annotated[int, typer.Option(help="Decides at which calls and moments.")] = 0,
-    output: Annotated[Path | None, typer.Option(help="Write the findings here, as JSON.")] = None,
+    count: Annotated[int, typer.Option(min=1, help="Number of processes to kill.")] = 200,
+    seed: Annotated[int, typer.Option(help="Seed of the system calls and times to kill at.")] = 0,
+    output: Annotated[Path | None, typer.Option(help="Write the result here, as JSON.")] = None,
 ) -> None:
-    """Kill processes that change a registry; each must leave the state before or the state after.
+    """Kill processes that change a registry. Each must leave the state before or the state after the change.
 
-    Three of four are killed before a system call that changes a file, chosen by the seed from all that the
-    operation makes; with a large enough --count, before every one. The others are killed at any moment.
+    Three of four processes are killed before a system call that changes a file. The seed selects the call
+    from all calls of the operation; a large enough --count kills before every call. The other processes are
+    killed at a random time.
 
     - `python -m tests.campaigns.kill_points --count 200 --seed 0 --output kill_points.json`
     """

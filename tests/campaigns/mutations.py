@@ -1,4 +1,4 @@
-"""Ways to spoil a good adapter by a seeded hand: bytes, headers, configs, shapes, types, values, files."""
+"""Seeded ways to damage a good adapter: bytes, headers, configs, shapes, types, values and files."""
 
 import json
 import os
@@ -30,18 +30,21 @@ FIELDS = (
     "r", "lora_alpha", "peft_type", "bias", "use_dora", "use_rslora", "modules_to_save", "init_lora_weights",
     "rank_pattern", "alpha_pattern", "target_modules", "exclude_modules", "layers_to_transform", "task_type",
     "fan_in_fan_out", "layer_replication", "lora_bias", "base_model_name_or_path", "trainable_token_indices",
-    "target_parameters", "lora_dropout", "layers_pattern", "megatron_config", "auto_mapping", "nobody_knows",
+    "target_parameters", "lora_dropout", "layers_pattern", "megatron_config", "auto_mapping", "unknown_field",
 )  # fmt: skip
 DTYPES = ("F64", "F32", "F16", "BF16", "I8", "U8", "I64", "BOOL", "F8_E4M3", "F7", "", 7, None)
 NUMBERS = (float("nan"), float("inf"), -float("inf"), 3.4e38, 1e30, 1e-45, 0.0, 65504.0, 1e5)
 CASTS = (torch.float64, torch.float16, torch.bfloat16, torch.int8, torch.uint8, torch.int64, torch.bool)
 
 
-def spoil(random: Random, directory: Path) -> list[str]:
-    """One to three of them, at once; their names. What an earlier one has made impossible is left out."""
+def damage(random: Random, directory: Path) -> list[str]:
+    """Apply one to three mutations, and return their names.
+
+    Mutations that have become impossible are left out.
+    """
     done = []
     chosen = random.choices(list(MUTATIONS), k=random.choice((1, 1, 1, 2, 3)))
-    # What makes something else of a file comes last: nobody could read it, or would wait for ever.
+    # Mutations that replace a file by something else come last. Reading such a file can fail or block.
     for name in sorted(chosen, key=lambda name: name.startswith("files")):
         with suppress(*IMPOSSIBLE):
             MUTATIONS[name](random, directory)
@@ -217,8 +220,8 @@ def _scale(random: Random, given: Tensors, key: str) -> None:
 
 def _cast(random: Random, given: Tensors, key: str) -> None:
     dtype = random.choice(CASTS)
-    for one in [key] if random.random() < 0.5 else list(given):
-        given[one] = given[one].to(dtype)
+    for name in [key] if random.random() < 0.5 else list(given):
+        given[name] = given[name].to(dtype)
 
 
 def _reshape(random: Random, given: Tensors, key: str) -> None:
@@ -243,8 +246,8 @@ def _drop(_: Random, given: Tensors, key: str) -> None:
 
 def _drop_layer(_: Random, given: Tensors, key: str) -> None:
     layer = key.partition("layers.")[2].partition(".")[0]
-    for one in [one for one in given if f"layers.{layer}." in one]:
-        del given[one]
+    for name in [name for name in given if f"layers.{layer}." in name]:
+        del given[name]
 
 
 def _add(random: Random, given: Tensors, key: str) -> None:

@@ -1,10 +1,11 @@
-"""schemathesis over our OpenAPI document and a real server: no 5xx, and every reply as the document says.
+"""Runs schemathesis with our OpenAPI document on a real server: no 5xx, and every reply must match the
+document.
 
-    python -m tests.campaigns.openapi_fuzz --st .venv-fuzz/bin/st --seconds 600
+python -m tests.campaigns.openapi_fuzz --st .venv-fuzz/bin/st --seconds 600
 
-schemathesis is no dependency of ours: `python3.11 -m venv .venv-fuzz && .venv-fuzz/bin/pip install
-schemathesis==4.32.5` (MIT) puts it beside. vLLM reads its own fields leniently (`false` is a number to it,
-unknown fields are ignored): that what the schema does not allow is rejected is asked of our routes only.
+schemathesis is not a dependency: `python3.11 -m venv .venv-fuzz && .venv-fuzz/bin/pip install
+schemathesis==4.32.5` (MIT) installs it separately. vLLM reads its own fields leniently (`false` counts as a
+number, unknown fields are ignored), so only our own routes must reject what the schema does not allow.
 """
 
 import argparse
@@ -31,12 +32,14 @@ database = "none"
 
 
 def main() -> int:
-    """0 where nothing was found."""
+    """Run all checks. Returns 0 if nothing was found."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--st", default="st", help="schemathesis' command")
-    parser.add_argument("--seconds", type=int, default=120, help="for each of the two halves of the surface")
-    parser.add_argument("--examples", type=int, default=200, help="cases of an operation, at most")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--st", default="st", help="command of schemathesis")
+    parser.add_argument(
+        "--seconds", type=int, default=120, help="seconds for each of the two groups of routes"
+    )
+    parser.add_argument("--examples", type=int, default=200, help="largest number of cases for an operation")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the cases")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
@@ -57,7 +60,7 @@ LENIENT = ["--exclude-checks", "negative_data_rejection"]
 
 
 def register(url: str) -> list[str]:
-    """The testbed's adapters, by name."""
+    """Register the testbed's adapters, and return their names."""
     names = sorted(directory.name for directory in ADAPTERS_DIR.iterdir())
     for name in names:
         body = {"name": name, "path": str(ADAPTERS_DIR / name)}
@@ -66,7 +69,7 @@ def register(url: str) -> list[str]:
 
 
 def fuzz(args: argparse.Namespace, url: str, names: list[str], home: Path, which: list[str]) -> int:
-    """schemathesis' exit code; what it finds goes to our stdout."""
+    """Run schemathesis, and return its exit code. Its findings are printed to stdout."""
     (home / "schemathesis.toml").write_text(CONFIG)
     own = {
         "FUZZ_NAMES": ",".join(names),
@@ -82,7 +85,7 @@ def fuzz(args: argparse.Namespace, url: str, names: list[str], home: Path, which
 
 
 def aftermath(server: RunningServer) -> int:
-    """1 where the server is not as alive as before, or its log holds a traceback."""
+    """1 if the server is not ready afterwards, or if its log has a traceback."""
     ready = httpx.get(f"{server.url}/readyz", timeout=10).status_code == 200
     tracebacks = server.log.read_text(errors="replace").count("Traceback (most recent call last)")
     Console().print(f"ready afterwards: {ready}; tracebacks in the log: {tracebacks}")

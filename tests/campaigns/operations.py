@@ -1,4 +1,4 @@
-"""What can be done to a registry, each thing by itself, from one state that has some of everything."""
+"""All operations that change a registry. Each starts from one state that has some of everything."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -24,18 +24,18 @@ Act = Callable[[Registry], object]
 
 @dataclass(frozen=True)
 class Operation:
-    """Something that must happen wholly or not at all."""
+    """An operation that must happen completely or not at all."""
 
     name: str
     start: Start
     prepare: Callable[[Path], object] = lambda _: None
-    """Changes the filled directory, or the path of none, before."""
+    """Changes the data directory before the operation starts."""
     empty: bool = False
-    """Whether it starts without a data directory."""
+    """Whether the operation starts without a data directory."""
 
 
 def fill(home: Path, adapter: Path) -> None:
-    """A registry with versions, aliases, a saved composition and a cached merge; in `adapter` a PEFT one."""
+    """Make a registry with versions, aliases, a saved composition and a cached merge. Write `adapter`."""
     write_peft(adapter, seed=1)
     with Registry(home) as registry:
         one, _ = register(registry, "sql", "one")
@@ -48,7 +48,7 @@ def fill(home: Path, adapter: Path) -> None:
 
 
 def operations(adapter: Path) -> tuple[Operation, ...]:
-    """Every operation; one of them registers the PEFT directory `adapter`."""
+    """All operations. One of them registers the PEFT directory `adapter`."""
     return (
         Operation("open a new registry", _open, empty=True),
         Operation("open after a kill", _open, prepare=_leave_files),
@@ -85,7 +85,7 @@ def _open(home: Path) -> Steps:
 
 
 def _leave_files(home: Path) -> None:
-    """As a process does that was killed after installing files, and in the middle of copying others."""
+    """Leave the files of a process that was killed after it installed files and while it copied others."""
     store = Store(home)
     with store.staging() as staged, store.sealed(write_files(staged, "orphan")) as sealed:
         store.install(sealed)

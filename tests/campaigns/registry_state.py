@@ -1,4 +1,4 @@
-"""All that a registry holds on its disk, as plain values that can be compared."""
+"""The state of a registry on disk, as plain values that can be compared."""
 
 import hashlib
 import os
@@ -11,7 +11,7 @@ from typing import Any
 from lora_compose.adapters.registry.registry import Registry
 from lora_compose.adapters.registry.store import content_of
 
-CHOSEN_ANEW = {"created_at", "id"}
+GENERATED_COLUMNS = {"created_at", "id"}
 """Columns that differ each time the same thing is done."""
 
 TABLES = "SELECT name FROM sqlite_master WHERE type = 'table'"
@@ -20,7 +20,7 @@ State = dict[str, Any]
 
 
 def reopened_state(home: Path) -> State:
-    """Open the registry as after a crash, hold what must hold of any, and say what is in it."""
+    """Open the registry as after a crash, check its integrity, and return its state."""
     with Registry(home) as registry:
         registry.check_integrity()
         for name in registry.names():
@@ -45,12 +45,12 @@ def _rows(database: Path) -> dict[str, list[dict[str, Any]]]:
 
 def _table(connection: sqlite3.Connection, table: str) -> list[dict[str, Any]]:
     rows = [dict(row) for row in connection.execute(f'SELECT * FROM "{table}"')]
-    kept = [{key: row[key] for key in row if key not in CHOSEN_ANEW} for row in rows]
+    kept = [{key: row[key] for key in row if key not in GENERATED_COLUMNS} for row in rows]
     return sorted(kept, key=repr)
 
 
 def _files(store: Path) -> dict[str, tuple[int, str]]:
-    """Path to mode and sha256; a folder's sha256 is of nothing."""
+    """Mode and sha256 by path. The sha256 of a folder is that of empty content."""
     return {
         str(path.relative_to(store)): (
             path.stat().st_mode,

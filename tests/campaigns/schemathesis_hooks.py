@@ -1,7 +1,7 @@
-"""For `st run`, which has a Python of its own: what it sends is bent to get far, and more is checked.
+"""Hooks for `st run`, which has its own Python: they make requests more useful, and check more.
 
-Two thirds of what it makes up is given names, paths and prompts that exist; one or two fields stay as they
-came. Lengths are bounded so that a case takes milliseconds. Imported by schemathesis only.
+Two thirds of the generated requests get names, paths and prompts that exist; one or two fields stay
+unchanged. Lengths are bounded so that a case takes milliseconds. Only schemathesis imports this module.
 """
 
 import os
@@ -24,7 +24,7 @@ MOST = dict.fromkeys(("max_tokens", "max_completion_tokens", "max_output_tokens"
 MOST |= dict.fromkeys(("n", "best_of", "min_tokens", "prompt_logprobs", "top_logprobs"), 2)
 SHORT = {"requests": 1, "output_tokens": 2, "prompt_tokens": 1, "repeats": 1, "max_seconds": 1}
 HUGE = 100_000
-"""Beyond this a number is left as it is: it must be refused."""
+"""Numbers above this are not changed. The server must refuse them."""
 
 
 @schemathesis.hook  # type: ignore[untyped-decorator]
@@ -58,7 +58,7 @@ def _bounded(name: str, value: Any) -> Any:
 
 
 def _name(body: dict[str, Any]) -> None:
-    """Names and paths that exist, where it made up some."""
+    """Replace generated names and paths by ones that exist."""
     one, two = random.sample(NAMES, 2)
     if isinstance(body.get("model"), str):
         body["model"] = random.choice((one, f"{one}:0.5+{two}", f"svd({one}+{two},rank=4)", "testbed-base"))
@@ -87,6 +87,6 @@ def says_whether_to_retry(_: Any, response: Any, __: Any) -> None:
 
 
 @schemathesis.check  # type: ignore[untyped-decorator]
-def tells_no_secret(_: Any, response: Any, __: Any) -> None:
+def has_no_secret(_: Any, response: Any, __: Any) -> None:
     if response.status_code >= 400:
         assert not [secret for secret in SECRETS if secret in (response.text or "")]

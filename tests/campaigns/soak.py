@@ -1,4 +1,4 @@
-"""Mixed traffic with random faults: is anything lost, answered wrongly, or leaked?
+"""Runs mixed traffic with random faults, and checks that nothing is lost, answered wrongly, or leaked.
 
 python -m tests.campaigns.soak --minutes 30 --output soak.json --plot soak.png
 """
@@ -21,24 +21,24 @@ import typer
 from lora_compose.benchmarks.client import open_client
 from lora_compose.benchmarks.machine import describe
 from lora_compose.training.testbed.paths import ADAPTERS_DIR
-from tests.campaigns.soaking.asking import Answer, Asking, learn, prompts
-from tests.campaigns.soaking.breaking import Breaking
-from tests.campaigns.soaking.changing import Changing, listed
-from tests.campaigns.soaking.known import CONTENTS, PARTNER, Known
-from tests.campaigns.soaking.picture import plot as plotted
-from tests.campaigns.soaking.sampling import BOUNDS, Sampling, growth
-from tests.campaigns.soaking.verdict import judged
+from tests.campaigns.soaking.expected_state import CONTENTS, PARTNER, ExpectedState
+from tests.campaigns.soaking.fault_injection import FaultInjector
+from tests.campaigns.soaking.plot import plot as plotted
+from tests.campaigns.soaking.registry_changes import RegistryChanger, listed
+from tests.campaigns.soaking.requests import Answer, Requester, learn, prompts
+from tests.campaigns.soaking.sampling import BOUNDS, Sampler, growth
+from tests.campaigns.soaking.verdict import judge
 from tests.running_server import RunningServer
 
 OPTIONS = ["--adapter-root", str(ADAPTERS_DIR), "--max-cpu-loras", "10", "--hang-seconds", "20"]
-ASKERS = 4
+CLIENTS = 4
 CHANGE_SECONDS, FAULT_SECONDS, SAMPLE_SECONDS = 1.5, 40.0, 5.0
-TOLD_BAD = 5
+SHOWN_ANSWERS = 5
 
 
 @dataclass
 class Soak:
-    """All who work on one server."""
+    """One soak of one server: clients, a client that changes the registry, faults and samples."""
 
     server: RunningServer
     data_dir: Path
@@ -46,48 +46,50 @@ class Soak:
     seed: int
 
     async def run(self, seconds: float, fault_seconds: float) -> dict[str, Any]:
-        """What was found, but for what a restart shows."""
-        known, pool, answers = Known(), prompts(self.seed), list[Answer]()
+        """Run the soak. Returns the findings, without those that need a restart."""
+        known, pool, answers = ExpectedState(), prompts(self.seed), list[Answer]()
         await self._register(known)
         await learn(self.http, known, pool)
         began = monotonic()
-        changing = Changing(self.http, known, self._draw("changes"))
-        breaking = Breaking(self.server, self.data_dir, self.http, changing, self._draw("faults"))
-        sampling = Sampling(self.server, self.data_dir, self.http, began)
-        asking = [Asking(self.http, known, pool, self._draw(f"asker {n}"), answers) for n in range(ASKERS)]
+        changer = RegistryChanger(self.http, known, self._draw("changes"))
+        injector = FaultInjector(self.server, self.data_dir, self.http, changer, self._draw("faults"))
+        sampler = Sampler(self.server, self.data_dir, self.http, began)
+        clients = [
+            Requester(self.http, known, pool, self._draw(f"asker {n}"), answers) for n in range(CLIENTS)
+        ]
         await _for_seconds(
             seconds,
-            changing.run(CHANGE_SECONDS),
-            breaking.run(fault_seconds),
-            sampling.run(SAMPLE_SECONDS),
-            *(each.run() for each in asking),
+            changer.run(CHANGE_SECONDS),
+            injector.run(fault_seconds),
+            sampler.run(SAMPLE_SECONDS),
+            *(client.run() for client in clients),
         )
-        await breaking.ready()
+        await injector.ready()
         done = [answer for answer in answers if answer.ended]
         return {
-            "answers": judged(done, breaking.faults, known),
-            "changes": dict(sorted(changing.told.items())) | {"unsure": changing.unsure},
-            "internal_errors": changing.internal,
+            "answers": judge(done, injector.faults, known),
+            "changes": dict(sorted(changer.outcomes.items())) | {"unsure": changer.unsure},
+            "internal_errors": changer.internal,
             "faults": [
                 {
                     "name": f.name,
                     "at": round(f.began - began, 1),
-                    "told": f.told,
+                    "told": f.outcomes,
                     "seconds": _length(f.began, f.ended),
                 }
-                for f in breaking.faults
+                for f in injector.faults
             ],
             "expected_registry": known.registry(),
             "registry": await listed(self.http),
-            "growth": {name: growth(sampling.samples, name) for name in BOUNDS},
-            "samples": sampling.samples,
+            "growth": {name: growth(sampler.samples, name) for name in BOUNDS},
+            "samples": sampler.samples,
         }
 
-    async def _register(self, known: Known) -> None:
+    async def _register(self, known: ExpectedState) -> None:
         for name in (*CONTENTS, PARTNER):
-            begun, body = monotonic(), {"name": name, "path": str(ADAPTERS_DIR / name)}
+            began, body = monotonic(), {"name": name, "path": str(ADAPTERS_DIR / name)}
             reply = (await self.http.post("/v1/adapters", json=body)).raise_for_status()
-            known.registered(name, reply.json()["version"], name, begun)
+            known.registered(name, reply.json()["version"], name, began)
 
     def _draw(self, what: str) -> random.Random:
         return random.Random(f"{self.seed}/{what}")
@@ -98,7 +100,7 @@ def _length(began: float, ended: float) -> float | None:
 
 
 async def _for_seconds(seconds: float, *works: Coroutine[Any, Any, None]) -> None:
-    """All of them at once; raises what one of them raises before."""
+    """Run all `works` at the same time for `seconds`. Raises the first exception of any of them."""
     tasks = [asyncio.create_task(work) for work in works]
     done, _ = await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_EXCEPTION)
     for task in tasks:
@@ -131,26 +133,30 @@ async def _after_restart(home: Path) -> dict[str, object]:
 
 
 def verdict(found: dict[str, Any]) -> dict[str, bool]:
-    """What the soak was for."""
+    """Whether each promise of the server was kept."""
     return {
         "nothing lost": found["registry"] == found["expected_registry"] == found["after_restart"],
-        "nothing answered wrongly": not any("wrong" in one["verdict"] for one in found["answers"]["bad"]),
+        "nothing answered wrongly": not any(
+            "wrong" in answer["verdict"] for answer in found["answers"]["bad"]
+        ),
         "no failure without a reason": found["answers"]["bad_count"] == 0,
         "no internal error": not found["internal_errors"],
-        "flat": all(one is None or one["is_flat"] for one in found["growth"].values()),
+        "flat": all(slope is None or slope["is_flat"] for slope in found["growth"].values()),
         "ended cleanly": found["exit_code"] == 0,
     }
 
 
 def main(
-    minutes: Annotated[float, typer.Option(min=0.5, help="Of traffic.")] = 30.0,
-    seed: Annotated[int, typer.Option(help="Of what is asked, changed and broken.")] = 0,
-    output: Annotated[Path | None, typer.Option(help="Write everything here, as JSON.")] = None,
-    plot: Annotated[Path | None, typer.Option(help="And draw it here.")] = None,
-    fault_seconds: Annotated[float, typer.Option(help="Between a fault and the next.")] = FAULT_SECONDS,
-    log: Annotated[Path | None, typer.Option(help="Keep the server's log here.")] = None,
+    minutes: Annotated[float, typer.Option(min=0.5, help="Minutes of traffic.")] = 30.0,
+    seed: Annotated[int, typer.Option(help="Seed of the requests, changes and faults.")] = 0,
+    output: Annotated[Path | None, typer.Option(help="Write the result here, as JSON.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw the samples here.")] = None,
+    fault_seconds: Annotated[float, typer.Option(help="Seconds between two faults.")] = FAULT_SECONDS,
+    log: Annotated[Path | None, typer.Option(help="Copy the server's log here.")] = None,
 ) -> None:
-    """Ask, change and break one real server; exit code 1 for anything lost, wrong, leaked or unexplained.
+    """Send requests, changes and faults to one real server.
+
+    Exit code 1: something was lost, answered wrongly or leaked, or failed without a known reason.
 
     - `python -m tests.campaigns.soak --minutes 30 --output soak.json --plot docs/soak.png`
     - `python -m tests.campaigns.soak --minutes 1 --fault-seconds 5`
@@ -166,18 +172,18 @@ def main(
         output.write_text(json.dumps(found, indent=1) + "\n")
     if plot is not None:
         plotted(found, plot)
-    _tell(found)
+    _show(found)
     raise typer.Exit(0 if all(found["verdict"].values()) else 1)
 
 
-def _tell(found: dict[str, Any]) -> None:
+def _show(found: dict[str, Any]) -> None:
     faults = Counter(fault["name"] for fault in found["faults"])
     typer.echo(f"answers {found['answers']['counts']} {found['answers']['whole_by_kind']}")
     typer.echo(f"changes {found['changes']}\nfaults {dict(faults)}")
-    for name, one in found["growth"].items():
-        typer.echo(f"growth an hour of {name}: {one}")
-    for one in [*found["answers"]["bad"], *found["internal_errors"]][:TOLD_BAD]:
-        typer.echo(str(one))
+    for name, slope in found["growth"].items():
+        typer.echo(f"growth of {name} in an hour: {slope}")
+    for bad in [*found["answers"]["bad"], *found["internal_errors"]][:SHOWN_ANSWERS]:
+        typer.echo(str(bad))
     for name, holds in found["verdict"].items():
         typer.echo(f"{name}: {'yes' if holds else 'NO'}")
 

@@ -1,10 +1,11 @@
 """Runs work in a child process and kills it before its N-th system call that changes a file.
 
-What a killed process leaves on the disk is what its system calls had done by then. So to stop it before each
-call that creates, writes, renames, chmods or deletes is to try every state it can leave between two of them,
-those inside SQLite's commit too, which no tracing of Python lines or C functions can reach. Calls that change
-no file (reads, fsync, locks) are let through: a kill on either side of one leaves the same disk. What this
-does not show is a call cut in its middle: `killed_after` strikes at any moment, from outside. Linux only.
+A killed process leaves on disk what its system calls did until then. Killing it before each call that
+creates, writes, renames, chmods or deletes a file therefore tries every state that it can leave between two
+calls. This includes the states inside SQLite's commit, which cannot be reached by tracing Python lines or C
+functions. Calls that do not change a file (reads, fsync, locks) are not counted, because a kill before or
+after such a call leaves the same state. A call that is interrupted is not covered; `killed_after` kills at
+any time instead. Linux only.
 """
 
 import ctypes
@@ -21,7 +22,10 @@ from typing import NoReturn
 
 Steps = tuple[Callable[[], object], Callable[[], object]]
 Start = Callable[[Path], Steps]
-"""Prepares in a directory, untraced, and returns what to do, and how to end after that was acknowledged."""
+"""Prepares in a directory, untraced.
+
+Returns the work to do, and a function to call when it was acknowledged.
+"""
 
 _CALLS = {
     "x86_64": {
@@ -51,14 +55,20 @@ class Ended:
     """How a child ended."""
 
     calls: tuple[str, ...]
-    """The changing calls it made, and the one it was killed before; empty where nobody counted."""
+    """The changing calls that it made, and the call that it was killed before.
+
+    Empty if calls were not counted.
+    """
     killed: bool
     acknowledged: bool
-    """Whether the work had returned, so that its caller may have been told of success."""
+    """Whether the work had returned, so that its caller may already know of the success."""
 
 
 def killed_before(start: Start, home: Path, number: int | None) -> Ended:
-    """Kill the child before its changing call `number`, from 1; with None, or past its last, let it end."""
+    """Kill the child before its changing call `number`, counted from 1.
+
+    With None, or if there are fewer calls, the child ends by itself.
+    """
     pid, acknowledgement = _fork(start, home, traced=True)
     _wait(pid)
     _ptrace(_SETOPTIONS, pid, _SYSGOOD_AND_EXITKILL)
@@ -79,7 +89,7 @@ def killed_before(start: Start, home: Path, number: int | None) -> Ended:
 
 
 def killed_after(start: Start, home: Path, seconds: float) -> Ended:
-    """Kill the child so long after its work began, wherever it is then; perhaps it has ended."""
+    """Kill the child `seconds` after its work began. It may have ended before."""
     pid, acknowledgement = _fork(start, home, traced=False)
     os.read(acknowledgement, 1)
     time.sleep(seconds)
@@ -98,7 +108,7 @@ def _fork(start: Start, home: Path, traced: bool) -> tuple[int, int]:
 
 
 def _child(start: Start, home: Path, acknowledge: int, traced: bool) -> NoReturn:
-    """Never returns, and runs nothing of the parent's on its way out."""
+    """Never returns, and runs no exit handlers of the parent."""
     try:
         work, end = start(home)
         if traced:
@@ -109,7 +119,7 @@ def _child(start: Start, home: Path, acknowledge: int, traced: bool) -> NoReturn
         work()
         os.write(acknowledge, b"a")
         end()
-    except BaseException:  # noqa: BLE001  the fork of a test must not go on as a second test
+    except BaseException:  # noqa: BLE001  the child must not continue as a second test process
         traceback.print_exc()
         os._exit(1)
     os._exit(0)
@@ -127,7 +137,7 @@ def _wait(pid: int) -> int:
 
 
 def _changing_call(pid: int) -> str | None:
-    """The call the child is about to make, if it is one that changes a file."""
+    """The name of the call that the child is about to make, if it changes a file."""
     info = ctypes.create_string_buffer(_INFO_BYTES)
     _ptrace(_SYSCALL_INFO, pid, ctypes.addressof(info), _INFO_BYTES)
     number, _, _, flags = struct.unpack_from("<4Q", info.raw, _NUMBER_OFFSET)
@@ -140,4 +150,4 @@ def _ptrace(request: int, pid: int, data: int, address: int = 0) -> None:
     libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
     libc.ptrace.restype = ctypes.c_long
     if libc.ptrace(request, pid, address, data) < 0:
-        raise OSError(ctypes.get_errno(), "this machine does not let a process be traced")
+        raise OSError(ctypes.get_errno(), "this machine does not allow tracing a process")

@@ -1,4 +1,4 @@
-"""Fills a registry with thousands of adapters and measures what becomes slower.
+"""Fills a registry with thousands of adapters and measures which operations become slower.
 
 python -m tests.campaigns.ten_thousand --count 10000 --output ten_thousand.json
 """
@@ -31,7 +31,7 @@ Timed = Callable[[], object]
 
 @dataclass
 class Filled:
-    """A registry that is being filled, and what can be timed on it."""
+    """A registry that is being filled, and the operations that are timed on it."""
 
     home: Path
     registry: Registry
@@ -42,14 +42,14 @@ class Filled:
         return cls(home, Registry(home))
 
     def fill(self, upto: int) -> None:
-        """Register adapters until there are so many."""
+        """Register adapters until the registry has `upto`."""
         missing = range(self.registry.count(), upto)
         console = Console(stderr=True)
         for number in track(missing, f"registering {len(missing)}", console=console, transient=True):
             register(self.registry, _name(number), f"content {number}")
 
     def measures(self) -> dict[str, Timed]:
-        """In this order: what is registered by one is removed again by another."""
+        """The timed operations. The order matters: `remove` removes what `register` registered."""
         names = [_name(random.Random(0).randrange(self.registry.count())) for _ in range(LOOKUPS)]
         return {
             "lookup": lambda: [self.registry.resolve(name) for name in names],
@@ -75,7 +75,7 @@ def _name(number: int) -> str:
 
 
 def grow(filled: Filled, small: Filled, count: int) -> list[dict[str, Any]]:
-    """At each mark up to `count`: seconds, and ratios against `small`, a registry of 100, taken in turn."""
+    """Times at each mark up to `count`, and their ratios to `small`, a registry of 100, measured in turn."""
     small.fill(MARKS[0])
     found = []
     for mark in [mark for mark in MARKS if mark < count] + [count]:
@@ -88,7 +88,7 @@ def grow(filled: Filled, small: Filled, count: int) -> list[dict[str, Any]]:
 
 
 def compare(many: Mapping[str, Timed], few: Mapping[str, Timed]) -> dict[str, dict[str, list[float]]]:
-    """Quartiles of the seconds of each, and of the ratio of its two neighbours in time."""
+    """Quartiles of the seconds of each operation, and of the ratios of neighbouring measurements."""
     pairs: dict[str, list[tuple[float, float]]] = {name: [] for name in many}
     for turn in range(ROUNDS):
         for name, timed in many.items():
@@ -105,7 +105,7 @@ def compare(many: Mapping[str, Timed], few: Mapping[str, Timed]) -> dict[str, di
 
 
 def over_http(client: Client) -> dict[str, Any]:
-    """Quartiles of the seconds of a listing and of a lookup, and how many adapters the server has."""
+    """Quartiles of the seconds of a lookup and of two lists, and the server's number of adapters."""
     names = sorted({adapter["name"] for adapter in client.adapters()})
     chosen = random.Random(0)
     measures: dict[str, Timed] = {
@@ -150,16 +150,17 @@ def _in_process(count: int, data_dir: Path | None) -> list[dict[str, Any]]:
 
 
 def main(
-    count: Annotated[int, typer.Option(min=100, help="How many adapters to register.")] = 10_000,
-    output: Annotated[Path | None, typer.Option(help="Write the figures here, as JSON.")] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="Fill this registry, and leave it.")] = None,
-    url: Annotated[str | None, typer.Option(help="Only list and look up, at this server.")] = None,
-    api_key: Annotated[str | None, typer.Option(help="The key to send there.")] = None,
+    count: Annotated[int, typer.Option(min=100, help="Number of adapters to register.")] = 10_000,
+    output: Annotated[Path | None, typer.Option(help="Write the result here, as JSON.")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Fill this registry and keep it.")] = None,
+    url: Annotated[str | None, typer.Option(help="Only list and look up, on this running server.")] = None,
+    api_key: Annotated[str | None, typer.Option(help="API key for --url.")] = None,
 ) -> None:
     """Register thousands of adapters and measure lookup, listing, registering, removing and restart.
 
-    Each time is taken in turn with the same on a registry of 100; the medians of the ratios say what grows.
-    A lookup here is fifty of them. The adapters are a few bytes each: a registry never looks inside.
+    Each operation is timed in turn on this registry and on one of 100 adapters. The medians of the ratios
+    show which times grow. One timed lookup is fifty lookups. The adapters have a few bytes, because a
+    registry does not read their content.
 
     - `python -m tests.campaigns.ten_thousand --count 10000 --output ten_thousand.json`
     - `python -m tests.campaigns.ten_thousand --data-dir D`, then `lora-compose serve --data-dir D`, then

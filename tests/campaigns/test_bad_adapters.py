@@ -6,9 +6,9 @@ from tests.campaigns import bad_adapters
 from tests.campaigns.peft_oracle import PeftOracle
 
 
-def test_what_is_let_through_is_what_peft_loads_as_it_is(tmp_path: Path) -> None:
+def test_peft_loads_every_accepted_adapter_unchanged(tmp_path: Path) -> None:
     tally = bad_adapters.run(200, 1, tmp_path)
-    # Time and memory are the long run's to judge, on a machine with nothing else to do.
+    # The long run checks time and memory, on a machine without other load.
     faults = [fault for fault in tally.faults if not fault.endswith(" MB")]
     assert not faults, "\n".join(faults)
     assert 0 < tally.accepted < 200

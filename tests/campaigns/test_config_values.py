@@ -13,10 +13,10 @@ from lora_compose.training.testbed.paths import ADAPTERS_DIR, BASE_DIR
 from tests.campaigns.peft_oracle import PeftOracle
 
 SMALL: tuple[object, ...] = (None, False, 0, 1, "", "x", [], [1], {}, {"x": 1})
-"""What people write for "nothing", and a little of what they write for something."""
+"""Values that people write for "nothing", and a few other small values."""
 
 
-def test_whatever_small_thing_a_field_holds_peft_loads_what_is_admitted(tmp_path: Path) -> None:
+def test_peft_loads_every_admitted_config_with_any_small_value_in_a_field(tmp_path: Path) -> None:
     base, limits = (
         BaseShapes.of(BASE_DIR, "testbed-base"),
         AdmissionLimits(max_lora_rank=64, dtype=torch.float32),
@@ -25,7 +25,7 @@ def test_whatever_small_thing_a_field_holds_peft_loads_what_is_admitted(tmp_path
     shutil.copytree(ADAPTERS_DIR / "roll", directory)
     config = json.loads((directory / "adapter_config.json").read_text())
     admitted, wrong = 0, []
-    for field in [field.name for field in fields(LoraConfig)] + ["nobody_knows"]:
+    for field in [field.name for field in fields(LoraConfig)] + ["unknown_field"]:
         for value in SMALL:
             (directory / "adapter_config.json").write_text(json.dumps(config | {field: value}))
             try:

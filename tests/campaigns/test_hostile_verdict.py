@@ -1,4 +1,4 @@
-"""What the windows of a hostile run say, from rows alone."""
+"""The figures of a hostile run, from rows alone."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ def row(wait: float, failure: str | None = None) -> dict[str, Any]:
     return {"due": 0.0, "times": times, "ended": times[-1], "tokens": 4, "failure": failure}
 
 
-def test_the_ratio_is_of_what_was_told_in_both_windows_and_its_interval_holds_it() -> None:
+def test_the_ratio_compares_both_windows_and_its_interval_contains_it() -> None:
     quiet = [row(0.02) for _ in range(50)]
     pairs = [Pair("a", True, quiet, [row(0.04) for _ in range(50)]) for _ in range(3)]
     found = {(one.metric, one.quantile): one for one in ratios(pairs, 0)}
@@ -27,7 +27,7 @@ def test_the_interval_is_wide_where_windows_differ() -> None:
     assert found.high > 9
 
 
-def test_what_fails_is_counted_and_not_timed() -> None:
+def test_failed_requests_are_counted_and_not_timed() -> None:
     pair = Pair("a", True, [row(0.02)], [row(0.02), row(9, "http_503"), row(9, "wrong_answer")])
     assert failures([pair]) == {"quiet": {}, "hostile": {"http_503": 1, "wrong_answer": 1}}
     assert max(one.hostile for one in ratios([pair], 0)) < 0.1

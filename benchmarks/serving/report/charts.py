@@ -1,4 +1,4 @@
-"""Pictures of a result, as SVG that takes its colours from the page it stands in."""
+"""Figures of a result, as SVG that uses the colours of the page around it."""
 
 import io
 import re
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from lora_compose.benchmarks.serving.results.document import BenchmarkResult, RequestRow, Timeline
 from lora_compose.benchmarks.serving.results.metrics import e2el, itl, ttft
 from lora_compose.benchmarks.serving.results.plan import Cell
-from lora_compose.benchmarks.serving.results.summary import Findings
+from lora_compose.benchmarks.serving.results.summary import Summary
 from lora_compose.benchmarks.statistics import Spread
 
 if TYPE_CHECKING:
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INK, FAINT = "#010203", "#040506"
-"""Stand-ins, put right in the SVG: the page's own text colour, and that of its lines."""
-# Okabe and Ito's colours, told apart by colour-blind people, without black and yellow; with a marker each.
+"""Placeholders. In the SVG they are replaced by the page's text colour and line colour."""
+# The colours of Okabe and Ito, without black and yellow. Colour-blind people can distinguish them.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#7F7F7F")
 MARKERS = "osD^vP*X<>"
 RATIO_TICKS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.4, 2, 3, 5, 10, 20)
@@ -26,7 +26,7 @@ MS = 1000
 
 
 def svg(name: str, size: tuple[float, float], draw: Callable[["Figure"], None]) -> str:
-    """The figure that `draw` fills, without a date or anything else that differs from run to run."""
+    """The figure that `draw` fills, as SVG. The same input always gives the same text."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
@@ -40,12 +40,12 @@ def svg(name: str, size: tuple[float, float], draw: Callable[["Figure"], None]) 
     text = out.getvalue()
     text = text[text.index("<svg") :].replace(INK, "currentColor").replace(FAINT, "var(--line)")
     text = re.sub(r' (width|height)="[\d.]+pt"', "", text, count=2)
-    # Several pictures stand in one page: each has its names for itself.
+    # A page has several figures, so each one gets its own prefix for ids.
     return re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", text)
 
 
-def look(arms: Sequence[str], arm: str) -> dict[str, Any]:
-    """An arm's colour and marker, the same in every picture."""
+def style_of(arms: Sequence[str], arm: str) -> dict[str, Any]:
+    """An arm's colour and marker. They are the same in every figure."""
     place = list(arms).index(arm)
     return {"color": COLOURS[place % len(COLOURS)], "marker": MARKERS[place % len(MARKERS)]}
 
@@ -55,19 +55,19 @@ def _legend(figure: "Figure", axes: "Axes") -> None:
     figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
 
 
-def latency_over_rate(found: Findings, arms: Sequence[str]) -> str:
-    """Medians of what people wait for, at every rate of the open loops."""
+def latency_over_rate(summary: Summary, arms: Sequence[str]) -> str:
+    """Median latencies at every rate of the open loops."""
 
     def draw(figure: "Figure") -> None:
         axes = figure.subplots(1, 2)
         for column, (metric, title) in enumerate((("ttft", "first token"), ("e2el", "whole answer"))):
             for arm in arms:
                 points = [
-                    (one.cell.rate, MS * one.quantities[metric].median)
-                    for one in found.all
-                    if one.arm == arm and one.cell.rate is not None and metric in one.quantities
+                    (entry.cell.rate, MS * entry.metrics[metric].median)
+                    for entry in summary.all
+                    if entry.arm == arm and entry.cell.rate is not None and metric in entry.metrics
                 ]
-                axes[column].plot(*zip(*sorted(points), strict=True), label=arm, **look(arms, arm))
+                axes[column].plot(*zip(*sorted(points), strict=True), label=arm, **style_of(arms, arm))
             axes[column].set(title=f"{title}, median", xlabel="requests a second", ylabel="ms", yscale="log")
             axes[column].yaxis.set_major_formatter("{x:g}")
             axes[column].grid(True, which="both", linewidth=0.4)
@@ -77,7 +77,7 @@ def latency_over_rate(found: Findings, arms: Sequence[str]) -> str:
 
 
 def distributions(document: BenchmarkResult, cell: Cell, arms: Sequence[str]) -> str:
-    """The share of requests, and of gaps between tokens, that took at most so long."""
+    """Cumulative distributions of the time to first token and of the gaps between tokens."""
     of: tuple[tuple[str, Callable[[RequestRow], list[float]]], ...] = (
         ("first token (TTFT)", lambda row: [ttft(row)]),
         ("between tokens (ITL)", itl),
@@ -90,39 +90,38 @@ def distributions(document: BenchmarkResult, cell: Cell, arms: Sequence[str]) ->
                 rows = _good_rows(document, cell, arm)
                 values = sorted(max(1e-5, value) for row in rows for value in values_of(row))
                 shares = [(place + 1) / len(values) for place in range(len(values))]
-                colour = look(arms, arm)["color"]
-                again = list(arms).index(arm) >= len(COLOURS)  # a colour the second time is dashed
-                axes[column].plot(
-                    [MS * value for value in values], shares, "--" if again else "-", color=colour, label=arm
-                )
+                colour = style_of(arms, arm)["color"]
+                is_repeated = list(arms).index(arm) >= len(COLOURS)
+                line = "--" if is_repeated else "-"
+                axes[column].plot([MS * value for value in values], shares, line, color=colour, label=arm)
             axes[column].set(title=title, xlabel="ms", xscale="log")
             axes[column].xaxis.set_major_formatter("{x:g}")
             axes[column].grid(True, which="both", linewidth=0.4)
-        axes[0].set_ylabel("share at most so long")
+        axes[0].set_ylabel("share of samples")
         _legend(figure, axes[0])
 
     return svg("distributions", (9, 4.2), draw)
 
 
 def _good_rows(document: BenchmarkResult, cell: Cell, arm: str) -> list[RequestRow]:
-    passes = [one for one in document.passes if (one.cell, one.arm) == (cell, arm)]
-    return [row for one in passes for row in one.rows if row.failure is None and row.times]
+    passes = [run for run in document.passes if (run.cell, run.arm) == (cell, arm)]
+    return [row for run in passes for row in run.rows if row.failure is None and row.times]
 
 
-def ratio_intervals(found: Findings, cell: Cell, arms: Sequence[str]) -> str:
-    """Each arm against the base, with 95 % intervals."""
-    shown = [arm for arm in reversed(arms) if (one := found.of(cell, arm)) is not None and one.ratios]
+def ratio_intervals(summary: Summary, cell: Cell, arms: Sequence[str]) -> str:
+    """The ratios of each arm to the base, with 95 % intervals."""
+    shown = [arm for arm in reversed(arms) if (entry := summary.find(cell, arm)) is not None and entry.ratios]
 
     def draw(figure: "Figure") -> None:
         axes = figure.subplots(1, 2, sharey=True)
         for column, (metric, title) in enumerate((
-            ("output_throughput", "tokens a second (more is better)"),
+            ("output_throughput", "tokens/s (more is better)"),
             ("tpot", "time per token (less is better)"),
         )):
             for place, arm in enumerate(shown):
-                one = found.of(cell, arm)
-                if one is not None and metric in one.ratios:
-                    _interval(axes[column], one.ratios[metric], place, look(arms, arm))
+                entry = summary.find(cell, arm)
+                if entry is not None and metric in entry.ratios:
+                    _interval(axes[column], entry.ratios[metric], place, style_of(arms, arm))
             axes[column].axvline(1, linewidth=1, color=INK)
             axes[column].set(title=title, xlabel="ratio to the base", xscale="log")
             axes[column].grid(True, axis="x", which="both", linewidth=0.4)
@@ -135,17 +134,17 @@ def ratio_intervals(found: Findings, cell: Cell, arms: Sequence[str]) -> str:
     return svg("ratios", (9, 0.8 + 0.34 * max(3, len(shown))), draw)
 
 
-def _interval(axes: "Axes", one: Spread, place: int, style: dict[str, Any]) -> None:
-    axes.plot([one.low, one.high], [place, place], color=style["color"], linewidth=2)
-    axes.plot([one.median], [place], **style)
+def _interval(axes: "Axes", ratio: Spread, place: int, style: dict[str, Any]) -> None:
+    axes.plot([ratio.low, ratio.high], [place, place], color=style["color"], linewidth=2)
+    axes.plot([ratio.median], [place], **style)
 
 
-def heat_map(found: Findings) -> str | None:
-    """Throughput of stacks of generated adapters, of the base's; None where none were measured."""
+def heat_map(summary: Summary) -> str | None:
+    """Throughput of stacks of generated adapters relative to the base. None if none was measured."""
     known = {
-        (int(match[1]), int(match[2])): one.ratios["output_throughput"].median
-        for one in found.all
-        if (match := HEAT.fullmatch(one.arm)) and "output_throughput" in one.ratios
+        (int(match[1]), int(match[2])): entry.ratios["output_throughput"].median
+        for entry in summary.all
+        if (match := HEAT.fullmatch(entry.arm)) and "output_throughput" in entry.ratios
     }
     if not known:
         return None
@@ -163,16 +162,14 @@ def heat_map(found: Findings) -> str | None:
                     axes.text(column, row, f"{value:.2f}", ha="center", va="center", color=colour)
         axes.set_xticks(range(len(members)), map(str, members))
         axes.set_yticks(range(len(ranks)), map(str, ranks))
-        axes.set(
-            xlabel="adapters in the stack", ylabel="rank of each", title="tokens a second, of the base's"
-        )
+        axes.set(xlabel="adapters in the stack", ylabel="rank of each", title="tokens/s relative to the base")
         figure.colorbar(image)
 
     return svg("heat", (6, 1.6 + 0.5 * len(ranks)), draw)
 
 
 def timeline(line: Timeline) -> str:
-    """Every request against time, and what happened meanwhile."""
+    """Latency of every request over time, with the operations and the counters of the server."""
     rows = [row for row in line.rows if row.failure is None and row.times]
 
     def draw(figure: "Figure") -> None:

@@ -1,4 +1,4 @@
-"""A result as one HTML page that needs no other file: advice, then caveats, tables and pictures.
+"""A result as one HTML page that needs no other file: the advice, the caveats, the tables and the figures.
 
 The markup is in `page.html.jinja`; this module says what the page contains.
 """
@@ -13,19 +13,19 @@ from markupsafe import Markup, escape
 from pydantic import BaseModel
 
 from lora_compose.benchmarks.serving.report import charts
-from lora_compose.benchmarks.serving.report.tables import doubts, ms, ratio
+from lora_compose.benchmarks.serving.report.tables import caveats, ms, ratio
 from lora_compose.benchmarks.serving.results.crossovers import busiest_cell
 from lora_compose.benchmarks.serving.results.document import BenchmarkResult
-from lora_compose.benchmarks.serving.results.metrics import Quantity
+from lora_compose.benchmarks.serving.results.metrics import MetricStats
 from lora_compose.benchmarks.serving.results.plan import Cell
-from lora_compose.benchmarks.serving.results.summary import ArmSummary, Findings
+from lora_compose.benchmarks.serving.results.summary import ArmSummary, Summary
 
 HERE = Path(__file__).parent
 HEADERS = (
     *("arm", "requests", "TTFT ms", "TPOT ms", "ITL ms", "E2EL ms", "E2EL p90", "E2EL p99", "tokens/s"),
-    *("requests/s", "goodput/s", "tokens/s to base (95 %)", "TPOT to base (95 %)", "failed"),
+    *("requests/s", "goodput/s", "tokens/s vs base (95 %)", "TPOT vs base (95 %)", "failed"),
 )
-MADE = (
+ORIGIN = (
     "command",
     "plan",
     "machine",
@@ -39,7 +39,7 @@ MADE = (
 
 @dataclass(frozen=True)
 class PageRow:
-    """One line of a table; `failed` marks it."""
+    """One line of a table. It is highlighted if `failed`."""
 
     values: Sequence[str]
     failed: bool = False
@@ -63,81 +63,88 @@ class Picture:
     caption: str
 
 
-def page(document: BenchmarkResult, found: Findings, advice: str, crossovers: Sequence[str]) -> str:
-    """`advice` has a paragraph a line; `crossovers` are sentences. Same input, same page."""
+def page(document: BenchmarkResult, summary: Summary, advice: str, crossovers: Sequence[str]) -> str:
+    """The page. Each line of `advice` is a paragraph; `crossovers` are sentences.
+
+    The same input always gives the same page.
+    """
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True
     )
     machine, plan = document.machine, document.plan
-    content = document.model_dump(mode="json", include=set(MADE))
+    content = document.model_dump(mode="json", include=set(ORIGIN))
     return environment.get_template("page.html.jinja").render(
-        title=f"What serving adapters costs: {document.base}",
+        title=f"Cost of serving adapters: {document.base}",
         where=f"{machine.cpus} x {machine.cpu}, {document.created}, commit {machine.commit}",
         style=Markup((HERE / "page.css").read_text()),
         advice=advice.splitlines(),
-        failed=found.failed,
-        requests=sum(one.requests for one in found.all),
-        doubts=doubts(document, found),
+        failed=summary.failed,
+        requests=sum(arm.requests for arm in summary.all),
+        caveats=caveats(document, summary),
         caption=(
-            f"Medians; prompts of {plan.prompt_tokens} tokens, answers of {plan.output_tokens}, "
-            f"{plan.repeats} repeats; goodput is what met {', '.join(plan.goodput)} (ms). "
-            "A dash: too few samples."
+            f"The figures are medians. There were {plan.repeats} repeats; prompts have {plan.prompt_tokens} "
+            f"tokens and answers {plan.output_tokens}. Goodput counts the requests that met "
+            f"{', '.join(plan.goodput)} (ms). A dash means that there were too few samples."
         ),
-        cells=[_cell_table(found, cell) for cell in found.cells],
-        pictures=list(_pictures(document, found)),
+        cells=[_cell_table(summary, cell) for cell in summary.cells],
+        pictures=list(_pictures(document, summary)),
         crossovers=crossovers,
         tables=list(_small_tables(document)),
-        made=[
-            (key.replace("_", " "), json.dumps(content[key], indent=1, ensure_ascii=False)) for key in MADE
+        origin=[
+            (key.replace("_", " "), json.dumps(content[key], indent=1, ensure_ascii=False)) for key in ORIGIN
         ],
     )
 
 
-def _cell_table(found: Findings, cell: Cell) -> PageTable:
-    rows = [PageRow(_values(one), one.failed > 0) for one in found.all if one.cell == cell]
+def _cell_table(summary: Summary, cell: Cell) -> PageTable:
+    rows = [PageRow(_values(arm), arm.failed > 0) for arm in summary.all if arm.cell == cell]
     return PageTable(cell.id, HEADERS, rows)
 
 
-def _values(one: ArmSummary) -> list[str]:
+def _values(arm: ArmSummary) -> list[str]:
     def median(metric: str) -> str:
-        return ms(one.quantities[metric].median) if metric in one.quantities else "-"
+        return ms(arm.metrics[metric].median) if metric in arm.metrics else "-"
 
-    whole: Quantity | None = one.quantities.get("e2el")
+    whole: MetricStats | None = arm.metrics.get("e2el")
     tails = (None, None) if whole is None else (whole.p90, whole.p99)
-    rates = [one.output_throughput, one.request_throughput, one.goodput]
+    rates = [arm.output_throughput, arm.request_throughput, arm.goodput]
     return [
-        one.arm,
-        str(one.requests),
+        arm.arm,
+        str(arm.requests),
         *(median(metric) for metric in ("ttft", "tpot", "itl", "e2el")),
         *(ms(tail) for tail in tails),
         *("-" if rate is None else f"{rate.median:,.{0 if rate.median >= 100 else 1}f}" for rate in rates),
-        ratio(one.ratios.get("output_throughput")) or "-",
-        ratio(one.ratios.get("tpot")) or "-",
-        str(one.failed),
+        ratio(arm.ratios.get("output_throughput")) or "-",
+        ratio(arm.ratios.get("tpot")) or "-",
+        str(arm.failed),
     ]
 
 
-def _pictures(document: BenchmarkResult, found: Findings) -> Iterator[Picture]:
-    arms = [arm for arm in found.arms if "@" not in arm]
-    cell = busiest_cell(found)
+def _pictures(document: BenchmarkResult, summary: Summary) -> Iterator[Picture]:
+    arms = [arm for arm in summary.arms if "@" not in arm]
+    cell = busiest_cell(summary)
     if cell is not None:
         yield _picture(
-            "Against the base", charts.ratio_intervals(found, cell, arms), f"{cell.id}; median and 95 %."
+            "Compared with the base",
+            charts.ratio_intervals(summary, cell, arms),
+            f"{cell.id}; median and 95 % interval.",
         )
         caption = f"Empirical distributions; {cell.id}."
-        yield _picture("How long people wait", charts.distributions(document, cell, arms), caption)
-    if any(one.loop == "open" for one in found.cells):
-        caption = "Open loop, from when a request was due: waiting to be sent counts."
-        yield _picture("Latency against rate", charts.latency_over_rate(found, arms), caption)
-    heat = charts.heat_map(found)
+        yield _picture("Distribution of latency", charts.distributions(document, cell, arms), caption)
+    if any(cell.loop == "open" for cell in summary.cells):
+        caption = (
+            "Open loop. Latency counts from the time a request was due, so it includes waiting to be sent."
+        )
+        yield _picture("Latency by request rate", charts.latency_over_rate(summary, arms), caption)
+    heat = charts.heat_map(summary)
     if heat is not None:
-        caption = "Generated adapters on every module the first adapter has."
-        yield _picture("What a stack costs", heat, caption)
+        caption = "Generated adapters, on the modules of the first adapter."
+        yield _picture("Cost of a stack", heat, caption)
     line = document.timeline
     if line:
         events = "; ".join(f"{n}: {e.what} ({1000 * e.seconds:.0f} ms)" for n, e in enumerate(line.events, 1))
         caption = f"Stacks of two at {line.rate:.3g} requests a second. {events}."
-        yield _picture("While adapters come and a stack is fused", charts.timeline(line), caption)
+        yield _picture("While adapters are registered and a stack is fused", charts.timeline(line), caption)
 
 
 def _picture(title: str, svg: str, caption: str) -> Picture:
@@ -146,11 +153,16 @@ def _picture(title: str, svg: str, caption: str) -> Picture:
 
 
 def _small_tables(document: BenchmarkResult) -> Iterator[PageTable]:
-    """First uses, switches, memory and differences, as far as there are any."""
+    """Tables of first uses, switches, memory and differences. Empty ones are left out."""
     columns = ("same_answers", "mean_abs_logprob", "max_abs_logprob")
     for title, parts, names, scale in (
-        ("First use and later, ms to the first token", document.cold, ("first_use_ttft", "warm_ttft"), 1000),
-        ("Switches of the base, ms", document.switches, ("what", "seconds"), 1000),
+        (
+            "First and second use: time to first token, ms",
+            document.cold,
+            ("first_use_ttft", "warm_ttft"),
+            1000,
+        ),
+        ("Switches of the base weights, ms", document.switches, ("what", "seconds"), 1000),
         ("In host memory", document.memory, ("id", "bytes", "prepare_seconds"), 1),
         ("Difference from the exact stack (log-probabilities in nats)", document.differences, columns, 1),
     ):

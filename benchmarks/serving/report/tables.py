@@ -1,4 +1,4 @@
-"""The findings of a result as tables: for a terminal and as Markdown."""
+"""The summary of a result as tables for a terminal and as Markdown."""
 
 from collections.abc import Sequence
 
@@ -7,109 +7,119 @@ from rich.table import Table
 
 from lora_compose.benchmarks.serving.results.crossovers import busiest_cell
 from lora_compose.benchmarks.serving.results.document import BenchmarkResult
-from lora_compose.benchmarks.serving.results.metrics import Quantity
-from lora_compose.benchmarks.serving.results.summary import BASE, ArmSummary, Findings, findings
+from lora_compose.benchmarks.serving.results.metrics import MetricStats
+from lora_compose.benchmarks.serving.results.summary import BASE, ArmSummary, Summary, summarize
 from lora_compose.benchmarks.statistics import Spread
 
 HEADERS = (
     *("arm", "n", "TTFT ms", "TPOT ms", "E2EL ms", "E2EL p90/p99", "tokens/s", "goodput/s"),
-    *("tokens/s to base (95 %)", "TPOT to base (95 %)", "failed"),
+    *("tokens/s vs base (95 %)", "TPOT vs base (95 %)", "failed"),
 )
 
 
-def cells(one: ArmSummary) -> list[str]:
-    """One line of either table."""
-    quantities = one.quantities
-    e2el = quantities.get("e2el")
+def cells(arm: ArmSummary) -> list[str]:
+    """The values of one line, in the order of HEADERS."""
+    metrics = arm.metrics
+    e2el = metrics.get("e2el")
     return [
-        one.arm,
-        str(one.requests),
-        *(_median(quantities.get(metric)) for metric in ("ttft", "tpot", "e2el")),
+        arm.arm,
+        str(arm.requests),
+        *(_median(metrics.get(metric)) for metric in ("ttft", "tpot", "e2el")),
         "" if e2el is None else f"{ms(e2el.p90)}/{ms(e2el.p99)}",
-        "" if one.output_throughput is None else f"{one.output_throughput.median:.0f}",
-        "" if one.goodput is None else f"{one.goodput.median:.3g}",
-        ratio(one.ratios.get("output_throughput")),
-        ratio(one.ratios.get("tpot")),
-        str(one.failed),
+        "" if arm.output_throughput is None else f"{arm.output_throughput.median:.0f}",
+        "" if arm.goodput is None else f"{arm.goodput.median:.3g}",
+        ratio(arm.ratios.get("output_throughput")),
+        ratio(arm.ratios.get("tpot")),
+        str(arm.failed),
     ]
 
 
-def ratio(one: Spread | None) -> str:
-    """With its interval."""
-    return "" if one is None else f"{one.median:.3f} ({one.low:.3f}..{one.high:.3f})"
+def ratio(value: Spread | None) -> str:
+    """A ratio with its interval. Empty if there is no ratio."""
+    return "" if value is None else f"{value.median:.3f} ({value.low:.3f}..{value.high:.3f})"
 
 
-def _median(one: Quantity | None) -> str:
-    return "" if one is None else ms(one.median)
+def _median(stats: MetricStats | None) -> str:
+    return "" if stats is None else ms(stats.median)
 
 
 def ms(seconds: float | None) -> str:
-    """Milliseconds; a dash where too few samples told them."""
+    """Milliseconds. A dash if there were too few samples."""
     return "-" if seconds is None else f"{1000 * seconds:.1f}"
 
 
-def terminal_tables(found: Findings) -> list[Table]:
-    """One a cell."""
-    made = []
-    for cell in found.cells:
+def terminal_tables(summary: Summary) -> list[Table]:
+    """One table for each cell."""
+    tables = []
+    for cell in summary.cells:
         table = Table(title=cell.id, title_justify="left", box=None, pad_edge=False)
         for number, header in enumerate(HEADERS):
             table.add_column(header, justify="left" if not number else "right")
-        for one in found.all:
-            if one.cell == cell:
-                table.add_row(*map(escape, cells(one)), style="red" if one.failed else None)
-        made.append(table)
-    return made
+        for arm in summary.all:
+            if arm.cell == cell:
+                table.add_row(*map(escape, cells(arm)), style="red" if arm.failed else None)
+        tables.append(table)
+    return tables
 
 
-def doubts(document: BenchmarkResult, found: Findings) -> list[str]:
-    """Everything that makes the numbers doubtful, one a line."""
-    lines = [f"{one.cell.id}, {one.arm}: {flag}" for one in found.all for flag in one.flags]
-    lines += [f"{arm} was left out: {why}" for arm, why in document.skipped.items()]
+def caveats(document: BenchmarkResult, summary: Summary) -> list[str]:
+    """All reasons not to trust some of the numbers, one in each line."""
+    lines = [f"{arm.cell.id}, {arm.arm}: {flag}" for arm in summary.all for flag in arm.flags]
+    lines += [f"{arm} was not measured: {why}" for arm, why in document.skipped.items()]
     lines += document.caveats
     lines += [
-        f"{one.arm}: answers no prompt otherwise than the base, so a mix-up with it would not show"
-        for one in document.unlike_base
-        if not one.prompts
+        f"{unlike.arm}: all its answers are equal to the base's, so an answer that came from the base by "
+        "mistake would not be noticed"
+        for unlike in document.unlike_base
+        if not unlike.prompts
     ]
     if document.truncated:
         lines.append("--max-seconds ended the run before every repeat was measured")
     return lines
 
 
-def markdown(document: BenchmarkResult, found: Findings, advice: str, points: Sequence[str]) -> str:
-    """The whole report."""
+def markdown(document: BenchmarkResult, summary: Summary, advice: str, points: Sequence[str]) -> str:
+    """The whole report as Markdown."""
     machine = document.machine
     lines = [
         f"`{document.base}` on {machine.cpus} x {machine.cpu}, {document.created}, commit "
-        f"{(machine.commit or 'unknown')[:10]}; medians; a dash is a percentile of too few samples.",
+        f"{(machine.commit or 'unknown')[:10]}. The figures are medians. "
+        "A dash means that there were too few samples for a percentile.",
         "",
         *advice.splitlines(),
     ]
-    for cell in found.cells:
+    for cell in summary.cells:
         lines += ["", f"**{cell.id}**", "", _row(HEADERS), _row(["---"] * len(HEADERS))]
-        lines += [_row(cells(one)) for one in found.all if one.cell == cell]
+        lines += [_row(cells(arm)) for arm in summary.all if arm.cell == cell]
     if points:
         lines += ["", *(f"- {point}" for point in points)]
-    if doubtful := doubts(document, found):
-        lines += ["", "To be doubted:", "", *(f"- {line}" for line in doubtful)]
+    if listed := caveats(document, summary):
+        lines += ["", "Caveats:", "", *(f"- {line}" for line in listed)]
     return "\n".join(lines) + "\n"
 
 
 def side_by_side(documents: Sequence[BenchmarkResult]) -> str:
-    """Arms by rows, results by columns: throughput in the busiest closed loop, to the base's, and 95 %."""
-    found = [findings(document) for document in documents]
-    cells_ = [busiest_cell(one) for one in found]
-    arms = dict.fromkeys(arm for one in found for arm in one.arms if arm != BASE and "@" not in arm)
+    """Throughput relative to the base, in the busiest closed loop of each result, with 95 % intervals.
+
+    A Markdown table with a row for each arm and a column for each result.
+    """
+    summaries = [summarize(document) for document in documents]
+    busiest = [busiest_cell(summary) for summary in summaries]
+    arms = dict.fromkeys(
+        arm for summary in summaries for arm in summary.arms if arm != BASE and "@" not in arm
+    )
     heads = [
         f"`{document.base}`, {cell.id if cell else None}"
-        for document, cell in zip(documents, cells_, strict=True)
+        for document, cell in zip(documents, busiest, strict=True)
     ]
-    lines = [_row(["tokens a second, to the base's", *heads]), _row(["---"] * (1 + len(heads)))]
+    lines = [_row(["tokens/s relative to the base (95 %)", *heads]), _row(["---"] * (1 + len(heads)))]
     for arm in arms:
-        each = [one.of(cell, arm) if cell else None for one, cell in zip(found, cells_, strict=True)]
-        told = [ratio(one.ratios.get("output_throughput")) if one else "" for one in each]
-        lines.append(_row([f"`{arm}`", *told]))
+        measured = [
+            summary.find(cell, arm) if cell else None
+            for summary, cell in zip(summaries, busiest, strict=True)
+        ]
+        ratios = [ratio(entry.ratios.get("output_throughput")) if entry else "" for entry in measured]
+        lines.append(_row([f"`{arm}`", *ratios]))
     return "\n".join(lines) + "\n"
 
 

@@ -1,4 +1,4 @@
-"""Which way to serve these adapters under this traffic, in plain words, and where it would flip."""
+"""Recommends a way to serve these adapters under this traffic, and says when the recommendation changes."""
 
 from dataclasses import dataclass
 from statistics import fmean
@@ -12,51 +12,51 @@ from lora_compose.benchmarks.serving.results.crossovers import (
 )
 from lora_compose.benchmarks.serving.results.document import BenchmarkResult
 from lora_compose.benchmarks.serving.results.plan import Cell
-from lora_compose.benchmarks.serving.results.summary import ArmSummary, Findings
+from lora_compose.benchmarks.serving.results.summary import ArmSummary, Summary
 
 Way = Literal["stack", "merge", "fuse"]
 SAME = 0.99
-"""Share of answers a merge must have in common with the exact stack to count as lossless."""
+"""A merge counts as lossless if at least this share of its answers equal the exact stack's."""
 
 
 @dataclass(frozen=True)
 class ExpectedTraffic:
-    """What is to be served."""
+    """The traffic that is to be served."""
 
     share: float = 0.5
-    """Of all requests, that the hottest composition gets."""
+    """Share of all requests that the most-used composition gets."""
     requests: int = 10_000
-    """That composition gets before its adapters or weights change."""
+    """Number of requests that this composition gets before its adapters or weights change."""
     accept_loss: bool = False
     """Whether answers may differ from the exact stack's."""
 
 
 @dataclass(frozen=True)
 class Advice:
-    """`text` has a paragraph a line."""
+    """A recommendation. Each line of `text` is a paragraph."""
 
     way: Way | None
     text: str
 
 
 def advise(
-    document: BenchmarkResult, found: Findings, traffic: ExpectedTraffic = ExpectedTraffic()
+    document: BenchmarkResult, summary: Summary, traffic: ExpectedTraffic = ExpectedTraffic()
 ) -> Advice:
-    """From what was measured; `way` is None where too little was."""
-    cell = busiest_cell(found)
-    stacks = [arm for arm in found.arms if arm.startswith("stack:") and "@" not in arm]
+    """The recommendation from a result. `way` is None if no stack was measured in a closed loop."""
+    cell = busiest_cell(summary)
+    stacks = [arm for arm in summary.arms if arm.startswith("stack:") and "@" not in arm]
     if cell is None or not stacks:
-        return Advice(None, "Nothing can be advised: no stack was measured in a closed loop.")
-    if found.failed:
-        total = sum(one.requests for one in found.all)
+        return Advice(None, "No recommendation is possible, because no stack was measured in a closed loop.")
+    if summary.failed:
+        total = sum(arm.requests for arm in summary.all)
         lines = [
-            f"Do not trust this run: {found.failed} of {total} requests failed or were answered wrongly."
+            f"Do not trust this run: {summary.failed} of {total} requests failed or were answered wrongly."
         ]
     else:
         lines = []
     stack = max(stacks, key=lambda arm: int(arm.partition(":")[2]))
     members = stack.partition(":")[2]
-    points = {one.what: one for one in crossovers(document, found)}
+    points = {point.what: point for point in crossovers(document, summary)}
     merged, fused = f"merge:{members}", f"fused:{members}"
     way: Way = "stack"
     if _fuse_pays(points, fused, stack, traffic):
@@ -64,11 +64,11 @@ def advise(
     elif _merge_pays(document, points, merged, stack, traffic):
         way = "merge"
     lines.append(_verdict(way, members, traffic))
-    lines.append(_cost_of_stack(found.of(cell, stack), cell))
-    if merged in found.arms:
+    lines.append(_cost_of_stack(summary.find(cell, stack), cell))
+    if merged in summary.arms:
         lines.append(_about_merge(document, cell, merged, stack))
-    lines += [one.sentence for one in points.values() if members in one.what]
-    lines.append(_flip(way, points, fused))
+    lines += [point.sentence for point in points.values() if members in point.what]
+    lines.append(_when_it_changes(way, points, fused))
     return Advice(way, "\n".join(line for line in lines if line))
 
 
@@ -94,50 +94,51 @@ def _merge_pays(
 
 
 def _same_answers(document: BenchmarkResult, arm: str) -> float | None:
-    shares = [one.same_answers for one in document.differences if one.arm == arm]
+    shares = [difference.same_answers for difference in document.differences if difference.arm == arm]
     return fmean(shares) if shares else None
 
 
 def _verdict(way: Way, members: str, traffic: ExpectedTraffic) -> str:
-    given = (
-        f"for a composition of {members} adapters that gets {100 * traffic.share:.0f} % of the requests, "
-        f"{traffic.requests:,} of them before it changes"
-    )
-    return {
-        "stack": f"Stack by request, {given}.",
-        "fuse": f"Fuse it into the base, {given}, and let the others be served as differences.",
-        "merge": f"Merge it beforehand, {given}.",
+    recommended = {
+        "stack": "Recommended: stack the adapters in each request.",
+        "fuse": "Recommended: fuse the composition into the base, and serve other requests as differences.",
+        "merge": "Recommended: merge the adapters beforehand.",
     }[way]
-
-
-def _cost_of_stack(one: ArmSummary | None, cell: Cell) -> str:
-    if one is None or "tpot" not in one.ratios:
-        return ""
-    ratio, tput = one.ratios["tpot"], one.ratios.get("output_throughput")
-    own = one.quantities["tpot"].median
-    text = (
-        f"Stacking costs {1000 * own * (1 - 1 / ratio.median):.2f} ms on each token of {1000 * own:.2f} ms "
-        f"({ratio.median:.2f} times the base's, 95 % {ratio.low:.2f} to {ratio.high:.2f}; {cell.id})"
+    return (
+        f"{recommended} This is for a composition of {members} adapters that gets "
+        f"{100 * traffic.share:.0f} % of the requests, and {traffic.requests:,} requests before it changes."
     )
-    return text + (f", and leaves {100 * tput.median:.0f} % of the base's throughput." if tput else ".")
+
+
+def _cost_of_stack(stack: ArmSummary | None, cell: Cell) -> str:
+    if stack is None or "tpot" not in stack.ratios:
+        return ""
+    ratio, throughput = stack.ratios["tpot"], stack.ratios.get("output_throughput")
+    own = stack.metrics["tpot"].median
+    text = (
+        f"With the stack, a token takes {1000 * own:.2f} ms. "
+        f"{1000 * own * (1 - 1 / ratio.median):.2f} ms of this is the cost of stacking "
+        f"({ratio.median:.2f} times the base's time, 95 % {ratio.low:.2f} to {ratio.high:.2f}; {cell.id})."
+    )
+    return text + (f" The throughput is {100 * throughput.median:.0f} % of the base's." if throughput else "")
 
 
 def _about_merge(document: BenchmarkResult, cell: Cell, merged: str, stack: str) -> str:
     saved, same = seconds_saved(document, cell, stack, merged), _same_answers(document, merged)
     if saved is None or same is None:
         return ""
-    off = max(one.mean_abs_logprob for one in document.differences if one.arm == merged)
+    off = max(difference.mean_abs_logprob for difference in document.differences if difference.arm == merged)
     gains = f"saves {1000 * saved.median:.2f} ms a request" if saved.low > 0 else "is not measurably faster"
     return (
-        f"Merging ({document.plan.merge}) {gains}, and answers {100 * same:.0f} % of the prompts as "
-        f"the exact stack does; each token's log-probability is off by {off:.2g} nats in the mean."
+        f"Merging ({document.plan.merge}) {gains}. It gives the exact stack's answer to {100 * same:.0f} % "
+        f"of the prompts; the mean error of a token's log-probability is {off:.2g} nats."
     )
 
 
-def _flip(way: Way, points: dict[str, Crossover], fused: str) -> str:
+def _when_it_changes(way: Way, points: dict[str, Crossover], fused: str) -> str:
     share = points.get(f"{fused} among others")
     if share is None or share.at is None:
-        return "Nothing measured here would turn this over." if way == "stack" else ""
-    side = "below" if way == "fuse" else "above"
+        return "No other way was measurably better, at any share of the requests." if way == "stack" else ""
+    side = "Below" if way == "fuse" else "Above"
     other = "stacking" if way == "fuse" else "fusing"
-    return f"It flips to {other} {side} a share of {100 * share.at:.0f} %."
+    return f"{side} {100 * share.at:.0f} % of the requests, {other} is better."

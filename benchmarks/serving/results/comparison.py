@@ -1,10 +1,8 @@
-"""Two results of the same plan: what changed beyond noise.
+"""Compares two results of the same plan, and finds changes that are larger than the noise.
 
-Arms are compared by their ratio to the base within a repeat, so that a machine that was busier on one day is
-no change. Welch's t-test on log ratios, Holm's correction over all of them, and a least effect below which a
-difference is nobody's concern even where it is sure.
-
-A comparison for people.
+Each arm is compared by its ratio to the base within a repeat, so a busier machine does not count as a change.
+The test is Welch's t-test on the log ratios, with Holm's correction over all of them. A change that is
+smaller than the least effect is ignored, even if it is significant.
 """
 
 import math
@@ -18,7 +16,7 @@ from lora_compose.adapters.errors import CommandCode, InvalidRequest
 from lora_compose.benchmarks.serving.results.document import BenchmarkResult, Pass
 from lora_compose.benchmarks.serving.results.metrics import samples
 from lora_compose.benchmarks.serving.results.plan import Cell
-from lora_compose.benchmarks.serving.results.summary import BASE, findings, tokens_a_second
+from lora_compose.benchmarks.serving.results.summary import BASE, summarize, tokens_a_second
 
 SURE = 0.05
 LEAST_EFFECT = 0.05
@@ -50,21 +48,21 @@ class Change:
 
 @dataclass(frozen=True)
 class Comparison:
-    """`changes` has all that was compared; `failures` what failed in the second and not in the first."""
+    """All compared numbers. `failures` are arms that failed more often in the second result."""
 
     changes: tuple[Change, ...]
     failures: tuple[str, ...]
     base: float | None
-    """Output throughput of the base, second over first: the machine and the build together."""
+    """Output throughput of the base, second over first. It shows the effect of the machine and the build."""
 
     @property
     def is_changed(self) -> bool:
-        """Whether anything moved."""
-        return bool(self.failures) or any(one.changed for one in self.changes)
+        """Whether a number changed or a new failure appeared."""
+        return bool(self.failures) or any(change.changed for change in self.changes)
 
 
 def compare(first: BenchmarkResult, second: BenchmarkResult, least: float = LEAST_EFFECT) -> Comparison:
-    """Raises InvalidRequest("not_comparable") for results of different workloads."""
+    """Compare two results. Raises InvalidRequest("not_comparable") if their workloads differ."""
     different = {
         key: f"{key} {mine!r} and {theirs!r}"
         for key in MATTERS
@@ -72,7 +70,11 @@ def compare(first: BenchmarkResult, second: BenchmarkResult, least: float = LEAS
     }
     if different or first.base != second.base:
         named = ", ".join(different.values())
-        raise InvalidRequest(CommandCode.NOT_COMPARABLE, f"Two workloads: {named or 'two bases'}", "result")
+        raise InvalidRequest(
+            CommandCode.NOT_COMPARABLE,
+            f"The results cannot be compared, because they differ in: {named or 'the base'}.",
+            "result",
+        )
     tested = []
     for key, mine in _log_ratios(first).items():
         theirs = _log_ratios(second).get(key)
@@ -87,27 +89,27 @@ def compare(first: BenchmarkResult, second: BenchmarkResult, least: float = LEAS
 
 
 def _log_ratios(document: BenchmarkResult) -> dict[tuple[Cell, str, str], list[float]]:
-    """Of every arm's number to the base's in the same repeat."""
+    """Logarithms of each arm's numbers divided by the base's numbers in the same repeat."""
     values: dict[tuple[Cell, str], dict[int, dict[str, float]]] = {}
-    for one in document.passes:
-        if all(row.failure is None for row in one.rows):
-            values.setdefault((one.cell, one.arm), {})[one.repeat] = _typical(one)
-    found: dict[tuple[Cell, str, str], list[float]] = {}
+    for run in document.passes:
+        if all(row.failure is None for row in run.rows):
+            values.setdefault((run.cell, run.arm), {})[run.repeat] = _typical(run)
+    logarithms: dict[tuple[Cell, str, str], list[float]] = {}
     for (cell, arm), repeats in values.items():
         base = values.get((cell, BASE), {})
         for metric in COMPARED if arm != BASE else ():
             shared = [
                 r for r in sorted(repeats.keys() & base.keys()) if metric in repeats[r] and metric in base[r]
             ]
-            found[cell, arm, metric] = [math.log(repeats[r][metric] / base[r][metric]) for r in shared]
-    return found
+            logarithms[cell, arm, metric] = [math.log(repeats[r][metric] / base[r][metric]) for r in shared]
+    return logarithms
 
 
-def _typical(one: Pass) -> dict[str, float]:
-    """A pass's numbers; where all answers came in one chunk, none for the time between tokens."""
-    measured = {metric: samples(metric, one.rows) for metric in ("ttft", "tpot")}
-    found = {metric: median(values) for metric, values in measured.items() if values}
-    return {"output_throughput": tokens_a_second(one), **found}
+def _typical(run: Pass) -> dict[str, float]:
+    """The numbers of a pass. There is no `tpot` if every answer came in one chunk."""
+    measured = {metric: samples(metric, run.rows) for metric in ("ttft", "tpot")}
+    medians = {metric: median(values) for metric, values in measured.items() if values}
+    return {"output_throughput": tokens_a_second(run), **medians}
 
 
 def _welch(first: Sequence[float], second: Sequence[float]) -> float:
@@ -118,7 +120,10 @@ def _welch(first: Sequence[float], second: Sequence[float]) -> float:
 
 
 def holm(values: Sequence[float]) -> list[float]:
-    """p-values of several tests, so corrected that all together err as one would. S. Holm, 1979."""
+    """p-values corrected for several tests, so that the chance of any false result is that of one (S.
+
+    Holm, 1979).
+    """
     order = sorted(range(len(values)), key=lambda i: values[i])
     corrected, highest = [0.0] * len(values), 0.0
     for rank, index in enumerate(order):
@@ -128,36 +133,46 @@ def holm(values: Sequence[float]) -> list[float]:
 
 
 def _new_failures(first: BenchmarkResult, second: BenchmarkResult) -> list[str]:
-    before = {(one.cell, one.arm): one.failed / one.requests for one in findings(first).all}
+    before = {(arm.cell, arm.arm): arm.failed / arm.requests for arm in summarize(first).all}
     return [
-        f"{one.cell.id}, {one.arm}: {one.failed} of {one.requests} requests failed"
-        for one in findings(second).all
-        if one.failed / one.requests > before.get((one.cell, one.arm), 0.0)
+        f"{arm.cell.id}, {arm.arm}: {arm.failed} of {arm.requests} requests failed"
+        for arm in summarize(second).all
+        if arm.failed / arm.requests > before.get((arm.cell, arm.arm), 0.0)
     ]
 
 
 def _base(first: BenchmarkResult, second: BenchmarkResult) -> float | None:
     values = [
         [
-            tokens_a_second(one)
-            for one in document.passes
-            if one.arm == BASE and one.cell.loop == "closed" and not one.cell.is_heat_map
+            tokens_a_second(run)
+            for run in document.passes
+            if run.arm == BASE and run.cell.loop == "closed" and not run.cell.is_heat_map
         ]
         for document in (first, second)
     ]
     return median(values[1]) / median(values[0]) if all(values) else None
 
 
-def comparison_table(found: Comparison) -> Table:
-    """What moved, or else the five largest differences that are noise."""
+def comparison_table(comparison: Comparison) -> Table:
+    """The changes as a table, or the five numbers with the smallest p if nothing changed."""
     table = Table("cell", "arm", "ratio to base of", "second/first", "p", "", box=None, pad_edge=False)
-    moved = [one for one in found.changes if one.changed]
-    for one in moved or sorted(found.changes, key=lambda each: each.p)[:5]:
-        verdict = "[red]changed[/]" if one.changed else "noise"
-        table.add_row(one.cell.id, one.arm, one.metric, f"{one.ratio:.3f}", f"{one.p:.3g}", verdict)
+    changed = [change for change in comparison.changes if change.changed]
+    for change in changed or sorted(comparison.changes, key=lambda change: change.p)[:5]:
+        verdict = "[red]changed[/]" if change.changed else "noise"
+        values = (
+            change.cell.id,
+            change.arm,
+            change.metric,
+            f"{change.ratio:.3f}",
+            f"{change.p:.3g}",
+            verdict,
+        )
+        table.add_row(*values)
     base = (
-        "" if found.base is None else f"; the base itself ran at {found.base:.2f} of the first run's tokens/s"
+        ""
+        if comparison.base is None
+        else f"; the base's throughput was {comparison.base:.2f} times that of the first run"
     )
-    table.caption = f"{len(found.changes)} numbers compared, p after Holm's correction{base}"
+    table.caption = f"{len(comparison.changes)} numbers compared; p after Holm's correction{base}"
     table.caption_justify = "left"
     return table

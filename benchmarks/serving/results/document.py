@@ -1,6 +1,6 @@
-"""The result of `lora-compose bench serve` as types. Its JSON file is read and validated here, once.
+"""The result of `lora-compose bench serve` as types. This module alone reads and validates the JSON file.
 
-Times are seconds. `Pass.cell` is a `Cell` of the result's own plan; the file has its id.
+Times are seconds. `Pass.cell` is a `Cell` of the result's plan; the file contains the id of the cell.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ from lora_compose.benchmarks.serving.results.plan import Cell, Plan
 Schema = Literal["lora-compose-bench/1"]
 SCHEMA: Schema = "lora-compose-bench/1"
 DECIMALS = 5
-"""Decimals of a second that are kept in the file."""
+"""Number of decimals of times in the file."""
 
 
 class _Part(BaseModel):
@@ -38,25 +38,25 @@ class RequestRow(_Part):
     """One request and its answer. Times are seconds since its pass began."""
 
     i: int
-    """Its place in the order of sending."""
+    """Index of the request, in the order of sending."""
     composition: int
     prompt: int
-    """Its prompt's place in the pool."""
+    """Index of the prompt in the pool."""
     due: float
-    """When it was due; in a closed loop the same as `sent`."""
+    """When the request was due. In a closed loop this equals `sent`."""
     sent: float
     ended: float = 0.0
     times: list[float] = []
-    """When each chunk with tokens came."""
+    """Arrival time of each chunk with tokens."""
     tokens: int = 0
     prompt_tokens: int = 0
     ids: Annotated[list[int], Field(exclude_if=_is_empty)] = []
-    """The answer's tokens. The file has them only where they are wrong."""
+    """The tokens of the answer. The file contains them only for wrong answers."""
     failure: str | None = None
     """`http_<status>`, a transport error's class, `wrong_length`, `wrong_answer`, `cut_stream`, …"""
 
     def for_file(self) -> "RequestRow":
-        """A copy with rounded times, and without the tokens of a right answer."""
+        """A copy with rounded times. The tokens of a right answer are left out."""
         times = {name: round(getattr(self, name), DECIMALS) for name in ("due", "sent", "ended")}
         rounded = [round(time, DECIMALS) for time in self.times]
         ids = self.ids if self.failure == "wrong_answer" else []
@@ -70,14 +70,14 @@ class Pass(_Part):
     arm: str
     repeat: int
     began: float
-    """Since the run began."""
+    """Start of the pass, since the run began."""
     seconds: float
-    """From the first request sent to the last answer."""
+    """Time from the first request sent to the end of the last answer."""
     rows: list[RequestRow]
 
 
 class FirstUse(_Part):
-    """Time to first token of the same request, sent twice: the first includes one-time costs."""
+    """Time to first token of one request, sent twice. The first time includes one-time costs."""
 
     arm: str
     model: str
@@ -184,7 +184,7 @@ class BenchmarkResult(_Part):
     base: str
     adapters: list[AdapterVersion]
     skipped: dict[str, str]
-    """Arms that could not be measured here, and why."""
+    """Arms that could not be measured here, with the reasons."""
     plan: Plan
     workload_digest: str
     truncated: bool
@@ -198,7 +198,7 @@ class BenchmarkResult(_Part):
     memory: list[HeldAdapter]
     timeline: Timeline | None
     caveats: Annotated[list[str], Field(exclude_if=_is_empty)] = []
-    """Parts of the run that the server refused, and why."""
+    """Parts of the run that the server refused, with the reasons."""
 
     @field_validator("passes", mode="before")
     @classmethod
@@ -207,7 +207,8 @@ class BenchmarkResult(_Part):
         if plan is None or not isinstance(passes, list):
             return passes
         return [
-            {**one, "cell": plan.cell(one.get("cell"))} if isinstance(one, dict) else one for one in passes
+            {**entry, "cell": plan.cell(entry.get("cell"))} if isinstance(entry, dict) else entry
+            for entry in passes
         ]
 
     def to_json(self) -> dict[str, Any]:
@@ -216,7 +217,7 @@ class BenchmarkResult(_Part):
 
 
 def read_result(path: Path) -> BenchmarkResult:
-    """Raises InvalidRequest("no_result") for a file that is not a result."""
+    """Read a result. Raises InvalidRequest("no_result") if the file is not a result."""
     try:
         return BenchmarkResult.model_validate_json(path.read_bytes())
     except OSError as error:

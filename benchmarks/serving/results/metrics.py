@@ -1,4 +1,4 @@
-"""Numbers over requests, under vLLM's names. A percentile is told only where enough samples lie beyond it."""
+"""Metrics over requests, with vLLM's names. A percentile is given only if enough samples lie above it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,8 +15,8 @@ METRICS = ("ttft", "tpot", "itl", "e2el")
 
 
 @dataclass(frozen=True)
-class Quantity:
-    """Of `count` samples, in seconds. `p90` and `p99` are None where there are too few."""
+class MetricStats:
+    """Statistics of `count` samples, in seconds. `p90` and `p99` are None if there are too few samples."""
 
     count: int
     mean: float
@@ -26,12 +26,12 @@ class Quantity:
     maximum: float
 
 
-def quantity(values: Sequence[float]) -> Quantity | None:
-    """None of no values."""
+def metric_stats(values: Sequence[float]) -> MetricStats | None:
+    """Statistics of `values`. None if `values` is empty."""
     if not values:
         return None
     p90, p99 = (_tail(values, q) for q in (0.9, 0.99))
-    return Quantity(len(values), fmean(values), median(values), p90, p99, max(values))
+    return MetricStats(len(values), fmean(values), median(values), p90, p99, max(values))
 
 
 def _tail(values: Sequence[float], q: float) -> float | None:
@@ -39,12 +39,15 @@ def _tail(values: Sequence[float], q: float) -> float | None:
 
 
 def ttft(row: RequestRow) -> float:
-    """Time to first token, from when the request was due: waiting to be sent is waiting."""
+    """Time to first token, from when the request was due.
+
+    It includes the time before the request was sent.
+    """
     return row.times[0] - row.due
 
 
 def e2el(row: RequestRow) -> float:
-    """End-to-end latency, from when the request was due."""
+    """End-to-end latency, from when the request was due to the end of the answer."""
     return row.ended - row.due
 
 
@@ -59,17 +62,17 @@ def itl(row: RequestRow) -> list[float]:
 
 
 def samples(metric: str, rows: Sequence[RequestRow]) -> list[float]:
-    """Of the requests that did not fail."""
+    """The samples of `metric` over the requests that did not fail."""
     good = [row for row in rows if row.failure is None and row.times]
     if metric == "itl":
         return [gap for row in good for gap in itl(row)]
-    if metric == "tpot":  # what came in one chunk says nothing of the time between its tokens
+    if metric == "tpot":  # an answer in one chunk does not show the time between its tokens
         return [tpot(row) for row in good if len(row.times) > 1]
     return [{"ttft": ttft, "e2el": e2el}[metric](row) for row in good]
 
 
 def is_good(row: RequestRow, objectives: dict[str, float]) -> bool:
-    """Whether a request met every objective, in seconds."""
+    """Whether a request met every objective. Objectives are in seconds."""
     if row.failure is not None or not row.times:
         return False
     of = {"ttft": ttft, "tpot": tpot, "e2el": e2el}

@@ -1,13 +1,15 @@
-"""What one run measures: arms, cells, repeats. Written into the result as it is, so it can be run again.
+"""The plan of one run: arms, cells and repeats. The result contains it, so the run can be repeated.
 
-The ways to serve that are compared, and the compositions each of them asks for.
+An arm is a way to serve some adapters:
 
-`stack:4` is four adapters stacked by request, `merge:4` the same four merged into one beforehand, `fused:4`
-the same four folded into the base, `residual:4` what the base's own requests get meanwhile; `vllm:4` and
-`peft:4` serve the exact sum of the four, written as one adapter, by stock vLLM and by transformers + PEFT;
-`direct` is the base behind vLLM's own app, with our plugin in the engine and none of our HTTP.
+- `stack:4`: four adapters, stacked by the request
+- `merge:4`: the same four, merged into one adapter beforehand
+- `fused:4`: the same four, folded into the base
+- `residual:4`: requests for the base while these four are folded into it
+- `vllm:4`, `peft:4`: the exact sum of the four as one adapter, served by stock vLLM or transformers + PEFT
+- `direct`: the base behind vLLM's own HTTP app, with our plugin in the engine but without our HTTP layer
 
-How requests are spread over compositions.
+The plan also says which compositions the requests use, and how often.
 """
 
 import itertools
@@ -28,13 +30,15 @@ KINDS: Final = get_args(Kind)
 ALONE: Final = ("base", "single", "direct")
 FUSED: Final = ("fused", "residual")
 EXACT: Final = ("base", "direct", "single", "stack", "fused", "vllm", "peft")
-"""Kinds that must answer as the exact stack of their members does, the base if there are none."""
+"""Kinds whose answers must equal those of the exact stack of their members (those of the base without
+members).
+"""
 NAME = re.compile(rf"({'|'.join(KINDS)})(?::([1-9][0-9]?))?(?:@r([1-9][0-9]{{0,2}}))?")
 
 
 @dataclass(frozen=True)
 class Arm:
-    """`members` adapters served one way; `rank` where they were generated with it."""
+    """One way to serve `members` adapters. `rank` is set if they are generated."""
 
     kind: Kind
     members: int
@@ -42,23 +46,23 @@ class Arm:
 
     @property
     def name(self) -> str:
-        """As people write it: `stack:4`, `stack:2@r16`."""
+        """The arm as text, such as `stack:4` or `stack:2@r16`."""
         counted = self.kind if self.kind in ALONE else f"{self.kind}:{self.members}"
         return counted if self.rank is None else f"{counted}@r{self.rank}"
 
     @property
     def server(self) -> Serves:
-        """Who answers it."""
+        """The kind of server that serves this arm."""
         of: dict[str, Serves] = {"direct": "direct", "vllm": "vllm", "peft": "peft"}
         return of.get(self.kind, "lora-compose")
 
 
 def parse_arm(text: str) -> Arm:
-    """Raises InvalidRequest("invalid_arm")."""
+    """The arm that `text` names. Raises InvalidRequest("invalid_arm")."""
     match = NAME.fullmatch(text.strip())
     if match is None or (match[1] in ALONE and match[2]):
         known = "base, direct, single, stack:K, merge:K, fused:K, residual:K, vllm:K, peft:K"
-        raise InvalidRequest(CommandCode.INVALID_ARM, f"{text!r} is not an arm; there are {known}", "arms")
+        raise InvalidRequest(CommandCode.INVALID_ARM, f"{text!r} is not an arm. Arms are {known}.", "arms")
     kind: Kind = match[1]  # type: ignore[assignment]
     members = (
         0 if kind in {"base", "direct"} else int(match[2] or (1 if kind in {"single", "vllm", "peft"} else 2))
@@ -67,28 +71,35 @@ def parse_arm(text: str) -> Arm:
 
 
 def parse_arms(text: str) -> tuple[Arm, ...]:
-    """Comma between. The base always comes first: the others are held against it."""
+    """The arms in a comma-separated list.
+
+    The base is always first, because the others are compared with it.
+    """
     arms = [parse_arm(part) for part in text.split(",") if part.strip()]
     return tuple(dict.fromkeys([Arm("base", 0), *arms]))
 
 
 def choices(adapters: Sequence[str], members: int, count: int) -> list[tuple[str, ...]]:
-    """`count` different sets of `members` adapters, the first of which are the first adapters.
+    """`count` different sets of `members` adapters. The first set has the first adapters.
 
-    Raises InvalidRequest("too_few_adapters") where there are not so many."""
-    found = list(itertools.islice(itertools.combinations(adapters, members), count))
-    if len(found) < count:
+    Raises InvalidRequest("too_few_adapters") if there are fewer sets.
+    """
+    sets = list(itertools.islice(itertools.combinations(adapters, members), count))
+    if len(sets) < count:
         raise InvalidRequest(
             Code.TOO_FEW_ADAPTERS,
-            f"{len(adapters)} adapters give {len(found)} sets of {members}; {count} are needed: "
-            "give more --adapters or fewer --compositions",
+            f"{len(adapters)} adapters give {len(sets)} different sets of {members}, but {count} are needed. "
+            "Use more --adapters or fewer --compositions.",
             "adapters",
         )
-    return found
+    return sets
 
 
 def model_of(arm: Arm, base: str, members: Sequence[str], merge: str) -> str:
-    """What a request to our server says as `model`. `merge` is a method with options: `ties,density=0.5`."""
+    """The `model` of a request to our server.
+
+    `merge` is a method with options, such as `ties,density=0.5`.
+    """
     if arm.kind in {"base", "residual"}:
         return base
     joined = "+".join(members)
@@ -99,7 +110,7 @@ def model_of(arm: Arm, base: str, members: Sequence[str], merge: str) -> str:
 
 
 def check_skew(text: str) -> None:
-    """Raises ValueError."""
+    """Raises ValueError if `text` is not a skew."""
     name, _, exponent = text.partition(":")
     numeric = exponent.replace(".", "", 1).isdigit()
     if not (text in {"identical", "uniform", "distinct"} or (name == "zipf" and numeric)):
@@ -107,7 +118,7 @@ def check_skew(text: str) -> None:
 
 
 def spread_over(count: int, skew: str, draw: random.Random) -> Iterator[int]:
-    """Endless indices below `count`. `distinct` goes round, so that neighbours differ whenever they can."""
+    """An endless sequence of indices below `count`. `distinct` uses all indices in turn."""
     weights = [1.0] * count
     if skew.startswith("zipf:"):
         weights = [1 / (rank + 1) ** float(skew.removeprefix("zipf:")) for rank in range(count)]
@@ -127,24 +138,24 @@ Loop = Literal["closed", "open"]
 
 @dataclass(frozen=True)
 class Cell:
-    """A load. Closed: `concurrency` requests in flight, for capacity. Open: `rate` a second, for latency."""
+    """A load. Closed loop: `concurrency` requests in flight. Open loop: `rate` requests a second."""
 
     loop: Loop
     concurrency: int | None = None
     rate: float | None = None
     is_heat_map: bool = False
-    """Whether generated adapters are measured in it, for the heat map of stacking."""
+    """Whether this cell measures generated adapters, for the heat map of stacking."""
 
     @property
     def load(self) -> str:
-        """`closed loop, 4 in flight`, `open loop, 2.5/s`."""
+        """The load as text, such as `closed loop, 4 in flight` or `open loop, 2.5/s`."""
         if self.loop == "closed":
             return f"closed loop, {self.concurrency} in flight"
         return f"open loop, {self.rate:g}/s"
 
     @property
     def id(self) -> str:
-        """Its name in the result and the tables: `heat map`, or its load."""
+        """The name of the cell in the result and the tables: `heat map`, or the load."""
         return "heat map" if self.is_heat_map else self.load
 
 
@@ -156,9 +167,10 @@ def _listed(**settings: Any) -> dict[str, Any]:
 @with_config(ConfigDict(**ATTRIBUTE_DOCSTRINGS, extra="forbid"))
 @dataclass(frozen=True)
 class Plan:
-    """The options of `lora-compose bench serve` that say what is measured; the strings are their help.
+    """The options of `lora-compose bench serve` that say what is measured. The strings are their help.
 
-    Raises ValueError, naming the flag and its value, for what cannot work."""
+    Raises ValueError for an invalid value, with the flag and the value.
+    """
 
     arms: str = "base,single,stack:2,stack:4,merge:4,fused:4,residual:4,vllm:1,vllm:4,peft:1"
     """Arms to compare, separated by commas."""
@@ -203,7 +215,9 @@ class Plan:
             if getattr(self, flag) < 1:
                 raise ValueError(f"--{flag.replace('_', '-')} ({getattr(self, flag)}) must be at least 1")
         if self.output_tokens < 2:
-            raise ValueError("--output-tokens (1) must be at least 2: there is no time between tokens else")
+            raise ValueError(
+                "--output-tokens (1) must be at least 2, because one token has no time between tokens"
+            )
         for flag, values in (("concurrency", self.concurrency), ("rates", self.rates), ("ranks", self.ranks)):
             if any(not 0 < value < 1e6 for value in values):
                 raise ValueError(f"--{flag} ({','.join(map(str, values))}) must be above 0")
@@ -215,7 +229,7 @@ class Plan:
 
     @property
     def all_arms(self) -> tuple[Arm, ...]:
-        """In the order of the first repeat, base first."""
+        """All arms in the order of the first repeat. The base is first."""
         return parse_arms(self.arms)
 
     @property
@@ -224,7 +238,7 @@ class Plan:
         return tuple(Arm("stack", k, rank) for rank in self.ranks for k in self.heat_members)
 
     def cells(self) -> list[Cell]:
-        """Closed loops first: they say what the machine can do."""
+        """All cells. Closed loops are first, because they measure the capacity of the machine."""
         closed = [Cell("closed", concurrency=count) for count in self.concurrency]
         return closed + [Cell("open", rate=rate) for rate in self.rates]
 
@@ -234,14 +248,14 @@ class Plan:
         return Cell("closed", concurrency=max(self.concurrency, default=4), is_heat_map=True)
 
     def cell(self, cell_id: str) -> Cell:
-        """The cell of this plan that has this id. Raises ValueError if there is none."""
+        """The cell with this id. Raises ValueError if the plan has no such cell."""
         for cell in (*self.cells(), self.heat_cell):
             if cell.id == cell_id:
                 return cell
         raise ValueError(f"{cell_id!r} is not a cell of the plan")
 
     def quick(self) -> Self:
-        """A look in a few minutes: short passes at one load of each kind."""
+        """A plan that takes a few minutes: short passes at one load of each kind."""
         return replace(
             self,
             arms="base,single,stack:2,stack:4,merge:4,fused:4,residual:4,vllm:1,peft:1",
@@ -253,11 +267,14 @@ class Plan:
 
 
 def objectives(goodput: tuple[str, ...]) -> dict[str, float]:
-    """Seconds by metric. Raises ValueError for anything but ttft, tpot and e2el with milliseconds."""
-    found = {}
+    """Limits in seconds by metric.
+
+    Raises ValueError if a text is not ttft, tpot or e2el with milliseconds.
+    """
+    limits = {}
     for text in goodput:
         name, _, limit = text.partition(":")
         if name not in {"ttft", "tpot", "e2el"} or not limit.replace(".", "", 1).isdigit():
             raise ValueError(f"--goodput ({text}) must be ttft:MS, tpot:MS or e2el:MS")
-        found[name] = float(limit) / 1000
-    return found
+        limits[name] = float(limit) / 1000
+    return limits

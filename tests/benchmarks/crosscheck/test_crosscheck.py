@@ -1,4 +1,4 @@
-"""The referee: when two benchmarks agree, and that a pass with a failure is no measurement."""
+"""The crosscheck: when two benchmarks agree, and that a pass with a failure is not a measurement."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lora_compose.adapters.errors import LoraComposeError
-from lora_compose.benchmarks.crosscheck import vllm_bench as referee_process
+from lora_compose.benchmarks.crosscheck import vllm_bench
 from lora_compose.benchmarks.crosscheck.crosscheck import our_pass
 from lora_compose.benchmarks.crosscheck.verdict import METRICS, Verdict, markdown, summarized, verdicts
 from lora_compose.benchmarks.crosscheck.vllm_bench import ClosedLoop, started
@@ -66,13 +66,15 @@ async def test_a_pass_is_measured_on_a_real_server(server: RunningServer) -> Non
     assert min(found.values()) > 0
 
 
-async def test_a_pass_with_a_failed_request_is_none(server: RunningServer) -> None:
+async def test_a_pass_with_a_failed_request_is_refused(server: RunningServer) -> None:
     with pytest.raises(LoraComposeError, match="http_404"):
-        await our_pass(server.url, ClosedLoop("nobody", 1, 2, 8, 4, 0))
+        await our_pass(server.url, ClosedLoop("unknown", 1, 2, 8, 4, 0))
 
 
-def test_a_referee_that_ends_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_benchmark_of_vllm_that_ends_early_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     program = "import sys; sys.stdin.readline(); sys.exit('no such flag')"
-    monkeypatch.setattr(referee_process, "PROGRAM", program)
-    with started(tmp_path) as referee, pytest.raises(LoraComposeError, match="no such flag"):
-        referee.run("http://127.0.0.1:9", "none", ClosedLoop("roll", 1, 2, 8, 4, 0))
+    monkeypatch.setattr(vllm_bench, "PROGRAM", program)
+    with started(tmp_path) as process, pytest.raises(LoraComposeError, match="no such flag"):
+        process.run("http://127.0.0.1:9", "none", ClosedLoop("roll", 1, 2, 8, 4, 0))

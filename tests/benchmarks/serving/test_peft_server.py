@@ -1,4 +1,4 @@
-"""transformers + PEFT behind the endpoint: the witness of what is right."""
+"""transformers + PEFT behind the endpoint, which gives the expected answers."""
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -7,7 +7,7 @@ from lora_compose.benchmarks.servers import EMBEDDED_ADAPTERS, EMBEDDED_BASE
 from lora_compose.benchmarks.serving.peft_server import Generator
 
 
-def test_it_says_what_generate_says_with_an_adapter_and_without() -> None:
+def test_the_tokens_are_those_of_generate_with_an_adapter_and_without() -> None:
     generator = Generator(str(EMBEDDED_BASE), {"roll": str(EMBEDDED_ADAPTERS / "roll")})
     asked = [{"role": "user", "content": "roll table"}]
     prompt = AutoTokenizer.from_pretrained(EMBEDDED_BASE).apply_chat_template(

@@ -44,7 +44,7 @@ def breaking(_: httpx.Request) -> httpx.Response:
         (replying(200, '{"usage": 1}'), "unreadable_chunk"),
     ],
 )
-async def test_whatever_goes_wrong_is_a_row_that_does_not_count(handler: Handler, failure: str) -> None:
+async def test_a_failed_request_is_a_row_that_does_not_count(handler: Handler, failure: str) -> None:
     row = await asked(handler)
     assert row.failure == failure
     assert row.ended >= row.sent

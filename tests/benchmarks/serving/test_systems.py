@@ -1,4 +1,4 @@
-"""Adapters written for those who cannot compose."""
+"""Adapters that are written for servers that cannot compose."""
 
 from pathlib import Path
 

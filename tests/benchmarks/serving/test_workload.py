@@ -21,19 +21,19 @@ from lora_compose.benchmarks.serving.results.plan import (
     spread_over,
 )
 from lora_compose.benchmarks.serving.results.stalls import stalls
-from tests.benchmarks.latency.results import row
+from tests.benchmarks.serving.made_results import row
 
 PLAN = Plan(rates=(5.0,), compositions=3)
 OPEN = Cell("open", rate=5.0)
 
 
 @pytest.mark.parametrize("name", ["base", "single", "stack:4", "merge:2", "fused:3", "vllm:1", "stack:2@r16"])
-def test_an_arm_is_read_as_it_is_written(name: str) -> None:
+def test_the_name_of_an_arm_is_read_and_written_equally(name: str) -> None:
     assert parse_arm(name).name == name
 
 
 @pytest.mark.parametrize("name", ["", "stak:2", "stack:0", "base:2", "stack:-1", "stack:2@16"])
-def test_what_is_no_arm_is_refused_with_those_there_are(name: str) -> None:
+def test_an_unknown_arm_is_refused_with_the_list_of_arms(name: str) -> None:
     with pytest.raises(InvalidRequest, match="merge:K"):
         parse_arm(name)
 
@@ -97,7 +97,7 @@ def test_zipf_prefers_the_first_and_distinct_goes_round() -> None:
     assert set(islice(spread_over(3, "identical", Random(0)), 9)) == {0}
 
 
-def test_an_answer_is_held_to_what_was_certain_only() -> None:
+def test_only_the_certain_tokens_of_an_answer_are_compared() -> None:
     certain = certain_tokens([{"a": -0.1, "b": -3.0}, {"a": -0.70, "b": -0.69}, {"a": -0.1, "b": -3.0}])
     expected = Expected((1, 2, 3), certain)
     assert certain == 1
@@ -105,7 +105,7 @@ def test_an_answer_is_held_to_what_was_certain_only() -> None:
     assert not expected.accepts([2, 2, 3])
 
 
-def test_nobody_waiting_is_no_standstill() -> None:
+def test_a_gap_without_waiting_requests_is_not_a_standstill() -> None:
     early, late = [row(number, 0.05) for number in range(3)], row(9, 0.05)
     moved = late.model_copy(
         update={
@@ -118,7 +118,7 @@ def test_nobody_waiting_is_no_standstill() -> None:
     assert stalls([*early, moved]) == []
 
 
-def test_a_gap_in_which_somebody_waited_is_a_standstill() -> None:
+def test_a_gap_with_waiting_requests_is_a_standstill() -> None:
     held = row(0, 0.05)
     held.times[2:] = [time + 0.3 for time in held.times[2:]]
     (found,) = stalls([held, *(row(number, 0.05) for number in range(1, 4))])

@@ -1,4 +1,4 @@
-"""The kernels' timings: a real small run, and what figures mean."""
+"""The timings of the kernels: a small real run, and the figures."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from lora_compose.benchmarks.studies.kernels import figures, heat_map, kernels, markdown_table
+from lora_compose.benchmarks.studies.kernels import heat_map, kernels, markdown_table, timings
 
 
 def document(ours: float, vllm: float) -> dict[str, object]:
@@ -25,7 +25,7 @@ def document(ours: float, vllm: float) -> dict[str, object]:
 
 def test_a_cell_at_the_machine_s_limit_has_a_share_of_one() -> None:
     moved = 4 * (2 * 4 * 96 + 8 * (64 + 2 * 32))  # seven kilobytes for six thousand operations: memory binds
-    roof, (one,) = figures(document(moved / 1e9, 2 * moved / 1e9))
+    roof, (one,) = timings(document(moved / 1e9, 2 * moved / 1e9))
     assert (roof.flops, roof.bytes) == (2e9, 1e9)
     assert one.flops == 2 * 8 * 4 * 96
     assert one.of_roofline == pytest.approx(1)

@@ -1,4 +1,4 @@
-"""Bodies, uploads and parameters that are not what they should be."""
+"""Faults of bodies: invalid JSON, uploads, lengths and parameters."""
 
 import gzip
 import io
@@ -69,7 +69,7 @@ def _endless() -> Iterator[bytes]:
 
 
 def _chunked(path: str) -> Act:
-    """200 MB without a length. Whoever is refused half-way may find the connection gone."""
+    """200 MB without a length. The server may close the connection before the client has sent everything."""
 
     def send(target: Target) -> httpx.Response | None:
         try:
@@ -112,7 +112,7 @@ def _part(name: str, body: bytes, extra: str = "") -> bytes:
 
 
 def _hung_up_midway(target: Target) -> list[str]:
-    """Half of what was announced, then nothing."""
+    """Send half of the announced body, then disconnect."""
     body = b'{"name": "case", "path": "'
     target.raw(CUT + target.authorization + b"content-length: 1000\r\n\r\n" + body, cut=True)
     parts = _part("name", b"case") + _part("adapter_model.safetensors", bytes(1 << 20), '; filename="x"')

@@ -1,4 +1,4 @@
-"""Adapters that are wrong in one way, made from a good one."""
+"""Makes adapters that are wrong in one way from a good adapter."""
 
 import json
 import shutil
@@ -24,7 +24,7 @@ def rejected(code: str, broken: Break) -> Act:
 
 
 def made(target: Target, broken: Break, name: str = "case") -> Path:
-    """A good adapter's directory inside the target's root, after `broken` was at it."""
+    """A copy of a good adapter inside the target's root, changed by `broken`."""
     directory = target.root / name
     if directory.is_symlink():
         directory.unlink()
@@ -35,7 +35,7 @@ def made(target: Target, broken: Break, name: str = "case") -> Path:
 
 
 def config(**changes: Any) -> Break:
-    """Fields of the config changed."""
+    """Changes fields of the config."""
 
     def broken(directory: Path) -> None:
         path = directory / CONFIG
@@ -50,7 +50,7 @@ def config_text(text: str | bytes) -> Break:
 
 
 def config_replaced(old: str, new: str) -> Break:
-    """Its text changed, for what JSON's writer would not write."""
+    """Replaces text in the config, for content that a JSON writer would not write."""
 
     def broken(directory: Path) -> None:
         text = (directory / CONFIG).read_text()
@@ -61,7 +61,7 @@ def config_replaced(old: str, new: str) -> Break:
 
 
 def weights(change: Callable[[bytes], bytes]) -> Break:
-    """The bytes of the weights changed."""
+    """Changes the bytes of the weights file."""
 
     def broken(directory: Path) -> None:
         path = directory / WEIGHTS
@@ -71,7 +71,7 @@ def weights(change: Callable[[bytes], bytes]) -> Break:
 
 
 def tensors(change: Callable[[Tensors], Tensors]) -> Break:
-    """Other tensors, well written."""
+    """Writes other tensors as a valid file."""
 
     def broken(directory: Path) -> None:
         save_file(change(load_file(directory / WEIGHTS)), directory / WEIGHTS)
@@ -80,7 +80,7 @@ def tensors(change: Callable[[Tensors], Tensors]) -> Break:
 
 
 def each(change: Callable[[torch.Tensor], torch.Tensor], part: str = "") -> Break:
-    """Each tensor with `part` in its name changed."""
+    """Changes each tensor that has `part` in its name."""
     return tensors(
         lambda given: {
             key: change(tensor).contiguous() if part in key else tensor for key, tensor in given.items()
@@ -89,7 +89,7 @@ def each(change: Callable[[torch.Tensor], torch.Tensor], part: str = "") -> Brea
 
 
 def header(change: Callable[[dict[str, Any]], object]) -> Break:
-    """The header of the weights changed, its length put right."""
+    """Changes the header of the weights file, and corrects its length."""
 
     def changed(data: bytes) -> bytes:
         (length,) = struct.unpack_from("<Q", data)

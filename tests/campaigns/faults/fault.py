@@ -1,4 +1,4 @@
-"""A fault: what is done to the server, and the only replies it may give."""
+"""A fault: what is sent or done to the server, and the replies that are allowed."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -10,7 +10,10 @@ import httpx
 from tests.campaigns.faults.target import Target, body_of
 
 Act = Callable[[Target], Iterable[str]]
-"""Does it and says what came back, "404 model_not_found"; AssertionError where that is not allowed."""
+"""Does it, and returns the replies, such as "404 model_not_found".
+
+AssertionError if a reply is not allowed.
+"""
 Send = Callable[[Target], httpx.Response | None]
 
 HUNG_UP = "hung up"
@@ -18,27 +21,27 @@ LEAKS = re.compile(r"/tmp|/root|/home|site-packages|Traceback|File \\?\"|sk-lc-|
 
 
 class Needs(Enum):
-    """Which server a fault wants."""
+    """The server that a fault needs."""
 
     ANY = "any"
-    KEYS = "one with keys"
-    ALONE = "one that nobody else uses: it is killed, or what it may use is cut"
+    KEYS = "a server with keys"
+    ALONE = "a server that is used by no other test: it is killed, or its resources are limited"
 
 
 @dataclass(frozen=True)
 class Fault:
-    """`variants` of one thing that goes wrong. `by` is the registry's state afterwards: always as before."""
+    """Variants of one thing that goes wrong. The state of the server must be the same afterwards."""
 
     title: str
     variants: Mapping[str, Act]
     needs: Needs = Needs.ANY
     audited: bool = False
-    """Whether each variant leaves a line in the audit log."""
+    """Whether each variant must add a line to the audit log."""
 
 
 @dataclass
 class Outcome:
-    """What came of the variants of one fault."""
+    """The replies to the variants of one fault, and the findings."""
 
     title: str
     variants: int = 0
@@ -48,33 +51,36 @@ class Outcome:
 
 
 def named(variants: Iterable[tuple[str, Act]], longest: int = 60) -> dict[str, Act]:
-    """Each under its name, cut to `longest` characters; no two may fall together, or one would go untried."""
+    """Variants by name, cut to `longest` characters.
+
+    Two equal names are an error, as one would not be tried.
+    """
     pairs = [(name[:longest], act) for name, act in variants]
-    together = dict(pairs)
-    assert len(together) == len(pairs), f"two variants of one name among {[name for name, _ in pairs]}"
-    return together
+    by_name = dict(pairs)
+    assert len(by_name) == len(pairs), f"two variants have the same name in {[name for name, _ in pairs]}"
+    return by_name
 
 
 def refused(*allowed: str, send: Send) -> Act:
-    """It must be refused, as one of `allowed`, "422 bad_rank"; "hung up" is no reply at all."""
+    """The request must get one of the `allowed` replies, such as "422 bad_rank"; "hung up" means no reply."""
 
     def act(target: Target) -> list[str]:
-        return [told(send(target), *allowed)]
+        return [checked(send(target), *allowed)]
 
     return act
 
 
-def told(reply: httpx.Response | None, *allowed: str) -> str:
-    """What it says, which must be allowed, and in the form that every error has."""
+def checked(reply: httpx.Response | None, *allowed: str) -> str:
+    """The status and error code of a reply. It must be allowed, and an error must have the common form."""
     if reply is None:
         assert HUNG_UP in allowed, "no reply"
         return HUNG_UP
     error = body_of(reply).get("error") or {}
-    said = f"{reply.status_code} {error.get('code', '')}".strip()
-    assert said in allowed, f"{said}: {reply.text[:300]}"
+    outcome = f"{reply.status_code} {error.get('code', '')}".strip()
+    assert outcome in allowed, f"{outcome}: {reply.text[:300]}"
     if reply.status_code >= 400:
         _check_error(reply, error)
-    return said
+    return outcome
 
 
 def _check_error(reply: httpx.Response, error: dict[str, object]) -> None:

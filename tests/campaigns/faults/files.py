@@ -1,4 +1,4 @@
-"""An adapter's two files: config and weights that are wrong in one way each."""
+"""Faults of an adapter's two files: a config or weights that are wrong in one way."""
 
 import os
 import pickle
@@ -31,7 +31,7 @@ NAN, INF = float("nan"), float("inf")
 
 
 class Trap:
-    """Makes a file when it is unpickled."""
+    """Makes a directory when it is unpickled."""
 
     def __init__(self, canary: Path) -> None:
         self.canary = canary
@@ -53,7 +53,7 @@ def _first(given: Tensors, part: str = "lora_A") -> str:
 
 
 def _one(value: float) -> Any:
-    """One number of one tensor changed."""
+    """Changes one number of one tensor."""
 
     def change(given: Tensors) -> Tensors:
         given[_first(given, "lora_B")].view(-1)[-1] = value
@@ -97,7 +97,7 @@ def _pickle_in_disguise(directory: Path) -> None:
 
 
 def _unopened(act: Act) -> Act:
-    """And what the pickle would have made is not there."""
+    """Also checks that the directory of `Trap` was not made."""
 
     def checked(target: Target) -> list[str]:
         found = list(act(target))
@@ -127,7 +127,7 @@ def _other_base_name(target: Target) -> list[str]:
 
 
 def _alpha_zero(target: Target) -> list[str]:
-    """Nothing is added to the base."""
+    """With a scale of zero, the adapter answers as the base does."""
     with target.registered(made(target, config(lora_alpha=0))):
         texts = [
             target.generate({"model": model}).json()["choices"][0]["text"]

@@ -1,4 +1,4 @@
-"""Adapters that come, go and change while they are used."""
+"""Faults of an adapter's life: it is registered, removed or replaced while it is used."""
 
 import shutil
 import threading
@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 
 from tests.campaigns.faults.broken_adapter import Break, each, made
-from tests.campaigns.faults.fault import Fault, told
+from tests.campaigns.faults.fault import Fault, checked
 from tests.campaigns.faults.target import GOOD, Target
 
 ROUNDS = 200
@@ -34,7 +34,7 @@ def _removed_while_streaming(target: Target) -> list[str]:
             lines = stream.iter_lines()
             next(lines)
             assert target.http.delete("/v1/adapters/case").status_code == 204
-            gone = told(target.generate({"model": "case"}), "404 model_not_found")
+            gone = checked(target.generate({"model": "case"}), "404 model_not_found")
             rest = [line for line in lines if line]
         assert rest[-1] == "data: [DONE]"
         assert not any('"error"' in line for line in rest)
@@ -43,37 +43,37 @@ def _removed_while_streaming(target: Target) -> list[str]:
 
 def _removed_twice(target: Target) -> list[str]:
     with target.registered(made(target, _scaled(0.9))):
-        first = told(target.http.delete("/v1/adapters/case"), "204")
-        return [first, told(target.http.delete("/v1/adapters/case"), "404 model_not_found")]
+        first = checked(target.http.delete("/v1/adapters/case"), "204")
+        return [first, checked(target.http.delete("/v1/adapters/case"), "404 model_not_found")]
 
 
 def _removed_while_needed(target: Target) -> list[str]:
     with target.registered(made(target, _scaled(0.9))):
         saved = target.http.post("/v1/compositions", json={"name": "needs", "model": "case+roll"})
         assert saved.status_code == 201, saved.text
-        said = told(target.http.delete("/v1/adapters/case"), "409 in_use")
+        outcome = checked(target.http.delete("/v1/adapters/case"), "409 in_use")
         assert target.http.delete("/v1/compositions/needs").status_code == 204
-    return [said]
+    return [outcome]
 
 
 def _in_parallel(target: Target) -> list[str]:
-    """Registered and removed at once, over and over: each sees a moment that was."""
+    """Register and remove an adapter many times in parallel. Each reply must be possible in some order."""
     directory = made(target, _scaled(0.8))
 
     def one(number: int) -> str:
         reply = target.register(directory) if number % 2 else target.http.delete("/v1/adapters/case")
-        return told(reply, "201", "200", "204", "404 model_not_found")
+        return checked(reply, "201", "200", "204", "404 model_not_found")
 
     with ThreadPoolExecutor(8) as pool:
-        said = list(pool.map(one, range(ROUNDS)))
+        outcome = list(pool.map(one, range(ROUNDS)))
     target.http.delete("/v1/adapters/case")
-    counts = Counter(said)
+    counts = Counter(outcome)
     assert 0 <= counts["201"] - counts["204"] <= 1, counts
-    return said
+    return outcome
 
 
 def _replaced_under_load(target: Target) -> list[str]:
-    """Each answer is wholly the one's or wholly the other's; once the change is acknowledged, the other's."""
+    """Each answer comes from the old or from the new version; after the acknowledgement, from the new one."""
     one, other = made(target, _scaled(1.0), "one"), made(target, _scaled(-1.0), "other")
     with target.registered(one) as version:
         first = _text(target, "case")
@@ -100,13 +100,13 @@ def _asked_until(target: Target, done: threading.Event) -> set[str]:
 
 
 def _files_deleted(target: Target) -> Iterator[str]:
-    """By hand, out of the store, of an adapter the engine has not read yet, and of one it has."""
+    """Delete files from the store, of an adapter that the engine may not have read yet."""
     with target.registered(made(target, _scaled(0.7))) as version:
         _delete(target.data_dir / "store" / version["digest"])
-        yield told(target.generate({"model": "case+upper:0.3"}), "503 adapter_files_missing", "200")
+        yield checked(target.generate({"model": "case+upper:0.3"}), "503 adapter_files_missing", "200")
         again = target.register(made(target, _scaled(0.7)))
-        yield told(again, "200", "201")
-        yield told(target.generate({"model": "case"}), "200")
+        yield checked(again, "200", "201")
+        yield checked(target.generate({"model": "case"}), "200")
 
 
 def _delete(directory: Path) -> None:
@@ -115,7 +115,7 @@ def _delete(directory: Path) -> None:
 
 
 def _clients_gone(target: Target) -> list[str]:
-    """A hundred streams whose readers leave after the first event."""
+    """A hundred streams whose clients disconnect after the first event."""
 
     def leave(number: int) -> str:
         body = {"model": f"roll:0.{number:03d}1", "prompt": "roll table"} | LONG
@@ -128,45 +128,45 @@ def _clients_gone(target: Target) -> list[str]:
 
 
 def _stream_refused(target: Target) -> list[str]:
-    """What can be known before the first byte is a status, not an event."""
-    reply = target.generate({"model": "nobody", "stream": True})
+    """An error that is known before the first byte is sent as a status, not as an event."""
+    reply = target.generate({"model": "unknown", "stream": True})
     assert reply.headers["content-type"].startswith("application/json")
-    return [told(reply, "404 model_not_found")]
+    return [checked(reply, "404 model_not_found")]
 
 
 def _alias_moved(target: Target) -> list[str]:
-    """To a version that is not there, and away from one that goes."""
-    said = []
+    """Move an alias to a version that does not exist, and remove the version that an alias points to."""
+    outcome = []
     with target.registered(made(target, _scaled(0.6))) as version:
         alias = "/v1/adapters/case/aliases/prod"
-        said.append(
-            told(target.http.put(alias, json={"version": version["version"] + 1}), "404 model_not_found")
+        outcome.append(
+            checked(target.http.put(alias, json={"version": version["version"] + 1}), "404 model_not_found")
         )
         for wrong in (0, -1, "1", 1.5, True, None, 10**12):
             reply = target.http.put(alias, json={"version": wrong})
-            said.append(told(reply, "400 invalid_version", "404 model_not_found"))
+            outcome.append(checked(reply, "400 invalid_version", "404 model_not_found"))
         assert target.http.put(alias, json={"version": version["version"]}).status_code == 200
         assert _text(target, "case@prod") == _text(target, version["id"])
-    said.append(told(target.generate({"model": "case@prod"}), "404 model_not_found"))
-    return said
+    outcome.append(checked(target.generate({"model": "case@prod"}), "404 model_not_found"))
+    return outcome
 
 
 def _fused_wrongly(target: Target) -> list[str]:
-    said = []
+    outcome = []
     bodies: tuple[dict[str, object], ...] = (
-        {}, {"model": 7}, {"model": "nobody"}, {"model": "roll", "x": 1}, {"model": "testbed-base"},
+        {}, {"model": 7}, {"model": "unknown"}, {"model": "roll", "x": 1}, {"model": "testbed-base"},
     )  # fmt: skip
     for body in bodies:
-        said.append(told(target.http.put("/v1/fusion", json=body), *NOT_FUSED))
-    return said
+        outcome.append(checked(target.http.put("/v1/fusion", json=body), *NOT_FUSED))
+    return outcome
 
 
 def _same_bytes(target: Target) -> list[str]:
-    """As what is there already: nothing changes."""
+    """Registering the same bytes again changes nothing."""
     reply = target.register(GOOD, "roll")
     assert isinstance(reply, httpx.Response)
     assert reply.json()["version"] == 1
-    return [told(reply, "200")]
+    return [checked(reply, "200")]
 
 
 FAULTS = (

@@ -1,4 +1,4 @@
-"""The machine fails: disk, descriptors, the engine's process, time."""
+"""Faults of the machine: a full disk, no descriptors, a dead or stopped engine process."""
 
 import os
 import resource
@@ -11,22 +11,22 @@ from itertools import count
 import httpx
 
 from tests.campaigns.faults.broken_adapter import each, made
-from tests.campaigns.faults.fault import Act, Fault, Needs, told
+from tests.campaigns.faults.fault import Act, Fault, Needs, checked
 from tests.campaigns.faults.target import GOOD, Target
 
-PATIENCE = 120.0
+WAIT_SECONDS = 120.0
 _numbers = count(1)
 
 
 def _new(target: Target) -> httpx.Response:
-    """An adapter whose bytes are not there yet."""
+    """Register an adapter with new bytes."""
     factor = 1 + next(_numbers) / 1000
     return target.register(made(target, each(lambda t: t * factor, "lora_B")), "fresh")
 
 
 @contextmanager
 def _limited(target: Target, kind: int, most: int) -> Iterator[None]:
-    """What the server's own process may use, set from outside while it runs."""
+    """Limits a resource of the running server process until the context closes."""
     process = target.server.process.pid
     before = resource.prlimit(process, kind)
     resource.prlimit(process, kind, (most, before[1]))
@@ -54,37 +54,39 @@ CHANGES: dict[str, Callable[[Target], httpx.Response]] = {
 
 
 def _full(change: str, most: int) -> Act:
-    """No file of the server may grow past so many bytes, as on a disk that is full."""
+    """No file of the server may grow beyond `most` bytes, as on a full disk."""
 
     def act(target: Target) -> list[str]:
         with _limited(target, resource.RLIMIT_FSIZE, most):
-            said = told(CHANGES[change](target), "503 storage_unavailable")
-            others = told(target.generate({"model": "roll"}), "200")
-        return [said, f"{others} for others"]
+            outcome = checked(CHANGES[change](target), "503 storage_unavailable")
+            others = checked(target.generate({"model": "roll"}), "200")
+        return [outcome, f"{others} for others"]
 
     return act
 
 
 def _merge_on_a_full_disk(target: Target) -> list[str]:
     with _limited(target, resource.RLIMIT_FSIZE, 4096):
-        said = told(target.generate({"model": "svd(roll:0.77+upper:0.33,rank=4)"}), "503 storage_unavailable")
-    return [said, told(target.generate({"model": "svd(roll:0.77+upper:0.33,rank=4)"}), "200")]
+        outcome = checked(
+            target.generate({"model": "svd(roll:0.77+upper:0.33,rank=4)"}), "503 storage_unavailable"
+        )
+    return [outcome, checked(target.generate({"model": "svd(roll:0.77+upper:0.33,rank=4)"}), "200")]
 
 
 def _no_descriptors(target: Target) -> list[str]:
     used = {int(entry.name) for entry in os.scandir(f"/proc/{target.server.process.pid}/fd")}
-    # The first free number is for the connection; the second is the first that there is not.
+    # The connection gets the first free number. The second one is the limit, so nothing more can be opened.
     _, second, *_ = (number for number in range(len(used) + 2) if number not in used)
     with _limited(target, resource.RLIMIT_NOFILE, second):
-        said = told(_new(target), "503 storage_unavailable")
-    return [said, told(target.generate({"model": "roll"}), "200")]
+        outcome = checked(_new(target), "503 storage_unavailable")
+    return [outcome, checked(target.generate({"model": "roll"}), "200")]
 
 
 def until(holds: Callable[[], bool]) -> float:
-    """The seconds it took."""
+    """Wait until the condition holds. Returns the seconds that this took."""
     began = time.monotonic()
     while not holds():
-        assert time.monotonic() - began < PATIENCE
+        assert time.monotonic() - began < WAIT_SECONDS
         time.sleep(0.02)
     return time.monotonic() - began
 
@@ -94,7 +96,10 @@ def _is_ready(target: Target) -> bool:
 
 
 def kill_engine(target: Target) -> None:
-    """And wait for the next. What is kept of a dead one until the next dies is kept from now on."""
+    """Kill the engine and wait for the next one.
+
+    What the server keeps of a dead engine is kept from now on.
+    """
     target.server.engine().kill()
     until(lambda: not _is_ready(target))
     until(lambda: _is_ready(target))
@@ -107,16 +112,16 @@ def _killed(target: Target) -> list[str]:
         next(lines)
         target.server.engine().kill()
         rest = "".join(lines)
-    assert '"code": "engine_unavailable"' in rest, "the stream ended without a word"
+    assert '"code": "engine_unavailable"' in rest, "the stream ended without an error event"
     noticed = until(lambda: not _is_ready(target))
     assert noticed < 2, noticed
-    meanwhile = told(target.generate({"model": "roll"}), "503 engine_unavailable", "200")
+    meanwhile = checked(target.generate({"model": "roll"}), "503 engine_unavailable", "200")
     until(lambda: _is_ready(target))
-    return ["an error event", meanwhile, told(target.generate({"model": "roll"}), "200")]
+    return ["an error event", meanwhile, checked(target.generate({"model": "roll"}), "200")]
 
 
 def _stopped(target: Target) -> list[str]:
-    """For three seconds, and going on: nobody is told anything wrong."""
+    """Stop the engine until the server notices, then continue it. No answer may be wrong."""
     engine = target.server.engine()
     engine.send_signal(signal.SIGSTOP)
     try:
@@ -124,7 +129,7 @@ def _stopped(target: Target) -> list[str]:
     finally:
         engine.send_signal(signal.SIGCONT)
     until(lambda: _is_ready(target))
-    return [f"503 after {noticed:.1f} s", told(target.generate({"model": "roll"}), "200")]
+    return [f"503 after {noticed:.1f} s", checked(target.generate({"model": "roll"}), "200")]
 
 
 FAULTS = (

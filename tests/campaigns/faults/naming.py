@@ -1,4 +1,4 @@
-"""Names: of adapters, aliases and compositions, in every place where one is given."""
+"""Faults of names: invalid names of adapters, aliases and compositions, in every place that takes one."""
 
 import json
 from collections.abc import Callable
@@ -55,7 +55,7 @@ Send = Callable[[Target, object], httpx.Response]
 def _post(path: str, field: str, rest: dict[str, object]) -> Send:
     def send(target: Target, name: object) -> httpx.Response:
         body = rest if name is ... else rest | {field: name}
-        # ASCII, for half a surrogate has no UTF-8.
+        # ASCII, because half a surrogate cannot be written in UTF-8.
         content = json.dumps(body, ensure_ascii=True)
         return target.http.post(path, content=content, headers={"content-type": "application/json"})
 
@@ -94,7 +94,7 @@ def _named(send: Send, name: object, target: Target) -> httpx.Response:
 
 
 def _writable(names: dict[str, str]) -> dict[str, object]:
-    """Those that a multipart field or a path can hold at all."""
+    """The names that a multipart field or a path can contain."""
     return {label: name for label, name in names.items() if name.isprintable() and len(name) < 30_000}
 
 

@@ -1,4 +1,4 @@
-"""Requests that name adapters which are not there, or compositions which are none."""
+"""Faults of requests: they name adapters that do not exist, or invalid compositions."""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -7,11 +7,11 @@ from typing import Any
 import torch
 
 from tests.campaigns.faults.broken_adapter import config, made, tensors
-from tests.campaigns.faults.fault import Act, Fault, refused, told
+from tests.campaigns.faults.fault import Act, Fault, checked, refused
 from tests.campaigns.faults.target import BASE, Target
 
 MAX_LORA_RANK = 64
-"""The default."""
+"""The default of --max-lora-rank."""
 
 CHAT = {"messages": [{"role": "user", "content": "roll table"}], "max_tokens": 4}
 PATHS: dict[str, dict[str, Any]] = {
@@ -22,19 +22,19 @@ PATHS: dict[str, dict[str, Any]] = {
     "/detokenize": {"tokens": [5]},
 }
 ABSENT = (
-    {"model": "nobody"},
+    {"model": "unknown"},
     {"model": "org/other-model"},
     {"model": "gpt-4o"},
     {"model": "roll@9"},
     {"model": "roll@nothing"},
-    {"model": "roll+nobody"},
-    {"model": "svd(roll+nobody)"},
-    {"model": f"{BASE}:nobody"},
+    {"model": "roll+unknown"},
+    {"model": "svd(roll+unknown)"},
+    {"model": f"{BASE}:unknown"},
     {"model": "Roll"},
-    {"adapters": [{"name": "nobody"}]},
+    {"adapters": [{"name": "unknown"}]},
     {"adapters": [{"name": "roll"}, {"name": "upper@7"}]},
-    {"lora": [{"id": "nobody", "scale": 1}]},
-    {"merged_adapters": {"ids": ["roll", "nobody"], "weights": [1, 1]}},
+    {"lora": [{"id": "unknown", "scale": 1}]},
+    {"merged_adapters": {"ids": ["roll", "unknown"], "weights": [1, 1]}},
 )
 COMPOSITIONS: tuple[tuple[dict[str, Any], str], ...] = (
     ({"adapters": []}, "400 invalid_composition"),
@@ -96,7 +96,7 @@ def _text(target: Target, model: str) -> str:
 
 
 def _same(target: Target) -> list[str]:
-    """Spelled differently, prepared once."""
+    """One composition written in different ways is prepared once."""
     before = _prepared(target)
     texts = {
         _text(target, model) for model in ("roll:0.25+upper", "upper+roll:0.250", "upper:1.0+roll:2.5e-1")
@@ -111,17 +111,17 @@ def _prepared(target: Target) -> int:
 
 
 def _hundred_at_once(target: Target) -> list[str]:
-    """A merge nobody has asked for: it is made once."""
+    """A new merge is built once, even if a hundred requests need it at the same time."""
     before = _merges(target)
     with ThreadPoolExecutor(100) as pool:
         texts = list(pool.map(lambda _: _text(target, "svd(roll:0.31+upper:0.17,rank=4)"), range(100)))
     assert len(set(texts)) == 1
-    assert _merges(target) <= before + 1, "it was made more than once"
+    assert _merges(target) <= before + 1, "it was built more than once"
     return ["200"] * 100
 
 
 def _too_wide(target: Target) -> list[str]:
-    """An adapter of the highest rank there is, and another one beside it."""
+    """A stack of an adapter with the highest allowed rank and another adapter."""
 
     def widened(directory: Path) -> None:
         config(r=MAX_LORA_RANK)(directory)
@@ -129,8 +129,8 @@ def _too_wide(target: Target) -> list[str]:
 
     with target.registered(made(target, widened)):
         reply = target.generate({"model": "case+roll"})
-        assert "svd" in reply.text, "it does not say what to do"
-        return [told(reply, "422 rank_too_large"), told(target.generate({"model": "case"}), "200")]
+        assert "svd" in reply.text, "the message does not say what to do"
+        return [checked(reply, "422 rank_too_large"), checked(target.generate({"model": "case"}), "200")]
 
 
 def _padded(key: str, tensor: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Every fault we know, tried on a real server of its own.
+"""Tries every known fault on a real server.
 
 python -m tests.campaigns.faults.run --output faults.json
 """
@@ -29,7 +29,7 @@ KEYS = {"operator": ["--role", "admin"], "inference": [], "revoked": []}
 
 @contextmanager
 def own_target(home: Path) -> Iterator[Target]:
-    """A server with keys, that nobody else uses, with the adapters a campaign counts on."""
+    """A server with keys that only this campaign uses, with the adapters that the faults need."""
     root = home / "root"
     root.mkdir()
     secrets = {
@@ -56,7 +56,7 @@ def _key(home: Path, *arguments: str) -> str:
 
 
 def campaign(faults: list[Fault], each: bool) -> list[Outcome]:
-    """The outcome of each."""
+    """The outcome of each fault."""
     total = sum(len(fault.variants) for fault in faults)
     with (
         tempfile.TemporaryDirectory() as home,
@@ -68,11 +68,13 @@ def campaign(faults: list[Fault], each: bool) -> list[Outcome]:
 
 
 def main(
-    output: Annotated[Path | None, typer.Option(help="Write what came of it here, as JSON.")] = None,
-    only: Annotated[str, typer.Option(help="Only faults whose title has this in it.")] = "",
-    each: Annotated[bool, typer.Option(help="Look round after every variant, not every fault.")] = True,
+    output: Annotated[Path | None, typer.Option(help="Write the result here, as JSON.")] = None,
+    only: Annotated[str, typer.Option(help="Try only faults whose title contains this text.")] = "",
+    each: Annotated[
+        bool, typer.Option(help="Check the server after every variant, instead of after every fault.")
+    ] = True,
 ) -> None:
-    """Try every fault we know on a server of its own, and look round after each.
+    """Try every known fault on a new server, and check the server after each.
 
     - `python -m tests.campaigns.faults.run --output faults.json`
     - `python -m tests.campaigns.faults.run --only "A name" --no-each`
@@ -80,14 +82,13 @@ def main(
     outcomes = campaign([fault for fault in FAULTS if only.lower() in fault.title.lower()], each)
     if output is not None:
         found: dict[str, Any] = {"looked_round": "after each variant" if each else "after each fault"}
-        found |= {"faults": [asdict(one) for one in outcomes]}
+        found |= {"faults": [asdict(outcome) for outcome in outcomes]}
         output.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
-    for one in outcomes:
-        replies = ", ".join(f"{reply} × {count}" for reply, count in sorted(one.replies.items()))
-        typer.echo(
-            f"{'✗' if one.wrong else '✓'} {one.title} ({one.variants}, {one.seconds:.1f} s): {replies}"
-        )
-    wrong = [f"{one.title}: {finding}" for one in outcomes for finding in one.wrong]
+    for outcome in outcomes:
+        replies = ", ".join(f"{reply} × {count}" for reply, count in sorted(outcome.replies.items()))
+        mark = "✗" if outcome.wrong else "✓"
+        typer.echo(f"{mark} {outcome.title} ({outcome.variants}, {outcome.seconds:.1f} s): {replies}")
+    wrong = [f"{outcome.title}: {finding}" for outcome in outcomes for finding in outcome.wrong]
     sys.exit("\n".join(wrong) if wrong else 0)
 
 

@@ -1,4 +1,4 @@
-"""Where an adapter is said to be: paths, links, devices, hubs."""
+"""Faults of an adapter's source: paths, links, devices and hubs."""
 
 import os
 import shutil
@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 
 from tests.campaigns.faults.broken_adapter import CONFIG, WEIGHTS, made, rejected
-from tests.campaigns.faults.fault import Act, Fault, refused, told
+from tests.campaigns.faults.fault import Act, Fault, checked, refused
 from tests.campaigns.faults.target import GOOD, Target
 
 OUTSIDE = (
@@ -32,7 +32,7 @@ GONE = (
     (422, "missing_weights"),
     (422, "not_a_regular_file"),
 )
-"""What may be said of a directory that is there one moment and not the next."""
+"""Allowed replies for a directory that exists at one moment and not at the next."""
 
 
 def _from(path: str) -> Act:
@@ -45,7 +45,7 @@ def _from_hub(reference: str, target: Target) -> httpx.Response:
 
 def _same_body(target: Target) -> list[str]:
     replies = [target.register(path) for path in OUTSIDE if path.startswith("/") and "\0" not in path]
-    assert len({reply.text for reply in replies}) == 1, "the bodies tell them apart"
+    assert len({reply.text for reply in replies}) == 1, "the bodies differ"
     return ["403 path_not_allowed"] * len(replies)
 
 
@@ -71,7 +71,7 @@ def _socket(name: str) -> Act:
     def broken(directory: Path) -> None:
         (directory / name).unlink()
         with socket.socket(socket.AF_UNIX) as bound:
-            # A socket's address is short, a temporary directory's may not be.
+            # The address of a socket must be short, but the path of a temporary directory may be long.
             descriptor = os.open(directory, os.O_RDONLY)
             bound.bind(f"/proc/self/fd/{descriptor}/{name}")
             os.close(descriptor)
@@ -96,7 +96,7 @@ def _device(name: str) -> Act:
 
 
 def _swapped(target: Target) -> Iterator[str]:
-    """A directory that is a good adapter one moment and a link out of the root the next."""
+    """A directory that is a good adapter at one moment and a link out of the root at the next."""
     good = made(target, lambda _: None)
     kept, out = good.with_name("kept"), good.with_name("out")
     shutil.rmtree(kept, ignore_errors=True)
@@ -105,7 +105,7 @@ def _swapped(target: Target) -> Iterator[str]:
     with _swapping(good, kept, out):
         for _ in range(TAKES):
             reply = target.register(good)
-            yield told(reply, "201", "200", "403 path_not_allowed", *(f"{s} {c}" for s, c in GONE))
+            yield checked(reply, "201", "200", "403 path_not_allowed", *(f"{s} {c}" for s, c in GONE))
             if reply.status_code < 300:
                 assert reply.json()["digest"] == target.http.get("/v1/adapters/roll").json()["digest"]
     target.http.delete("/v1/adapters/case")
@@ -133,7 +133,7 @@ def _swapping(good: Path, kept: Path, out: Path) -> Iterator[None]:
 
 
 def _extra_files(target: Target) -> list[str]:
-    """What lies beside the two files is not taken."""
+    """Other files beside the two adapter files are not copied."""
 
     def beside(directory: Path) -> None:
         for name in ("evil.py", "tokenizer.json", "conftest.py", ".hidden"):

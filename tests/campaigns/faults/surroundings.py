@@ -1,4 +1,4 @@
-"""All that no fault may change: the server's life, others' answers, registry, slots, files, descriptors."""
+"""What no fault may change: readiness, other answers, registry, slots, files and descriptors."""
 
 import re
 import time
@@ -14,7 +14,7 @@ SLOTS = re.compile(r"^lora_compose_active_slots (\S+)$", re.MULTILINE)
 
 
 def surroundings(target: Target) -> dict[str, Any]:
-    """As they are now, once nothing is in flight."""
+    """The current values, read when no request is in flight."""
     return {
         "livez": target.http.get("/livez").status_code,
         "readyz": target.http.get("/readyz").status_code,
@@ -28,7 +28,7 @@ def surroundings(target: Target) -> dict[str, Any]:
 
 
 def descriptors(target: Target, at_most: int | None = None) -> int:
-    """Open files of the server's processes; waits a little for `at_most`."""
+    """Number of open files of the server's processes. Waits a little until there are `at_most`."""
     deadline = time.monotonic() + (SETTLE_SECONDS if at_most is not None else 0)
     while True:
         server = psutil.Process(target.server.process.pid)
@@ -39,7 +39,7 @@ def descriptors(target: Target, at_most: int | None = None) -> int:
 
 
 def differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
-    """What is not as it was."""
+    """The values that have changed, as text."""
     return [
         f"{name}: {after[name]!r:.200}, was {was!r:.200}"
         for name, was in before.items()
@@ -48,7 +48,7 @@ def differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
 
 
 def audit_lines(target: Target) -> int:
-    """How many the audit log has."""
+    """Number of lines of the audit log."""
     path = target.data_dir / "audit.jsonl"
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
@@ -71,8 +71,8 @@ def _slots(target: Target) -> float:
     return float(found.group(1))
 
 
-def _settled(look: Callable[[], Any], wanted: Any) -> Any:
+def _settled(read: Callable[[], Any], wanted: Any) -> Any:
     deadline = time.monotonic() + SETTLE_SECONDS
-    while (found := look()) != wanted and time.monotonic() < deadline:
+    while (found := read()) != wanted and time.monotonic() < deadline:
         time.sleep(0.05)
     return found

@@ -1,4 +1,4 @@
-"""What came of a campaign as the table in docs/security.md.
+"""Writes the result of the fault campaign as the table in docs/security.md.
 
 python -m tests.campaigns.faults.table
 """
@@ -14,7 +14,7 @@ BEGIN, END = "<!-- faults -->\n", "<!-- /faults -->"
 
 
 def table(found: dict[str, Any]) -> str:
-    """A row for each fault, and the sum."""
+    """A row for each fault, and a row with the totals."""
     faults = found["faults"]
     lines = ["| fault | variants | what came back |", "|---|---|---|"]
     lines += [f"| {fault['title']} | {fault['variants']} | {_came_back(fault)} |" for fault in faults]
@@ -27,12 +27,12 @@ def table(found: dict[str, Any]) -> str:
 
 def _came_back(fault: dict[str, Any]) -> str:
     most_first = sorted(fault["replies"].items(), key=lambda pair: (-pair[1], pair[0]))
-    told = ", ".join(f"{count} × {reply}" for reply, count in most_first)
-    return told + "".join(f"; **{wrong}**" for wrong in fault["wrong"])
+    replies = ", ".join(f"{count} × {reply}" for reply, count in most_first)
+    return replies + "".join(f"; **{wrong}**" for wrong in fault["wrong"])
 
 
 def put_in(page: str, made: str) -> str:
-    """`page` with `made` between its marks."""
+    """`page` with `made` between the two marks."""
     before, _, rest = page.partition(BEGIN)
     return before + BEGIN + made + END + rest.partition(END)[2]
 

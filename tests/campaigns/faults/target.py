@@ -24,24 +24,27 @@ NAMES = ("dbl", "polite", "roll", "upper")
 
 @dataclass
 class Target:
-    """A running server, where its files are, and the secrets of its keys by name; without keys it is open."""
+    """A running server, its files, and the secrets of its keys by name.
+
+    Without keys it accepts every request.
+    """
 
     server: RunningServer
     data_dir: Path
     root: Path
-    """An --adapter-root of it, to put files into."""
+    """A directory for new files. It is an --adapter-root of the server."""
     secrets: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.http = self.client("operator" if self.secrets else None)
 
     def client(self, key: str | None) -> httpx.Client:
-        """One that shows that key. A connection for each request: a fault may break one."""
+        """A client with this key. It opens a connection for each request, because a fault can break one."""
         headers = {} if key is None else {"authorization": f"Bearer {self.secrets[key]}"}
         return httpx.Client(base_url=self.server.url, headers=headers, timeout=60, limits=FRESH)
 
     def generate(self, body: dict[str, Any], path: str = "/v1/completions") -> httpx.Response:
-        """A short, greedy answer; `body` says what is asked of whom."""
+        """Request a short, greedy answer. `body` overrides the fields of the request."""
         return self.http.post(path, json={"prompt": "roll table", "max_tokens": 4, "temperature": 0} | body)
 
     def register(self, directory: Path | str, name: str = "case") -> httpx.Response:
@@ -49,7 +52,7 @@ class Target:
 
     @contextmanager
     def registered(self, directory: Path, name: str = "case") -> Iterator[dict[str, Any]]:
-        """Registered, and gone again afterwards."""
+        """Register an adapter, and remove it when the context closes."""
         reply = self.register(directory, name)
         assert reply.status_code in (200, 201), reply.text
         try:
@@ -64,12 +67,13 @@ class Target:
         return b"" if given is None else f"authorization: {given}\r\n".encode()
 
     def raw(self, data: bytes, *, cut: bool = False, seconds: float = 10.0) -> httpx.Response | None:
-        """The reply to these bytes, unedited; None where the server hangs up without one.
+        """The reply to exactly these bytes. None if the server hangs up without a reply.
 
-        With `cut` we hang up at once."""
+        With `cut`, the client hangs up immediately.
+        """
         address = httpx.URL(self.server.url)
         with socket.create_connection((address.host, address.port or 80), timeout=seconds) as connection:
-            # The server may hang up while we still send, and may have replied before.
+            # The server may reply and hang up while the client is still sending.
             with suppress(BrokenPipeError, ConnectionResetError):
                 connection.sendall(data)
             return None if cut else _reply(connection)
@@ -87,14 +91,16 @@ def _reply(connection: socket.socket) -> httpx.Response | None:
 
 
 def warm_up(target: Target) -> None:
-    """What is opened once and kept, threads and connections to the database, is no leak."""
+    """Make the server open its threads and database connections, which it keeps, so they do not count as
+    leaks.
+    """
     with ThreadPoolExecutor(100) as pool:
         list(pool.map(lambda _: target.http.get("/v1/adapters"), range(400)))
         list(pool.map(lambda _: target.generate({"model": "svd(roll+upper,rank=4)"}), range(100)))
 
 
 def body_of(reply: httpx.Response) -> dict[str, Any]:
-    """Its JSON object, or {}."""
+    """The JSON object of a reply, or {}."""
     try:
         found = json.loads(reply.content)
     except ValueError:
@@ -103,6 +109,6 @@ def body_of(reply: httpx.Response) -> dict[str, Any]:
 
 
 def serve(home: Path, root: Path, options: Sequence[str] = ()) -> RunningServer:
-    """A server of one's own, not ready yet."""
+    """Start a server. It is not ready yet."""
     roots = ["--adapter-root", str(root), "--adapter-root", str(ADAPTERS_DIR)]
     return RunningServer.start(home / "data", home / "log", [*roots, *options])

@@ -1,20 +1,32 @@
-"""Tries faults on a target and looks round after each."""
+"""Tries faults on a target, and checks the target after each."""
 
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from tests.campaigns.faults import bodies, doors, files, lifecycles, machine, naming, naming_adapters, sources
+from tests.campaigns.faults import (
+    bodies,
+    credentials,
+    files,
+    lifecycles,
+    machine,
+    naming,
+    naming_adapters,
+    sources,
+)
 from tests.campaigns.faults.fault import Act, Fault, Outcome
 from tests.campaigns.faults.surroundings import audit_lines, descriptors, differences, surroundings
 from tests.campaigns.faults.target import Target
 
-ROOMS = (naming, sources, files, bodies, naming_adapters, doors, lifecycles, machine)
-FAULTS: tuple[Fault, ...] = tuple(fault for room in ROOMS for fault in room.FAULTS)
+MODULES = (naming, sources, files, bodies, naming_adapters, credentials, lifecycles, machine)
+FAULTS: tuple[Fault, ...] = tuple(fault for module in MODULES for fault in module.FAULTS)
 
 
 def tried(target: Target, fault: Fault, each: bool, done: Callable[[], object] = lambda: None) -> Outcome:
-    """Every variant, and what it came to. With `each` we look round after every one, else after the last."""
+    """Try every variant of a fault.
+
+    The target is checked after every variant with `each`, else at the end.
+    """
     outcome = Outcome(fault.title)
     began = time.monotonic()
     before, files, lines = surroundings(target), descriptors(target), audit_lines(target)
@@ -36,7 +48,7 @@ def _try(outcome: Outcome, name: str, act: Act, target: Target) -> None:
     outcome.variants += 1
     try:
         replies: Iterable[Any] = list(act(target))
-    except Exception as error:  # noqa: BLE001  whatever happens here is the finding
+    except Exception as error:  # noqa: BLE001  every exception is a finding
         outcome.wrong.append(f"{name}: {type(error).__name__}: {str(error)[:300]}")
         return
     for reply in replies:

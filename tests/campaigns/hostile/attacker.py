@@ -1,6 +1,6 @@
-"""The attacker's process, of its own so that its work is not in the victim's times.
+"""Runs the attacker in its own process, so that its work does not delay the victim's client.
 
-It has the lowest priority: a real one has a machine of its own, and the server's is what is measured.
+The process has the lowest priority, because a real attacker computes on another machine.
 """
 
 import asyncio
@@ -22,35 +22,35 @@ LOWEST_PRIORITY = 19
 
 @dataclass(frozen=True)
 class Order:
-    """What to do and for how long."""
+    """One attack: which one, and for how long."""
 
     attack: str
     seconds: float
     name: str
-    """Of its key, and with a hyphen before the names it may register."""
+    """Name of the attacker's key, and prefix of the names that it may register."""
     key: str
     seed: str
 
 
 class Attacker:
-    """A process that takes one order at a time."""
+    """A process that runs one attack at a time."""
 
     def __init__(self, line: "Connection[Any, Any]") -> None:
         self._line = line
 
-    def begin(self, order: Order) -> None:
-        """Returns at once."""
+    def start(self, order: Order) -> None:
+        """Start an attack, and return immediately."""
         self._line.send(order)
 
-    def end(self) -> dict[str, Any]:
-        """Wait for the end of what was begun: statuses, and the seconds of CPU it took."""
-        told: dict[str, Any] = self._line.recv()
-        return told
+    def wait(self) -> dict[str, Any]:
+        """Wait until the attack ends. Returns the statuses of its replies, and its CPU seconds."""
+        replies: dict[str, Any] = self._line.recv()
+        return replies
 
 
 @contextmanager
 def attacker(port: int, root: str) -> Iterator[Attacker]:
-    """Ended with the context."""
+    """Runs the attacker's process until the context closes."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_work, args=(theirs, port, root), daemon=True)
@@ -69,7 +69,7 @@ def _work(line: "Connection[Any, Any]", port: int, root: str) -> None:
         began = time.process_time()
         attack = Attack(Wire(port, order.key), root, order.name, random.Random(order.seed))
         asyncio.run(_attack(attack, order))
-        line.send({"statuses": dict(attack.told), "cpu_seconds": round(time.process_time() - began, 2)})
+        line.send({"statuses": dict(attack.replies), "cpu_seconds": round(time.process_time() - began, 2)})
 
 
 async def _attack(attack: Attack, order: Order) -> None:

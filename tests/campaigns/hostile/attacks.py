@@ -1,4 +1,4 @@
-"""What a hostile tenant does: one row an attack. Each goes on until it is cancelled."""
+"""The attacks of a hostile tenant. Each runs until it is cancelled."""
 
 import asyncio
 import itertools
@@ -24,23 +24,23 @@ BOUNDARY = "hostile"
 
 @dataclass
 class Attack:
-    """The attacker at work: `wire` with a key of its own, randomness from a seed, and what came back."""
+    """The state of an attack: `wire` with the attacker's key, seeded randomness, and the replies."""
 
     wire: Wire
     root: str
-    """Where the server has adapters to register from."""
+    """Directory of adapters that the server may register."""
     name: str
-    """What the adapters it registers begin with."""
+    """Prefix of the names of the adapters that the attack registers."""
     draw: random.Random
-    told: "Counter[str]" = field(default_factory=Counter)
+    replies: "Counter[str]" = field(default_factory=Counter)
     _number: Iterator[int] = field(default_factory=itertools.count)
 
     async def sent(self, request: bytes) -> None:
-        """One request, noted."""
-        self.told[(await self.wire.send(request)).label] += 1
+        """Send one request, and count its reply."""
+        self.replies[(await self.wire.send(request)).label] += 1
 
     async def many(self, act: Callable[[], Awaitable[None]], workers: int) -> None:
-        """`act` again and again, so many at a time."""
+        """Call `act` again and again, `workers` at a time."""
 
         async def again() -> None:
             while True:
@@ -49,7 +49,7 @@ class Attack:
         await asyncio.gather(*(again() for _ in range(workers)))
 
     def next(self) -> int:
-        """1, 2, 3, ..."""
+        """The next number of a counter."""
         return next(self._number)
 
 
@@ -63,7 +63,7 @@ def _prompt(attack: Attack, tokens: int) -> list[int]:
 
 
 async def compositions(attack: Attack) -> None:
-    """Never the same twice: stacks with other members and weights, and merges that have to be built."""
+    """A new composition in each request: stacks with new members and weights, and merges."""
 
     async def ask() -> None:
         chosen = attack.draw.sample(ADAPTERS, attack.draw.randint(1, 4))
@@ -78,7 +78,7 @@ async def compositions(attack: Attack) -> None:
 
 
 async def prompts(attack: Attack) -> None:
-    """As long as the model can read, each another."""
+    """Prompts as long as the context allows, all different."""
 
     async def ask() -> None:
         await attack.sent(attack.wire.post(COMPLETIONS, _completion(_prompt(attack, CONTEXT - 8), 8)))
@@ -87,7 +87,7 @@ async def prompts(attack: Attack) -> None:
 
 
 async def answers(attack: Attack) -> None:
-    """As long as the model can write, with stacks of four and every log-probability."""
+    """Answers as long as the context allows, with stacks of four and log-probabilities."""
 
     async def ask() -> None:
         model = "+".join(attack.draw.sample(ADAPTERS, 4))
@@ -98,7 +98,7 @@ async def answers(attack: Attack) -> None:
 
 
 async def fan_out(attack: Attack) -> None:
-    """One request that is hundreds: many answers to one prompt, and many prompts at once."""
+    """Requests with the work of hundreds: many answers to one prompt, or many prompts in one request."""
 
     async def ask() -> None:
         if attack.draw.random() < 0.5:
@@ -111,7 +111,7 @@ async def fan_out(attack: Attack) -> None:
 
 
 async def slow_readers(attack: Attack) -> None:
-    """Streams that are opened and read a byte a second, or never; each with a set of adapters of its own."""
+    """Streams that are read one byte a second, or never, each with its own set of adapters."""
 
     async def ask() -> None:
         model = "+".join(attack.draw.sample(ADAPTERS, 2))
@@ -120,19 +120,21 @@ async def slow_readers(attack: Attack) -> None:
             async with attack.wire.connection(SMALL_WINDOW) as (reader, writer):
                 writer.write(attack.wire.post(COMPLETIONS, body))
                 reply = read_head(await reader.read(512))
-                attack.told[reply.label] += 1
+                attack.replies[reply.label] += 1
                 if reply.status != 200:
                     return
                 is_never = attack.draw.random() < 0.5
                 while is_never or await reader.read(1):
                     await asyncio.sleep(1)
-                attack.told["stream ended"] += 1
+                attack.replies["stream ended"] += 1
 
     await attack.many(ask, 32)
 
 
 async def connections(attack: Attack) -> None:
-    """Hundreds that send their headers a byte a second, or a body that never comes."""
+    """Hundreds of connections that send one byte of the header a second, or announce a body and never send
+    it.
+    """
     head = attack.wire.request("POST", COMPLETIONS, headers={"content-length": "1000000"})
 
     async def ask() -> None:
@@ -145,18 +147,21 @@ async def connections(attack: Attack) -> None:
                 while not (await asyncio.wait({ended}, timeout=1))[0]:
                     writer.write(head[at : at + 1] if at < len(head) else b" ")
                     at += 1
-                attack.told[f"slow: {read_head(ended.result()).label}"] += 1
+                attack.replies[f"slow: {read_head(ended.result()).label}"] += 1
         await asyncio.sleep(0.05)
 
     await attack.many(ask, 400)
 
 
 async def strangers(attack: Attack) -> None:
-    """Bad keys, bytes that are no HTTP, paths that do not exist."""
-    stranger = Wire(attack.wire.port, "lc-nobodys")
+    """Invalid keys, bytes that are not HTTP, and paths that do not exist.
+
+    The name is the one in the results.
+    """
+    keyless = Wire(attack.wire.port, "lc-unknown")
     requests = (
-        stranger.post(COMPLETIONS, _completion("roll table", 4)),
-        stranger.request("GET", "/v1/models"),
+        keyless.post(COMPLETIONS, _completion("roll table", 4)),
+        keyless.request("GET", "/v1/models"),
         attack.wire.request("GET", "/v1/" + "x" * 4000),
         attack.wire.request("PUT", "/v1/fusion", b"{}"),
         *GARBAGE,
@@ -165,7 +170,7 @@ async def strangers(attack: Attack) -> None:
 
 
 async def bodies(attack: Attack) -> None:
-    """Megabytes of JSON: prompts nobody can read, to answer and to tokenize; too large; nested; broken."""
+    """Megabytes of JSON: huge prompts to answer and to tokenize, nested, broken and too large bodies."""
     requests = (
         attack.wire.request("POST", COMPLETIONS, HUGE_JSON),
         attack.wire.request("POST", "/tokenize", HUGE_JSON),
@@ -178,7 +183,7 @@ async def bodies(attack: Attack) -> None:
 
 
 async def registrations(attack: Attack) -> None:
-    """Register, alias, save, remove, as fast as it goes; new names every time."""
+    """Register, alias and remove adapters as fast as possible, with new names every time."""
 
     async def ask() -> None:
         name = f"{attack.name}-{attack.next()}"
@@ -192,7 +197,7 @@ async def registrations(attack: Attack) -> None:
 
 
 async def uploads(attack: Attack) -> None:
-    """Adapters of tens of megabytes that are none."""
+    """Uploads of tens of megabytes that are not adapters."""
     config = json.dumps({"peft_type": "LORA", "r": 8, "lora_alpha": 8, "target_modules": ["q_proj"]})
     weights = (1000).to_bytes(8, "little") + b"{" * (48 << 20)
     parts = [
@@ -211,14 +216,14 @@ async def uploads(attack: Attack) -> None:
 
 
 async def listings(attack: Attack) -> None:
-    """Everything that lists, over and over."""
+    """Requests for all lists."""
     paths = ("/v1/models", "/v1/adapters", "/v1/compositions", "/v1/adapters/roll", "/v1/models/roll")
     requests = [attack.wire.request("GET", path) for path in paths]
     await attack.many(lambda: attack.sent(attack.draw.choice(requests)), 32)
 
 
 async def everything(attack: Attack) -> None:
-    """All of it at once."""
+    """All attacks at the same time."""
     await asyncio.gather(*(act(attack) for name, act in ATTACKS.items() if name != "everything"))
 
 

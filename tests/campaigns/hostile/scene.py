@@ -1,4 +1,4 @@
-"""The server both use, as an operator sets it up: a key for each, the hostile one within quotas."""
+"""The server of the campaign, as an operator would set it up: a key for each tenant, and quotas."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ from lora_compose.training.testbed.paths import ADAPTERS_DIR
 from tests.campaigns.hostile.attacks import ADAPTERS
 from tests.running_server import RunningServer
 
-# What docs/operations.md recommends for a server of this size.
+# The quotas that docs/operations.md recommends for a server of this size.
 QUOTAS = Quotas(
     requests_per_minute=600,
     tokens_per_minute=60_000,
@@ -32,7 +32,7 @@ OPERATOR, VICTIM = "operator", "victim"
 
 @dataclass(frozen=True)
 class Scene:
-    """A server that is ready, and the secrets of its keys by name."""
+    """A running server, and the secrets of its keys by name."""
 
     server: RunningServer
     secrets: dict[str, str]
@@ -40,11 +40,11 @@ class Scene:
 
     @property
     def port(self) -> int:
-        """It listens there, on loopback."""
+        """The port of the server on 127.0.0.1."""
         return httpx.URL(self.server.url).port or 0
 
     def hostile_key(self, name: str, quotas: bool) -> str:
-        """The secret of another one, whose account is untouched; the server knows it within a second."""
+        """The secret of a new key with an unused quota. The server accepts it within a second."""
         key = Key("", name, "admin", (f"{name}-*", *ADAPTERS), QUOTAS if quotas else Quotas())
         with KeyStore(self.data_dir) as store:
             return store.create(key)[1]
@@ -52,7 +52,7 @@ class Scene:
 
 @contextmanager
 def scene(home: Path, options: Sequence[str] = OPTIONS) -> Iterator[Scene]:
-    """Adapters registered, keys made; the server ends with the context."""
+    """Runs a server with keys and adapters until the context closes."""
     secrets = _make_keys(home / "data")
     server = RunningServer.start(home / "data", home / "log", ["--adapter-root", str(ADAPTERS_DIR), *options])
     try:

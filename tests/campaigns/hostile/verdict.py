@@ -1,7 +1,7 @@
-"""What the windows say: the victim's percentiles in quiet and hostile ones, their ratio, and how sure it is.
+"""Computes the victim's percentiles in quiet and hostile windows, and their ratios with intervals.
 
-Each hostile window is paired with the quiet one before it; the bootstrap draws whole pairs, since what comes
-in one window is no independent sample.
+Each hostile window is paired with the quiet window before it. The bootstrap draws whole pairs, because the
+requests of one window are not independent samples.
 """
 
 import random
@@ -24,7 +24,7 @@ QUANTILES = {"p50": 0.5, "p99": 0.99}
 
 @dataclass(frozen=True)
 class Pair:
-    """The victim's rows of two neighbouring windows."""
+    """The victim's rows of a quiet window and of the hostile window after it."""
 
     attack: str
     quotas: bool
@@ -34,7 +34,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Ratio:
-    """Of one percentile, in seconds; `low` and `high` bound the ratio."""
+    """One percentile in seconds in both kinds of windows, and their ratio with its interval."""
 
     metric: str
     quantile: str
@@ -47,12 +47,12 @@ class Ratio:
 
     @property
     def is_kept(self) -> bool:
-        """Whether the bound holds for what was measured."""
+        """Whether the measured ratio is within the bound."""
         return self.ratio <= BOUND
 
 
 def ratios(pairs: Sequence[Pair], seed: int) -> list[Ratio]:
-    """One for each metric and percentile that the windows have samples of."""
+    """One ratio for each metric and percentile that has samples in both kinds of windows."""
     found = []
     for metric in MEASURED:
         values = [(_samples(metric, pair.quiet), _samples(metric, pair.hostile)) for pair in pairs]
@@ -89,9 +89,11 @@ def _quantile(values: Sequence[float], q: float) -> float:
 
 
 def failures(pairs: Sequence[Pair]) -> dict[str, dict[str, int]]:
-    """What went wrong for the victim, by window and by kind."""
+    """The victim's failed requests, by kind of window and reason."""
     windows = {"quiet": [pair.quiet for pair in pairs], "hostile": [pair.hostile for pair in pairs]}
     return {
-        name: dict(Counter(row["failure"] for rows in each for row in rows if row["failure"] is not None))
-        for name, each in windows.items()
+        name: dict(
+            Counter(row["failure"] for rows in windows_of for row in rows if row["failure"] is not None)
+        )
+        for name, windows_of in windows.items()
     }

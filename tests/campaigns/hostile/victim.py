@@ -1,4 +1,4 @@
-"""The tenant who is to notice nothing: a steady open loop of streams from a stack of two adapters."""
+"""The victim: a tenant with a steady open loop of streams from a stack of two adapters."""
 
 import random
 from collections.abc import AsyncIterator
@@ -24,20 +24,20 @@ WARM_UP = 32
 
 @dataclass(frozen=True)
 class Victim:
-    """`expected` is what the server said when nobody else asked."""
+    """The victim's client. `expected` has the answers that the server gave without other traffic."""
 
     http: httpx.AsyncClient
     pool: list[list[int]]
     expected: list[Expected]
 
     async def window(self, seconds: float, seed: str) -> list[dict[str, Any]]:
-        """Requests at Poisson times for so long; the rows, those with a wrong answer marked as failed."""
+        """Send requests at Poisson times for `seconds`. Rows with a wrong answer are marked as failed."""
         draw = random.Random(seed)
         due, sendings = draw.expovariate(RATE), list[Sending]()
         while due < seconds:
             prompt = draw.randrange(POOL)
-            asked = body(MODEL, self.pool[prompt], OUTPUT_TOKENS, f"{seed}/{len(sendings)}")
-            sendings.append(Sending(asked, prompt=prompt, due=due))
+            request = body(MODEL, self.pool[prompt], OUTPUT_TOKENS, f"{seed}/{len(sendings)}")
+            sendings.append(Sending(request, prompt=prompt, due=due))
             due += draw.expovariate(RATE)
         rows, _ = await send_pass(self.http, sendings, None)
         for row in rows:
@@ -47,7 +47,7 @@ class Victim:
 
 
 def _plain(row: dict[str, Any]) -> dict[str, Any]:
-    """A row as it is kept: rounded, without the tokens."""
+    """A row for the result: rounded, and without the tokens."""
     kept = {name: value for name, value in row.items() if name not in ("ids", "composition")}
     kept["times"] = [round(when, TIMED) for when in row["times"]]
     return kept | {name: round(row[name], TIMED) for name in ("due", "sent", "ended")}
@@ -55,7 +55,7 @@ def _plain(row: dict[str, Any]) -> dict[str, Any]:
 
 @asynccontextmanager
 async def victim(url: str, key: str, seed: int) -> AsyncIterator[Victim]:
-    """Asked for its answers alone first."""
+    """A victim that knows the expected answers. They are requested before any other traffic."""
     plan = Plan(prompt_tokens=PROMPT_TOKENS, output_tokens=OUTPUT_TOKENS, pool=POOL, seed=seed)
     with Client(url, key) as client:
         pool = prompt_pool(plan, words_of(client, "testbed-base"))

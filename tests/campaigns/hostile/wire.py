@@ -1,6 +1,6 @@
-"""HTTP as an attacker sends it: bytes made beforehand, and no more read than wanted.
+"""HTTP as an attacker sends it: prepared bytes, and only as much of the reply is read as needed.
 
-A client library would refuse to send most of it, and cost more time than the server's refusal.
+A client library would refuse to send most of these requests, and would need more CPU time than the server.
 """
 
 import asyncio
@@ -19,15 +19,15 @@ Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 @dataclass(frozen=True)
 class Reply:
-    """What the attacker notes of an answer."""
+    """The part of a reply that is counted."""
 
     status: int
-    """0: the connection ended without one."""
+    """0 if the connection ended without a reply."""
     retry_after: bool = False
 
     @property
     def label(self) -> str:
-        """`200`, `429 retry-after`, `dropped`."""
+        """The reply as text: `200`, `429 retry-after` or `dropped`."""
         if not self.status:
             return "dropped"
         return f"{self.status} retry-after" if self.retry_after else str(self.status)
@@ -35,7 +35,7 @@ class Reply:
 
 @dataclass(frozen=True)
 class Wire:
-    """Where to, and with which key."""
+    """The server's port, and the key to send."""
 
     port: int
     key: str
@@ -43,7 +43,7 @@ class Wire:
     def request(
         self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None
     ) -> bytes:
-        """A whole request, after which the server closes."""
+        """The bytes of a request. The server closes the connection after it."""
         lines = {
             "host": "victim",
             "authorization": f"Bearer {self.key}",
@@ -56,12 +56,12 @@ class Wire:
         return f"{method} {path} HTTP/1.1\r\n{head}\r\n".encode() + body
 
     def post(self, path: str, body: Mapping[str, Any]) -> bytes:
-        """JSON."""
+        """The bytes of a POST with a JSON body."""
         return self.request("POST", path, json.dumps(body).encode())
 
     @asynccontextmanager
     async def connection(self, window: int | None = None) -> AsyncIterator[Stream]:
-        """A connection; `window` bytes are all that the kernel takes for it before it is read."""
+        """A connection. `window` limits the bytes that the kernel receives before they are read."""
         sock = socket.socket()
         sock.setblocking(False)
         if window is not None:
@@ -78,10 +78,10 @@ class Wire:
             stream[1].transport.abort()
 
     async def send(self, request: bytes) -> Reply:
-        """Send and read all of the answer."""
+        """Send a request and read the whole reply."""
         with suppress(OSError):
             async with self.connection() as (reader, writer):
-                with suppress(OSError):  # it may answer and close before it has read everything
+                with suppress(OSError):  # the server may reply and close before it has read everything
                     writer.write(request)
                     await writer.drain()
                 head = await reader.read(MOST_READ)
@@ -92,7 +92,7 @@ class Wire:
 
 
 def read_head(head: bytes) -> Reply:
-    """Of the first bytes of an answer."""
+    """The reply whose first bytes are `head`."""
     status = head[9:12]
     if not head.startswith(b"HTTP/1.1 ") or not status.isdigit():
         return Reply(0)

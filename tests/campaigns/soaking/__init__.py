@@ -1,1 +1,1 @@
-"""Half an hour of everything at once, with faults."""
+"""The parts of the soak: traffic, registry changes, faults, samples and the judgement."""

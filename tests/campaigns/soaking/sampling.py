@@ -1,4 +1,4 @@
-"""What must not grow, looked at every few seconds, and whether it grew."""
+"""Samples the values that must not grow, every few seconds, and estimates their growth."""
 
 import asyncio
 import tempfile
@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import psutil
 
-from tests.campaigns.soaking.breaking import engine_of
+from tests.campaigns.soaking.fault_injection import engine_of
 from tests.running_server import RunningServer
 
 WARM_UP_SHARE = 0.2
@@ -27,12 +27,12 @@ BOUNDS = {
     "tmp_files": 2.0,
     "rows": 6.0,
 }
-"""Growth an hour that would be called flat even where the interval leaves 0 out."""
+"""Growth in an hour that still counts as flat, even if its interval does not contain 0."""
 
 
 @dataclass
-class Sampling:
-    """One who looks."""
+class Sampler:
+    """Reads memory, descriptors, threads, metric series, rows and temporary files at regular times."""
 
     server: RunningServer
     data_dir: Path
@@ -41,13 +41,13 @@ class Sampling:
     samples: list[dict[str, Any]] = field(default_factory=list)
 
     async def run(self, pause: float) -> None:
-        """Until cancelled."""
+        """Take samples until cancelled."""
         while True:
             self.samples.append({"at": round(monotonic() - self.began, 1), **await self.sample()})
             await asyncio.sleep(pause)
 
     async def sample(self) -> dict[str, float]:
-        """What can be seen now."""
+        """Take one sample. Values of a server that does not answer are left out."""
         found = {**_process(self.server.process.pid, "server"), "tmp_files": float(self._left())}
         engine = engine_of(self.server)
         if engine is not None:
@@ -63,7 +63,7 @@ class Sampling:
         }
 
     def _left(self) -> int:
-        """Temporary files of ours."""
+        """The number of our temporary files."""
         places = [self.data_dir / "tmp", Path(tempfile.gettempdir())]
         return sum(1 for _ in places[0].rglob("*")) + sum(1 for _ in places[1].glob("lora-compose*"))
 
@@ -82,22 +82,25 @@ def _process(pid: int, name: str) -> dict[str, float]:
 
 
 def growth(samples: Sequence[dict[str, Any]], name: str) -> dict[str, Any] | None:
-    """Growth an hour after the warm-up, with its 95 % interval, from means of a minute each.
+    """Growth in an hour, after the warm-up, with its 95 % interval. It is computed from the means of minutes.
 
-    The engine's is within the life of one process: each begins at a level of its own. None of too few."""
+    Growth of the engine is measured within the life of each engine process, because each process starts at
+    another level. Returns None if there are too few samples.
+    """
     import numpy as np
     from scipy.stats import t as student
 
     end = samples[-1]["at"]
-    kept = [one for one in samples if name in one and one["at"] > WARM_UP_SHARE * end]
+    kept = [sample for sample in samples if name in sample and sample["at"] > WARM_UP_SHARE * end]
     life = f"{name.partition('_')[0]}_pid"
     blocks: dict[tuple[Any, int], list[tuple[float, float]]] = {}
-    for one in kept:
-        blocks.setdefault((one.get(life), int(one["at"] // BLOCK_SECONDS)), []).append((one["at"], one[name]))
+    for sample in kept:
+        block = (sample.get(life), int(sample["at"] // BLOCK_SECONDS))
+        blocks.setdefault(block, []).append((sample["at"], sample[name]))
     lives: dict[Any, list[tuple[float, float]]] = {}
     for (which, _), points in blocks.items():
         lives.setdefault(which, []).append(tuple(np.mean(points, axis=0)))
-    # The first minute of a process is its own warm-up.
+    # The first minute of each process is its warm-up.
     long = [points[1:] if len(lives) > 1 else points for points in lives.values() if len(points) > 2]
     if sum(map(len, long)) < 3 + len(long):
         return None

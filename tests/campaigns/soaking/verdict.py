@@ -1,19 +1,19 @@
-"""Whether every answer was right, and every failure somebody's fault."""
+"""Judges the answers: each must be right, or its failure must have a known reason."""
 
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from tests.campaigns.soaking.asking import Answer
-from tests.campaigns.soaking.breaking import Fault
-from tests.campaigns.soaking.known import BASE, Known, the_other
+from tests.campaigns.soaking.expected_state import BASE, ExpectedState, adapter_version
+from tests.campaigns.soaking.fault_injection import Fault
+from tests.campaigns.soaking.requests import Answer
 
 AFTER_SECONDS = 3.0
 NOT_FOUND = "404 model_not_found"
 
 
-def judged(answers: Sequence[Answer], faults: Sequence[Fault], known: Known) -> dict[str, Any]:
-    """Counts by kind of what was right, and each answer that was wrong or failed for no reason."""
+def judge(answers: Sequence[Answer], faults: Sequence[Fault], known: ExpectedState) -> dict[str, Any]:
+    """Counts of the verdicts, and every answer that was wrong or failed without a known reason."""
     counts: Counter[str] = Counter()
     bad = []
     for answer in answers:
@@ -25,14 +25,14 @@ def judged(answers: Sequence[Answer], faults: Sequence[Fault], known: Known) -> 
     return {"counts": dict(counts), "whole_by_kind": dict(kinds), "bad": bad[:50], "bad_count": len(bad)}
 
 
-def _verdict(answer: Answer, faults: Sequence[Fault], known: Known) -> str:
+def _verdict(answer: Answer, faults: Sequence[Fault], known: ExpectedState) -> str:
     if answer.failure is not None:
         return _reason(answer, faults, known)
-    version = the_other(answer.answered_by)
+    version = adapter_version(answer.answered_by)
     if answer.kind == BASE:
         content = BASE
     elif version is None or version not in known.history:
-        return "wrong: nobody knows this version"
+        return "wrong: this version was never registered"
     else:
         number = int(version.partition("@")[2])
         if number not in known.could_mean(answer.reference, answer.sent, answer.ended):
@@ -44,10 +44,10 @@ def _verdict(answer: Answer, faults: Sequence[Fault], known: Known) -> str:
     return "right" if expected.accepts(answer.ids) and len(answer.ids) == len(expected.ids) else "wrong: text"
 
 
-def _reason(answer: Answer, faults: Sequence[Fault], known: Known) -> str:
+def _reason(answer: Answer, faults: Sequence[Fault], known: ExpectedState) -> str:
     for fault in faults:
-        if fault.hits and fault.began <= answer.ended and answer.sent <= fault.ended + AFTER_SECONDS:
+        if fault.stops_engine and fault.began <= answer.ended and answer.sent <= fault.ended + AFTER_SECONDS:
             return f"failed by a fault: {fault.name}"
     if answer.failure == NOT_FOUND and None in known.could_mean(answer.reference, answer.sent, answer.ended):
-        return "failed, for it was removed"
+        return "failed, because it was removed"
     return f"unexplained: {answer.failure}"

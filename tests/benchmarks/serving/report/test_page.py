@@ -14,14 +14,14 @@ from lora_compose.benchmarks.serving.results.document import (
     Timeline,
 )
 from lora_compose.benchmarks.serving.results.plan import Cell
-from lora_compose.benchmarks.serving.results.summary import findings
-from tests.benchmarks.latency.results import CELL, result
+from lora_compose.benchmarks.serving.results.summary import summarize
+from tests.benchmarks.serving.made_results import CELL, result
 
 COSTS = {"base": 0.100, "stack:2": 0.120, "fused:2": 0.100}
 
 
 def made(document: BenchmarkResult) -> str:
-    return page(document, findings(document), "Stack.\nIt costs little.", ["A <crossover>."])
+    return page(document, summarize(document), "Stack.\nIt costs little.", ["A <crossover>."])
 
 
 def with_everything() -> BenchmarkResult:
@@ -51,14 +51,14 @@ def with_everything() -> BenchmarkResult:
     return document
 
 
-def test_it_has_every_arm_the_advice_first_and_every_picture() -> None:
+def test_the_page_has_the_advice_first_and_every_arm_and_figure() -> None:
     text = made(with_everything())
     assert all(f"<td>{arm}</td>" in text for arm in COSTS)
     assert text.index("It costs little.") < text.index("<table>")
     assert text.count("<svg") == 5
 
 
-def test_it_asks_for_nothing_from_anywhere() -> None:
+def test_the_page_loads_nothing_from_the_network() -> None:
     text = re.sub(
         r'xmlns(:\w+)?="[^"]*"|<metadata>.*?</metadata>', "", made(with_everything()), flags=re.DOTALL
     )
@@ -70,7 +70,7 @@ def test_the_same_result_gives_the_same_page() -> None:
     assert made(with_everything()) == made(with_everything())
 
 
-def test_no_id_is_there_twice_and_reference_goes_to_another_picture() -> None:
+def test_no_id_is_used_twice_on_the_page() -> None:
     ids = re.findall(r' id="([^"]+)"', made(with_everything()))
     assert len(ids) == len(set(ids))
 
@@ -86,13 +86,13 @@ def test_names_are_text_and_never_markup() -> None:
 
 
 @pytest.mark.parametrize("arms", [{"base": 0.1}, {"base": 0.1, "single": 0.1}])
-def test_a_small_result_is_a_page_too(arms: dict[str, float]) -> None:
+def test_a_small_result_gives_a_page_too(arms: dict[str, float]) -> None:
     document = result(arms)
     document.cold, document.switches, document.differences = [], [], []
     assert CELL.id in made(document)
 
 
-def test_where_everything_failed_it_says_so() -> None:
+def test_the_page_says_that_every_request_failed() -> None:
     document = result(COSTS)
     for one in document.passes:
         for row in one.rows:

@@ -1,4 +1,4 @@
-"""The result's file: what is read is what was written, and nothing else is a result."""
+"""The file of a result: it is read as it was written, and other files are refused."""
 
 import json
 from pathlib import Path
@@ -10,9 +10,9 @@ from lora_compose.adapters.errors import InvalidRequest
 from lora_compose.benchmarks.machine import REPOSITORY
 from lora_compose.benchmarks.serving.results.document import RequestRow, read_result
 from lora_compose.benchmarks.serving.results.plan import Cell
-from tests.benchmarks.latency.results import CELL, result
+from tests.benchmarks.serving.made_results import CELL, result
 
-PUBLISHED = REPOSITORY / "docs" / "benchmarks"
+PUBLISHED = REPOSITORY / "benchmarks" / "results"
 
 
 def written(content: dict[str, Any], tmp_path: Path) -> Path:
@@ -45,7 +45,7 @@ def test_a_cell_is_a_name_in_the_file_and_a_load_in_the_result(tmp_path: Path) -
         ({"plan": {"repeats": 0}}, "--repeats"),
     ],
 )
-def test_what_is_not_a_result_is_refused_with_the_place(
+def test_a_file_that_is_not_a_result_is_refused_with_the_place(
     change: dict[str, Any], named: str, tmp_path: Path
 ) -> None:
     content = result({"base": 0.1}).to_json() | change

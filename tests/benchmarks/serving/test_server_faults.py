@@ -1,4 +1,4 @@
-"""Faults that are planted in a server: each must show in the report."""
+"""Faults of a server. Each must be visible in the report."""
 
 import shutil
 from dataclasses import replace
@@ -8,13 +8,13 @@ from lora_compose.benchmarks.client import open_client
 from lora_compose.benchmarks.servers import EMBEDDED_ADAPTERS
 from lora_compose.benchmarks.serving.benchmark import Where, measure
 from lora_compose.benchmarks.serving.load import Words
-from lora_compose.benchmarks.serving.report.tables import doubts
+from lora_compose.benchmarks.serving.report.tables import caveats
 from lora_compose.benchmarks.serving.results.document import AdapterVersion, BenchmarkResult
 from lora_compose.benchmarks.serving.results.plan import Cell, Plan
-from lora_compose.benchmarks.serving.results.summary import ArmSummary, Findings, findings
+from lora_compose.benchmarks.serving.results.summary import ArmSummary, Summary, summarize
 from lora_compose.benchmarks.serving.systems import SystemsUnderTest
 from lora_compose.benchmarks.serving.timeline import timeline
-from tests.benchmarks.latency.faulty_server import Fault, faulty
+from tests.benchmarks.serving.faulty_server import Fault, faulty
 
 PLAN = Plan(
     arms="single",
@@ -28,30 +28,30 @@ PLAN = Plan(
 CLOSED, OPEN = Cell("closed", concurrency=2), Cell("open", rate=40.0)
 
 
-def measured(fault: Fault) -> tuple[BenchmarkResult, Findings]:
+def measured(fault: Fault) -> tuple[BenchmarkResult, Summary]:
     with faulty(fault) as url:
         document = measure(PLAN, Where(url, ("a",), "", Path()), lambda done, total, what: None)
-    return document, findings(document)
+    return document, summarize(document)
 
 
-def flags(found: Findings, cell: Cell) -> str:
+def flags(found: Summary, cell: Cell) -> str:
     return "; ".join(flag for one in found.all if one.cell == cell for flag in one.flags)
 
 
-def one(found: Findings, cell: Cell, arm: str) -> ArmSummary:
-    finding = found.of(cell, arm)
+def one(found: Summary, cell: Cell, arm: str) -> ArmSummary:
+    finding = found.find(cell, arm)
     assert finding is not None
     return finding
 
 
-def test_a_sound_server_raises_no_doubt_about_its_answers() -> None:
+def test_a_sound_server_has_no_caveats_about_its_answers() -> None:
     document, found = measured(Fault())
     assert found.failed == 0
-    assert not [line for line in doubts(document, found) if "standstill" in line or "failed" in line]
+    assert not [line for line in caveats(document, found) if "standstill" in line or "failed" in line]
 
 
 def test_a_stall_of_300_ms_is_a_standstill_in_the_report() -> None:
-    # 32 requests learn what is right and warm up; the stalled one comes in the passes.
+    # 32 requests get the expected answers and warm up. The stalled request is in a pass.
     _, found = measured(Fault(stall_at_request=60, one_at_a_time=True))
     stalls = [stall for each in found.all for stall in each.stalls]
     assert stalls
@@ -59,7 +59,7 @@ def test_a_stall_of_300_ms_is_a_standstill_in_the_report() -> None:
 
 
 def test_fast_wrong_answers_are_failures_and_no_throughput() -> None:
-    _, found = measured(Fault(lies_beside_others=True))
+    _, found = measured(Fault(wrong_beside_others=True))
     closed = one(found, CLOSED, "single")
     assert closed.failures["wrong_answer"] > 0
     assert closed.output_throughput is not None
@@ -88,17 +88,17 @@ def test_a_refused_fuse_is_a_caveat_and_the_other_arms_are_measured() -> None:
     (caveat,) = document.caveats
     assert "fused:1, residual:1: the server refused to fuse a@1" in caveat
     assert {one.arm for one in document.passes} == {"base", "single"}
-    assert caveat in doubts(document, findings(document))
+    assert caveat in caveats(document, summarize(document))
 
 
 async def test_a_timeline_with_a_refused_step_keeps_its_requests(tmp_path: Path) -> None:
     shutil.copytree(EMBEDDED_ADAPTERS / "roll", tmp_path / "roll")
     with faulty(Fault()) as url:
-        targets = SystemsUnderTest(
+        systems = SystemsUnderTest(
             {"lora-compose": url}, "base", (AdapterVersion(id="roll@1", digest=None, rank=8),), root=tmp_path
         )
         async with open_client(url, 8) as client:
-            line, (caveat,) = await timeline(client, targets, 0.5, 20.0, Words(range(5, 50)), seed=0)
+            line, (caveat,) = await timeline(client, systems, 0.5, 20.0, Words(range(5, 50)), seed=0)
     assert caveat.startswith("The timeline ends early. The server refused to register arrives-late")
     assert line.events == []
     assert {row.failure for row in line.rows} == {None}

@@ -1,4 +1,4 @@
-"""`lora-compose bench serve` against the shared server, and what is made of its result."""
+"""`lora-compose bench serve` on the shared server, and the commands that read its result."""
 
 import json
 import sys
@@ -56,7 +56,7 @@ def test_arms_take_turns_in_the_other_order_in_every_other_repeat(document: dict
     assert order[0][0] == order[1][-1] == "base"
 
 
-def test_what_is_exact_says_what_the_exact_stack_says(document: dict[str, Any]) -> None:
+def test_exact_arms_give_the_answers_of_the_exact_stack(document: dict[str, Any]) -> None:
     off = {one["arm"]: one["max_abs_logprob"] for one in document["differences"]}
     assert max(off["single"], off["stack:2"], off["fused:2"]) < 1e-3
     assert off["merge:2"] > 1e-3
@@ -89,7 +89,7 @@ def test_advice_and_comparison_are_made_from_the_result(result: Path) -> None:
     assert same.stdout.splitlines()[-1] == "no change"
 
 
-def test_a_file_that_is_no_result_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_result_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "other.json"
     path.write_text("[]")
     done = CliRunner().invoke(app, ["advise", str(path)])
@@ -103,7 +103,7 @@ def test_a_mistyped_arm_is_refused_before_any_server_starts() -> None:
     assert "stak" in done.output
 
 
-def test_a_published_command_does_not_tell_where_things_lie() -> None:
+def test_a_published_command_has_no_local_paths() -> None:
     assert without_paths(f"{REPOSITORY}/training/testbed/base") == "training/testbed/base"
     assert without_paths(sys.executable) == Path(sys.executable).name
     assert without_paths(f"{tempfile.gettempdir()}/lora-compose-bench-abc/data") == "TMP/data"

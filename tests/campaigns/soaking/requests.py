@@ -1,4 +1,4 @@
-"""The traffic: whoever asks, streams, and hangs up; each answer kept with all that is needed to judge it."""
+"""The traffic of the soak. Each answer is kept with everything that is needed to judge it."""
 
 import asyncio
 import random
@@ -12,7 +12,7 @@ from lora_compose.benchmarks.client import PATH
 from lora_compose.benchmarks.serving.expected_answers import ask_alone
 from lora_compose.benchmarks.serving.load import read_answer
 from lora_compose.benchmarks.serving.results.document import RequestRow
-from tests.campaigns.soaking.known import BASE, CONTENTS, KINDS, Known
+from tests.campaigns.soaking.expected_state import BASE, CONTENTS, KINDS, ExpectedState
 
 MODEL = "testbed-base"
 TOKENS = 16
@@ -24,54 +24,54 @@ HEADER = "x-lora-composition"
 
 @dataclass
 class Answer:
-    """One request: what was asked, when, and what came."""
+    """One request and its answer."""
 
     kind: str
     reference: str
     prompt: int
     sent: float
     ended: float = 0.0
-    """0 where the soak was over first."""
+    """0 if the soak ended first."""
     answered_by: str = ""
     ids: list[int] = field(default_factory=list)
     failure: str | None = None
     cut: bool = False
-    """By the client, on purpose."""
+    """Whether the client disconnected on purpose."""
 
 
 def prompts(seed: int) -> list[list[int]]:
-    """A few, of ordinary tokens."""
+    """A few prompts of ordinary tokens."""
     draw = random.Random(f"{seed}/prompts")
     return [draw.choices(range(5, 250), k=PROMPT_TOKENS) for _ in range(PROMPTS)]
 
 
-async def learn(http: httpx.AsyncClient, known: Known, pool: Sequence[Sequence[int]]) -> None:
-    """Ask everything once, alone."""
-    asked = {(kind, content): form.format(content) for kind, form in KINDS.items() for content in CONTENTS}
-    for (kind, content), model in {**asked, (BASE, BASE): MODEL}.items():
+async def learn(http: httpx.AsyncClient, known: ExpectedState, pool: Sequence[Sequence[int]]) -> None:
+    """Request every composition once, alone, and store the expected answers in `known`."""
+    models = {(kind, content): form.format(content) for kind, form in KINDS.items() for content in CONTENTS}
+    for (kind, content), model in {**models, (BASE, BASE): MODEL}.items():
         for number, answer in enumerate(await ask_alone(http, model, pool, TOKENS)):
             known.truth[kind, content, number] = answer
 
 
 @dataclass
-class Asking:
-    """One of those who ask, over and over."""
+class Requester:
+    """A client that sends one request after another."""
 
     http: httpx.AsyncClient
-    known: Known
+    known: ExpectedState
     pool: Sequence[Sequence[int]]
     draw: random.Random
     answers: list[Answer]
     pause: float = 0.2
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Send requests until cancelled."""
         while True:
-            await self.ask()
+            await self.send()
             await asyncio.sleep(self.draw.uniform(0.5, 1.5) * self.pause)
 
-    async def ask(self) -> None:
-        """One request, of any kind, streamed or not."""
+    async def send(self) -> None:
+        """Send one request of a random kind, streamed or not."""
         kind = self.draw.choice([BASE, *KINDS])
         reference = BASE if kind == BASE else self.draw.choice(self.known.references())
         model = MODEL if kind == BASE else KINDS[kind].format(reference)

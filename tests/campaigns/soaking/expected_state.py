@@ -1,7 +1,9 @@
-"""What the server must hold, by its own acknowledgements, and what it must answer, asked before all began.
+"""The expected state of the server: what its registry must contain, and what it must answer.
 
-Names move while requests are on their way, so everything a name meant is kept with the time it could mean it;
-an answer is held to the version that its `x-lora-composition` names, and that version to the name's history.
+The registry follows from the changes that the server acknowledged. The answers were requested before the
+soak. A name can change its version while a request runs, so every version of a name is kept with its time. An
+answer is compared with the expected answer of the version in `x-lora-composition`, and that version must be
+one that the name had during the request.
 """
 
 import re
@@ -24,19 +26,19 @@ VERSION = re.compile(r"([A-Za-z0-9._-]+)@(\d+)")
 
 @dataclass(frozen=True)
 class Meaning:
-    """From when a change was begun, a reference may mean version `number`; None: nothing."""
+    """From the start of a change on, a reference may mean version `number`. None means no version."""
 
-    begun: float
-    done: float
+    began: float
+    ended: float
     number: int | None
 
 
 @dataclass
-class Known:
-    """Everything acknowledged. `history` never forgets."""
+class ExpectedState:
+    """Everything that the server acknowledged. `history` also has removed versions."""
 
     truth: dict[tuple[str, str, int], Expected] = field(default_factory=dict)
-    """By kind, content and prompt."""
+    """Expected answers by kind, content and prompt."""
     history: dict[str, str] = field(default_factory=dict)
     """Content by `name@number`."""
     adapters: dict[str, dict[int, str]] = field(default_factory=dict)
@@ -44,52 +46,52 @@ class Known:
     compositions: set[str] = field(default_factory=set)
     meanings: dict[str, list[Meaning]] = field(default_factory=dict)
 
-    def registered(self, name: str, number: int, content: str, begun: float) -> None:
-        """A version was acknowledged."""
+    def registered(self, name: str, number: int, content: str, began: float) -> None:
+        """Record a registered version."""
         self.adapters.setdefault(name, {})[number] = content
         self.aliases.setdefault(name, {})
         self.history[f"{name}@{number}"] = content
-        self._mean(f"{name}@{number}", begun, number)
-        self._mean(name, begun, max(self.adapters[name]))
+        self._mean(f"{name}@{number}", began, number)
+        self._mean(name, began, max(self.adapters[name]))
 
-    def pointed(self, name: str, alias: str, number: int, begun: float) -> None:
-        """An alias was moved."""
+    def pointed(self, name: str, alias: str, number: int, began: float) -> None:
+        """Record a moved alias."""
         self.aliases[name][alias] = number
-        self._mean(f"{name}@{alias}", begun, number)
+        self._mean(f"{name}@{alias}", began, number)
 
-    def removed(self, name: str, number: int, begun: float) -> None:
-        """A version was, and with it the aliases that pointed at it."""
+    def removed(self, name: str, number: int, began: float) -> None:
+        """Record a removed version. The aliases that point at it are removed too."""
         del self.adapters[name][number]
-        self._mean(f"{name}@{number}", begun, None)
+        self._mean(f"{name}@{number}", began, None)
         for alias in [alias for alias, at in self.aliases[name].items() if at == number]:
             del self.aliases[name][alias]
-            self._mean(f"{name}@{alias}", begun, None)
-        self._mean(name, begun, max(self.adapters[name], default=None))
+            self._mean(f"{name}@{alias}", began, None)
+        self._mean(name, began, max(self.adapters[name], default=None))
         if not self.adapters[name]:
             del self.adapters[name], self.aliases[name]
 
-    def _mean(self, reference: str, begun: float, number: int | None) -> None:
-        self.meanings.setdefault(reference, []).append(Meaning(begun, monotonic(), number))
+    def _mean(self, reference: str, began: float, number: int | None) -> None:
+        self.meanings.setdefault(reference, []).append(Meaning(began, monotonic(), number))
 
     def references(self) -> list[str]:
-        """Every way to name what is there, but for the partner."""
+        """All references to registered versions, without those of the partner."""
         names = [name for name in self.adapters if name != PARTNER]
         found = [f"{name}@{number}" for name in names for number in self.adapters[name]]
         found += [f"{name}@{alias}" for name in names for alias in self.aliases[name]]
         return sorted([*found, *names])
 
     def could_mean(self, reference: str, sent: float, ended: float) -> set[int | None]:
-        """What a reference may have meant at some time between."""
+        """The versions that a reference may have meant between `sent` and `ended`."""
         meanings = self.meanings.get(reference, [])
-        ends = [following.done for following in meanings[1:]] + [float("inf")]
+        ends = [following.ended for following in meanings[1:]] + [float("inf")]
         return {
             meaning.number
             for meaning, end in zip(meanings, ends, strict=True)
-            if meaning.begun <= ended and end >= sent
+            if meaning.began <= ended and end >= sent
         }
 
     def registry(self) -> dict[str, object]:
-        """As `listed` reads it from a server."""
+        """The expected registry, in the form that `listed` reads from a server."""
         versions = sorted(f"{name}@{number}" for name, numbers in self.adapters.items() for number in numbers)
         aliases = sorted(
             f"{name}@{alias}={number}"
@@ -99,7 +101,7 @@ class Known:
         return {"versions": versions, "aliases": aliases, "compositions": sorted(self.compositions)}
 
 
-def the_other(canonical: str) -> str | None:
-    """The version in a canonical name that is not the partner's; None for the base."""
+def adapter_version(canonical: str) -> str | None:
+    """The version in a canonical name that does not belong to the partner. None for the base."""
     found = [f"{name}@{number}" for name, number in VERSION.findall(canonical) if name != PARTNER]
     return found[0] if found else None

@@ -1,7 +1,7 @@
-"""Registers, replaces, points, removes, saves, fuses and restores, one after another, and keeps the books.
+"""The changes of the soak: registers, replaces, moves aliases, removes, saves, fuses and restores.
 
-A change that the engine's death interrupts is neither acknowledged nor refused: what became of it is looked
-up when the server is back, and must be one or the other.
+Every acknowledged change is recorded in `ExpectedState`. If the death of the engine interrupts a change, the
+change is neither acknowledged nor refused. Its outcome is then read from the server when it is ready again.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from urllib.parse import quote
 import httpx
 
 from lora_compose.training.testbed.paths import ADAPTERS_DIR
-from tests.campaigns.soaking.known import CONTENTS, PARTNER, Known
+from tests.campaigns.soaking.expected_state import CONTENTS, PARTNER, ExpectedState
 
 MOST_NAMES, MOST_VERSIONS = 6, 4
 OWN = "tenant"
@@ -23,22 +23,22 @@ FUSED = (PARTNER, "roll", "dbl+upper:0.5")
 
 
 @dataclass
-class Changing:
-    """One who changes things; `told` counts what by outcome."""
+class RegistryChanger:
+    """Makes changes, one after another. `outcomes` counts them by operation and status."""
 
     http: httpx.AsyncClient
-    known: Known
+    known: ExpectedState
     draw: random.Random
-    told: dict[str, int] = field(default_factory=dict)
+    outcomes: dict[str, int] = field(default_factory=dict)
     unsure: int = 0
     internal: list[str] = field(default_factory=list)
-    """Each 500, and what it was told to: the engine's death is a 503."""
+    """Each reply with status 500 and its request. The death of the engine must be a 503 instead."""
     made: int = 0
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """Held for a change: whoever holds it sees a registry at rest."""
+    """Held during a change. While another task holds it, the registry does not change."""
 
     async def run(self, pause: float) -> None:
-        """Until cancelled."""
+        """Make changes until cancelled."""
         acts = (self._register, self._replace, self._point, self._remove, self._save, self._fuse)
         while True:
             async with self.lock:
@@ -46,13 +46,13 @@ class Changing:
             await asyncio.sleep(pause)
 
     async def _call(self, what: str, method: str, path: str, body: Any = None) -> httpx.Response | None:
-        """The reply; None where the server cannot say what it did."""
+        """The reply. None if the outcome of the request is unknown."""
         try:
             reply = await self.http.request(method, path, json=body)
         except httpx.HTTPError:
             reply = None
         outcome = "no answer" if reply is None else str(reply.status_code)
-        self.told[f"{what} {outcome}"] = self.told.get(f"{what} {outcome}", 0) + 1
+        self.outcomes[f"{what} {outcome}"] = self.outcomes.get(f"{what} {outcome}", 0) + 1
         if reply is not None and reply.status_code == 500:
             self.internal.append(f"{what} {path} {body} at {reply.headers['date']}: {reply.text}")
         return None if reply is None or reply.status_code >= 500 else reply
@@ -65,28 +65,28 @@ class Changing:
             await self._remove()
             return
         self.made += 1
-        await self._offer(f"{OWN}{self.made}")
+        await self._register_version(f"{OWN}{self.made}")
 
     async def _replace(self) -> None:
         names = [name for name in self._names() if len(self.known.adapters[name]) < MOST_VERSIONS]
         if names:
-            await self._offer(self.draw.choice(names))
+            await self._register_version(self.draw.choice(names))
 
-    async def _offer(self, name: str) -> None:
-        content, begun = self.draw.choice(CONTENTS), monotonic()
+    async def _register_version(self, name: str) -> None:
+        content, began = self.draw.choice(CONTENTS), monotonic()
         body = {"name": name, "path": str(ADAPTERS_DIR / content)}
         reply = await self._call("register", "POST", "/v1/adapters", body)
         if reply is None:
-            await self._look_up(name, content, begun)
+            await self._look_up(name, content, began)
         elif reply.is_success:
-            self.known.registered(name, reply.json()["version"], content, begun)
+            self.known.registered(name, reply.json()["version"], content, began)
 
-    async def _look_up(self, name: str, content: str, begun: float) -> None:
-        """Whether a version came about that nobody told us of."""
+    async def _look_up(self, name: str, content: str, began: float) -> None:
+        """Record a version that was registered although its request was not acknowledged."""
         self.unsure += 1
-        listed = {one["version"] for one in await self._listed() if one["name"] == name}
+        listed = {row["version"] for row in await self._listed() if row["name"] == name}
         for number in listed - set(self.known.adapters.get(name, {})):
-            self.known.registered(name, number, content, begun)
+            self.known.registered(name, number, content, began)
 
     async def _listed(self) -> list[dict[str, Any]]:
         while True:
@@ -103,35 +103,35 @@ class Changing:
         if not self._names():
             return
         name, alias = self.draw.choice(self._names()), self.draw.choice(ALIASES)
-        number, begun = self.draw.choice(sorted(self.known.adapters[name])), monotonic()
+        number, began = self.draw.choice(sorted(self.known.adapters[name])), monotonic()
         path = f"/v1/adapters/{name}/aliases/{alias}"
         reply = await self._call("point", "PUT", path, {"version": number})
         if reply is None:
             self.unsure += 1
             at = {
-                one["version"]
-                for one in await self._listed()
-                if one["name"] == name and alias in one["aliases"]
+                row["version"]
+                for row in await self._listed()
+                if row["name"] == name and alias in row["aliases"]
             }
             if number not in at:
                 return
         elif not reply.is_success:
             return
-        self.known.pointed(name, alias, number, begun)
+        self.known.pointed(name, alias, number, began)
 
     async def _remove(self) -> None:
         if not self._names():
             return
         name = self.draw.choice(self._names())
-        number, begun = self.draw.choice(sorted(self.known.adapters[name])), monotonic()
+        number, began = self.draw.choice(sorted(self.known.adapters[name])), monotonic()
         reply = await self._call("remove", "DELETE", "/v1/adapters/" + quote(f"{name}@{number}"))
         if reply is None:
             self.unsure += 1
-            if (name, number) in {(one["name"], one["version"]) for one in await self._listed()}:
+            if (name, number) in {(row["name"], row["version"]) for row in await self._listed()}:
                 return
         elif not reply.is_success:
             return
-        self.known.removed(name, number, begun)
+        self.known.removed(name, number, began)
 
     async def _save(self) -> None:
         name = f"saved{self.draw.randrange(3)}"
@@ -154,11 +154,11 @@ class Changing:
 
 
 async def listed(http: httpx.AsyncClient) -> dict[str, object]:
-    """The registry of a server, as `Known.registry` tells it."""
+    """The registry of a server, in the form of `ExpectedState.registry`."""
     adapters = (await http.get("/v1/adapters")).raise_for_status().json()["data"]
     saved = (await http.get("/v1/compositions")).raise_for_status().json()["data"]
     return {
-        "versions": sorted(one["id"] for one in adapters),
-        "aliases": sorted(f"{one['name']}@{a}={one['version']}" for one in adapters for a in one["aliases"]),
-        "compositions": sorted(one["name"] for one in saved),
+        "versions": sorted(row["id"] for row in adapters),
+        "aliases": sorted(f"{row['name']}@{a}={row['version']}" for row in adapters for a in row["aliases"]),
+        "compositions": sorted(row["name"] for row in saved),
     }

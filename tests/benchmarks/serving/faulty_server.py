@@ -1,6 +1,7 @@
-"""A small server with faults a real one cannot be made to show: it stalls, lies under load, drops, is slow.
+"""A small server with faults that a real server does not have: it stalls, answers wrongly, drops requests, is
+slow.
 
-It speaks as much of our HTTP as a run against a running server needs. It refuses to register and to fuse.
+It has as much of our HTTP interface as a run needs. It refuses to register adapters and to fuse.
 """
 
 import json
@@ -17,11 +18,11 @@ ADAPTER = {"id": "a@1", "digest": "d", "rank": 8}
 
 @dataclass
 class Fault:
-    """What goes wrong; by itself nothing does. Times are seconds."""
+    """What goes wrong. By default, nothing does. Times are seconds."""
 
     token_seconds: float = 0.002
     stall_at_request: int | None = None
-    lies_beside_others: bool = False
+    wrong_beside_others: bool = False
     drops_every: int | None = None
     one_at_a_time: bool = False
     served: int = 0
@@ -32,7 +33,7 @@ class Fault:
 
 @contextmanager
 def faulty(fault: Fault) -> Iterator[str]:
-    """Its URL."""
+    """Runs the server until the context closes. Yields its URL."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Faulty", (Handler,), {"fault": fault}))
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
@@ -48,7 +49,7 @@ class Handler(BaseHTTPRequestHandler):
     fault: Fault
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Quiet."""
+        """Write no access log."""
 
     def do_GET(self) -> None:
         if self.path == "/v1/models":
@@ -82,7 +83,7 @@ class Handler(BaseHTTPRequestHandler):
             self._whole({"choices": [{"token_ids": ids, "logprobs": _logprobs(asked, ids)}]})
         elif self.fault.drops_every and number % self.fault.drops_every == 0:
             self.send_error(500)
-        elif self.fault.lies_beside_others and crowded:
+        elif self.fault.wrong_beside_others and crowded:
             self._stream([token + 1 for token in ids], 0.0, number)
         elif self.fault.one_at_a_time:
             with self.fault.turn:
@@ -113,5 +114,5 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def _logprobs(asked: dict[str, Any], ids: list[int]) -> dict[str, Any]:
-    told = len(asked["prompt"]) + len(ids) if asked.get("echo") else len(ids)
-    return {"token_logprobs": [-0.1] * told, "top_logprobs": [{"x": -0.1, "y": -3.0}] * len(ids)}
+    count = len(asked["prompt"]) + len(ids) if asked.get("echo") else len(ids)
+    return {"token_logprobs": [-0.1] * count, "top_logprobs": [{"x": -0.1, "y": -3.0}] * len(ids)}

@@ -1,4 +1,4 @@
-"""The soak as a picture: what must not grow, over time, with the faults."""
+"""Plots the soak: the values that must not grow, over time, with the faults."""
 
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ OTHER = "#8d99ae"
 
 
 def plot(document: dict[str, Any], path: Path) -> None:
-    """Four panels over minutes."""
+    """Draw four panels over time in minutes."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -1,4 +1,4 @@
-"""Small results made up for tests of what is read out of them."""
+"""Small made-up results, for tests of the functions that read results."""
 
 import random
 

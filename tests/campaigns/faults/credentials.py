@@ -1,4 +1,4 @@
-"""Who knocks: keys that are none, keys on routes that are not theirs, paths and hosts that pretend."""
+"""Faults of credentials: invalid keys, keys on routes they may not use, misleading paths and headers."""
 
 import statistics
 import time
@@ -6,7 +6,7 @@ from typing import Any
 
 import httpx
 
-from tests.campaigns.faults.fault import HUNG_UP, Act, Fault, Needs, refused, told
+from tests.campaigns.faults.fault import HUNG_UP, Act, Fault, Needs, checked, refused
 from tests.campaigns.faults.target import Target
 
 ASKED = {"model": "roll", "prompt": "x", "max_tokens": 2}
@@ -51,7 +51,7 @@ VERBS = ("TRACE", "CONNECT", "PROPFIND", "PURGE", "get", "X" * 100)
 
 
 def _headers(*lines: str) -> Any:
-    """`GET /v1/models` with these header lines, by hand."""
+    """Sends a hand-written `GET /v1/models` with these header lines."""
     text = "GET /v1/models HTTP/1.1\r\nhost: x\r\nconnection: close\r\n" + "".join(
         f"{line}\r\n" for line in lines
     )
@@ -94,16 +94,16 @@ def _with(key: str, method: str, path: str, *allowed: str) -> Act:
 
 
 def _pretending(request: str, *allowed: str, key: str = "inference") -> Act:
-    """`request` by hand, with the key of a tenant who may only ask."""
+    """Sends a hand-written `request`, with the key of a tenant that may only generate."""
 
     def act(target: Target) -> list[str]:
         head = f"{request}\r\nauthorization: Bearer {target.secrets[key]}\r\nconnection: close\r\n\r\n"
         reply = target.raw(head.encode("latin-1"))
         if reply is not None:
-            assert '"digest"' not in reply.text, "what it wanted to see"
+            assert '"digest"' not in reply.text, "the reply shows an adapter's record"
             if reply.status_code == 400 and not reply.headers.get("x-request-id"):
                 return ["400, before any request was read"]
-        return [told(reply, *allowed)]
+        return [checked(reply, *allowed)]
 
     return act
 
@@ -119,13 +119,17 @@ def _a_megabyte(target: Target) -> list[str]:
 
 
 def _as_long(target: Target) -> list[str]:
-    """The refusal of no key takes as long as that of a wrong one or of one that is nearly right."""
+    """Refusing a missing key, a wrong key and an almost right key takes the same time."""
     near = target.secrets["operator"][:-1] + "?"
-    given = {"none": {}, "wrong": {"authorization": "Bearer x"}, "near": {"authorization": f"Bearer {near}"}}
-    seconds: dict[str, list[float]] = {name: [] for name in given}
+    headers_by_kind = {
+        "none": {},
+        "wrong": {"authorization": "Bearer x"},
+        "near": {"authorization": f"Bearer {near}"},
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in headers_by_kind}
     with target.client(None) as client:
         for _ in range(100):
-            for name, headers in given.items():
+            for name, headers in headers_by_kind.items():
                 began = time.perf_counter()
                 assert client.get("/v1/models", headers=headers).status_code == 401
                 seconds[name].append(time.perf_counter() - began)

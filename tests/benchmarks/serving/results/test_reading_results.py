@@ -1,4 +1,4 @@
-"""What is read out of a result: ratios, crossovers, advice, comparison, tables."""
+"""Reading a result: ratios, crossovers, advice, comparison and tables."""
 
 from dataclasses import replace
 
@@ -9,33 +9,33 @@ from lora_compose.benchmarks.serving.report.tables import markdown
 from lora_compose.benchmarks.serving.results.advice import ExpectedTraffic, advise
 from lora_compose.benchmarks.serving.results.comparison import compare, holm
 from lora_compose.benchmarks.serving.results.crossovers import crossovers
-from lora_compose.benchmarks.serving.results.summary import findings
-from tests.benchmarks.latency.results import CELL, result
+from lora_compose.benchmarks.serving.results.summary import summarize
+from tests.benchmarks.serving.made_results import CELL, result
 
 COSTS = {"base": 0.100, "stack:2": 0.120, "merge:2": 0.110, "fused:2": 0.100, "residual:2": 0.110}
 
 
 def test_a_ratio_is_taken_inside_a_repeat_so_that_a_slow_minute_is_in_neither() -> None:
-    found = findings(result(COSTS)).of(CELL, "stack:2")
+    found = summarize(result(COSTS)).find(CELL, "stack:2")
     assert found is not None
     assert found.ratios["tpot"].median == pytest.approx(1.2, rel=0.03)
     assert found.ratios["tpot"].high - found.ratios["tpot"].low < 0.1
 
 
-def test_a_p99_is_not_told_from_a_hundred_requests() -> None:
-    found = findings(result(COSTS)).of(CELL, "base")
+def test_a_hundred_requests_are_too_few_for_a_p99() -> None:
+    found = summarize(result(COSTS)).find(CELL, "base")
     assert found is not None
-    quantity = found.quantities["e2el"]
+    quantity = found.metrics["e2el"]
     assert (quantity.count, quantity.p99) == (100, None)
     assert quantity.p90 is not None
 
 
-def test_what_costs_a_second_once_and_saves_ten_ms_has_paid_after_a_hundred_requests() -> None:
+def test_a_one_time_cost_of_a_second_and_a_saving_of_ten_ms_pay_off_after_a_hundred_requests() -> None:
     document = result(COSTS, noise=0.001)
-    points = {one.what: one.at for one in crossovers(document, findings(document))}
+    points = {one.what: one.at for one in crossovers(document, summarize(document))}
     assert points["merge:2 against stack:2"] == pytest.approx(100, rel=0.2)
     assert points["fused:2 against stack:2"] == pytest.approx(50, rel=0.2)
-    # The others lose 10 ms, its own win 20: a third of the requests.
+    # Other requests lose 10 ms and its own win 20 ms, so the share is a third.
     assert points["fused:2 among others"] == pytest.approx(1 / 3, rel=0.2)
 
 
@@ -50,7 +50,7 @@ def test_what_costs_a_second_once_and_saves_ten_ms_has_paid_after_a_hundred_requ
 )
 def test_advice_follows_the_traffic(traffic: ExpectedTraffic, way: str) -> None:
     document = result(COSTS, noise=0.001)
-    advice = advise(document, findings(document), traffic)
+    advice = advise(document, summarize(document), traffic)
     assert advice.way == way
     assert "nats" in advice.text
 
@@ -83,21 +83,21 @@ def test_holms_correction_multiplies_the_smallest_by_how_many_there_are() -> Non
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
 
 
-def test_the_markdown_has_every_arm_and_what_is_doubtful() -> None:
+def test_the_markdown_has_every_arm_and_the_caveats() -> None:
     document = result(COSTS)
     document.passes[1].rows[0].failure = "wrong_answer"
-    found = findings(document)
+    found = summarize(document)
     text = markdown(document, found, "Advice.", ["A point."])
     assert all(f"| {arm} |" in text for arm in COSTS)
     assert "1 of 100 requests failed: wrong answer" in text
 
 
-def test_answers_that_came_in_one_chunk_have_no_gaps_and_spoil_nothing_else() -> None:
+def test_answers_in_one_chunk_have_no_gaps_and_change_nothing_else() -> None:
     document = result({"base": 1.0, "single": 1.2})
     for one in document.passes:
         for each in one.rows:
             each.times = each.times[-1:]
-    told = findings(document).of(CELL, "single")
-    assert told is not None
-    assert "itl" not in told.ratios
-    assert {"output_throughput", "ttft"} <= told.ratios.keys()
+    summary = summarize(document).find(CELL, "single")
+    assert summary is not None
+    assert "itl" not in summary.ratios
+    assert {"output_throughput", "ttft"} <= summary.ratios.keys()
