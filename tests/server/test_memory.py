@@ -83,12 +83,8 @@ def test_the_limit_of_a_control_group_counts(tmp_path: Path, line: str, files: d
 
 def test_file_cache_in_a_control_group_is_free(tmp_path: Path) -> None:
     machine(tmp_path, 6 * GIB)
-    files = {
-        "memory.max": f"{3 * GIB}",
-        "memory.current": f"{2 * GIB}",
-        "memory.stat": f"inactive_file {GIB}\n",
-    }
-    write(tmp_path / "sys/fs/cgroup", files)
+    limits = {"memory.max": f"{3 * GIB}", "memory.current": f"{2 * GIB}"}
+    write(tmp_path / "sys/fs/cgroup", {**limits, "memory.stat": f"inactive_file {GIB}\n"})
     assert free_memory(tmp_path) == 2 * GIB
 
 

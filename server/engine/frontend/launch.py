@@ -57,9 +57,8 @@ def parse_vllm_args(arguments: Sequence[str]) -> Namespace:
         args.distributed_executor_backend = IN_PROCESS
     if current_platform.is_cpu() and not _sizes_kv_cache(args):
         plan = plan_kv_cache(args.model, args.dtype, args.max_model_len, args.max_num_seqs or MAX_NUM_SEQS)
-        args.kv_cache_memory_bytes = plan.kv_cache // (
-            args.tensor_parallel_size * args.pipeline_parallel_size
-        )
+        workers = args.tensor_parallel_size * args.pipeline_parallel_size
+        args.kv_cache_memory_bytes = plan.kv_cache // workers
         logger.info("%s", plan.sentence())
     validate_parsed_serve_args(args)
     return args
