@@ -142,6 +142,7 @@ class CommandCode(StrEnum):
     LEAKED = "leaked"
     MISSING_METHOD = "missing_method"
     MIXED_FORMS = "mixed_forms"
+    NOT_ENOUGH_MEMORY = "not_enough_memory"
     NO_END_LEARNT = "no_end_learnt"
     NO_MODEL = "no_model"
     NO_REFERENCE = "no_reference"

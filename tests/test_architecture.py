@@ -31,6 +31,7 @@ ORDER = (
     "server.client",
     "server.paths",
     "server.versions",
+    "server.memory",
     "server.engine",
     "server.errors",
     "server.metrics",

@@ -22,8 +22,8 @@ import psutil
 from lora_compose.adapters.errors import CommandCode, LoraComposeError
 
 COMMAND = str(Path(sys.executable).with_name("lora-compose"))
-DEFAULT_ENVIRONMENT = {"VLLM_LOGGING_LEVEL": "WARNING", "VLLM_CPU_KVCACHE_SPACE": "1"}
-"""vLLM logs little and reserves 1 GiB for its cache on a CPU. Variables that are set already win."""
+DEFAULT_ENVIRONMENT = {"VLLM_LOGGING_LEVEL": "WARNING"}
+"""vLLM logs little. A variable that is set already wins."""
 READY_PATH = "/readyz"
 START_SECONDS = 300.0
 STOP_SECONDS = 60.0

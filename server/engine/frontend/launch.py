@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import snapshot_download
+from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.entrypoints.launchers.api_server.app_state import init_app_state
 from vllm.entrypoints.launchers.api_server.entry import build_async_engine_client
 from vllm.entrypoints.launchers.app import build_app
@@ -26,10 +27,13 @@ from lora_compose.server.engine.frontend.client import calls_end_with_engine, cl
 from lora_compose.server.engine.frontend.engine import Engine
 from lora_compose.server.engine.frontend.lora_requests_info import bound_lora_info
 from lora_compose.server.engine.frontend.token_accounting import count_tokens
+from lora_compose.server.memory import plan_kv_cache
 
 logger = logging.getLogger(__name__)
 
 IN_PROCESS = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
+MAX_NUM_SEQS = 256
+"""vLLM's default on a CPU."""
 WORKER_EXTENSION = "lora_compose.server.engine.worker.extension.CompositionWorkerExtension"
 
 
@@ -51,8 +55,19 @@ def parse_vllm_args(arguments: Sequence[str]) -> Namespace:
     args = parser.parse_args(list(arguments))
     if current_platform.is_cpu() and _is_one_process(args):
         args.distributed_executor_backend = IN_PROCESS
+    if current_platform.is_cpu() and not _sizes_kv_cache(args):
+        plan = plan_kv_cache(args.model, args.dtype, args.max_model_len, args.max_num_seqs or MAX_NUM_SEQS)
+        workers = args.tensor_parallel_size * args.pipeline_parallel_size
+        args.kv_cache_memory_bytes = plan.kv_cache // workers
+        logger.info("%s", plan.sentence())
     validate_parsed_serve_args(args)
     return args
+
+
+def _sizes_kv_cache(args: Namespace) -> bool:
+    """Whether the user chose the size of the KV cache, in one of vLLM's three ways."""
+    chosen = args.kv_cache_memory_bytes is not None or bool(os.environ.get("VLLM_CPU_KVCACHE_SPACE"))
+    return chosen or args.gpu_memory_utilization != AsyncEngineArgs.gpu_memory_utilization
 
 
 def _is_one_process(args: Namespace) -> bool:
