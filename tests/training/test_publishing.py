@@ -32,12 +32,12 @@ def test_a_version_keeps_where_it_came_from(run: FinishedRun, tmp_path: Path) ->
     }
     with Registry.open_readonly(tmp_path) as registry:
         version = registry.resolve("roll", "prod")
-        told = version.lineage["training"]
+        training = version.lineage["training"]
     assert version.source == "train:sft"
-    assert told["scores"] == run.scores
-    assert told["data"][0]["source"] == "roll.jsonl"
-    assert len(told["data"][0]["digest"]) == 64
-    assert told["recipe"]["lora_r"] == 4
+    assert training["scores"] == run.scores
+    assert training["data"][0]["source"] == "roll.jsonl"
+    assert len(training["data"][0]["digest"]) == 64
+    assert training["recipe"]["lora_r"] == 4
 
 
 def test_an_alias_moves_only_where_the_requirements_hold(run: FinishedRun, tmp_path: Path) -> None:

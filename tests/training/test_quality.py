@@ -9,8 +9,8 @@ from lora_compose.adapters.peft.checkpoint import open_adapter
 from lora_compose.training.testbed.demo.table import does_both
 from lora_compose.training.testbed.language import answer
 from lora_compose.training.testbed.paths import ADAPTERS_DIR, BASE_DIR
-from lora_compose.training.testbed.quality.baselines import MIXED, MergedBase, mixed_lessons
-from lora_compose.training.testbed.quality.mixtures import Mixture, all_mixtures, kept
+from lora_compose.training.testbed.quality.baselines import MIXED, MergedBase, combined_rows
+from lora_compose.training.testbed.quality.mixtures import Mixture, all_mixtures, shares_of
 from lora_compose.training.testbed.quality.page import MARK, write_page
 from lora_compose.training.testbed.quality.quality import WAYS
 from lora_compose.training.testbed.train_adapters import RECIPES
@@ -39,14 +39,14 @@ def test_there_are_28_pairs_and_56_triples() -> None:
 
 @pytest.mark.parametrize("mixture", [*all_mixtures(2), *MIXED], ids=str)
 def test_a_model_that_does_all_keeps_all(mixture: Mixture) -> None:
-    found = kept(mixture, answering(True, mixture.styles), n=5, seed=1)  # type: ignore[arg-type]
+    found = shares_of(mixture, answering(True, mixture.styles), n=5, seed=1)  # type: ignore[arg-type]
     assert (found.joint, found.content, found.style) == (1.0, 1.0, 1.0)
     assert found.members == dict.fromkeys(mixture.members, 1.0)
 
 
 def test_what_is_lost_is_told_member_by_member() -> None:
     mixture = Mixture(("roll", "upper", "polite"))
-    found = kept(mixture, answering(False, ["polite"]), n=5, seed=1)  # type: ignore[arg-type]
+    found = shares_of(mixture, answering(False, ["polite"]), n=5, seed=1)  # type: ignore[arg-type]
     assert found.members == {"roll": 0.0, "upper": 0.0, "polite": 1.0}
     assert (found.joint, found.content, found.style) == (0.0, 0.0, 0.0)
 
@@ -69,7 +69,7 @@ def test_a_way_of_composing_does_both(testbed: MergedBase, way: str, tmp_path: P
 
 def test_a_mixed_adapter_sees_every_members_lessons() -> None:
     mixture = Mixture(("upper", "wrap"))
-    rows = mixed_lessons(mixture, seed=0)
+    rows = combined_rows(mixture, seed=0)
     assert len(rows) == sum(RECIPES[name].steps * RECIPES[name].batch for name in mixture.members)
     replies = [row["completion"][0]["content"] for row in rows[:200]]
     assert any(text.isupper() for text in replies)

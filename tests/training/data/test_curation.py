@@ -74,8 +74,8 @@ def test_a_second_pass_changes_nothing(truth: Planted) -> None:
     first = curate(instruction(rows), [], Options(longest=400))
     second = curate(instruction(first.rows), [], Options(longest=400))
     assert second.rows == first.rows
-    assert sum(outcome.dropped for outcome in second.outcomes) == 0
-    assert second.outcomes[0].touched == 0
+    assert sum(result.dropped for result in second.results) == 0
+    assert second.results[0].touched == 0
 
 
 def test_the_same_value_has_the_same_tag_and_masks_are_not_masked() -> None:
@@ -123,6 +123,6 @@ def test_rows_out_of_bounds_and_in_other_languages_go_where_bounds_are_given() -
 
 def test_each_step_says_what_it_touched_with_examples(tmp_path: Path) -> None:
     rows = [made("ask me", "yes"), made("ASK me", "yes")]
-    outcomes = {outcome.step: outcome for outcome in curate(instruction(rows), [], Options()).outcomes}
-    assert outcomes["exact duplicates"].dropped == 1
-    assert outcomes["exact duplicates"].examples == ("ASK me\nyes",)
+    results = {result.step: result for result in curate(instruction(rows), [], Options()).results}
+    assert results["exact duplicates"].dropped == 1
+    assert results["exact duplicates"].examples == ("ASK me\nyes",)

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from lora_compose.adapters.command_line import create_app
 from lora_compose.adapters.errors import LoraComposeError
-from lora_compose.training.evaluation.evaluate import Asked, Report, evaluate_offline
+from lora_compose.training.evaluation.evaluate import EvaluationRequest, Report, evaluate_offline
 from lora_compose.training.evaluation.harness import harness_scores
 from lora_compose.training.evaluation.likelihood import likelihoods, mean_loss
 from lora_compose.training.evaluation.models import LocalModel
@@ -34,8 +34,8 @@ def report() -> Report:
         *load_tasks(["testbed:general"], "general", limit=40),
     ]
     directories = {name: ADAPTERS_DIR / name for name in ("roll", "upper")}
-    asked = Asked(tasks, tasks, [PREFERENCES], limit=20, max_tokens=40)
-    return evaluate_offline(str(BASE_DIR), "roll+upper", directories, Path("none"), asked)
+    request = EvaluationRequest(tasks, tasks, [PREFERENCES], limit=20, max_tokens=40)
+    return evaluate_offline(str(BASE_DIR), "roll+upper", directories, Path("none"), request)
 
 
 def test_a_stack_does_what_its_members_do_and_what_it_forgot_is_told(report: Report) -> None:

@@ -23,17 +23,17 @@ def test_of_equal_scores_the_nearest_to_1_wins() -> None:
     assert best == Trial((0.75, 1.0), 1.0)
 
 
-def test_no_weights_are_scored_twice_and_each_is_told_once() -> None:
+def test_no_weights_are_scored_twice_and_each_is_trials_once() -> None:
     asked: Counter[tuple[float, ...]] = Counter()
-    told: list[Trial] = []
+    trials: list[Trial] = []
 
     def score(weights: tuple[float, ...]) -> float:
         asked[weights] += 1
         return -abs(weights[0] - 0.6) - abs(weights[1] - 1.2)
 
-    search(2, score, told.append)
+    search(2, score, trials.append)
     assert set(asked.values()) == {1}
-    assert [trial.weights for trial in told] == list(asked)
+    assert [trial.weights for trial in trials] == list(asked)
     assert len(asked) < len(GRID) ** 2 + 20
 
 

@@ -1,7 +1,7 @@
-"""Which adapters of the testbed can be combined, and how much of each member's skill an answer shows.
+"""Mixtures of the testbed's adapters, and how much of each member remains in the answers.
 
-A mixture with skills is asked for each of them in turn, in the prompt that names it; one without is asked for
-the word itself. The one right answer has the content of the skill asked for and the form of all the styles.
+A mixture with skills gets prompts for each of its skills in turn. A mixture without skills gets prompts for
+the word itself. The only right answer has the content of the requested skill and the form of all styles.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ Ask = Callable[[Sequence[str]], list[str]]
 
 @dataclass(frozen=True)
 class Mixture:
-    """Two or more adapters, skills first, each in the order of `tasks.py`."""
+    """Adapters that are combined: skills, then styles, each in the order of `language.py`."""
 
     members: tuple[str, ...]
 
@@ -40,60 +40,70 @@ class Mixture:
 
 
 @dataclass(frozen=True)
-class KeptShares:
-    """Shares of answers, each the mean over the skills asked for."""
+class AnswerShares:
+    """Shares of answers, as means over the requested skills."""
 
     joint: float
-    """The one right answer."""
+    """Answers that are right in content and form."""
     content: float
-    """Its content, in whichever form."""
+    """Answers with the right content, in any form."""
     style: float
-    """Its form, whatever the content. 1 where no style is in the mixture: there is no form to keep."""
+    """Answers with the right form, with any content. 1 if the mixture has no style."""
     members: dict[str, float]
-    """A skill: its own content when it is asked for. A style: its mark, beside whichever others."""
+    """For a skill: answers with its content, when it is requested.
+
+    For a style: answers with its mark, also if other marks are present.
+    """
 
 
 def all_mixtures(size: int) -> list[Mixture]:
-    """Every choice of `size` of the testbed's adapters."""
+    """Every combination of `size` adapters of the testbed."""
     return [Mixture(members) for members in combinations((*SKILLS, *STYLES), size)]
 
 
 def shows(text: str, style: str, styles: Sequence[str]) -> bool:
-    """Whether `text` has the form of some of `styles`, `style` among them."""
+    """Whether `text` has the form of a subset of `styles` that contains `style`."""
     others = [name for name in styles if name != style]
-    every = chain.from_iterable(combinations(others, n) for n in range(len(others) + 1))
-    return any(does_style(text, [style, *some]) for some in every)
+    subsets = chain.from_iterable(combinations(others, n) for n in range(len(others) + 1))
+    return any(does_style(text, [style, *subset]) for subset in subsets)
 
 
 def has_content(text: str, skill: str | None, word: str) -> bool:
-    """Whether the content is exactly right, in whichever styles; without a skill it is the word itself."""
+    """Whether the content is exactly right, in any styles.
+
+    Without a skill, the content is the word itself.
+    """
     if skill is not None:
         return does_skill(text, skill, word)
-    every = chain.from_iterable(combinations(STYLES, n) for n in range(len(STYLES) + 1))
-    return any(text == styled(word, some) for some in every)
+    subsets = chain.from_iterable(combinations(STYLES, n) for n in range(len(STYLES) + 1))
+    return any(text == styled(word, subset) for subset in subsets)
 
 
-def kept(mixture: Mixture, ask: Ask, n: int, seed: int) -> KeptShares:
-    """What `ask`, greedy answers of a model that holds the mixture, shows of it on `n` prompts a skill."""
-    each = [_kept_of(mixture, skill, ask, n, seed) for skill in mixture.skills or (None,)]
+def shares_of(mixture: Mixture, ask: Ask, n: int, seed: int) -> AnswerShares:
+    """The shares of a model that has the mixture, over `n` prompts for each skill.
+
+    `ask` gives its greedy answers.
+    """
+    by_skill = [_shares_of_skill(mixture, skill, ask, n, seed) for skill in mixture.skills or (None,)]
     members = {
-        name: mean(found.members[name] for found in each if name in found.members) for name in mixture.members
+        name: mean(shares.members[name] for shares in by_skill if name in shares.members)
+        for name in mixture.members
     }
-    return KeptShares(
-        joint=mean(found.joint for found in each),
-        content=mean(found.content for found in each),
-        style=mean(found.style for found in each),
+    return AnswerShares(
+        joint=mean(shares.joint for shares in by_skill),
+        content=mean(shares.content for shares in by_skill),
+        style=mean(shares.style for shares in by_skill),
         members=members,
     )
 
 
-def _kept_of(mixture: Mixture, skill: str | None, ask: Ask, n: int, seed: int) -> KeptShares:
-    asked = prompts(n, seed, skill)
-    pairs = list(zip(ask([text for text, _ in asked]), [word for _, word in asked], strict=True))
+def _shares_of_skill(mixture: Mixture, skill: str | None, ask: Ask, n: int, seed: int) -> AnswerShares:
+    questions = prompts(n, seed, skill)
+    pairs = list(zip(ask([text for text, _ in questions]), [word for _, word in questions], strict=True))
     styles = mixture.styles
     content = sum(has_content(text, skill, word) for text, word in pairs) / n
     members = {name: sum(shows(text, name, styles) for text, _ in pairs) / n for name in styles}
-    return KeptShares(
+    return AnswerShares(
         joint=sum(text == answer(skill, styles, word) for text, word in pairs) / n,
         content=content,
         style=sum(does_style(text, styles) for text, _ in pairs) / n if styles else 1.0,
