@@ -73,7 +73,7 @@ bench-fusion: setup ## measure gain and cost of fusing, and 20 switches under tr
 bench-auto-fuse: setup ## replay traces against the auto-fuse policy (seconds)
 	$(BIN)/python -m lora_compose.benchmarks.auto_fuse.simulator
 
-quality: setup ## measure what every way of composing keeps (remove training/testbed/quality.json to start again)
+quality: setup ## measure the quality of compositions (remove training/testbed/quality.json to start again)
 	$(BIN)/python -m lora_compose.training.testbed.quality
 
 bench-memory: setup ## compare the memory planner with measured peaks (about half an hour)

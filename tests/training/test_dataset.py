@@ -1,4 +1,4 @@
-"""The rows of a run: mixed by tokens only with the tokenizer of the base."""
+"""The rows of a run are mixed by tokens only with the tokenizer of the base."""
 
 from pathlib import Path
 

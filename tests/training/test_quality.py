@@ -1,4 +1,4 @@
-"""What the table of composition quality counts, on answers made up for it and on the real base."""
+"""The shares in the table of composition quality, for invented answers and for the real base."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +24,7 @@ def testbed() -> MergedBase:
 
 
 def answering(skilled: bool, styles: Sequence[str]) -> object:
-    """A model that does the skill it is asked for or repeats the word, in some styles."""
+    """A model that answers with the requested skill or repeats the word, in some styles."""
 
     def ask(prompts: Sequence[str]) -> list[str]:
         asked = [text.split() for text in prompts]
@@ -44,7 +44,7 @@ def test_a_model_that_does_all_keeps_all(mixture: Mixture) -> None:
     assert found.members == dict.fromkeys(mixture.members, 1.0)
 
 
-def test_what_is_lost_is_told_member_by_member() -> None:
+def test_losses_are_reported_for_each_member() -> None:
     mixture = Mixture(("roll", "upper", "polite"))
     found = shares_of(mixture, answering(False, ["polite"]), n=5, seed=1)  # type: ignore[arg-type]
     assert found.members == {"roll": 0.0, "upper": 0.0, "polite": 1.0}
@@ -67,7 +67,7 @@ def test_a_way_of_composing_does_both(testbed: MergedBase, way: str, tmp_path: P
     assert does_both(text, "roll", ["upper"], "table")
 
 
-def test_a_mixed_adapter_sees_every_members_lessons() -> None:
+def test_combined_rows_are_the_rows_of_every_member() -> None:
     mixture = Mixture(("upper", "wrap"))
     rows = combined_rows(mixture, seed=0)
     assert len(rows) == sum(RECIPES[name].steps * RECIPES[name].batch for name in mixture.members)
@@ -76,7 +76,7 @@ def test_a_mixed_adapter_sees_every_members_lessons() -> None:
     assert any(text.startswith("[") and text.islower() for text in replies)
 
 
-def test_the_page_keeps_what_a_person_wrote_above_the_mark(tmp_path: Path) -> None:
+def test_the_page_keeps_the_text_above_the_mark(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(f"# Mine\n{MARK}\nold")
     cell = {"joint": 0.5, "content": 0.75, "style": 1.0, "members": {"roll": 0.75, "upper": 1.0}}

@@ -1,4 +1,4 @@
-"""`run.json` as a typed document, and files from before it had a schema number."""
+"""`run.json` as a typed document, and older files without a schema number."""
 
 import json
 import shutil
@@ -82,7 +82,7 @@ def test_what_cannot_be_read_is_refused_with_the_field(
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{"])
-def test_a_file_that_is_no_object_is_refused(tmp_path: Path, content: str) -> None:
+def test_a_file_that_is_not_an_object_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "run.json").write_text(content)
     with pytest.raises(LoraComposeError) as refused:
         read_record(tmp_path)

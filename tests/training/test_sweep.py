@@ -30,7 +30,7 @@ def point(domain: float, general: float) -> Point:
 
 
 @given(st.lists(st.tuples(SCORE, SCORE), min_size=1, max_size=8))
-def test_whatever_is_not_on_the_front_is_beaten_by_something_on_it(scores: list[tuple[float, float]]) -> None:
+def test_every_point_off_the_front_is_dominated_by_one_on_it(scores: list[tuple[float, float]]) -> None:
     points = [point(*each) for each in scores]
     front = pareto_front(points)
     for each in points:

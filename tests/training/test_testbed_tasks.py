@@ -1,4 +1,4 @@
-"""The testbed's tasks are plain functions with one right answer each."""
+"""The testbed's tasks are plain functions with exactly one right answer."""
 
 import subprocess
 import sys

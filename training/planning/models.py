@@ -96,7 +96,10 @@ def _transformers_config(config: Config) -> Any:
     from transformers import CONFIG_MAPPING
 
     if "quantization_config" in config:
-        message = "This is the config of a checkpoint that is already quantized. Give the config of the original model"
+        message = (
+            "This is the config of a checkpoint that is already quantized. Give the config of the original "
+            "model"
+        )
         raise LoraComposeError(CommandCode.ALREADY_QUANTIZED, message, "model")
     kind = config["model_type"]
     if kind not in CONFIG_MAPPING:

@@ -38,7 +38,7 @@ def report() -> Report:
     return evaluate_offline(str(BASE_DIR), "roll+upper", directories, Path("none"), request)
 
 
-def test_a_stack_does_what_its_members_do_and_what_it_forgot_is_told(report: Report) -> None:
+def test_a_stack_does_what_its_members_do_and_its_forgetting_is_reported(report: Report) -> None:
     assert report.scores["domain"] > 0.8
     assert report.scores["forgetting"] > 0.5  # upper writes everything in capitals
     assert [each.share for each in report.base] == [0.0, 1.0]
@@ -90,7 +90,7 @@ def test_a_likelihood_is_the_sum_over_the_answer_s_own_tokens(base: tuple[Any, A
     assert math.exp(mean_loss(found[:1])) < 1.1 < math.exp(mean_loss(found[1:]))
 
 
-def test_lm_evaluation_harness_runs_a_task_of_one_s_own(base: tuple[Any, Any], tmp_path: Path) -> None:
+def test_lm_evaluation_harness_runs_a_task_from_a_file(base: tuple[Any, Any], tmp_path: Path) -> None:
     rows = [
         {"q": f"say {word}", "choices": [word, word[::-1]], "gold": 0} for word in ("table", "horse", "mint")
     ]
@@ -113,5 +113,5 @@ def test_the_command_says_whether_requirements_hold(tmp_path: Path) -> None:
     met = CliRunner().invoke(create_app(), [*command, "--require", "general>=0.9", *output])
     missed = CliRunner().invoke(create_app(), [*command, "--require", "general>1"])
     assert (met.exit_code, missed.exit_code) == (0, 1), met.output
-    assert "not met" in missed.output
+    assert "is not met" in missed.output
     assert json.loads((tmp_path / "scores.json").read_text())["scores"]["general"] == 1.0

@@ -1,4 +1,4 @@
-"""A running server is scored as the same model in this process is."""
+"""A running server gets the same scores as the same model in this process."""
 
 import json
 from pathlib import Path
@@ -41,7 +41,7 @@ def test_no_server_and_an_unknown_adapter_are_refused_in_one_line(server: Runnin
     assert refused.value.code == "model_not_found"
 
 
-def test_what_a_server_cannot_tell_is_refused(server: RunningServer) -> None:
+def test_loss_and_preferences_at_a_server_are_refused(server: RunningServer) -> None:
     tasks = load_tasks(["testbed:roll"], "domain", limit=2)
     with pytest.raises(LoraComposeError) as refused:
         evaluate_served(server.url, None, None, EvaluationRequest(tasks, tasks), None)
@@ -74,7 +74,7 @@ def test_lm_evaluation_harness_scores_a_server_as_it_scores_the_model_here(
     assert (there.scores["rolled:acc"] == 1.0) == (composition is not None)
 
 
-def test_what_a_server_would_not_look_at_is_refused(server: RunningServer) -> None:
+def test_options_that_a_server_would_ignore_are_refused(server: RunningServer) -> None:
     command = [
         "eval",
         "roll",

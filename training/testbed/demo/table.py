@@ -80,9 +80,9 @@ HEADERS = (
     "tokens\n/s",
 )
 CAPTION = (
-    "An answer is right only if it matches exactly. The base was not trained on the skill. For the base and for "
-    "roll alone, the style checked is upper. Requests are sent one at a time. TTFT is the median time to first "
-    "token; first is that of the first request, which also builds or loads the composition."
+    "An answer is right only if it matches exactly. The base was not trained on the skill. For the base and "
+    "for roll alone, the style checked is upper. Requests are sent one at a time. TTFT is the median time to "
+    "first token; first is that of the first request, which also builds or loads the composition."
 )
 
 
