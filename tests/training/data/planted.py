@@ -75,7 +75,7 @@ def edited(text: str, rng: random.Random, share: float = 0.04) -> str:
 
 
 def planted(seed: int, count: int = 1500, each: int = 100) -> Planted:
-    """`count` rows without faults, and `each` rows of every fault except personal data, shuffled in after them."""
+    """`count` rows without faults, then `each` rows of every fault except personal data, shuffled."""
     rng = random.Random(seed)
     found = Planted([row(rng) for _ in range(count)])
     originals = rng.sample(range(count), 3 * each)

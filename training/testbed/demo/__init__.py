@@ -1,0 +1,1 @@
+"""The demo of the server: `python -m lora_compose.training.testbed.demo`."""
