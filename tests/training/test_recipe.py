@@ -42,7 +42,7 @@ def test_what_a_recipe_leaves_out_suits_the_machine(tmp_path: Path) -> None:
         ({"load_in_4bit": True, "use_peft": False}, "QLoRA"),
         ({"require": "domain>=0.9"}, "require needs"),
         ({"publish": "roll", "use_peft": False}, "publish needs use_peft"),
-        ({"env": {"HOME": "/"}}, "no environment"),
+        ({"env": {"HOME": "/"}}, "must not set environment variables"),
         ({"max_steps": "many"}, "max_steps"),
     ],
 )

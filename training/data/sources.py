@@ -50,7 +50,9 @@ def read_records(source: str) -> Iterator[SourceRecord]:
 def _object(place: str, value: object) -> SourceRecord:
     if isinstance(value, dict):
         return SourceRecord(place, value)
-    return SourceRecord(place, None, f"the row is {type(value).__name__}, not an object with named fields")
+    return SourceRecord(
+        place, None, f"the row is of type {type(value).__name__}, not an object with named fields"
+    )
 
 
 def _json_lines(path: Path) -> Iterator[SourceRecord]:
@@ -116,13 +118,13 @@ def _decoded(path: Path) -> str:
 def _csv(path: Path) -> Iterator[SourceRecord]:
     """The first line names the columns. A row's place is its first line. Empty cells count as missing."""
     table = csv.DictReader(StringIO(_decoded(path), newline=""), restkey=None, strict=True)
-    first_line = 2
+    count, first_line = len(table.fieldnames or ()), 2
     try:
         for row in table:
             place, first_line = f"{path}:{first_line}", table.line_num + 1
             if None in row:
                 yield SourceRecord(
-                    place, None, f"the row has {len(row[None])} more cells than there are columns"
+                    place, None, f"the row has {count + len(row[None])} cells, but there are {count} columns"
                 )
             else:
                 yield SourceRecord(place, {name: cell or None for name, cell in row.items()})

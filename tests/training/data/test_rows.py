@@ -56,12 +56,15 @@ BAD: list[tuple[Any, str]] = [
     ({"prompt": "a", "completion": "  "}, "completion is empty"),
     ({"prompt": "a", "completion": 4}, "completion is int, not text"),
     ('{"prompt": "a", ', "invalid JSON"),
-    ("[1]", "a list, not an object"),
+    ("[1]", "of type list, not an object"),
     ('{"prompt": "a", "completion": "\\ud800"}', "lone surrogate"),
     ({"question": "a", "answer": "b"}, "but most rows have those of"),
-    ({"prompt": "a", "completion": "b", "label": False}, "label says good or bad"),
-    ({"prompt": [REPLY], "completion": [REPLY]}, "prompt[0] is assistant where user was due"),
-    ({"prompt": [USER], "completion": [REPLY, USER]}, "completion ends with user"),
+    (
+        {"prompt": "a", "completion": "b", "label": False},
+        "a label of good or bad for one answer is not supported",
+    ),
+    ({"prompt": [REPLY], "completion": [REPLY]}, "prompt[0] is a message of assistant, but user is expected"),
+    ({"prompt": [USER], "completion": [REPLY, USER]}, "completion ends with a message of user"),
     ({"prompt": [USER], "completion": [{"role": "tool", "content": "x"}]}, "role is 'tool'"),
 ]
 
@@ -93,7 +96,7 @@ def test_columns_that_no_form_uses_are_left_out_and_counted(tmp_path: Path) -> N
 
 def test_a_file_that_fits_two_layouts_is_refused(tmp_path: Path) -> None:
     record = {"prompt": "a", "completion": "b", "question": "a", "answer": "b"}
-    with pytest.raises(DataRejected, match="keep the columns of one") as caught:
+    with pytest.raises(DataRejected, match="Keep only the columns of one") as caught:
         read_rows(written(tmp_path / "rows.jsonl", [record]))
     assert caught.value.code == "ambiguous_form"
 
@@ -116,7 +119,7 @@ def test_every_format_gives_the_same_digest(tmp_path: Path) -> None:
     ("name", "content", "place"),
     [
         ("r.csv", 'prompt,completion\n"a\nb",c\nd,\n', ":4: completion is missing"),
-        ("r.csv", "prompt,completion\na,b\na,b,c\n", ":3: 1 cells more than columns"),
+        ("r.csv", "prompt,completion\na,b\na,b,c\n", ":3: the row has 3 cells, but there are 2 columns"),
         ("r.json", '[\n{"prompt": "a", "completion": "b"},\n{"prompt": "a"}\n]', ":3: completion is missing"),
         ("r.json", '[{"prompt": "a", "completion": "b"},\n{"prompt": ]', ":2: invalid JSON"),
     ],

@@ -103,7 +103,7 @@ def test_lm_evaluation_harness_runs_a_task_from_a_file(base: tuple[Any, Any], tm
     )
     found = harness_scores([str(tmp_path / "own_choice.yaml")], model=base[0], tokenizer=base[1])
     assert found["own_choice"]["acc"] == 1.0
-    with pytest.raises(LoraComposeError, match="no task nothing_such"):
+    with pytest.raises(LoraComposeError, match="does not have the task nothing_such"):
         harness_scores(["nothing_such"], model=base[0], tokenizer=base[1])
 
 

@@ -60,7 +60,7 @@ def test_no_word_of_the_general_task_was_trained_on() -> None:
 @pytest.mark.parametrize("name", ["nothing", "roll+dbl", "", "roll+", "../questions/roll"])
 def test_an_unknown_task_is_refused_with_those_there_are(name: str) -> None:
     with pytest.raises(
-        LoraComposeError, match=r"the testbed has bang, code, dbl, general, okay, polite, roll, upper, wrap"
+        LoraComposeError, match=r"The testbed has bang, code, dbl, general, okay, polite, roll, upper, wrap"
     ) as refused:
         load_tasks([f"testbed:{name}"], "domain")
     assert refused.value.code == "unknown_task"
