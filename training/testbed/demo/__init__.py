@@ -1,1 +1,1 @@
-"""The demo of the server: `python -m lora_compose.training.testbed.demo`."""
+"""The demo of the server: `make demo`, or `python -m lora_compose.training.testbed.demo`."""
