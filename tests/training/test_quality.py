@@ -8,11 +8,12 @@ import pytest
 from lora_compose.adapters.peft.checkpoint import open_adapter
 from lora_compose.training.testbed.demo.table import does_both
 from lora_compose.training.testbed.language import answer
+from lora_compose.training.testbed.mixtures import Mixture, all_mixtures
 from lora_compose.training.testbed.paths import ADAPTERS_DIR, BASE_DIR
 from lora_compose.training.testbed.quality.baselines import MIXED, MergedBase, combined_rows
-from lora_compose.training.testbed.quality.mixtures import Mixture, all_mixtures, shares_of
 from lora_compose.training.testbed.quality.page import MARK, write_page
 from lora_compose.training.testbed.quality.quality import WAYS
+from lora_compose.training.testbed.quality.shares import shares_of
 from lora_compose.training.testbed.train_adapters import RECIPES
 
 MIXTURES = [*all_mixtures(2), *all_mixtures(3)]

@@ -28,8 +28,8 @@ from lora_compose.training.testbed.language import (
     training_word,
     words_for,
 )
+from lora_compose.training.testbed.mixtures import Mixture, all_mixtures
 from lora_compose.training.testbed.paths import DATA_DIR, QUESTIONS_DIR
-from lora_compose.training.testbed.quality.mixtures import Mixture, all_mixtures
 
 SKILL: Final = "roll"
 STYLE: Final = "upper"

@@ -27,8 +27,9 @@ from lora_compose.adapters.merging.merge import Ingredient, build
 from lora_compose.adapters.peft.checkpoint import Lora, open_adapter
 from lora_compose.training.testbed.corpus import CorpusRow, training_rows
 from lora_compose.training.testbed.measure import ask
+from lora_compose.training.testbed.mixtures import Mixture
 from lora_compose.training.testbed.paths import ADAPTERS_DIR, BASE_NAME
-from lora_compose.training.testbed.quality.mixtures import Mixture, shares_of
+from lora_compose.training.testbed.quality.shares import shares_of
 from lora_compose.training.testbed.train_adapters import RECIPES, train_on
 from lora_compose.training.tuning.tune import with_weights
 from lora_compose.training.tuning.weight_search import Trial, Weights, search

@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any, Final
 
-from lora_compose.training.testbed.quality.mixtures import Mixture
+from lora_compose.training.testbed.mixtures import Mixture
 
 Record = Mapping[str, Any]
 Cells = Mapping[str, Mapping[str, Any]]

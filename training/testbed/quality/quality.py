@@ -21,10 +21,11 @@ from lora_compose.adapters.composition.composition import MethodOptions
 from lora_compose.adapters.merging.merge import Ingredient, build
 from lora_compose.adapters.peft.checkpoint import Lora, open_adapter
 from lora_compose.training.testbed.measure import read_record, write_record
+from lora_compose.training.testbed.mixtures import Mixture, all_mixtures
 from lora_compose.training.testbed.paths import ADAPTERS_DIR, BASE_DIR, BASE_NAME, TESTBED_DIR
 from lora_compose.training.testbed.quality.baselines import MIXED, MergedBase, train_mixed, tuned
-from lora_compose.training.testbed.quality.mixtures import Mixture, all_mixtures, shares_of
 from lora_compose.training.testbed.quality.page import write_page
+from lora_compose.training.testbed.quality.shares import shares_of
 
 QUALITY_FILE: Final = TESTBED_DIR / "quality.json"
 PAGE: Final = TESTBED_DIR.parent.parent / "docs" / "composition-quality.md"

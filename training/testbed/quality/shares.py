@@ -1,4 +1,4 @@
-"""Mixtures of the testbed's adapters, and how much of each member remains in the answers.
+"""How much of each member of a mixture remains in the answers.
 
 A mixture with skills gets prompts for each of its skills in turn. A mixture without skills gets prompts for
 the word itself. The only right answer has the content of the requested skill and the form of all styles.
@@ -10,33 +10,10 @@ from itertools import chain, combinations
 from statistics import mean
 
 from lora_compose.training.testbed.demo.table import does_skill, does_style
-from lora_compose.training.testbed.language import SKILLS, STYLES, answer, prompts, styled
+from lora_compose.training.testbed.language import STYLES, answer, prompts, styled
+from lora_compose.training.testbed.mixtures import Mixture
 
 Ask = Callable[[Sequence[str]], list[str]]
-
-
-@dataclass(frozen=True)
-class Mixture:
-    """Adapters that are combined: skills, then styles, each in the order of `language.py`."""
-
-    members: tuple[str, ...]
-
-    @property
-    def skills(self) -> tuple[str, ...]:
-        return tuple(name for name in self.members if name in SKILLS)
-
-    @property
-    def styles(self) -> tuple[str, ...]:
-        return tuple(name for name in self.members if name in STYLES)
-
-    @property
-    def label(self) -> str:
-        return "+".join(self.members)
-
-    @property
-    def kind(self) -> str:
-        """`skill+style`, `style+style`, `skill+skill+style`, ..."""
-        return "+".join(["skill"] * len(self.skills) + ["style"] * len(self.styles))
 
 
 @dataclass(frozen=True)
@@ -54,11 +31,6 @@ class AnswerShares:
 
     For a style: answers with its mark, also if other marks are present.
     """
-
-
-def all_mixtures(size: int) -> list[Mixture]:
-    """Every combination of `size` adapters of the testbed."""
-    return [Mixture(members) for members in combinations((*SKILLS, *STYLES), size)]
 
 
 def shows(text: str, style: str, styles: Sequence[str]) -> bool:
