@@ -1,1 +1,1 @@
-"""What an adapter is and how adapters combine. No vLLM, no Starlette and no HTTP in here."""
+"""What an adapter is and how adapters combine. It does not use vLLM, Starlette or HTTP."""

@@ -1,1 +1,1 @@
-"""Several adapters become one, with a report of what that costs. Pure functions on tensors, a table of methods."""
+"""Merges several adapters into one and reports the error: pure functions on tensors, a table of methods."""

@@ -1,1 +1,1 @@
-"""PEFT's files and rules: the config, which modules it targets, and the factors in and out of safetensors."""
+"""PEFT's files and rules: the config, the modules that it targets, and reading and writing the factors."""

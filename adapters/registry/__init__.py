@@ -1,4 +1,4 @@
-"""Versions, aliases, saved compositions and cached merges on one data directory.
+"""Versions, aliases, saved compositions and cached merges in one data directory.
 
-Files lie in a content-addressed store, rows in a database. Nothing here knows an engine.
+A content-addressed store has the files, and a database has the rows. Nothing here uses an engine.
 """

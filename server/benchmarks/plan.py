@@ -14,7 +14,7 @@ from lora_compose.adapters.composition.grammar import parse_reference
 from lora_compose.adapters.errors import Code, InvalidRequest
 from lora_compose.adapters.names import REFERENCE_PATTERN
 from lora_compose.adapters.registry.registry import Registry
-from lora_compose.adapters.validation import ANY, OURS, Fault, Faults
+from lora_compose.adapters.validation import ANY, RAISED_BY_VALIDATOR, Fault, Faults
 from lora_compose.server.http.body import Body, matching, text_of
 
 DEFAULT_ADAPTERS = 8
@@ -58,7 +58,7 @@ def _listed(field: str, each: str) -> Faults:
     return {
         (field, ANY): Fault(Code.OUT_OF_RANGE, f"{field} must be a list of 1 to {LONGEST_LIST}."),
         (f"{field}[]", ANY): Fault(Code.OUT_OF_RANGE, f"{field}: each must be {each}.", field),
-        (f"{field}[]", OURS): Fault(Code.OUT_OF_RANGE, "", field),
+        (f"{field}[]", RAISED_BY_VALIDATOR): Fault(Code.OUT_OF_RANGE, "", field),
     }
 
 

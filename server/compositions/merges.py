@@ -65,12 +65,12 @@ class MergeBuilder:
         if pinned.composition.is_stack:
             return None
         await self._directory(pinned, may_build)
-        return await run_in_threadpool(self._registry.derived_report, merge_key(pinned))
+        return await run_in_threadpool(self._registry.cached_merge_report, merge_key(pinned))
 
     async def _directory(self, pinned: ResolvedComposition, may_build: MayBuild | None) -> Path:
         key = merge_key(pinned)
         if may_build is not None and key not in self._building:
-            found = await run_in_threadpool(self._registry.derived, key)
+            found = await run_in_threadpool(self._registry.cached_merge, key)
             if found is not None:
                 return found
             may_build()
@@ -81,7 +81,7 @@ class MergeBuilder:
         return await asyncio.shield(task)
 
     async def _find_or_build(self, key: str, pinned: ResolvedComposition) -> Path:
-        found = await run_in_threadpool(self._registry.derived, key)
+        found = await run_in_threadpool(self._registry.cached_merge, key)
         if found is not None:
             return found
         with (
@@ -107,7 +107,7 @@ class MergeBuilder:
                 ),
             )
             path = await run_in_threadpool(
-                self._registry.add_derived, key, Path(output), report, sorted(pinned.digests)
+                self._registry.cache_merge, key, Path(output), report, sorted(pinned.digests)
             )
         seconds = time.perf_counter() - started
         self._metrics.merge_seconds.observe(seconds)
@@ -144,5 +144,5 @@ def _merge(arguments: tuple[Any, ...]) -> dict[str, Any]:
     from lora_compose.adapters.merging import merge  # imports torch, which only this process needs
 
     method, ingredients, options, output, base = arguments
-    parts = [merge.Ingredient(directory, weight) for directory, weight in ingredients]
+    parts = [merge.MergeInput(directory, weight) for directory, weight in ingredients]
     return merge.build(method, parts, options, output, base).to_dict()

@@ -56,13 +56,13 @@ def disk(directory: Path) -> Finding:
 
 
 def lock(directory: Path) -> Finding:
-    from lora_compose.adapters.registry.data_dir import lock_of, take
+    from lora_compose.adapters.registry.data_dir import acquire, directory_lock
 
     if not (directory / "lock").is_file():
         return ok("nobody has owned it yet")
-    held = lock_of(directory)
+    held = directory_lock(directory)
     try:
-        take(held)
+        acquire(held)
     except Conflict:
         return warn(
             "a server owns it now, so a second one cannot start on it",
