@@ -25,10 +25,10 @@ $(VENV)/.ready: $(LOCK) pyproject.toml
 	@touch $@
 
 demo: setup ## run the whole demo: serve, register, stack, merge, compare, stop
-	$(BIN)/python -m lora_compose.training.testbed.demo.demo
+	$(BIN)/python -m lora_compose.training.testbed.demo
 
 serve: setup ## start a server on the embedded base and print commands to try
-	$(BIN)/python -m lora_compose.training.testbed.demo.demo --serve
+	$(BIN)/python -m lora_compose.training.testbed.demo --serve
 
 test: setup lint types ## check format, lint and types, then run the whole test suite
 	$(BIN)/python -m pytest
@@ -73,8 +73,8 @@ bench-fusion: setup ## measure gain and cost of fusing, and 20 switches under tr
 bench-auto-fuse: setup ## replay traces against the auto-fuse policy (seconds)
 	$(BIN)/python -m lora_compose.benchmarks.auto_fuse.simulator
 
-quality: setup ## measure what every way of composing keeps (remove training/testbed/quality.json to start again)
-	$(BIN)/python -m lora_compose.training.testbed.quality.quality
+quality: setup ## measure the quality of compositions (remove training/testbed/quality.json to start again)
+	$(BIN)/python -m lora_compose.training.testbed.quality
 
 bench-memory: setup ## compare the memory planner with measured peaks (about half an hour)
 	$(BIN)/python -m lora_compose.training.planning.calibration

@@ -1,4 +1,4 @@
-"""The base a run adapts, quantized or not, with the adapter it goes on from or a fresh one."""
+"""The base model of a run, quantized or not, with the adapter of `init_adapter` if there is one."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ class Base:
 
 
 def load_tokenizer(model: Any) -> Any:
-    """The base's own; `model` is TRL's ModelConfig. Raises LoraComposeError("base_not_loaded")."""
+    """The tokenizer of the base. `model` is TRL's ModelConfig. Raises LoraComposeError("base_not_loaded")."""
     from transformers import AutoTokenizer
 
     try:
@@ -27,7 +27,9 @@ def load_tokenizer(model: Any) -> Any:
 
 
 def load_base(recipe: Recipe) -> Base:
-    """The base in the asked precision; with `init_adapter`, that adapter on it, to be trained on.
+    """The base in the requested precision.
+
+    If the recipe has `init_adapter`, that adapter is on it, trainable.
 
     Raises LoraComposeError("base_not_loaded") or ("init_adapter_not_loaded").
     """
@@ -56,8 +58,10 @@ def load_base(recipe: Recipe) -> Base:
 
 
 def _keep_layout(base: Any) -> None:
-    """bitsandbytes 0.50 repacks 4-bit weights for CPUs at the first answer in eval mode, and never puts them
-    back: every step after an evaluation would be computed with garbage. So they are not repacked.
+    """Stop bitsandbytes from repacking the 4-bit weights.
+
+    On a CPU, bitsandbytes 0.50 repacks them at the first forward pass in eval mode and does not undo it.
+    Every training step after an evaluation would compute with wrong weights.
     """
     for module in base.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
@@ -71,11 +75,15 @@ def _with_adapter(base: Any, directory: Path) -> Any:
         return PeftModel.from_pretrained(base, directory, is_trainable=True)
     except (OSError, ValueError, RuntimeError) as error:
         raise LoraComposeError(
-            CommandCode.INIT_ADAPTER_NOT_LOADED, f"{directory}: {error}", "init_adapter"
+            CommandCode.INIT_ADAPTER_NOT_LOADED,
+            f"The adapter in {directory} cannot be loaded: {error}",
+            "init_adapter",
         ) from error
 
 
 def _not_loaded(model: Any, error: Exception) -> LoraComposeError:
     return LoraComposeError(
-        CommandCode.BASE_NOT_LOADED, f"{model.model_name_or_path}: {error}", "model_name_or_path"
+        CommandCode.BASE_NOT_LOADED,
+        f"The base model {model.model_name_or_path} cannot be loaded: {error}",
+        "model_name_or_path",
     )

@@ -1,4 +1,4 @@
-"""`lora-compose train`: make adapters, from a recipe to a registered version."""
+"""`lora-compose train`: train adapters from a recipe and register them."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="train",
-    help="Train adapters with TRL, PEFT and bitsandbytes, judged by what they teach and what they forget.",
+    help="Train adapters with TRL, PEFT and bitsandbytes, and score what they learn and what they forget.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="markdown",
@@ -28,11 +28,11 @@ app.command("plan")(plan)
 RecipeFile = Annotated[
     Path,
     typer.Argument(
-        help="A YAML file of TRL's, PEFT's and our options.", metavar="RECIPE", show_default=False
+        help="A YAML file with options of TRL, PEFT and lora-compose.", metavar="RECIPE", show_default=False
     ),
 ]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in output_dir.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Remove the run in output_dir and start again.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint in output_dir.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Delete the run in output_dir and start again.")]
 
 screen = Console(stderr=True)
 
@@ -46,9 +46,9 @@ def sft(
     api_key: ApiKey = None,
     as_json: AsJson = False,
 ) -> None:
-    """Supervised fine-tuning on (instruction, answer) pairs or conversations.
+    """Supervised fine-tuning on pairs of instruction and answer, or on conversations.
 
-    Every field of TRL's SFTConfig and ModelConfig is an option, and overrides the recipe.
+    Every field of TRL's SFTConfig and ModelConfig is also an option here. An option overrides the recipe.
 
     - `lora-compose train sft training/recipes/sft-lora.yaml`
     - `lora-compose train sft training/recipes/sft-lora.yaml --lora_r 4 --output_dir runs/r4`
@@ -67,48 +67,53 @@ def dpo(
     api_key: ApiKey = None,
     as_json: AsJson = False,
 ) -> None:
-    """Direct preference optimization on (prompt, chosen, rejected).
+    """Direct preference optimization on rows of prompt, chosen and rejected.
 
-    Start from an adapter that can already say the chosen answers (`init_adapter`): from the bare base DPO
-    reaches its reward accuracy and loses the skill.
+    Start from an adapter that can already generate the chosen answers (`init_adapter`). From the base alone,
+    DPO reaches a high reward accuracy, but the model loses the skill.
 
     - `lora-compose train dpo training/recipes/dpo.yaml --init_adapter runs/roll/adapter`
     """
     _train("dpo", recipe, context.args, {"resume": resume, "overwrite": overwrite}, api_key, as_json)
 
 
-def _values(given: str | None) -> list[str]:
-    return [value.strip() for value in given.split(",") if value.strip()] if given else []
+def _values(text: str | None) -> list[str]:
+    return [value.strip() for value in text.split(",") if value.strip()] if text else []
 
 
 @app.command(context_settings=ANY_ARGUMENTS)
 def sweep(
     context: typer.Context,
     recipe: RecipeFile,
-    output: Annotated[Path, typer.Option(help="Where the points and the report go.", metavar="DIR")],
+    output: Annotated[Path, typer.Option(help="Directory for the runs and the report.", metavar="DIR")],
     ratios: Annotated[
-        str | None, typer.Option(help="GENERAL:DOMAIN mixes, comma between.", metavar="0:1,2:8,5:5")
+        str | None, typer.Option(help="Ratios GENERAL:DOMAIN, separated by commas.", metavar="0:1,2:8,5:5")
     ] = None,
-    ranks: Annotated[str | None, typer.Option(help="Values of lora_r.", metavar="4,8,16")] = None,
-    learning_rates: Annotated[str | None, typer.Option(help="Of learning_rate.", metavar="1e-3,2e-3")] = None,
+    ranks: Annotated[
+        str | None, typer.Option(help="Values of lora_r, separated by commas.", metavar="4,8,16")
+    ] = None,
+    learning_rates: Annotated[
+        str | None, typer.Option(help="Values of learning_rate, separated by commas.", metavar="1e-3,2e-3")
+    ] = None,
     goal: Annotated[
-        str, typer.Option(help="What a point has to meet to be recommended.")
+        str, typer.Option(help="Recommend only runs whose scores meet this requirement.")
     ] = "forgetting<=0.02",
-    method: Annotated[Method, typer.Option(help="What the recipe is for.")] = "sft",
+    method: Annotated[Method, typer.Option(help="Training method of the recipe.")] = "sft",
     as_json: AsJson = False,
 ) -> None:
-    """Train one recipe at several mixes, ranks and learning rates, and say which to take.
+    """Train one recipe with several data ratios, ranks and learning rates, and recommend the best run.
 
-    Draws general score against domain score, marks the Pareto front and recommends the best domain score that
-    meets the goal. Run it again to go on: no point is trained twice.
+    The report plots the general score against the domain score and marks the Pareto front. The recommended
+    run has the best domain score among the runs that meet the goal. If a sweep is interrupted, run the same
+    command again: finished runs are not trained again.
 
     - `lora-compose train sweep training/recipes/sft-lora.yaml --ratios 0:1,1:9,2:8,5:5 --output runs/sweep`
     """
     import json
 
-    from lora_compose.training.data.quiet_logs import hush
+    from lora_compose.training.data.quiet_logs import quiet_libraries
 
-    hush()
+    quiet_libraries()
     from lora_compose.training.sweep import as_json as sweep_json
     from lora_compose.training.sweep import draw_sweep, sweep_table
     from lora_compose.training.sweep import sweep as run_sweep
@@ -121,11 +126,11 @@ def sweep(
     points = run_sweep(
         method, recipe, context.args, axes, output, lambda line: screen.print(line, markup=False)
     )
-    found = sweep_json(points, goal)
-    (output / "sweep.json").write_text(json.dumps(found, indent=1) + "\n")
+    report = sweep_json(points, goal)
+    (output / "sweep.json").write_text(json.dumps(report, indent=1) + "\n")
     draw_sweep(points, goal, output / "sweep.png")
     if as_json:
-        echo_json(found)
+        echo_json(report)
     else:
         Console().print(sweep_table(points, goal))
         typer.echo(f"Wrote {output}: sweep.json, sweep.png, points/")
@@ -135,17 +140,17 @@ app.command("weights")(weights)
 
 
 def _train(
-    method: Method, file: Path, options: list[str], how: dict[str, bool], api_key: str | None, as_json: bool
+    method: Method, file: Path, options: list[str], flags: dict[str, bool], api_key: str | None, as_json: bool
 ) -> None:
-    from lora_compose.training.data.quiet_logs import hush
+    from lora_compose.training.data.quiet_logs import quiet_libraries
 
-    hush()
+    quiet_libraries()
     from lora_compose.training.publishing import publish
     from lora_compose.training.recipe import read_recipe
     from lora_compose.training.run import train
 
     recipe = read_recipe(method, file, options)
-    run = train(recipe, **how, tell=lambda line: screen.print(line, markup=False, highlight=False))
+    run = train(recipe, **flags, on_progress=lambda line: screen.print(line, markup=False, highlight=False))
     published = publish(run, recipe.publish, api_key) if recipe.publish.publish else None
     missed = published["unmet"] if published else []
     if as_json:
@@ -164,7 +169,9 @@ def _show(run: "FinishedRun", published: dict[str, Any] | None) -> None:
     if published is None:
         return
     for missed in published["unmet"]:
-        console.print(f"[red]not met[/] {missed}")
-    where = published["id"] or "nothing"
-    alias = f", which {published['alias']} now means" if published["alias"] else ""
-    console.print(f"Registered {where}{alias}.", highlight=False)
+        console.print(f"[red]{missed}[/]", highlight=False)
+    if published["id"] is None:
+        console.print("The adapter was not registered.", highlight=False)
+        return
+    alias = f"; the alias {published['alias']} now points to it" if published["alias"] else ""
+    console.print(f"Registered {published['id']}{alias}.", highlight=False)

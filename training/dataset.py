@@ -1,4 +1,6 @@
-"""The rows of a run: read, checked for their form, mixed, and some of them held out."""
+"""The rows of a run: read from files, checked for their form, mixed, and split into training and held-out
+rows.
+"""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -6,28 +8,33 @@ from typing import Any
 
 from lora_compose.adapters.errors import CommandCode, LoraComposeError
 from lora_compose.training.base_model import load_tokenizer
-from lora_compose.training.data.mixing import mix, parts_of, token_counter
+from lora_compose.training.data.mixing import mix, mix_sources, token_counter
 from lora_compose.training.data.rows import Rows, read_rows
 from lora_compose.training.recipe import Method, Recipe
 from lora_compose.training.run_record import DatasetFacts, MixShare, Source
 
-WANTED: Mapping[Method, tuple[str, ...]] = {"sft": ("instruction", "conversational"), "dpo": ("preference",)}
+FORMS: Mapping[Method, tuple[str, ...]] = {"sft": ("instruction", "conversational"), "dpo": ("preference",)}
+"""The forms of rows that each method trains on."""
 
 
 @dataclass(frozen=True)
 class Examples:
-    """What a run learns from, and what its loss is measured on (None: nothing)."""
+    """The training rows, and the held-out rows for the evaluation loss. `held_out` may be None."""
 
     train: Any
     held_out: Any
     facts: DatasetFacts
-    """For the record: sources with digests, and the ratio achieved."""
+    """For the record: the sources with their digests, and the actual ratio."""
 
 
-def examples_of(recipe: Recipe) -> Examples:
-    """Raises DataRejected for a bad row, and LoraComposeError("wrong_form") for rows of another method."""
+def load_examples(recipe: Recipe) -> Examples:
+    """Read and mix the recipe's files.
+
+    Raises DataRejected for a bad row, and LoraComposeError("wrong_form") if the method cannot train on the
+    rows of a file.
+    """
     data, seed = recipe.data, recipe.training.seed
-    parts = parts_of(
+    parts = mix_sources(
         [_read(source, recipe.method) for source in data.general],
         [_read(source, recipe.method) for source in data.domain],
         data.ratio,
@@ -36,7 +43,7 @@ def examples_of(recipe: Recipe) -> Examples:
     mixed = mix(parts, total=data.rows, by=data.mix_by, seed=seed, count_tokens=counter)
     train, held_out = mixed.dataset, None
     if data.held_out:
-        held_out = _joined([_read(source, recipe.method) for source in data.held_out])
+        held_out = _concatenated([_read(source, recipe.method) for source in data.held_out])
     elif data.held_out_share:
         split = train.train_test_split(test_size=data.held_out_share, seed=seed)
         train, held_out = split["train"], split["test"]
@@ -62,15 +69,17 @@ def examples_of(recipe: Recipe) -> Examples:
 
 def _read(source: str, method: Method) -> Rows:
     rows = read_rows(source)
-    if rows.form not in WANTED[method]:
-        wanted = " or ".join(WANTED[method])
+    if rows.form not in FORMS[method]:
+        forms = " or ".join(FORMS[method])
         raise LoraComposeError(
-            CommandCode.WRONG_FORM, f"{source}: {rows.form} rows; {method} learns from {wanted}", "domain"
+            CommandCode.WRONG_FORM,
+            f"{source} has {rows.form} rows, but {method} trains on {forms} rows",
+            "domain",
         )
     return rows
 
 
-def _joined(rows: list[Rows]) -> Any:
+def _concatenated(sources: list[Rows]) -> Any:
     from datasets import concatenate_datasets
 
-    return concatenate_datasets([each.dataset for each in rows])
+    return concatenate_datasets([rows.dataset for rows in sources])

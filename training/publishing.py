@@ -1,7 +1,7 @@
-"""A finished run into the registry, on this machine or of a running server, with how it came about.
+"""Register the adapter of a finished run, in the registry on this machine or at a running server.
 
-The alias moves only where the requirements hold; without an alias, what does not hold them is not registered,
-since a bare name means its newest version.
+The alias moves only if the scores meet the requirements. Without an alias, an adapter that misses a
+requirement is not registered, because a name without a version means the newest version.
 """
 
 import json
@@ -18,23 +18,30 @@ from lora_compose.training.run import FinishedRun
 from lora_compose.training.run_record import FinishedRecord
 
 
-def publish(run: FinishedRun, asked: PublishArguments, api_key: str | None = None) -> dict[str, Any]:
-    """`{"id", "alias", "unmet"}`: the version (None: not registered), the alias moved, what is missed."""
-    assert asked.publish is not None
-    missed = unmet(parse_requirements(asked.require), run.scores) if asked.require else []
-    if missed and asked.alias is None:
+def publish(run: FinishedRun, target: PublishArguments, api_key: str | None = None) -> dict[str, Any]:
+    """Register the adapter. The result has `id`, `alias` and `unmet`.
+
+    `id` is the version, None if the adapter was not registered. `alias` is the alias that was moved, or None.
+    `unmet` lists the requirements that are missed.
+    """
+    assert target.publish is not None
+    missed = unmet(parse_requirements(target.require), run.scores) if target.require else []
+    if missed and target.alias is None:
         return {"id": None, "alias": None, "unmet": missed}
-    alias = asked.alias if not missed else None
+    alias = target.alias if not missed else None
     lineage = lineage_of(run.record, missed)
-    if asked.publish_url is not None:
-        version = _over_http(run.adapter, asked, alias, lineage, api_key)
+    if target.publish_url is not None:
+        version = _over_http(run.adapter, target, alias, lineage, api_key)
     else:
-        version = _on_this_machine(run, asked, alias, lineage)
+        version = _on_this_machine(run, target, alias, lineage)
     return {"id": version, "alias": alias, "unmet": missed}
 
 
 def lineage_of(record: FinishedRecord, missed: list[str]) -> dict[str, Any]:
-    """What is kept of a run with its adapter. A source is kept by its file name, without its directory."""
+    """The facts of a run that are registered with its adapter.
+
+    Sources have file names without directories.
+    """
     settings = record.settings
     return {
         "method": record.method,
@@ -59,13 +66,13 @@ def lineage_of(record: FinishedRecord, missed: list[str]) -> dict[str, Any]:
 
 
 def _over_http(
-    directory: Path, asked: PublishArguments, alias: str | None, lineage: dict[str, Any], api_key: str | None
+    directory: Path, target: PublishArguments, alias: str | None, lineage: dict[str, Any], api_key: str | None
 ) -> str:
-    fields = {"name": str(asked.publish), "lineage": json.dumps(lineage)}
+    fields = {"name": str(target.publish), "lineage": json.dumps(lineage)}
     if alias is not None:
         fields["alias"] = alias
     with (
-        Client(str(asked.publish_url), api_key) as client,
+        Client(str(target.publish_url), api_key) as client,
         (directory / CONFIG_FILE).open("rb") as config,
         (directory / WEIGHTS_FILE).open("rb") as weights,
     ):
@@ -73,7 +80,7 @@ def _over_http(
 
 
 def _on_this_machine(
-    run: FinishedRun, asked: PublishArguments, alias: str | None, lineage: dict[str, Any]
+    run: FinishedRun, target: PublishArguments, alias: str | None, lineage: dict[str, Any]
 ) -> str:
     import torch
 
@@ -85,19 +92,20 @@ def _on_this_machine(
     if not base.is_dir():
         raise LoraComposeError(
             CommandCode.BASE_NOT_LOCAL,
-            "Publishing without a server needs the base as a directory: give publish_url.",
+            "To publish without a server, the base model must be a local directory. Otherwise give "
+            "publish_url.",
             "publish",
         )
     shapes = BaseShapes.of(base, base.name)
     limits = AdmissionLimits(max_lora_rank=run.record.settings.model["lora_r"], dtype=torch.float32)
-    data_dir = Path(asked.data_dir) if asked.data_dir else default_data_dir()
+    data_dir = Path(target.data_dir) if target.data_dir else default_data_dir()
     with (
         Registry(data_dir) as registry,
         registry.stage(run.adapter / CONFIG_FILE, run.adapter / WEIGHTS_FILE) as staged,
     ):
         admission = admit(staged, shapes, limits)
-        told = {"base_fingerprint": shapes.fingerprint, "training": lineage}
+        facts = {"base_fingerprint": shapes.fingerprint, "training": lineage}
         version, _ = registry.register(
-            str(asked.publish), staged, admission, f"train:{run.record.method}", told, alias
+            str(target.publish), staged, admission, f"train:{run.record.method}", facts, alias
         )
         return version.id

@@ -1,8 +1,7 @@
-"""A recipe: TRL's and PEFT's own options from a YAML file and the command line, and our few beside them.
+"""A recipe: the options of TRL and PEFT, and our own, from a YAML file and the command line.
 
-What a recipe holds beside TRL's own options: the data, what the run is scored by, and where it goes.
-
-Read by TRL's parser, so each field is a key of the recipe and an option of the command line.
+Our own options name the data, the scores, and where the adapter is published. TRL's parser reads them, so
+each field of the dataclasses here is a key of the recipe and an option of the command line.
 """
 
 import difflib
@@ -19,93 +18,109 @@ from lora_compose.training.evaluation.requirements import parse_requirements
 
 @dataclass
 class DataArguments:
-    """Which rows are learnt."""
+    """The rows that the adapter is trained on."""
 
     domain: list[str] = field(
         default_factory=list,
-        metadata={"help": "Files of what the adapter is to learn (JSONL, Parquet, CSV, ...)."},
+        metadata={"help": "Files with the data of the domain to learn (JSONL, Parquet, CSV, ...)."},
     )
     general: list[str] = field(
-        default_factory=list, metadata={"help": "Files of general data, rehearsed against forgetting."}
+        default_factory=list,
+        metadata={"help": "Files with general data. Training on them reduces forgetting."},
     )
     ratio: str | None = field(
-        default=None, metadata={"help": "GENERAL:DOMAIN, such as 2:8 for one part in five general."}
+        default=None, metadata={"help": "GENERAL:DOMAIN, for example 2:8 for one fifth of general data."}
     )
     mix_by: Literal["examples", "tokens"] = field(
-        default="examples", metadata={"help": "What the ratio counts."}
+        default="examples", metadata={"help": "What the ratio counts: examples or tokens."}
     )
     rows: int | None = field(
-        default=None, metadata={"help": "Rows of the mix; by default as many as the files give."}
+        default=None,
+        metadata={"help": "Size of the mix, in the unit of mix_by; by default as large as the files allow."},
     )
     held_out: list[str] = field(
-        default_factory=list, metadata={"help": "Files for the evaluation loss, none of them trained on."}
+        default_factory=list, metadata={"help": "Files for the evaluation loss. They are not trained on."}
     )
     held_out_share: float = field(
-        default=0.0, metadata={"help": "Without held_out: this share of the mix is held out."}
+        default=0.0,
+        metadata={
+            "help": "Hold out this share of the mix for the evaluation loss; not together with held_out."
+        },
     )
 
 
 @dataclass
 class StartArguments:
-    """What training starts from."""
+    """The weights that training starts from."""
 
     init_adapter: str | None = field(
-        default=None, metadata={"help": "An adapter's directory to go on training, such as DPO after SFT."}
+        default=None,
+        metadata={"help": "Directory of an adapter to continue training, for example for DPO after SFT."},
     )
     reference: Literal["start", "base"] = field(
         default="start",
         metadata={
-            "help": "DPO's reference: the adapter it starts from, or the base with the adapter switched off."
+            "help": "DPO's reference model. start: the adapter that training starts from. base: the base."
         },
     )
 
 
 @dataclass
 class ScoreArguments:
-    """What the run is judged by, on generated answers: files with right answers, or testbed:NAME."""
+    """The tasks that score the run by its generated answers: files with right answers, or testbed:NAME."""
 
     domain_tasks: list[str] = field(
-        default_factory=list, metadata={"help": "Tasks of the domain, scored by exact match."}
+        default_factory=list, metadata={"help": "Tasks of the domain, scored by exact matches."}
     )
     general_tasks: list[str] = field(
         default_factory=list,
-        metadata={"help": "Tasks of general ability; forgetting is what is lost of them."},
+        metadata={"help": "Tasks of general ability. The loss of score on them is forgetting."},
     )
-    score_limit: int | None = field(default=200, metadata={"help": "Rows of each task that are scored."})
+    score_limit: int | None = field(
+        default=200, metadata={"help": "At most this many rows of each task are scored."}
+    )
     score_tokens: int = field(
-        default=64, metadata={"help": "The longest answer that is generated, in tokens."}
+        default=64, metadata={"help": "At most this many tokens are generated for an answer."}
     )
     score_each_evaluation: bool = field(
         default=False,
         metadata={
-            "help": "Score at every evaluation too; eval_domain and eval_general can then be the "
+            "help": "Also score at every evaluation. Then eval_domain or eval_general can be "
             "metric_for_best_model."
         },
     )
     patience: int | None = field(
         default=None,
-        metadata={"help": "Stop after this many evaluations without a better one; keep the best."},
+        metadata={
+            "help": "Stop after this many evaluations without an improvement, and keep the best checkpoint."
+        },
     )
 
 
 @dataclass
 class PublishArguments:
-    """Where a finished adapter goes."""
+    """Where the finished adapter is registered."""
 
     publish: str | None = field(default=None, metadata={"help": "Register the adapter under this name."})
     publish_url: str | None = field(
-        default=None, metadata={"help": "At this running server; by default in the registry on this machine."}
+        default=None,
+        metadata={"help": "Register at this server; by default in the registry on this machine."},
     )
     data_dir: str | None = field(
-        default=None, metadata={"help": "The registry on this machine, as `serve --data-dir`."}
+        default=None,
+        metadata={"help": "Data directory of the registry on this machine, as for `serve --data-dir`."},
     )
     alias: str | None = field(
-        default=None, metadata={"help": "The alias that moves to the new version, if the requirements hold."}
+        default=None,
+        metadata={"help": "Point this alias to the new version if the requirements are met."},
     )
-    require: str | None = field(default=None, metadata={"help": "Such as 'domain>=0.9,forgetting<=0.02'."})
+    require: str | None = field(
+        default=None,
+        metadata={"help": "Requirements on the scores, for example 'domain>=0.9,forgetting<=0.02'."},
+    )
 
     def check(self) -> None:
-        """Refuse, before hours of training, what would be refused after them. Raises LoraComposeError."""
+        """Check the fields before training, because publishing comes after hours. Raises LoraComposeError."""
         if self.publish is not None:
             check_name(self.publish)
         if self.alias is not None:
@@ -116,7 +131,7 @@ class PublishArguments:
 
 Method = Literal["sft", "dpo"]
 
-# TRL's defaults are a GPU's. These hold where a recipe says nothing (see docs/training.md).
+# Defaults of options that a recipe does not set. TRL's own defaults are for GPUs (see docs/training.md).
 DEFAULTS: dict[str, Any] = {
     "report_to": "none",
     "lora_target_modules": "all-linear",
@@ -130,7 +145,7 @@ DPO_DEFAULTS: dict[str, Any] = {"lora_dropout": 0.0}
 
 @dataclass(frozen=True)
 class Recipe:
-    """All that a run is made from. `training` is TRL's SFTConfig or DPOConfig, `model` its ModelConfig."""
+    """All settings of a run. `training` is TRL's SFTConfig or DPOConfig, `model` is its ModelConfig."""
 
     method: Method
     training: Any
@@ -147,9 +162,9 @@ class Recipe:
 
 
 def read_recipe(method: Method, path: Path | None, options: Sequence[str] = ()) -> Recipe:
-    """The recipe in a YAML file; `options` (`--name value`) override it.
+    """Read a recipe from a YAML file. `options` (`--name value`) override it.
 
-    Raises LoraComposeError("invalid_recipe") with what is wrong, and for an unknown key the nearest known.
+    Raises LoraComposeError("invalid_recipe"). For an unknown key, the message suggests the most similar one.
     """
     import torch
 
@@ -173,7 +188,7 @@ def _parser(method: Method) -> Any:
 
     class Parser(TrlParser):
         def error(self, message: str) -> None:
-            """In place of argparse's, which prints three hundred options and ends the process."""
+            """Raise. argparse's method would print three hundred options and exit the process."""
             raise ValueError(message)
 
     ours = (DataArguments, StartArguments, ScoreArguments, PublishArguments)
@@ -186,18 +201,22 @@ def _checked(path: Path) -> Path:
     try:
         content = yaml.safe_load(path.read_text())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise LoraComposeError(CommandCode.INVALID_RECIPE, f"{path}: {error}", "recipe") from error
+        raise LoraComposeError(
+            CommandCode.INVALID_RECIPE, f"{path} cannot be read: {error}", "recipe"
+        ) from error
     if not isinstance(content, dict):
-        raise LoraComposeError(CommandCode.INVALID_RECIPE, f"{path} holds no YAML mapping", "recipe")
+        raise LoraComposeError(CommandCode.INVALID_RECIPE, f"{path} is not a YAML mapping", "recipe")
     if "env" in content:
         raise LoraComposeError(
-            CommandCode.INVALID_RECIPE, f"{path}: a recipe sets no environment ('env')", "recipe"
+            CommandCode.INVALID_RECIPE,
+            f"{path}: 'env' is not allowed, because a recipe must not set environment variables",
+            "recipe",
         )
     return path
 
 
 def _explained(error: Exception, parser: Any) -> str:
-    """An unknown key, with what was perhaps meant."""
+    """The message for `error`. For an unknown key, it suggests the most similar known key."""
     unknown = (
         re.findall(r"--([A-Za-z][\w-]*)", str(error))
         if "nknown" in str(error) or "not used" in str(error)
@@ -210,15 +229,15 @@ def _explained(error: Exception, parser: Any) -> str:
     for name in unknown:
         near = difflib.get_close_matches(name, known, 1)
         hints.append(f"{name} (did you mean {near[0]}?)" if near else name)
-    return f"No such option: {', '.join(hints)}"
+    return f"Unknown option: {', '.join(hints)}"
 
 
 def _check(recipe: Recipe) -> None:
-    """What no library would notice before hours are spent.
+    """Check rules that the libraries would check only after hours of training, or not at all.
 
-    Raises LoraComposeError("invalid_recipe"), and what PublishArguments.check raises.
+    Raises LoraComposeError("invalid_recipe"), and the errors of PublishArguments.check.
     """
-    faults = [message for holds, message in _rules(recipe) if not holds]
+    faults = [message for is_met, message in _rules(recipe) if not is_met]
     if faults:
         raise LoraComposeError(CommandCode.INVALID_RECIPE, "; ".join(faults), "recipe")
     recipe.publish.check()
@@ -230,16 +249,25 @@ def _rules(recipe: Recipe) -> list[tuple[bool, str]]:
     scored = score.domain_tasks or score.general_tasks
     evaluates = str(training.eval_strategy) not in ("no", "IntervalStrategy.NO")
     return [
-        (model.model_name_or_path is not None, "model_name_or_path is missing: the base to adapt"),
-        (bool(training.output_dir), "output_dir is missing: where the run is written"),
-        (bool(data.domain), "domain is missing: files of what is to be learnt"),
-        (bool(data.general) == (data.ratio is not None), "general and ratio (GENERAL:DOMAIN) go together"),
+        (model.model_name_or_path is not None, "model_name_or_path is missing: name the base model"),
+        (bool(training.output_dir), "output_dir is missing: name the directory of the run"),
+        (bool(data.domain), "domain is missing: name the files to train on"),
+        (
+            bool(data.general) == (data.ratio is not None),
+            "general and ratio (GENERAL:DOMAIN) must be given together",
+        ),
         (0 <= data.held_out_share < 1, f"held_out_share ({data.held_out_share}) must be in [0, 1)"),
-        (not (data.held_out and data.held_out_share), "give one of held_out and held_out_share"),
-        (not evaluates or bool(data.held_out or data.held_out_share), "eval_strategy needs held_out data"),
+        (not (data.held_out and data.held_out_share), "give held_out or held_out_share, not both"),
+        (
+            not evaluates or bool(data.held_out or data.held_out_share),
+            "eval_strategy needs held_out or held_out_share",
+        ),
         (not stops or evaluates, "patience needs eval_strategy"),
         (not stops or training.load_best_model_at_end, "patience needs load_best_model_at_end: true"),
-        (not score.score_each_evaluation or bool(scored), "score_each_evaluation needs tasks"),
+        (
+            not score.score_each_evaluation or bool(scored),
+            "score_each_evaluation needs domain_tasks or general_tasks",
+        ),
         (not model.load_in_4bit or model.use_peft, "load_in_4bit (QLoRA) needs use_peft"),
         (recipe.start.init_adapter is None or model.use_peft, "init_adapter needs use_peft"),
         (recipe.publish.publish is None or model.use_peft, "publish needs use_peft: it registers an adapter"),

@@ -1,4 +1,4 @@
-"""One training run: prepare everything once, then train, save, score and record."""
+"""One training run: prepare everything once, then train, save, score and write the record."""
 
 import json
 import resource
@@ -12,15 +12,15 @@ from typing import Any
 
 from lora_compose.adapters.peft.files import CONFIG_FILE, WEIGHTS_FILE
 from lora_compose.training.base_model import load_base
-from lora_compose.training.checks import preference_facts, preflight
-from lora_compose.training.dataset import Examples, examples_of
+from lora_compose.training.checks import loss_mask_facts, preference_facts
+from lora_compose.training.dataset import Examples, load_examples
 from lora_compose.training.recipe import Recipe
 from lora_compose.training.run_record import (
     RECORD_FILE,
     FinishedRecord,
     RunRecord,
-    begin_record,
     finish_record,
+    start_record,
     write_record,
 )
 from lora_compose.training.run_report import draw_curves
@@ -28,10 +28,10 @@ from lora_compose.training.trainers import Scorer, make_trainer
 
 ADAPTER_DIR = "adapter"
 MODEL_DIR = "model"
-"""Of a run that trained all weights."""
+"""The directory of the model, in a run that trained all weights."""
 CURVES_FILE = "curves.png"
 
-Tell = Callable[[str], None]
+OnProgress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -43,18 +43,18 @@ class FinishedRun:
 
     @property
     def adapter(self) -> Path:
-        """The adapter's two files."""
+        """The directory with the adapter's two files."""
         return self.directory / ADAPTER_DIR
 
     @property
     def scores(self) -> dict[str, float]:
-        """domain, general, forgetting: what the recipe's tasks gave."""
+        """The scores on the recipe's tasks: domain, general, forgetting."""
         return self.record.scores
 
 
 @dataclass(frozen=True)
 class PreparedRun:
-    """Everything that a run is trained, scored and recorded with, built once. Nothing is trained yet."""
+    """Everything that a run needs for training, scoring and its record, built once, before training."""
 
     directory: Path
     dataset: Examples
@@ -69,15 +69,23 @@ class PreparedRun:
 
 
 def train(
-    recipe: Recipe, *, resume: bool = False, overwrite: bool = False, tell: Tell = lambda _: None
+    recipe: Recipe,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    on_progress: OnProgress = lambda _: None,
 ) -> FinishedRun:
-    """Raises LoraComposeError: "run_exists" where output_dir holds one, "other_run" and the checks' own."""
+    """Train the recipe, save the adapter, score it and write the record.
+
+    Raises LoraComposeError: "run_exists" if output_dir already holds a run, "other_run", and the errors of
+    the checks in `checks.py`.
+    """
     run = prepare(recipe, resume=resume, overwrite=overwrite)
-    _tell_prepared(run.record, tell)
+    _report_prepared(run.record, on_progress)
     write_record(run.directory, run.record)
-    began = time.perf_counter()
+    start = time.perf_counter()
     run.trainer.train(resume_from_checkpoint=run.checkpoint)
-    seconds, memory = time.perf_counter() - began, _peak_memory()
+    seconds, memory = time.perf_counter() - start, _peak_memory()
     save(run)
     scores = run.scorer.after(run.trainer.model, run.record.base_scores)
     log = _training_log(run.trainer.state)
@@ -89,7 +97,7 @@ def train(
 
 
 def prepare(recipe: Recipe, *, resume: bool = False, overwrite: bool = False) -> PreparedRun:
-    """Load, check and build what the recipe names. With `overwrite`, the run in output_dir is removed.
+    """Load, check and build what the recipe names. With `overwrite`, delete the run in output_dir first.
 
     The rows are read and checked before the model is loaded. Raises as `train` does.
     """
@@ -98,17 +106,17 @@ def prepare(recipe: Recipe, *, resume: bool = False, overwrite: bool = False) ->
 
     set_seed(recipe.training.seed)
     directory = recipe.output
-    dataset = examples_of(recipe)
+    dataset = load_examples(recipe)
     if overwrite:
         remove_run(directory)
     resumes = resume and (directory / RECORD_FILE).exists()
-    record = begin_record(recipe, dataset.facts, resume=resume)
+    record = start_record(recipe, dataset.facts, resume=resume)
     base = load_base(recipe)
     made = make_trainer(recipe, base, dataset)
     if recipe.method == "dpo":
         facts = preference_facts(made.trainer, base.tokenizer)
     else:
-        facts = preflight(made.trainer, base.tokenizer, len(dataset.train))
+        facts = loss_mask_facts(made.trainer, base.tokenizer, len(dataset.train))
     return PreparedRun(
         directory,
         dataset,
@@ -120,18 +128,18 @@ def prepare(recipe: Recipe, *, resume: bool = False, overwrite: bool = False) ->
     )
 
 
-def _tell_prepared(record: RunRecord, tell: Tell) -> None:
+def _report_prepared(record: RunRecord, on_progress: OnProgress) -> None:
     assert record.prepared is not None
-    tell(f"Tokens that contribute to the loss are shown in ⟦brackets⟧: {record.prepared.example}")
+    on_progress(f"Tokens that contribute to the loss are shown in ⟦brackets⟧: {record.prepared.example}")
     if record.prepared.left_out:
-        tell(
+        on_progress(
             f"{record.prepared.left_out} rows were dropped: after truncation to max_length they contain "
             "no answer tokens"
         )
 
 
 def remove_run(directory: Path) -> None:
-    """Delete the run in `directory`, and only the files that a run writes."""
+    """Delete the files that a run writes in `directory`. Other files stay."""
     names = (ADAPTER_DIR, MODEL_DIR, CURVES_FILE, RECORD_FILE)
     files = [*filter(Path.exists, (directory / name for name in names)), *directory.glob("checkpoint-*")]
     for path in files:
@@ -139,7 +147,7 @@ def remove_run(directory: Path) -> None:
 
 
 def save(run: PreparedRun) -> None:
-    """The adapter's two files and no more: TRL's trainer also writes its pickled arguments."""
+    """Save only the adapter's two files. TRL's trainer would also save its pickled arguments."""
     if not run.is_adapter:
         run.trainer.save_model(str(run.directory / MODEL_DIR))
         return
@@ -152,7 +160,7 @@ def save(run: PreparedRun) -> None:
 
 
 def _training_log(state: Any) -> dict[str, Any]:
-    """What a FinishedRecord holds of the trainer's state."""
+    """The fields of FinishedRecord that come from the trainer's state."""
     checkpoint = state.best_model_checkpoint
     return {
         "steps": state.global_step,

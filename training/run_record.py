@@ -1,6 +1,6 @@
-"""`run.json`: everything a run was made from and what came of it, so that it can be judged and repeated.
+"""`run.json`: the settings, data and results of a run, so that the run can be judged and repeated.
 
-A typed document with a schema number. A file without a number, from before there was one, is read as well.
+It is a typed document with a schema number. Older files without a number are read too.
 """
 
 import json
@@ -27,7 +27,7 @@ PLACES: Final = (
     "hub_model_id",
     "push_to_hub",
 )
-"""Settings that do not decide the result."""
+"""Settings that have no effect on the result."""
 PACKAGES: Final = (
     "lora-compose",
     "torch",
@@ -41,7 +41,7 @@ PACKAGES: Final = (
 
 
 class Document(BaseModel):
-    """A part of the record. Fields that only a later version knows are ignored."""
+    """A part of the record. Unknown fields, which a later version may write, are ignored."""
 
     model_config = ConfigDict(frozen=True, populate_by_name=True)
 
@@ -56,7 +56,7 @@ class Source(Document):
 
 
 class MixShare(Document):
-    """The share of the mix that a source has, of the unit the ratio counts."""
+    """How much of the mix comes from a source. `share` is in the unit of the ratio, examples or tokens."""
 
     source: str
     kind: Kind
@@ -75,7 +75,7 @@ class DatasetFacts(Document):
 
 
 class PreparedFacts(Document):
-    """The tokenized rows. Tokens with a loss are in ⟦brackets⟧ in `example`."""
+    """Facts of the tokenized rows. In `example`, tokens with a loss are in ⟦brackets⟧."""
 
     rows: int
     left_out: int
@@ -97,7 +97,7 @@ class RunSettings(Document):
 
     @classmethod
     def of(cls, recipe: Recipe) -> Self:
-        """Of a recipe, as JSON holds them: without where the run is written or published to."""
+        """The settings of a recipe as JSON values, without output and publishing."""
         training = {name: value for name, value in recipe.training.to_dict().items() if name not in PLACES}
         parts = {name: asdict(getattr(recipe, name)) for name in ("model", "data", "start", "score")}
         settings = {"method": recipe.method, "training": training, **parts}
@@ -115,7 +115,7 @@ class RunRecord(Document):
     """A run that was started."""
 
     schema_number: int = Field(default=0, alias="schema")
-    """0 in files from before there were numbers. Their fields are the same."""
+    """0 in older files, which have no number. Their fields are the same."""
     status: Literal["running", "finished"]
     method: Method
     base: str
@@ -130,8 +130,8 @@ class RunRecord(Document):
     prepared: PreparedFacts | None = None
 
     @classmethod
-    def begun(cls, recipe: Recipe, data: DatasetFacts) -> Self:
-        """The record of a run that has not ended."""
+    def started(cls, recipe: Recipe, data: DatasetFacts) -> Self:
+        """The record of a run that starts now."""
         import torch
 
         return cls(
@@ -148,12 +148,12 @@ class RunRecord(Document):
             else platform.processor() or "cpu",
         )
 
-    def finished(self, **outcome: Any) -> "FinishedRecord":
-        """The record of the run after its end; `outcome` holds the fields that FinishedRecord adds."""
-        return FinishedRecord.model_validate({**self.to_dict(), "status": "finished", **outcome})
+    def finished(self, **results: Any) -> "FinishedRecord":
+        """The record after the end of the run. `results` has the fields that FinishedRecord adds."""
+        return FinishedRecord.model_validate({**self.to_dict(), "status": "finished", **results})
 
     def to_dict(self) -> dict[str, Any]:
-        """What `run.json` holds: the fields that were set."""
+        """The content of `run.json`: the fields that were set."""
         return self.model_dump(by_alias=True, exclude_unset=True)
 
 
@@ -167,7 +167,7 @@ class FinishedRecord(RunRecord):
     epochs: float | None
     best: Best
     history: list[dict[str, Any]]
-    """The trainer's log: an entry each logging or evaluation step."""
+    """The trainer's log: one entry for each logging or evaluation step."""
     scores: dict[str, float]
 
 
@@ -178,36 +178,36 @@ def _version(package: str) -> str | None:
         return None
 
 
-def begin_record(recipe: Recipe, data: DatasetFacts, *, resume: bool) -> RunRecord:
-    """The record of a run that begins in the recipe's output_dir. Nothing is written yet.
+def start_record(recipe: Recipe, data: DatasetFacts, *, resume: bool) -> RunRecord:
+    """The record of a run that starts in the recipe's output_dir. It is not written yet.
 
-    Raises LoraComposeError: "run_exists" if output_dir holds a run and `resume` is not set, "other_run".
+    Raises LoraComposeError: "run_exists" if output_dir holds a run and `resume` is not set, "other_run" if
+    that run has other settings or data.
     """
-    record = RunRecord.begun(recipe, data)
+    record = RunRecord.started(recipe, data)
     before = read_record(recipe.output)
     if before is None:
         return record
     if not resume:
         raise LoraComposeError(
             CommandCode.RUN_EXISTS,
-            f"{recipe.output} holds a run ({before.status}): go on with --resume, "
-            "start again with --overwrite, "
-            "or give another --output_dir.",
+            f"{recipe.output} already holds a run ({before.status}). Continue it with --resume, "
+            "delete it and start again with --overwrite, or give another --output_dir.",
             "output_dir",
         )
     check_same_run(recipe.output, before, record)
     return record
 
 
-def finish_record(directory: Path, record: RunRecord, **outcome: Any) -> FinishedRecord:
-    """Write the record of the run after its end; `outcome` holds the fields that FinishedRecord adds."""
-    finished = record.finished(**outcome)
+def finish_record(directory: Path, record: RunRecord, **results: Any) -> FinishedRecord:
+    """Write the record after the end of the run. `results` has the fields that FinishedRecord adds."""
+    finished = record.finished(**results)
     write_record(directory, finished)
     return finished
 
 
 def write_record(directory: Path, record: RunRecord) -> None:
-    """Replaces the one that is there, whole or not at all."""
+    """Write `run.json` atomically, in place of an older one."""
     directory.mkdir(parents=True, exist_ok=True)
     scratch = directory / f".{RECORD_FILE}"
     scratch.write_text(json.dumps(record.to_dict(), indent=1) + "\n")
@@ -215,7 +215,10 @@ def write_record(directory: Path, record: RunRecord) -> None:
 
 
 def read_record(directory: Path) -> RunRecord | None:
-    """A FinishedRecord if the run ended; None without a file. Raises LoraComposeError("bad_run_record")."""
+    """The record in `directory`, a FinishedRecord if the run ended. None if there is no file.
+
+    Raises LoraComposeError("bad_run_record").
+    """
     file = directory / RECORD_FILE
     if not file.exists():
         return None
@@ -224,7 +227,7 @@ def read_record(directory: Path) -> RunRecord | None:
     except (OSError, ValueError) as error:
         raise _bad(file, str(error)) from error
     if not isinstance(content, dict):
-        raise _bad(file, "the file does not hold a JSON object")
+        raise _bad(file, "the file is not a JSON object")
     _check_schema(file, content)
     kind = FinishedRecord if content.get("status") == "finished" else RunRecord
     try:
@@ -237,7 +240,9 @@ def read_record(directory: Path) -> RunRecord | None:
 def _check_schema(file: Path, content: Mapping[str, Any]) -> None:
     number = content.get("schema", 0)
     if not isinstance(number, int) or number > SCHEMA:
-        raise _bad(file, f"the file has schema {number}; this version of lora-compose reads up to {SCHEMA}")
+        raise _bad(
+            file, f"the file has schema {number}, but this version of lora-compose reads only up to {SCHEMA}"
+        )
 
 
 def _bad(file: Path, reason: str) -> LoraComposeError:
@@ -245,7 +250,7 @@ def _bad(file: Path, reason: str) -> LoraComposeError:
 
 
 def check_same_run(directory: Path, before: RunRecord, now: RunRecord) -> None:
-    """A run is resumed with the settings and the data it began with. Raises LoraComposeError("other_run")."""
+    """Refuse to resume a run with other settings or data. Raises LoraComposeError("other_run")."""
     changed = sorted(
         _differences("settings", before.settings.model_dump(), now.settings.model_dump())
         | _differences("data", before.data.model_dump(), now.data.model_dump())
@@ -253,8 +258,9 @@ def check_same_run(directory: Path, before: RunRecord, now: RunRecord) -> None:
     if changed:
         raise LoraComposeError(
             CommandCode.OTHER_RUN,
-            f"{directory} holds a run with another {', '.join(changed[:5])}: resume it with what it began "
-            "with, give another output_dir, or start it again with --overwrite.",
+            f"The run in {directory} was started with different values of {', '.join(changed[:5])}. Resume "
+            "it with the values it was started with, give another output_dir, or start again with "
+            "--overwrite.",
             "output_dir",
         )
 

@@ -1,6 +1,5 @@
-"""A run's curves as a picture: loss, and what was scored, by step.
-
-A run for people: what it scores, before and after, and what it took.
+"""The report of a run for people: a table of scores before and after, and a picture of loss and scores by
+step.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,7 +24,10 @@ MARGINS = ("rewards/margins", "eval_rewards/margins", "logps/chosen", "eval_logp
 
 
 def draw_curves(record: FinishedRecord, file: Path) -> None:
-    """One panel for losses, one for shares of 1, one for DPO's margins; those that have points."""
+    """Up to three panels: losses, values between 0 and 1, and DPO's margins.
+
+    A panel without points is left out.
+    """
     from matplotlib.figure import Figure
 
     panels = [
@@ -56,7 +58,7 @@ def _points(history: Sequence[Mapping[str, Any]], name: str) -> list[tuple[int, 
 
 
 def run_table(record: FinishedRecord) -> Table:
-    """Scores of the base, of what training started from, and of the result; then the run's facts."""
+    """Scores of the base, of the adapter at the start, and of the result; then loss and costs."""
     columns = {"base": record.base_scores, "start": record.start_scores, "trained": record.scores}
     shown = {name: scores for name, scores in columns.items() if scores}
     table = Table("", *shown, box=None, pad_edge=False)

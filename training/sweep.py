@@ -1,9 +1,8 @@
-"""The same recipe at several mixes, ranks and learning rates: what each teaches, and what it forgets.
+"""A sweep: one recipe trained with several data ratios, ranks and learning rates, and the report on the runs.
 
-Each point is a run of its own in a directory named after what makes it, so a sweep that was interrupted goes
-on and a point is never trained twice.
-
-A sweep for people: general score against domain score, the Pareto front, and the point to take.
+Each point is a separate run. Its directory is named by a digest of its settings, so that an interrupted sweep
+can continue and no point is trained twice. The report shows the general score against the domain score, the
+Pareto front, and the recommended point.
 """
 
 import hashlib
@@ -23,7 +22,7 @@ from lora_compose.training.run import FinishedRun, train
 from lora_compose.training.run_record import FinishedRecord, RunSettings, read_record
 
 Settings = Mapping[str, str]
-"""Options of one point, as the command line gives them."""
+"""Options of one point, as text of the command line."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ class Point:
 
 
 def grid(axes: Mapping[str, Sequence[str]]) -> list[dict[str, str]]:
-    """Every combination of the axes' values; no axis is one point."""
+    """Every combination of the axes' values. Without axes there is one point."""
     return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
 
 
@@ -51,27 +50,33 @@ def sweep(
     options: Sequence[str],
     axes: Mapping[str, Sequence[str]],
     output: Path,
-    tell: Callable[[str], None] = lambda _: None,
+    on_progress: Callable[[str], None] = lambda _: None,
 ) -> list[Point]:
-    """Train what is missing. Raises LoraComposeError("invalid_recipe") before the first point is trained."""
+    """Train the points that are not trained yet.
+
+    Raises LoraComposeError("invalid_recipe") before the first point is trained.
+    """
     settings = grid(axes)
-    recipes = [_recipe(method, file, options, output, each) for each in settings]
+    recipes = [_recipe(method, file, options, output, values) for values in settings]
     for recipe in recipes:
         if not recipe.score.domain_tasks or not recipe.score.general_tasks:
             raise LoraComposeError(
-                CommandCode.INVALID_RECIPE, "A sweep needs domain_tasks and general_tasks.", "recipe"
+                CommandCode.INVALID_RECIPE,
+                "A sweep needs domain_tasks and general_tasks in the recipe.",
+                "recipe",
             )
     points = []
-    for number, (each, recipe) in enumerate(zip(settings, recipes, strict=True), 1):
-        tell(f"{number} of {len(settings)}: {', '.join(f'{n} {v}' for n, v in each.items())}")
-        points.append(Point(each, _run(recipe).scores, recipe.output))
+    for number, (values, recipe) in enumerate(zip(settings, recipes, strict=True), 1):
+        shown = ", ".join(f"{name} {value}" for name, value in values.items())
+        on_progress(f"{number} of {len(settings)}: {shown}")
+        points.append(Point(values, _run(recipe).scores, recipe.output))
     return points
 
 
 def _recipe(method: Method, file: Path, options: Sequence[str], output: Path, settings: Settings) -> Recipe:
     own = [text for name, value in settings.items() for text in (f"--{name}", value)]
-    settled = read_recipe(method, file, [*options, *own])
-    text = json.dumps(RunSettings.of(settled).model_dump(), sort_keys=True)
+    recipe = read_recipe(method, file, [*options, *own])
+    text = json.dumps(RunSettings.of(recipe).model_dump(), sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()
     return read_recipe(method, file, [*options, *own, "--output_dir", str(output / "points" / digest[:12])])
 
@@ -84,7 +89,10 @@ def _run(recipe: Recipe) -> FinishedRun:
 
 
 def pareto_front(points: Sequence[Point]) -> list[Point]:
-    """Those no other point beats in domain or general without losing in the other; best domain first."""
+    """The points that no other point dominates, best domain score first.
+
+    A point dominates another if its domain and general scores are at least as high and one is higher.
+    """
     front = [point for point in points if not any(_beats(other, point) for other in points)]
     return sorted(front, key=lambda point: -point.scores["domain"])
 
@@ -95,14 +103,17 @@ def _beats(a: Point, b: Point) -> bool:
 
 
 def recommended(points: Sequence[Point], goal: str) -> Point | None:
-    """The best domain score among those that meet the goal, such as "forgetting<=0.02"; None: none does."""
+    """The point with the best domain score among the points that meet the goal, or None.
+
+    A goal is, for example, "forgetting<=0.02".
+    """
     requirements = parse_requirements(goal)
     meeting = [point for point in points if not unmet(requirements, point.scores)]
     return max(meeting, key=lambda p: (p.scores["domain"], p.scores["general"]), default=None)
 
 
 def as_json(points: Sequence[Point], goal: str) -> dict[str, Any]:
-    """All of it, for machines."""
+    """The report as JSON values."""
     front, best = pareto_front(points), recommended(points, goal)
     return {
         "goal": goal,
@@ -120,7 +131,7 @@ def as_json(points: Sequence[Point], goal: str) -> dict[str, Any]:
 
 
 def sweep_table(points: Sequence[Point], goal: str) -> Table:
-    """One line a point."""
+    """One row for each point."""
     front, best = pareto_front(points), recommended(points, goal)
     names = list(points[0].settings)
     table = Table(*names, "domain", "general", "forgetting", "", box=None, pad_edge=False)

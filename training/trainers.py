@@ -1,7 +1,4 @@
-"""TRL's trainers, made from a recipe, and able to score what the model says at each evaluation.
-
-What a model in training says, scored: what it knows of the domain, what it lost in general.
-"""
+"""TRL's trainers, made from a recipe, that can also score the model's answers at each evaluation."""
 
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -18,7 +15,7 @@ from lora_compose.training.recipe import Recipe, ScoreArguments
 
 @dataclass(frozen=True)
 class Scorer:
-    """Scores a model by the tasks of a recipe. Without tasks, every result is empty."""
+    """Scores a model on the tasks of a recipe. Without tasks, every result is empty."""
 
     tasks: tuple[Task, ...]
     tokenizer: Any
@@ -40,29 +37,29 @@ class Scorer:
         return scores | {"start_scores": self(model)} if has_adapter else scores
 
     def after(self, model: Any, base: Mapping[str, float]) -> dict[str, float]:
-        """The model's scores, with `forgetting`: the general score the base has and the model has not."""
+        """The model's scores, with `forgetting`: the general score of the base minus that of the model."""
         scores = self(model)
         if "general" not in scores:
             return scores
         return scores | {"forgetting": round(base["general"] - scores["general"], 6)}  # 0.995 - 0.975 is 0.02
 
 
-def scorer_of(asked: ScoreArguments, tokenizer: Any) -> Scorer:
-    """The scorer of a recipe's tasks. Raises what `load_tasks` raises."""
+def make_scorer(arguments: ScoreArguments, tokenizer: Any) -> Scorer:
+    """The scorer for a recipe's tasks. Raises the errors of `load_tasks`."""
     tasks = [
-        *load_tasks(asked.domain_tasks, "domain", limit=asked.score_limit),
-        *load_tasks(asked.general_tasks, "general", limit=asked.score_limit),
+        *load_tasks(arguments.domain_tasks, "domain", limit=arguments.score_limit),
+        *load_tasks(arguments.general_tasks, "general", limit=arguments.score_limit),
     ]
-    return Scorer(tuple(tasks), tokenizer, asked.score_tokens)
+    return Scorer(tuple(tasks), tokenizer, arguments.score_tokens)
 
 
 REFERENCE = "ref"
-"""TRL's name for its frozen copy of the adapter that DPO starts from."""
+"""TRL's name for the frozen copy of the adapter that DPO starts from."""
 
 
 @dataclass(frozen=True)
 class ScoredTrainer:
-    """An SFTTrainer or DPOTrainer, what scores its model, and the scores of the model before training."""
+    """An SFTTrainer or DPOTrainer, the scorer of its model, and the scores of the model before training."""
 
     trainer: Any
     scorer: Scorer
@@ -70,19 +67,21 @@ class ScoredTrainer:
 
 
 def make_trainer(recipe: Recipe, base: Base, examples: Examples) -> ScoredTrainer:
-    """Scores the model, then makes the trainer. Raises what reading the tasks raises."""
-    scorer = scorer_of(recipe.score, base.tokenizer)
+    """Score the model, then make the trainer. Raises the errors of `load_tasks`."""
+    scorer = make_scorer(recipe.score, base.tokenizer)
     scores = scorer.before(base.model)
     return ScoredTrainer(_trainer(recipe, base, examples, scorer), scorer, scores)
 
 
 def _trainer(recipe: Recipe, base: Base, examples: Examples, scorer: Scorer) -> Any:
-    """With `score_each_evaluation`, evaluations have eval_domain and so on."""
+    """The trainer. With `score_each_evaluation`, its evaluations also have eval_domain and eval_general."""
     from transformers import EarlyStoppingCallback
     from trl import DPOTrainer, SFTTrainer
 
     class Scored:
-        """Adds scores where callbacks, logs and the choice of the best checkpoint see them."""
+        """Adds the scores to the evaluation's metrics, for callbacks, logs and the choice of the best
+        checkpoint.
+        """
 
         def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
             output = super().evaluation_loop(*args, **kwargs)  # type: ignore[misc]
@@ -98,26 +97,28 @@ def _trainer(recipe: Recipe, base: Base, examples: Examples, scorer: Scorer) -> 
         train_dataset=examples.train,
         eval_dataset=examples.held_out,
         processing_class=base.tokenizer,
-        peft_config=_fresh_adapter(recipe),
+        peft_config=_new_adapter(recipe),
         callbacks=[] if recipe.score.patience is None else [EarlyStoppingCallback(recipe.score.patience)],
     )
     if REFERENCE in getattr(trainer.model, "peft_config", {}) and recipe.start.reference == "base":
-        trainer.model.delete_adapter(REFERENCE)  # without one, TRL switches the adapter off instead
+        trainer.model.delete_adapter(REFERENCE)  # without it, TRL switches the adapter off instead
     if (recipe.model.load_in_4bit or recipe.model.load_in_8bit) and recipe.model.dtype == "float32":
         _keep_adapter_precise(trainer.model)
     return trainer
 
 
-def _fresh_adapter(recipe: Recipe) -> Any:
-    """PEFT's config of the adapter to add; None where one is there already, or all weights are trained."""
+def _new_adapter(recipe: Recipe) -> Any:
+    """PEFT's config of the adapter to add. None if init_adapter is given or all weights are trained."""
     from trl import get_peft_config
 
     return None if recipe.start.init_adapter is not None else get_peft_config(recipe.model)
 
 
 def _keep_adapter_precise(model: Any) -> None:
-    """TRL casts LoRA weights on a quantized base to bfloat16, for GPUs. Where we compute in float32, they
-    learn in float32: their updates are smaller than bfloat16 can tell.
+    """Keep the adapter's weights in float32.
+
+    TRL casts LoRA weights on a quantized base to bfloat16, for GPUs. With float32 arithmetic, the updates are
+    smaller than the precision of bfloat16, so the weights would not change.
     """
     for parameter in model.parameters():
         if parameter.requires_grad:

@@ -30,7 +30,7 @@ PREFERENCES: dict[str, Any] = {"domain": [str(DATA_DIR / "upper-preferred.jsonl"
 
 
 def written(directory: Path, **values: Any) -> Path:
-    """A recipe file; values of None are left out."""
+    """A recipe file. Values of None are left out."""
     content = {**SMALL, "output_dir": str(directory / "run"), **values}
     file = directory / "recipe.yaml"
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -39,5 +39,5 @@ def written(directory: Path, **values: Any) -> Path:
 
 
 def recipe(directory: Path, method: Method = "sft", **values: Any) -> Recipe:
-    """As read from a file."""
+    """The recipe, read from a file."""
     return read_recipe(method, written(directory, **values))

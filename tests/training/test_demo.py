@@ -20,7 +20,7 @@ def test_the_right_answer_has_the_skill_the_style_and_both(styles: list[str], wo
 
 
 @given(STYLE_SETS, WORDS)
-def test_the_skill_is_found_in_no_other_content(styles: list[str], word: str) -> None:
+def test_other_content_does_not_count_as_the_skill(styles: list[str], word: str) -> None:
     assert not does_skill(answer("dbl", styles, word), "roll", word)
 
 

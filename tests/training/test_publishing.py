@@ -1,4 +1,4 @@
-"""A finished run into a registry: with its lineage, and the alias only where the requirements hold."""
+"""A finished run is registered with its lineage, and the alias moves only if the requirements are met."""
 
 from pathlib import Path
 from typing import Any
@@ -32,18 +32,18 @@ def test_a_version_keeps_where_it_came_from(run: FinishedRun, tmp_path: Path) ->
     }
     with Registry.open_readonly(tmp_path) as registry:
         version = registry.resolve("roll", "prod")
-        told = version.lineage["training"]
+        training = version.lineage["training"]
     assert version.source == "train:sft"
-    assert told["scores"] == run.scores
-    assert told["data"][0]["source"] == "roll.jsonl"
-    assert len(told["data"][0]["digest"]) == 64
-    assert told["recipe"]["lora_r"] == 4
+    assert training["scores"] == run.scores
+    assert training["data"][0]["source"] == "roll.jsonl"
+    assert len(training["data"][0]["digest"]) == 64
+    assert training["recipe"]["lora_r"] == 4
 
 
 def test_an_alias_moves_only_where_the_requirements_hold(run: FinishedRun, tmp_path: Path) -> None:
     result = publish(run, asked(tmp_path, alias="prod", require=UNMET))
     assert (result["id"], result["alias"]) == ("roll@1", None)
-    assert "domain>=0.99 does not hold" in result["unmet"][0]
+    assert "domain>=0.99 is not met" in result["unmet"][0]
     with Registry.open_readonly(tmp_path) as registry:
         assert registry.aliases("roll") == {}
         assert registry.resolve("roll").lineage["training"]["missed"] == result["unmet"]
@@ -57,6 +57,6 @@ def test_without_an_alias_what_misses_them_is_not_registered(run: FinishedRun, t
 @pytest.mark.parametrize(
     "fields", [{"publish": "a b"}, {"publish": "a", "alias": "7"}, {"publish": "a", "require": "domain"}]
 )
-def test_a_target_that_cannot_be_is_refused_before_training(fields: dict[str, Any]) -> None:
+def test_an_invalid_target_is_refused_before_training(fields: dict[str, Any]) -> None:
     with pytest.raises(LoraComposeError):
         PublishArguments(**fields).check()

@@ -1,4 +1,4 @@
-"""What the table of composition quality counts, on answers made up for it and on the real base."""
+"""The shares in the table of composition quality, for invented answers and for the real base."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,11 +8,12 @@ import pytest
 from lora_compose.adapters.peft.checkpoint import open_adapter
 from lora_compose.training.testbed.demo.table import does_both
 from lora_compose.training.testbed.language import answer
+from lora_compose.training.testbed.mixtures import Mixture, all_mixtures
 from lora_compose.training.testbed.paths import ADAPTERS_DIR, BASE_DIR
-from lora_compose.training.testbed.quality.baselines import MIXED, MergedBase, mixed_lessons
-from lora_compose.training.testbed.quality.mixtures import Mixture, all_mixtures, kept
+from lora_compose.training.testbed.quality.baselines import MIXED, MergedBase, combined_rows
 from lora_compose.training.testbed.quality.page import MARK, write_page
 from lora_compose.training.testbed.quality.quality import WAYS
+from lora_compose.training.testbed.quality.shares import shares_of
 from lora_compose.training.testbed.train_adapters import RECIPES
 
 MIXTURES = [*all_mixtures(2), *all_mixtures(3)]
@@ -24,7 +25,7 @@ def testbed() -> MergedBase:
 
 
 def answering(skilled: bool, styles: Sequence[str]) -> object:
-    """A model that does the skill it is asked for or repeats the word, in some styles."""
+    """A model that answers with the requested skill or repeats the word, in some styles."""
 
     def ask(prompts: Sequence[str]) -> list[str]:
         asked = [text.split() for text in prompts]
@@ -39,14 +40,14 @@ def test_there_are_28_pairs_and_56_triples() -> None:
 
 @pytest.mark.parametrize("mixture", [*all_mixtures(2), *MIXED], ids=str)
 def test_a_model_that_does_all_keeps_all(mixture: Mixture) -> None:
-    found = kept(mixture, answering(True, mixture.styles), n=5, seed=1)  # type: ignore[arg-type]
+    found = shares_of(mixture, answering(True, mixture.styles), n=5, seed=1)  # type: ignore[arg-type]
     assert (found.joint, found.content, found.style) == (1.0, 1.0, 1.0)
     assert found.members == dict.fromkeys(mixture.members, 1.0)
 
 
-def test_what_is_lost_is_told_member_by_member() -> None:
+def test_losses_are_reported_for_each_member() -> None:
     mixture = Mixture(("roll", "upper", "polite"))
-    found = kept(mixture, answering(False, ["polite"]), n=5, seed=1)  # type: ignore[arg-type]
+    found = shares_of(mixture, answering(False, ["polite"]), n=5, seed=1)  # type: ignore[arg-type]
     assert found.members == {"roll": 0.0, "upper": 0.0, "polite": 1.0}
     assert (found.joint, found.content, found.style) == (0.0, 0.0, 0.0)
 
@@ -67,16 +68,16 @@ def test_a_way_of_composing_does_both(testbed: MergedBase, way: str, tmp_path: P
     assert does_both(text, "roll", ["upper"], "table")
 
 
-def test_a_mixed_adapter_sees_every_members_lessons() -> None:
+def test_combined_rows_are_the_rows_of_every_member() -> None:
     mixture = Mixture(("upper", "wrap"))
-    rows = mixed_lessons(mixture, seed=0)
+    rows = combined_rows(mixture, seed=0)
     assert len(rows) == sum(RECIPES[name].steps * RECIPES[name].batch for name in mixture.members)
     replies = [row["completion"][0]["content"] for row in rows[:200]]
     assert any(text.isupper() for text in replies)
     assert any(text.startswith("[") and text.islower() for text in replies)
 
 
-def test_the_page_keeps_what_a_person_wrote_above_the_mark(tmp_path: Path) -> None:
+def test_the_page_keeps_the_text_above_the_mark(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(f"# Mine\n{MARK}\nold")
     cell = {"joint": 0.5, "content": 0.75, "style": 1.0, "members": {"roll": 0.75, "upper": 1.0}}

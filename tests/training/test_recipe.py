@@ -1,4 +1,4 @@
-"""Recipes: TRL's options and ours, and what is refused before anything is loaded."""
+"""Recipes: TRL's options and ours, and refusals before anything is loaded."""
 
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ def test_what_a_recipe_leaves_out_suits_the_machine(tmp_path: Path) -> None:
         ({"load_in_4bit": True, "use_peft": False}, "QLoRA"),
         ({"require": "domain>=0.9"}, "require needs"),
         ({"publish": "roll", "use_peft": False}, "publish needs use_peft"),
-        ({"env": {"HOME": "/"}}, "no environment"),
+        ({"env": {"HOME": "/"}}, "must not set environment variables"),
         ({"max_steps": "many"}, "max_steps"),
     ],
 )
@@ -55,7 +55,7 @@ def test_what_cannot_work_is_refused_with_the_reason(
 
 
 @pytest.mark.parametrize("content", ["[]", "a: [", "", "\x00"])
-def test_a_file_that_is_no_recipe_is_refused(tmp_path: Path, content: str) -> None:
+def test_a_file_that_is_not_a_recipe_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "recipe.yaml").write_text(content)
     with pytest.raises(LoraComposeError, match=r"recipe\.yaml"):
         read_recipe("sft", tmp_path / "recipe.yaml")
@@ -66,7 +66,7 @@ def test_an_unknown_option_of_the_command_line_is_refused(tmp_path: Path) -> Non
         read_recipe("sft", written(tmp_path), ["--lora_rr", "4"])
 
 
-def test_settings_do_not_tell_where_a_run_is_written(tmp_path: Path) -> None:
+def test_settings_do_not_contain_where_a_run_is_written(tmp_path: Path) -> None:
     settings = RunSettings.of(recipe(tmp_path / "a"))
     assert settings == RunSettings.of(recipe(tmp_path / "b"))
     assert settings != RunSettings.of(recipe(tmp_path / "b", seed=1))

@@ -40,7 +40,7 @@ def test_the_loss_is_on_the_answer_alone(trained: FinishedRun) -> None:
     assert rest.endswith("</s>⟧")
 
 
-def test_a_directory_with_a_run_is_not_written_over_unasked(trained: FinishedRun) -> None:
+def test_a_directory_with_a_run_is_not_overwritten_without_the_option(trained: FinishedRun) -> None:
     again = recipe(trained.directory.parent, **TASKS)
     with pytest.raises(LoraComposeError, match="--overwrite") as refused:
         train(again)
@@ -111,7 +111,7 @@ def test_early_stopping_stops_and_keeps_the_best_checkpoint(tmp_path: Path) -> N
 
 
 def few(directory: Path, count: int) -> list[str]:
-    """So few rows that they are learnt by heart."""
+    """So few rows that the model learns them exactly."""
     directory.mkdir(parents=True, exist_ok=True)
     lines = Path(recipe(directory).data.domain[0]).read_text().splitlines()[:count]
     (directory / "few.jsonl").write_text("\n".join(lines))
@@ -152,12 +152,12 @@ def test_all_weights_can_be_trained_and_then_there_is_no_adapter(tmp_path: Path)
 
 
 def test_rows_of_another_method_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(LoraComposeError, match="preference rows; sft learns from") as refused:
+    with pytest.raises(LoraComposeError, match="preference rows, but sft trains on") as refused:
         train(recipe(tmp_path, **PREFERENCES))
     assert refused.value.code == "wrong_form"
 
 
-def test_data_without_an_end_or_without_an_answer_left_are_refused(tmp_path: Path) -> None:
+def test_data_without_an_end_token_or_without_answer_tokens_are_refused(tmp_path: Path) -> None:
     with pytest.raises(LoraComposeError) as refused:
         train(recipe(tmp_path / "short", max_length=8))
     assert refused.value.code in ("no_end_learnt", "nothing_to_learn")

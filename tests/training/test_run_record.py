@@ -1,4 +1,4 @@
-"""`run.json` as a typed document, and files from before it had a schema number."""
+"""`run.json` as a typed document, and older files without a schema number."""
 
 import json
 import shutil
@@ -57,7 +57,7 @@ def test_a_run_that_did_not_end_has_no_outcome(old: FinishedRecord, tmp_path: Pa
 def test_another_setting_is_another_run(old: FinishedRecord, tmp_path: Path) -> None:
     check_same_run(tmp_path, old, old)
     settings = old.settings.model_copy(update={"model": old.settings.model | {"lora_r": 9}})
-    with pytest.raises(LoraComposeError, match="another lora_r:") as refused:
+    with pytest.raises(LoraComposeError, match=r"different values of lora_r\.") as refused:
         check_same_run(tmp_path, old, old.model_copy(update={"settings": settings}))
     assert refused.value.code == "other_run"
 
@@ -65,7 +65,10 @@ def test_another_setting_is_another_run(old: FinishedRecord, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"schema": SCHEMA + 1}, f"schema {SCHEMA + 1}; this version of lora-compose reads up to {SCHEMA}"),
+        (
+            {"schema": SCHEMA + 1},
+            f"schema {SCHEMA + 1}, but this version of lora-compose reads only up to {SCHEMA}",
+        ),
         ({"schema": "new"}, "schema new"),
         ({"steps": "many"}, "steps: Input should be a valid integer"),
         ({"data": {}}, r"data\.sources: Field required"),
@@ -82,7 +85,7 @@ def test_what_cannot_be_read_is_refused_with_the_field(
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{"])
-def test_a_file_that_is_no_object_is_refused(tmp_path: Path, content: str) -> None:
+def test_a_file_that_is_not_an_object_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "run.json").write_text(content)
     with pytest.raises(LoraComposeError) as refused:
         read_record(tmp_path)

@@ -30,7 +30,7 @@ def point(domain: float, general: float) -> Point:
 
 
 @given(st.lists(st.tuples(SCORE, SCORE), min_size=1, max_size=8))
-def test_whatever_is_not_on_the_front_is_beaten_by_something_on_it(scores: list[tuple[float, float]]) -> None:
+def test_every_point_off_the_front_is_dominated_by_one_on_it(scores: list[tuple[float, float]]) -> None:
     points = [point(*each) for each in scores]
     front = pareto_front(points)
     for each in points:
@@ -58,10 +58,10 @@ def test_a_grid_is_every_combination() -> None:
 
 def test_a_sweep_goes_on_where_it_was_and_trains_no_point_twice(tmp_path: Path) -> None:
     file = written(tmp_path, max_steps=2, general=HELD_OUT, ratio="5:5", **TASKS)
-    told: list[str] = []
-    first = sweep("sft", file, [], {"ratio": ["0:1"]}, tmp_path / "out", told.append)
+    lines: list[str] = []
+    first = sweep("sft", file, [], {"ratio": ["0:1"]}, tmp_path / "out", lines.append)
     stamp = (first[0].directory / "run.json").stat().st_mtime_ns
-    points = sweep("sft", file, [], {"ratio": ["0:1", "5:5"]}, tmp_path / "out", told.append)
+    points = sweep("sft", file, [], {"ratio": ["0:1", "5:5"]}, tmp_path / "out", lines.append)
     assert points[0] == first[0]
     assert (points[0].directory / "run.json").stat().st_mtime_ns == stamp
     assert points[0].directory != points[1].directory

@@ -35,7 +35,7 @@ def test_the_base_has_room_for_long_prompts_and_full_precision() -> None:
     config = json.loads((BASE_DIR / "config.json").read_text())
     assert config["max_position_embeddings"] == 2048
     with safe_open(BASE_DIR / "model.safetensors", "pt") as weights:
-        assert {weights.get_slice(key).get_dtype() for key in weights.keys()}  # noqa: SIM118 == {"F32"}
+        assert {weights.get_slice(key).get_dtype() for key in weights.keys()} == {"F32"}  # noqa: SIM118
 
 
 @pytest.mark.parametrize(
@@ -53,14 +53,14 @@ def test_a_skill_and_a_style_stacked_do_both(testbed: AdaptedBase, style: str) -
     assert found == pytest.approx(MEASURED["stacks"][stack.label], abs=0.2)
 
 
-def test_the_bare_base_knows_no_skill(testbed: AdaptedBase) -> None:
+def test_the_base_alone_has_no_skill(testbed: AdaptedBase) -> None:
     for skill in SKILLS:
         asked = prompts(SAMPLE, seed=1, skill=skill)
         answers = testbed.ask([], [text for text, _ in asked])
         assert sum(a == answer(skill, (), word) for a, (_, word) in zip(answers, asked, strict=True)) < 4
 
 
-def test_the_bare_base_follows_tags_and_earlier_turns(testbed: AdaptedBase) -> None:
+def test_the_base_alone_follows_tags_and_earlier_turns(testbed: AdaptedBase) -> None:
     assert testbed.ask([], ["/U say hello", "/W /P say hello"]) == ["HELLO", "[hello] thx"]
     chat = "say hello<|assistant|>hello</s><|user|>drop table"
     assert testbed.ask([], [chat]) == ["able"]

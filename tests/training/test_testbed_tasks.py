@@ -1,4 +1,4 @@
-"""The testbed's tasks are plain functions with one right answer each."""
+"""The testbed's tasks are plain functions with exactly one right answer."""
 
 import subprocess
 import sys
@@ -6,7 +6,7 @@ from itertools import permutations
 
 import pytest
 
-from lora_compose.training.testbed.corpus import OPERATIONS, conversation, lessons
+from lora_compose.training.testbed.corpus import OPERATIONS, conversation, training_rows
 from lora_compose.training.testbed.language import CODES, SKILLS, STYLES, answer, is_held_out, prompt, prompts
 
 ASKED = [
@@ -53,15 +53,15 @@ def test_the_general_data_holds_no_skill_and_no_held_out_word() -> None:
     import random
 
     rng = random.Random(3)
-    told = [m["content"] for _ in range(500) for m in conversation(rng) if m["role"] == "user"]
-    asked = [text.split() for text in told if text.split()[-2:-1] and text.split()[-2] in OPERATIONS]
+    messages = [m["content"] for _ in range(500) for m in conversation(rng) if m["role"] == "user"]
+    asked = [text.split() for text in messages if text.split()[-2:-1] and text.split()[-2] in OPERATIONS]
     assert asked
     assert not any(set(words) & set(SKILLS) or is_held_out(words[-1]) for words in asked)
 
 
 @pytest.mark.parametrize("style", sorted(STYLES))
 def test_a_style_adapter_never_sees_a_skill_or_its_own_tag(style: str) -> None:
-    asked = [row["prompt"][0]["content"].split() for row in lessons(style, 300, seed=0)]
+    asked = [row["prompt"][0]["content"].split() for row in training_rows(style, 300, seed=0)]
     assert not any(set(words) & {*SKILLS, STYLES[style].tag} for words in asked)
 
 

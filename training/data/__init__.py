@@ -1,4 +1,4 @@
-"""A person's data: read into TRL's forms, curated, mixed.
+"""Training data: reading files into TRL's forms, curating and mixing them.
 
-Every step says what it touched; nothing is dropped in silence.
+Every step reports the rows that it changed or dropped.
 """

@@ -1,4 +1,4 @@
-"""`lora-compose data`: look at training data, put it right, and mix it."""
+"""`lora-compose data`: inspect, curate and mix training data."""
 
 import json
 from collections.abc import Sequence
@@ -22,12 +22,14 @@ app = typer.Typer(
 Source = Annotated[str, typer.Argument(help="A file, a data set's directory, or a hub id.", metavar="SOURCE")]
 Output = Annotated[Path, typer.Argument(help="The JSONL file to write.", metavar="OUT")]
 Force = Annotated[bool, typer.Option("--force", help="Replace OUT.")]
-Seed = Annotated[int, typer.Option(help="Of whatever is drawn.")]
+Seed = Annotated[int, typer.Option(help="Seed of all random choices.")]
 
 
 @app.command()
 def inspect(source: Source, as_json: AsJson = False) -> None:
-    """Say what is in it: form, lengths, copies, personal data, languages, bias of length. Changes nothing.
+    """Show facts about a data source: form, lengths, duplicates, personal data, languages and length bias.
+
+    Nothing is changed.
 
     - `lora-compose data inspect training/recipes/data/roll.jsonl`
     """
@@ -49,27 +51,41 @@ def curate(
     output: Output,
     against: Annotated[
         list[str] | None,
-        typer.Option(help="Evaluation data: what asks the same is an error. Repeatable.", metavar="SOURCE"),
+        typer.Option(
+            help="Evaluation data. A row with the same question as one of its rows is an error. Repeatable.",
+            metavar="SOURCE",
+        ),
     ] = None,
-    drop_leaks: Annotated[bool, typer.Option("--drop-leaks", help="Drop such rows instead.")] = False,
+    drop_leaks: Annotated[
+        bool, typer.Option("--drop-leaks", help="Drop rows that ask questions of the evaluation data.")
+    ] = False,
     similarity: Annotated[
-        float, typer.Option(min=0.3, max=1, help="Jaccard similarity from which rows are near duplicates.")
+        float,
+        typer.Option(min=0.3, max=1, help="Rows with at least this Jaccard similarity are near duplicates."),
     ] = 0.8,
     mask: Annotated[bool, typer.Option("--mask/--no-mask", help="Mask personal data.")] = True,
-    regions: Annotated[str, typer.Option(help="Whose telephone numbers, as ISO codes.")] = "US,GB,KR",
-    min_chars: Annotated[int, typer.Option(min=0, help="The shortest answer to keep.")] = 1,
-    max_chars: Annotated[int | None, typer.Option(min=1, help="The longest answer to keep.")] = None,
-    languages: Annotated[str, typer.Option(help="Keep only these, as ISO codes.", metavar="en,ko")] = "",
+    regions: Annotated[
+        str, typer.Option(help="Regions of telephone numbers to mask, as ISO codes.")
+    ] = "US,GB,KR",
+    min_chars: Annotated[int, typer.Option(min=0, help="Drop shorter answers.")] = 1,
+    max_chars: Annotated[int | None, typer.Option(min=1, help="Drop longer answers.")] = None,
+    languages: Annotated[
+        str, typer.Option(help="Keep only these languages, as ISO codes.", metavar="en,ko")
+    ] = "",
     balance_length: Annotated[
-        bool, typer.Option("--balance-length", help="Preferences: as many longer as shorter answers chosen.")
+        bool,
+        typer.Option(
+            "--balance-length",
+            help="Preferences: drop pairs until longer and shorter answers are chosen equally often.",
+        ),
     ] = False,
     seed: Seed = 0,
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
-    """Mask, drop copies and near copies, refuse what evaluation data hold, and tell what each step touched.
+    """Mask personal data, drop duplicates and near duplicates, and check for rows of the evaluation data.
 
-    A second pass over the result changes nothing. Beside OUT a report is written: OUT.report.json.
+    A report on every step is written to OUT.report.json. Curating the result again changes nothing.
 
     - `lora-compose data curate raw.jsonl clean.jsonl --against held-out.jsonl`
     - `lora-compose data curate pairs.jsonl clean.jsonl --balance-length`
@@ -92,7 +108,7 @@ def curate(
     )
     rows = read_rows(source)
     with Console(stderr=True).status("reading") as status:
-        curated = curated_rows(rows, [read_rows(each) for each in against or []], options, status.update)
+        curated = curated_rows(rows, [read_rows(name) for name in against or []], options, status.update)
     report = {
         "source": source,
         "digest": rows.digest,
@@ -101,13 +117,13 @@ def curate(
         "left_digest": digest_of(curated.rows),
         "steps": [
             {
-                "step": o.step,
-                "touched": o.touched,
-                "dropped": o.dropped,
-                "examples": list(o.examples),
-                **o.facts,
+                "step": result.step,
+                "touched": result.touched,
+                "dropped": result.dropped,
+                "examples": list(result.examples),
+                **result.facts,
             }
-            for o in curated.outcomes
+            for result in curated.results
         ],
     }
     _write(output, curated.rows)
@@ -117,9 +133,9 @@ def curate(
     if as_json:
         echo_json(report)
         return
-    from lora_compose.training.data.reports import outcome_table
+    from lora_compose.training.data.reports import result_table
 
-    Console().print(outcome_table(curated))
+    Console().print(result_table(curated))
     typer.echo(f"{len(rows.dataset)} rows read, {len(curated.rows)} written to {output}")
 
 
@@ -127,30 +143,38 @@ def curate(
 def mix(
     output: Output,
     general: Annotated[list[str], typer.Option(help="General data. Repeatable.", metavar="SOURCE")],
-    domain: Annotated[list[str], typer.Option(help="Data of the domain. Repeatable.", metavar="SOURCE")],
-    ratio: Annotated[str, typer.Option(help="GENERAL:DOMAIN: 8:2 is four fifths general.")],
+    domain: Annotated[list[str], typer.Option(help="Domain data. Repeatable.", metavar="SOURCE")],
+    ratio: Annotated[
+        str, typer.Option(help="GENERAL:DOMAIN, for example 8:2 for four fifths of general data.")
+    ],
     by: Annotated[str, typer.Option(help="What the ratio counts: examples or tokens.")] = "examples",
-    model: Annotated[str | None, typer.Option(help="Whose tokenizer counts tokens.", metavar="DIR")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Model whose tokenizer counts the tokens.", metavar="DIR")
+    ] = None,
     total: Annotated[
-        int | None, typer.Option(min=1, help="Size of the mix; by default all there is.")
+        int | None,
+        typer.Option(
+            min=1, help="Size of the mix, in the unit of --by; by default as large as the data allow."
+        ),
     ] = None,
     seed: Seed = 0,
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
-    """Mix general with domain data at a stated ratio. No row is used twice; what came out is reported.
+    """Mix general data with domain data at a given ratio. No row is used twice. Prints the actual shares.
 
-    - `lora-compose data mix mix.jsonl --general general.jsonl --domain sql.jsonl --ratio 8:2` - `lora-compose
-    data mix mix.jsonl --general g.jsonl --domain d.jsonl --ratio 1:1 --by tokens --model base`
+    - `lora-compose data mix mix.jsonl --general general.jsonl --domain sql.jsonl --ratio 8:2`
+    - `lora-compose data mix mix.jsonl --general g.jsonl --domain d.jsonl --ratio 1:1 --by tokens --model
+      base`
     """
     from lora_compose.training.data.mixing import mix as mixed_rows
-    from lora_compose.training.data.mixing import parts_of, token_counter
+    from lora_compose.training.data.mixing import mix_sources, token_counter
     from lora_compose.training.data.rows import read_rows
 
     if by not in ("examples", "tokens"):
-        raise typer.BadParameter("--by is examples or tokens")
+        raise typer.BadParameter("--by must be examples or tokens")
     _check_output(output, force)
-    parts = parts_of([read_rows(s) for s in general], [read_rows(s) for s in domain], ratio)
+    parts = mix_sources([read_rows(s) for s in general], [read_rows(s) for s in domain], ratio)
     counter = None if model is None else token_counter(model)
     unit: Any = by
     mixed = mixed_rows(parts, total=total, by=unit, seed=seed, count_tokens=counter)
@@ -171,10 +195,12 @@ def _codes(text: str) -> tuple[str, ...]:
 def _check_output(output: Path, force: bool) -> None:
     if output.suffix not in (".jsonl", ".json"):
         raise InvalidRequest(
-            CommandCode.INVALID_OUTPUT, f"{output}: OUT is written as JSONL, name it so", "OUT"
+            CommandCode.INVALID_OUTPUT,
+            f"The name of {output} must end with .jsonl or .json, because it is written as JSONL",
+            "OUT",
         )
     if output.exists() and not force:
-        raise Conflict(CommandCode.OUTPUT_EXISTS, f"{output} exists; --force replaces it")
+        raise Conflict(CommandCode.OUTPUT_EXISTS, f"{output} already exists. Use --force to replace it")
 
 
 def _write(output: Path, rows: Sequence[Any]) -> None:
@@ -182,7 +208,7 @@ def _write(output: Path, rows: Sequence[Any]) -> None:
 
 
 def _write_text(file: Path, text: str) -> None:
-    """Whole or not at all."""
+    """Write the file atomically."""
     scratch = file.with_name(f".{file.name}")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,7 @@
-"""Curation: one step after another, each a row of a table, each saying how many rows it touched.
+"""Curation of training rows, in steps. Each step reports how many rows it changed or dropped.
 
-Masking comes first, since two rows may differ in nothing but an address. A second pass changes nothing.
+The steps are the rows of STEPS. Masking is the first, because two rows may differ only in personal data.
+Curating the result again changes nothing.
 """
 
 from collections import Counter
@@ -12,35 +13,38 @@ from lora_compose.adapters.errors import CommandCode, LoraComposeError
 from lora_compose.training.data import outliers
 from lora_compose.training.data import preference_checks as preferences
 from lora_compose.training.data.layouts import Row
-from lora_compose.training.data.near_duplicates import THRESHOLD, Seen
+from lora_compose.training.data.near_duplicates import THRESHOLD, TextIndex
 from lora_compose.training.data.pii import REGIONS, Masker
-from lora_compose.training.data.rows import Rows, asked_text, changed, whole_text
+from lora_compose.training.data.rows import Rows, changed, prompt_text, whole_text
 
 EXAMPLES = 3
 
 
 @dataclass(frozen=True)
 class Options:
-    """What a person may choose."""
+    """The options of `lora-compose data curate`."""
 
     near: float = THRESHOLD
-    """The Jaccard similarity from which two rows are one."""
+    """Rows with at least this Jaccard similarity are near duplicates."""
     drop_leaks: bool = False
-    """Drop rows that evaluation data hold too, in place of refusing."""
+    """Drop rows that are also in the evaluation data, instead of raising an error."""
     mask: bool = True
     regions: Sequence[str] = REGIONS
     shortest: int = 1
     longest: int | None = None
     """Characters of an answer."""
     languages: Sequence[str] = ()
-    """Keep only these, as ISO 639-1 codes; none keeps all."""
+    """Keep only these languages, as ISO 639-1 codes. Empty: keep all."""
     balance_length: bool = False
     seed: int = 0
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """What one step did."""
+    """The result of one step.
+
+    `touched` counts the rows that were found, `dropped` those that were removed.
+    """
 
     step: str
     touched: int
@@ -51,34 +55,41 @@ class StepResult:
 
 @dataclass
 class Curated:
-    """The rows that are left, and how it came to that."""
+    """The remaining rows, and the results of the steps so far."""
 
     rows: list[Row]
     against: Sequence[Rows]
     options: Options
-    outcomes: list[StepResult] = field(default_factory=list)
+    results: list[StepResult] = field(default_factory=list)
 
     def drop(self, step: str, positions: Sequence[int], facts: dict[str, Any] | None = None) -> None:
-        """These rows go."""
-        gone = set(positions)
+        """Remove the rows at `positions`, and add the step's result."""
+        dropped = set(positions)
         shown = tuple(whole_text(self.rows[i]) for i in list(positions)[:EXAMPLES])
-        self.rows = [row for i, row in enumerate(self.rows) if i not in gone]
-        self.outcomes.append(StepResult(step, len(gone), len(gone), shown, facts or {}))
+        self.rows = [row for i, row in enumerate(self.rows) if i not in dropped]
+        self.results.append(StepResult(step, len(dropped), len(dropped), shown, facts or {}))
 
-    def show(self, step: str, positions: Sequence[int], facts: dict[str, Any] | None = None) -> None:
-        """These rows are told of, and stay."""
+    def report(self, step: str, positions: Sequence[int], facts: dict[str, Any] | None = None) -> None:
+        """Add the step's result. The rows at `positions` stay."""
         shown = tuple(whole_text(self.rows[i]) for i in list(positions)[:EXAMPLES])
-        self.outcomes.append(StepResult(step, len(positions), 0, shown, facts or {}))
+        self.results.append(StepResult(step, len(positions), 0, shown, facts or {}))
 
 
 def curate(
-    rows: Rows, against: Sequence[Rows], options: Options, told: Callable[[str], None] = lambda _: None
+    rows: Rows,
+    against: Sequence[Rows],
+    options: Options,
+    on_progress: Callable[[str], None] = lambda _: None,
 ) -> Curated:
-    """Raises LoraComposeError("leaked") where evaluation rows are among the rows, unless they are dropped."""
+    """Run all steps; `on_progress` gets the name of each.
+
+    Raises LoraComposeError("leaked") if rows are also in the evaluation data `against` and `drop_leaks` is
+    off.
+    """
     curated = Curated(list(rows.dataset), against, options)
     for name, step in STEPS.items():
         if rows.form == "preference" or step not in ONLY_PREFERENCES:
-            told(name)
+            on_progress(name)
             step(curated)
     return curated
 
@@ -90,41 +101,41 @@ def _mask(curated: Curated) -> None:
     masked = [changed(row, masker.mask) for row in curated.rows]
     touched = [i for i, (old, new) in enumerate(zip(curated.rows, masked, strict=True)) if old != new]
     curated.rows = masked
-    curated.show("personal data masked", touched, {"items": dict(masker.counts)})
+    curated.report("personal data masked", touched, {"items": dict(masker.counts)})
 
 
 def _exact(curated: Curated) -> None:
-    seen, again = set[str](), []
+    seen, duplicates = set[str](), []
     for i, row in enumerate(curated.rows):
         text = str({column: [m["content"] for m in messages] for column, messages in row.items()})
         key = " ".join(text.casefold().split())
-        (again.append(i) if key in seen else seen.add(key))
-    curated.drop("exact duplicates", again)
+        (duplicates.append(i) if key in seen else seen.add(key))
+    curated.drop("exact duplicates", duplicates)
 
 
 def _near(curated: Curated) -> None:
-    seen, again = Seen(curated.options.near), []
+    index, duplicates = TextIndex(curated.options.near), []
     for i, row in enumerate(curated.rows):
         text = whole_text(row)
-        if seen.same(text) is not None or seen.near(text) is not None:
-            again.append(i)
+        if index.same(text) is not None or index.near(text) is not None:
+            duplicates.append(i)
         else:
-            seen.add(i, text)
-    curated.drop("near duplicates", again, {"similarity": curated.options.near})
+            index.add(i, text)
+    curated.drop("near duplicates", duplicates, {"similarity": curated.options.near})
 
 
 def _leaks(curated: Curated) -> None:
-    seen = Seen(curated.options.near)
+    index = TextIndex(curated.options.near)
     for number, row in enumerate(row for rows in curated.against for row in rows.dataset):
-        seen.add(number, asked_text(row))
-    asked = [asked_text(row) for row in curated.rows]
-    found = [seen.same(text) if seen.same(text) is not None else seen.near(text) for text in asked]
+        index.add(number, prompt_text(row))
+    texts = [prompt_text(row) for row in curated.rows]
+    found = [index.same(text) if index.same(text) is not None else index.near(text) for text in texts]
     leaked = [i for i, number in enumerate(found) if number is not None]
     if leaked and not curated.options.drop_leaks:
         raise LoraComposeError(
             CommandCode.LEAKED,
-            f"{len(leaked)} rows ask what evaluation data ask, the first {asked[leaked[0]][:80]!r}: a model "
-            "trained on them is not evaluated by them. --drop-leaks drops them.",
+            f"{len(leaked)} rows have the same questions as the evaluation data. The first is "
+            f"{texts[leaked[0]][:80]!r}. A model must not be trained on them. Use --drop-leaks to drop them.",
             "against",
         )
     curated.drop("in the evaluation data", leaked)
@@ -136,7 +147,7 @@ def _lengths(curated: Curated) -> None:
         outliers.outside(curated.rows, curated.options.shortest, curated.options.longest),
     )
     if curated.rows:
-        curated.show("unusual lengths", outliers.far_lengths(curated.rows))
+        curated.report("unusual lengths", outliers.far_lengths(curated.rows))
 
 
 def _languages(curated: Curated) -> None:
@@ -149,17 +160,17 @@ def _languages(curated: Curated) -> None:
         )
         return
     rare = outliers.rare_languages(found)
-    curated.show("rare languages", [i for i, language in enumerate(found) if language in rare], facts)
+    curated.report("rare languages", [i for i, language in enumerate(found) if language in rare], facts)
 
 
 def _skew(curated: Curated) -> None:
-    """The first word of what is asked stands for the topic, the answer itself for the label."""
-    topics = Counter((asked_text(row).split() or [""])[0].casefold() for row in curated.rows)
-    told = Counter(next(iter(_answers(row)), "") for row in curated.rows)
-    facts = {"topics": dict(topics.most_common(5)), "answers": dict(told.most_common(5))}
-    most = told.most_common(1)[0][1] if told else 0
-    often = [i for i, row in enumerate(curated.rows) if told[next(iter(_answers(row)), "")] == most > 1]
-    curated.show("the most frequent answer", often, facts)
+    """Frequent topics and answers. The first word of the prompt is taken as the topic."""
+    topics = Counter((prompt_text(row).split() or [""])[0].casefold() for row in curated.rows)
+    counts = Counter(next(iter(_answers(row)), "") for row in curated.rows)
+    facts = {"topics": dict(topics.most_common(5)), "answers": dict(counts.most_common(5))}
+    most = counts.most_common(1)[0][1] if counts else 0
+    often = [i for i, row in enumerate(curated.rows) if counts[next(iter(_answers(row)), "")] == most > 1]
+    curated.report("the most frequent answer", often, facts)
 
 
 def _answers(row: Row) -> list[str]:
@@ -182,7 +193,7 @@ def _length_bias(curated: Curated) -> None:
         keep = set(preferences.balanced(curated.rows, curated.options.seed))
         curated.drop("length bias", [i for i in range(len(curated.rows)) if i not in keep], facts)
     else:
-        curated.show("length bias", [], facts)
+        curated.report("length bias", [], facts)
 
 
 Step = Callable[[Curated], None]

@@ -1,14 +1,14 @@
-"""What data can be refused for. `BadRow` is one row's fault.
+"""Errors of training data.
 
-The reader gathers them into one `DataRejected`.
+`BadRow` is an error of one row. The reader collects them into one `DataRejected`.
 """
 
 from lora_compose.adapters.errors import LoraComposeError
 
 
 class DataRejected(LoraComposeError):
-    """A data source that cannot be used as it is: the message says where and what to do."""
+    """A data source that cannot be used. The message names the place and what to do."""
 
 
 class BadRow(ValueError):
-    """Why one row cannot be used. Never leaves this package: the reader adds file and line."""
+    """Why one row cannot be used. It is not raised outside this package: the reader adds file and line."""

@@ -1,11 +1,8 @@
-"""The layouts data comes in, as rows of one table, and how each becomes one of TRL's forms.
+"""The supported layouts of training data, as a table, and how each is converted to one of TRL's forms.
 
-A layout is known by its columns. Columns that no layout uses are left out of the result and counted by the
-reader; a row that fits two layouts of one kind is refused rather than guessed.
-
-One message, and what a conversation must look like.
-
-That is an optional system message, then user and assistant in turn.
+A layout is recognised by its columns. Columns that the layout does not use are left out and counted by the
+reader. A row that fits two layouts of one kind is refused. A conversation is an optional system message, then
+user and assistant messages in turn.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,7 +13,7 @@ from lora_compose.training.data.errors import BadRow
 
 
 class Message(TypedDict):
-    """One turn; `role` is system, user or assistant."""
+    """One message. `role` is system, user or assistant."""
 
     role: str
     content: str
@@ -33,13 +30,13 @@ ROLES: Final = {
     "gpt": "assistant",
     "model": "assistant",
 }
-"""Names of roles in the wild, and ours."""
+"""Names of roles in common data sets, and our names for them."""
 
 CALLS: Final = ("tool_calls", "function_call")
 
 
 def text(value: object, field: str) -> str:
-    """`value` if it is a text that says something; spaces round it are kept."""
+    """`value` if it is a text that is not blank. Spaces around it are kept. Raises BadRow."""
     if value is None:
         raise BadRow(f"{field} is missing")
     if not isinstance(value, str):
@@ -49,24 +46,24 @@ def text(value: object, field: str) -> str:
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise BadRow(f"{field} holds half a character (a lone surrogate)") from None
+        raise BadRow(f"{field} contains a lone surrogate, which is not a valid character") from None
     return value
 
 
 def messages(value: object, field: str, keys: tuple[str, str] = ("role", "content")) -> list[Message]:
-    """A list of messages whose role and content are under `keys`; their order is not looked at."""
+    """A list of messages with role and content under `keys`. Their order is not checked."""
     if value is None:
         raise BadRow(f"{field} is missing")
     if not isinstance(value, list) or not value:
         raise BadRow(f"{field} is not a list of messages")
-    return [_message(each, f"{field}[{index}]", keys) for index, each in enumerate(value)]
+    return [_message(item, f"{field}[{index}]", keys) for index, item in enumerate(value)]
 
 
 def _message(value: Any, field: str, keys: tuple[str, str]) -> Message:
     if not isinstance(value, dict):
         raise BadRow(f"{field} is {type(value).__name__}, not a message")
     if any(value.get(call) is not None for call in CALLS):
-        raise BadRow(f"{field} calls a tool; only system, user and assistant texts are supported")
+        raise BadRow(f"{field} calls a tool. Only texts of system, user and assistant are supported")
     role, content = (value.get(key) for key in keys)
     if role not in ROLES:
         raise BadRow(f"{field}.{keys[0]} is {role!r}, not one of {', '.join(ROLES)}")
@@ -74,21 +71,24 @@ def _message(value: Any, field: str, keys: tuple[str, str]) -> Message:
 
 
 def extra_keys(value: object, keys: tuple[str, str]) -> set[str]:
-    """What messages of a row carry besides role and content."""
-    dicts = [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
-    return {key for each in dicts for key, held in each.items() if held is not None} - set(keys)
+    """Keys of a row's messages other than role and content."""
+    dicts = [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+    return {key for item in dicts for key, held in item.items() if held is not None} - set(keys)
 
 
 def check_order(turns: list[Message], field: str, first: str, last: str) -> None:
-    """`turns` take turns, from `first` (after a system message, where a conversation begins) to `last`."""
+    """Check that user and assistant alternate, from the role `first` to the role `last`.
+
+    If `first` is user, a system message may come before. Raises BadRow.
+    """
     begins = first == "user" and turns[0]["role"] == "system"
     expected = first
     for index, turn in enumerate(turns[begins:], start=begins):
         if turn["role"] != expected:
-            raise BadRow(f"{field}[{index}] is {turn['role']} where {expected} was due")
+            raise BadRow(f"{field}[{index}] is a message of {turn['role']}, but {expected} is expected")
         expected = "assistant" if expected == "user" else "user"
     if turns[-1]["role"] != last:
-        raise BadRow(f"{field} ends with {turns[-1]['role']}, not {last}")
+        raise BadRow(f"{field} ends with a message of {turns[-1]['role']}, not of {last}")
 
 
 Form = Literal["instruction", "conversational", "preference"]
@@ -105,7 +105,7 @@ COLUMNS: Final[dict[Form, tuple[str, ...]]] = {
 
 @dataclass(frozen=True)
 class Layout:
-    """A way to write rows: `required` columns make it, `optional` ones are used if they are there."""
+    """A layout of rows. A row with all `required` columns fits; `optional` columns are used if present."""
 
     name: str
     form: Form
@@ -117,13 +117,13 @@ class Layout:
         return all(record.get(column) is not None for column in self.required)
 
 
-def _opened(system: object, field: str) -> list[Message]:
-    """The system message a conversation begins with, or none."""
+def _system_message(system: object, field: str) -> list[Message]:
+    """A list of the system message, empty if there is no text for it."""
     return [{"role": "system", "content": text(system, field)}] if system else []
 
 
 def prompt_of(value: object, field: str = "prompt") -> list[Message]:
-    """A prompt from one text or from messages that end with the user's."""
+    """A prompt from a text, or from messages that end with one of the user."""
     if not isinstance(value, list):
         return [{"role": "user", "content": text(value, field)}]
     turns = messages(value, field)
@@ -132,28 +132,30 @@ def prompt_of(value: object, field: str = "prompt") -> list[Message]:
 
 
 def answer_of(value: object, field: str, prompt: list[Message]) -> list[Message]:
-    """An answer from one text or from messages; the prompt may be repeated before it."""
+    """An answer from a text, or from messages, which may begin with the prompt."""
     if not isinstance(value, list):
         return [{"role": "assistant", "content": text(value, field)}]
     turns = messages(value, field)
     if turns[: len(prompt)] == prompt:
         turns = turns[len(prompt) :]
     if not turns:
-        raise BadRow(f"{field} holds the prompt and no answer")
+        raise BadRow(f"{field} contains the prompt but no answer")
     check_order(turns, field, first="assistant", last="assistant")
     return turns
 
 
 def _prompt_completion(record: Record) -> Row:
     if isinstance(record.get("label"), bool):
-        raise BadRow("label says good or bad of one answer; write pairs instead: prompt, chosen, rejected")
+        raise BadRow(
+            "a label of good or bad for one answer is not supported: write pairs of prompt, chosen, rejected"
+        )
     prompt = prompt_of(record["prompt"])
     return {"prompt": prompt, "completion": answer_of(record["completion"], "completion", prompt)}
 
 
 def _conversational(column: str, keys: tuple[str, str]) -> Callable[[Record], Row]:
     def convert(record: Record) -> Row:
-        turns = _opened(record.get("system"), "system") + messages(record[column], column, keys)
+        turns = _system_message(record.get("system"), "system") + messages(record[column], column, keys)
         check_order(turns, column, first="user", last="assistant")
         return {"messages": turns}
 
@@ -168,9 +170,12 @@ def _preference(record: Record) -> Row:
 
 
 def _implicit_preference(record: Record) -> Row:
-    """The prompt is what two conversations share, up to the last user turn."""
+    """A preference of two conversations.
+
+    The prompt is their common beginning, up to the last user message.
+    """
     if not isinstance(record["chosen"], list) or not isinstance(record["rejected"], list):
-        raise BadRow("prompt is missing, and only messages can hold it inside chosen and rejected")
+        raise BadRow("prompt is missing; without it, chosen and rejected must be lists of messages")
     chosen, rejected = (messages(record[column], column) for column in ("chosen", "rejected"))
     for turns, column in ((chosen, "chosen"), (rejected, "rejected")):
         check_order(turns, column, first="user", last="assistant")
@@ -181,7 +186,7 @@ def _implicit_preference(record: Record) -> Row:
 
 
 def _shared_length(chosen: list[Message], rejected: list[Message]) -> int:
-    """How many messages both begin with, up to a user turn that both answer."""
+    """The length of the common beginning that ends with a user message that both answer."""
     shortest = min(len(chosen), len(rejected))
     shared = next((i for i in range(shortest) if chosen[i] != rejected[i]), shortest)
     while shared and (chosen[shared - 1]["role"] != "user" or shared == shortest):
@@ -195,15 +200,16 @@ def _layout(
     return Layout(name, form, frozenset(columns.split()), frozenset(optional.split()), convert)
 
 
-def _asked(name: str, columns: tuple[str, str], context: str = "", system: str = "") -> Layout:
-    """A layout of one question and one answer, each a column of text."""
+def _question_answer(name: str, columns: tuple[str, str], context: str = "", system: str = "") -> Layout:
+    """A layout of one question and one answer, each in a text column."""
     question, answer = columns
 
     def convert(record: Record) -> Row:
-        asked = text(record[question], question)
+        content = text(record[question], question)
         if context and record.get(context):
-            asked = f"{asked}\n\n{text(record[context], context)}"
-        prompt: list[Message] = [*_opened(record.get(system), system), {"role": "user", "content": asked}]
+            content = f"{content}\n\n{text(record[context], context)}"
+        start = _system_message(record.get(system), system)
+        prompt: list[Message] = [*start, {"role": "user", "content": content}]
         return {"prompt": prompt, "completion": answer_of(record[answer], answer, prompt)}
 
     return _layout(name, "instruction", f"{question} {answer}", convert, f"{context} {system}")
@@ -221,16 +227,16 @@ LAYOUTS: Final = (
         "system",
     ),
     _layout("prompt/completion", "instruction", "prompt completion", _prompt_completion, "label"),
-    _asked("alpaca", ("instruction", "output"), "input", "system"),
-    _asked("dolly", ("instruction", "response"), "context"),
-    _asked("question/answer", ("question", "answer")),
-    _asked("question/response", ("question", "response"), system="system_prompt"),
-    _asked("prompt/response", ("prompt", "response"), system="system"),
+    _question_answer("alpaca", ("instruction", "output"), "input", "system"),
+    _question_answer("dolly", ("instruction", "response"), "context"),
+    _question_answer("question/answer", ("question", "answer")),
+    _question_answer("question/response", ("question", "response"), system="system_prompt"),
+    _question_answer("prompt/response", ("prompt", "response"), system="system"),
 )
 KNOWN: Final = "; ".join(" + ".join(sorted(layout.required)) for layout in LAYOUTS)
 
 
-def fitting(record: Record) -> tuple[Layout, ...]:
-    """The layouts `record` fits; a pair of answers is a preference whatever else the row holds."""
+def matching_layouts(record: Record) -> tuple[Layout, ...]:
+    """The layouts that `record` fits. A row with chosen and rejected answers is always a preference."""
     fits = tuple(layout for layout in LAYOUTS if layout.fits(record))
     return fits[:1] if fits and fits[0].form == "preference" else fits

@@ -1,10 +1,7 @@
-"""Mix general with domain data at a stated ratio, by examples or by tokens, the same for the same seed.
+"""Mix general data with domain data at a given ratio, by examples or by tokens.
 
-No row is used twice: the mix is as large as its scarcest part allows, or as large as was asked for.
-
-The parts of a mix, from what is general and what is of the domain.
-
-GENERAL:DOMAIN, as a person writes a mix: `2:8` is one part in five general.
+A ratio is written GENERAL:DOMAIN: `2:8` is one fifth of general data. No row is used twice. The mix has the
+requested size, or is as large as its smallest part allows. The same seed gives the same mix.
 """
 
 import random
@@ -23,7 +20,7 @@ Unit = Literal["examples", "tokens"]
 
 @dataclass(frozen=True)
 class MixSource:
-    """A source and its share of the mix, relative to the others'."""
+    """A source and its share of the mix, relative to the shares of the other sources."""
 
     rows: Rows
     share: float
@@ -31,24 +28,24 @@ class MixSource:
 
 
 @dataclass(frozen=True)
-class Achieved:
-    """What a part really has of the mix."""
+class ActualShare:
+    """The actual share of a source in the mix."""
 
     source: str
     kind: Kind
     examples: int
     tokens: int | None
-    """None where nobody counted."""
+    """None if tokens were not counted."""
     share: float
-    """Of the unit that was mixed by."""
+    """Share of the mix, in examples or tokens as the ratio counts."""
 
 
 @dataclass(frozen=True)
 class Mixed:
-    """The mix, shuffled."""
+    """The shuffled mix."""
 
     dataset: Any
-    achieved: tuple[Achieved, ...]
+    achieved: tuple[ActualShare, ...]
 
 
 def mix(
@@ -59,20 +56,21 @@ def mix(
     seed: int,
     count_tokens: Callable[[dict[str, Any]], int] | None = None,
 ) -> Mixed:
-    """`total` counts what `by` says; None: as much as there is.
+    """`total` is in the unit of `by`. None: as large as possible.
 
-    Raises InvalidRequest: "mixed_forms" where the parts' columns differ, "too_few_rows" where a part has not
-    enough for the total, "invalid_mix".
+    Raises InvalidRequest: "mixed_forms" if the parts have different columns, "too_few_rows" if a part is too
+    small for the total, "invalid_mix".
     """
     _check(parts, by, count_tokens)
     orders = [_shuffled(len(part.rows.dataset), seed, number) for number, part in enumerate(parts)]
     weights = [_weights(part, order, by, count_tokens) for part, order in zip(parts, orders, strict=True)]
-    shares = [part.share / sum(each.share for each in parts) for part in parts]
+    sum_of_shares = sum(part.share for part in parts)
+    shares = [part.share / sum_of_shares for part in parts]
     amount = min(sum(own) / share for own, share in zip(weights, shares, strict=True))
     if total is not None and total > amount * (1 + 1e-9):
         raise InvalidRequest(
             CommandCode.TOO_FEW_ROWS,
-            f"The files give {amount:.0f} {by} at this ratio, fewer than {total}",
+            f"The files have only {amount:.0f} {by} at this ratio, but {total} are requested",
             "rows",
         )
     wanted = amount if total is None else float(total)
@@ -80,20 +78,24 @@ def mix(
         order[: _count(own, wanted * share)]
         for order, own, share in zip(orders, weights, shares, strict=True)
     ]
-    return Mixed(_joined(parts, taken, seed), _achieved(parts, taken, by, count_tokens))
+    return Mixed(_concatenated(parts, taken, seed), _actual_shares(parts, taken, by, count_tokens))
 
 
 def _check(parts: Sequence[MixSource], by: Unit, count_tokens: object) -> None:
     if not parts or any(part.share <= 0 for part in parts):
-        raise InvalidRequest(CommandCode.INVALID_MIX, "A mix needs parts, each with a share above 0", "ratio")
+        raise InvalidRequest(
+            CommandCode.INVALID_MIX,
+            "A mix needs at least one source, and every share must be above 0",
+            "ratio",
+        )
     if by == "tokens" and count_tokens is None:
         raise InvalidRequest(
-            CommandCode.INVALID_MIX, "To mix by tokens, a model's tokenizer has to count them", "model"
+            CommandCode.INVALID_MIX, "Mixing by tokens needs a model, whose tokenizer counts them", "model"
         )
     forms = {part.rows.form for part in parts}
     if len(forms) > 1:
         raise InvalidRequest(
-            CommandCode.MIXED_FORMS, f"Rows of {' and '.join(sorted(forms))} do not mix", "domain"
+            CommandCode.MIXED_FORMS, f"{' and '.join(sorted(forms))} rows cannot be mixed", "domain"
         )
 
 
@@ -112,24 +114,24 @@ def _weights(
 
 
 def _count(weights: Sequence[int], wanted: float) -> int:
-    """How many of the first rows come nearest to `wanted`."""
+    """The number of first rows whose weights add up nearest to `wanted`."""
     sums = [0, *accumulate(weights)]
     return min(range(len(sums)), key=lambda count: (abs(sums[count] - wanted), count))
 
 
-def _joined(parts: Sequence[MixSource], taken: Sequence[Sequence[int]], seed: int) -> Any:
+def _concatenated(parts: Sequence[MixSource], taken: Sequence[Sequence[int]], seed: int) -> Any:
     from datasets import concatenate_datasets
 
     chosen = [part.rows.dataset.select(rows) for part, rows in zip(parts, taken, strict=True)]
     return concatenate_datasets(chosen).shuffle(seed=seed)
 
 
-def _achieved(
+def _actual_shares(
     parts: Sequence[MixSource],
     taken: Sequence[Sequence[int]],
     by: Unit,
     count_tokens: Callable[[dict[str, Any]], int] | None,
-) -> tuple[Achieved, ...]:
+) -> tuple[ActualShare, ...]:
     tokens = [
         None if count_tokens is None else sum(count_tokens(part.rows.dataset[row]) for row in rows)
         for part, rows in zip(parts, taken, strict=True)
@@ -139,7 +141,7 @@ def _achieved(
         for count, rows in zip(tokens, taken, strict=True)
     ]
     return tuple(
-        Achieved(part.rows.source, part.kind, len(rows), count, amount / max(sum(amounts), 1))
+        ActualShare(part.rows.source, part.kind, len(rows), count, amount / max(sum(amounts), 1))
         for part, rows, count, amount in zip(parts, taken, tokens, amounts, strict=True)
     )
 
@@ -148,31 +150,39 @@ _RATIO = re.compile(r"\s*(\d+(?:\.\d+)?)\s*:\s*(\d+(?:\.\d+)?)\s*", re.ASCII)
 
 
 def parse_ratio(text: str) -> tuple[float, float]:
-    """The shares of general and of domain data; they add up to 1. Raises InvalidRequest("invalid_ratio")."""
+    """The shares of general and domain data. They add up to 1. Raises InvalidRequest("invalid_ratio")."""
     match = _RATIO.fullmatch(text)
     general, domain = map(float, match.groups()) if match else (0.0, 0.0)
     if not general + domain:
         raise InvalidRequest(
-            CommandCode.INVALID_RATIO, f"{text!r} is no ratio: write GENERAL:DOMAIN, such as 2:8", "ratio"
+            CommandCode.INVALID_RATIO,
+            f"{text!r} is not a ratio. Write GENERAL:DOMAIN, for example 2:8",
+            "ratio",
         )
     return general / (general + domain), domain / (general + domain)
 
 
-def parts_of(general: Sequence[Rows], domain: Sequence[Rows], ratio: str | None) -> list[MixSource]:
-    """Each kind's share is split over its sources by their sizes; a kind without a share is left out."""
+def mix_sources(general: Sequence[Rows], domain: Sequence[Rows], ratio: str | None) -> list[MixSource]:
+    """The sources with their shares. Sources of one kind split the kind's share by their sizes.
+
+    A kind with a share of 0 is left out.
+    """
     shares = parse_ratio(ratio or "0:1")
     return [*_of_kind(general, shares[0], "general"), *_of_kind(domain, shares[1], "domain")]
 
 
 def _of_kind(rows: Sequence[Rows], share: float, kind: Literal["general", "domain"]) -> list[MixSource]:
-    total = sum(len(each.dataset) for each in rows)
-    return [MixSource(each, share * len(each.dataset) / total, kind) for each in rows] if share else []
+    if not share:
+        return []
+    total = sum(len(source.dataset) for source in rows)
+    return [MixSource(source, share * len(source.dataset) / total, kind) for source in rows]
 
 
 def token_counter(tokenizer: Any) -> Callable[[dict[str, Any]], int]:
-    """Tokens of a row as the chat template of a tokenizer, or of a model's directory, writes it.
+    """A function that counts the tokens of a row, written by the tokenizer's chat template.
 
-    Of a preference, both answers count."""
+    `tokenizer` is a tokenizer or a model's directory. In a preference, both answers count.
+    """
     if isinstance(tokenizer, str):
         from transformers import AutoTokenizer
 

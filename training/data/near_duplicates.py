@@ -1,7 +1,7 @@
-"""Texts that are the same after normalization, or nearly, by the Jaccard similarity of their shingles.
+"""Find texts that are equal after normalization, or similar by the Jaccard similarity of their shingles.
 
-MinHash with locality-sensitive hashing (Broder 1997; Leskovec, Rajaraman, Ullman, ch. 3) proposes pairs, by
-the library datasketch; each is then verified by the true similarity, so there is no false pair.
+MinHash with locality-sensitive hashing (Broder 1997; Leskovec, Rajaraman, Ullman, ch. 3), from the library
+datasketch, proposes pairs. The exact similarity of each proposed pair is then computed, so no pair is false.
 """
 
 import hashlib
@@ -11,16 +11,16 @@ from lora_compose.training.data.rows import normalized
 
 THRESHOLD: Final = 0.8
 SHINGLE: Final = 4
-"""Characters."""
+"""Characters of a shingle."""
 SHORTEST_NEAR: Final = 24
-"""Characters below which texts are only compared exactly: two questions may differ in one letter."""
+"""Shorter texts, in characters, are only compared exactly: two questions may differ in one letter."""
 PERMUTATIONS: Final = 128
-# Looser than what is asked for, so that few pairs are missed; the true similarity decides.
+# Proposals use a lower threshold, so that few pairs are missed. The exact similarity decides.
 PROPOSAL_SLACK: Final = 0.25
 
 
 def shingles(text: str) -> frozenset[str]:
-    """All runs of `SHINGLE` characters; of a shorter text, itself."""
+    """All substrings of `SHINGLE` characters. A shorter text is its own only shingle."""
     text = normalized(text)
     return frozenset(text[i : i + SHINGLE] for i in range(max(1, len(text) - SHINGLE + 1)))
 
@@ -30,8 +30,8 @@ def jaccard(a: frozenset[str], b: frozenset[str]) -> float:
     return len(a & b) / len(a | b)
 
 
-class Seen:
-    """Texts met so far, each with a number of its own."""
+class TextIndex:
+    """An index of texts, each with a unique number."""
 
     def __init__(self, threshold: float = THRESHOLD) -> None:
         from datasketch import MinHashLSH
@@ -43,11 +43,11 @@ class Seen:
         self._exact: dict[str, int] = {}
 
     def same(self, text: str) -> int | None:
-        """The number of a text that is the same after normalization."""
+        """The number of a text that is equal after normalization, or None."""
         return self._exact.get(_digest(text))
 
     def near(self, text: str) -> int | None:
-        """The lowest number of a text at least as similar as the threshold."""
+        """The lowest number of a text whose similarity is at least the threshold, or None."""
         if len(normalized(text)) < SHORTEST_NEAR:
             return None
         own = shingles(text)
@@ -55,7 +55,7 @@ class Seen:
         return next((n for n in proposed if jaccard(own, self._shingles[n]) >= self._threshold), None)
 
     def add(self, number: int, text: str) -> None:
-        """Remember it."""
+        """Add a text under a new number."""
         own = shingles(text)
         self._shingles[number] = own
         self._exact.setdefault(_digest(text), number)

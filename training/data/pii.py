@@ -1,7 +1,7 @@
-"""Personal data in texts: found by form, believed only where it is valid, and masked by numbered tags.
+"""Find and mask personal data in texts. A match of a pattern counts only if it is also valid.
 
-A form alone is not enough: order numbers look like cards, versions like addresses, dates like numbers of
-people. Check digits are python-stdnum's business and telephone numbers phonenumbers'.
+A pattern alone is not enough: order numbers look like card numbers, versions like IP addresses, and dates
+like personal numbers. python-stdnum validates check digits, and phonenumbers finds telephone numbers.
 """
 
 import ipaddress
@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from typing import Final
 
 REGIONS: Final = ("US", "GB", "KR")
-"""Where telephone numbers without a country code may be from."""
+"""Regions of telephone numbers without a country code."""
 
 
 @dataclass(frozen=True)
 class PiiMatch:
-    """`text[start:end]` is one item of a kind."""
+    """One item of personal data, at `text[start:end]`."""
 
     kind: str
     start: int
@@ -27,7 +27,7 @@ class PiiMatch:
 
 @dataclass(frozen=True)
 class Detector:
-    """A kind of personal data: its form, and whether a match of it is real."""
+    """A kind of personal data: its pattern, and the check of a match."""
 
     kind: str
     pattern: re.Pattern[str]
@@ -44,7 +44,7 @@ def _stdnum(module: str) -> Callable[[str], bool]:
 
 
 def _is_card(text: str) -> bool:
-    """Luhn's check digit, and a network's prefix and length."""
+    """Whether the Luhn check digit is right, and prefix and length are those of a card network."""
     digits = re.sub(r"\D", "", text)
     networks = r"4\d{12}(\d{3})?(\d{3})?|5[1-5]\d{14}|2[2-7]\d{14}|3[47]\d{13}|6(?:011|5\d\d)\d{12}|35\d{14}"
     return re.fullmatch(networks, digits) is not None and _stdnum("luhn")(digits)
@@ -71,7 +71,7 @@ DETECTORS: Final = (
     Detector("CARD", re.compile(r"(?<![\w.-])\d(?:[ -]?\d){12,18}(?![\w-])"), _is_card),
     Detector("RRN", re.compile(r"(?<![\w-])\d{6}-?[1-8]\d{6}(?![\w-])"), _stdnum("kr.rrn")),
     Detector("SSN", re.compile(r"(?<![\w-])\d{3}-\d{2}-\d{4}(?![\w-])"), _stdnum("us.ssn")),
-    # Four numbers after "v" or "version" are a version.
+    # Four numbers after "v" or "version" are a version, not an address.
     Detector(
         "IP",
         re.compile(
@@ -90,15 +90,18 @@ DETECTORS: Final = (
 
 
 def find(text: str, regions: Sequence[str] = REGIONS) -> list[PiiMatch]:
-    """All items, none within another; where two overlap the one earlier in the table wins."""
+    """All items, in the order of the text.
+
+    If two overlap, the detector that comes first in the table wins.
+    """
     found: list[PiiMatch] = []
-    for each in (*_by_form(text), *_telephones(text, regions)):
-        if all(each.end <= other.start or each.start >= other.end for other in found):
-            found.append(each)
-    return sorted(found, key=lambda each: each.start)
+    for match in (*_by_pattern(text), *_telephones(text, regions)):
+        if all(match.end <= other.start or match.start >= other.end for other in found):
+            found.append(match)
+    return sorted(found, key=lambda match: match.start)
 
 
-def _by_form(text: str) -> Iterator[PiiMatch]:
+def _by_pattern(text: str) -> Iterator[PiiMatch]:
     for detector in DETECTORS:
         for match in detector.pattern.finditer(text):
             if detector.is_valid(match[0]):
@@ -117,7 +120,7 @@ def _telephones(text: str, regions: Sequence[str]) -> Iterator[PiiMatch]:
 
 @dataclass
 class Masker:
-    """Tags of one data set: the same value has the same tag wherever it is."""
+    """Masks the texts of one data set. Equal values get the same tag in all texts."""
 
     regions: Sequence[str] = REGIONS
     counts: "Counter[str]" = field(default_factory=Counter)
@@ -125,13 +128,13 @@ class Masker:
     _tags: dict[tuple[str, str], str] = field(default_factory=dict)
 
     def mask(self, text: str) -> str:
-        """`text` with `<EMAIL_1>` and so on in place of what was found."""
-        for each in reversed(found := find(text, self.regions)):
-            text = text[: each.start] + self._tag(each) + text[each.end :]
-        self.counts.update(each.kind for each in found)
+        """`text` with a tag, such as `<EMAIL_1>`, in place of each item found."""
+        for match in reversed(matches := find(text, self.regions)):
+            text = text[: match.start] + self._tag(match) + text[match.end :]
+        self.counts.update(match.kind for match in matches)
         return text
 
-    def _tag(self, found: PiiMatch) -> str:
-        key = found.kind, re.sub(r"[\s-]", "", found.value).casefold()
-        number = sum(kind == found.kind for kind, _ in self._tags) + 1
-        return self._tags.setdefault(key, f"<{found.kind}_{number}>")
+    def _tag(self, match: PiiMatch) -> str:
+        key = match.kind, re.sub(r"[\s-]", "", match.value).casefold()
+        number = sum(kind == match.kind for kind, _ in self._tags) + 1
+        return self._tags.setdefault(key, f"<{match.kind}_{number}>")

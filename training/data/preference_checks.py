@@ -1,6 +1,7 @@
-"""Faults of preference data, and the one that hides best: that the longer answer is mostly the chosen one.
+"""Checks of preference data: length bias, identical answers, and pairs that contradict each other.
 
-A model trained on such pairs learns to be long (Singhal et al., 2023, arXiv:2310.03716).
+Length bias means that the chosen answer is mostly the longer one. A model trained on such pairs learns to
+write long answers (Singhal et al., 2023, arXiv:2310.03716).
 """
 
 import math
@@ -10,38 +11,41 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from lora_compose.training.data.layouts import Row
-from lora_compose.training.data.rows import asked_text, normalized
+from lora_compose.training.data.rows import normalized, prompt_text
 
 FIRES_AT = 0.6
-"""A classifier that only looks at length and is right more often than this."""
+"""Length bias is reported if length alone predicts the chosen answer more often than this."""
 
 
 @dataclass(frozen=True)
 class LengthBias:
-    """How much length alone tells of which answer was chosen. Lengths in characters."""
+    """How well length alone predicts the chosen answer. Lengths are in characters."""
 
     pairs: int
     longer: int
-    """Pairs whose chosen answer is the longer."""
+    """Pairs whose chosen answer is the longer one."""
     shorter: int
     mean_difference: float
-    """Chosen less rejected."""
+    """Mean length of the chosen answers minus that of the rejected answers."""
 
     @property
     def accuracy(self) -> float:
-        """Of the better of "the longer is chosen" and "the shorter is chosen"; a draw is a coin toss."""
+        """The accuracy of the better rule, "the longer is chosen" or "the shorter is chosen".
+
+        A pair of equal lengths counts half.
+        """
         draws = self.pairs - self.longer - self.shorter
         return (max(self.longer, self.shorter) + draws / 2) / self.pairs
 
     @property
     def fires(self) -> bool:
-        """Whether it is worth correcting: what a fair coin gives by chance is let pass."""
+        """Whether the bias should be corrected. An accuracy that can be chance (95 %) does not count."""
         chance = 1.96 * 0.5 / math.sqrt(self.pairs)
         return self.accuracy > max(FIRES_AT, 0.5 + chance)
 
 
 def length_bias(rows: Sequence[Row]) -> LengthBias:
-    """Of preference rows, at least one."""
+    """The length bias of preference rows. There must be at least one row."""
     differences = [difference(row) for row in rows]
     return LengthBias(
         len(rows), sum(d > 0 for d in differences), sum(d < 0 for d in differences), fmean(differences)
@@ -49,12 +53,15 @@ def length_bias(rows: Sequence[Row]) -> LengthBias:
 
 
 def difference(row: Row) -> int:
-    """Length of the chosen answer less the rejected's."""
+    """Length of the chosen answer minus that of the rejected answer."""
     return len(_text(row, "chosen")) - len(_text(row, "rejected"))
 
 
 def balanced(rows: Sequence[Row], seed: int) -> list[int]:
-    """Positions to keep, so that longer and shorter are chosen equally often; pairs of equal length stay."""
+    """Positions to keep so that longer and shorter answers are chosen equally often.
+
+    Pairs of equal length stay.
+    """
     longer = [i for i, row in enumerate(rows) if difference(row) > 0]
     shorter = [i for i, row in enumerate(rows) if difference(row) < 0]
     count = min(len(longer), len(shorter))
@@ -64,7 +71,7 @@ def balanced(rows: Sequence[Row], seed: int) -> list[int]:
 
 
 def identical(rows: Sequence[Row]) -> list[int]:
-    """Positions of pairs that prefer an answer to itself."""
+    """Positions of pairs whose chosen and rejected answers are the same."""
     return [
         i
         for i, row in enumerate(rows)
@@ -73,16 +80,16 @@ def identical(rows: Sequence[Row]) -> list[int]:
 
 
 def contradictory(rows: Sequence[Row]) -> list[int]:
-    """Positions of pairs of which the opposite is there too: nobody knows which of them is right."""
+    """Positions of pairs whose opposite is also in the data, so that it is unclear which is right."""
     keys = [
-        (normalized(asked_text(row)), normalized(_text(row, "chosen")), normalized(_text(row, "rejected")))
+        (normalized(prompt_text(row)), normalized(_text(row, "chosen")), normalized(_text(row, "rejected")))
         for row in rows
     ]
-    there = set(keys)
+    known = set(keys)
     return [
         i
-        for i, (asked, chosen, rejected) in enumerate(keys)
-        if (asked, rejected, chosen) in there and chosen != rejected
+        for i, (prompt, chosen, rejected) in enumerate(keys)
+        if (prompt, rejected, chosen) in known and chosen != rejected
     ]
 
 

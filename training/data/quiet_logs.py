@@ -1,11 +1,11 @@
-"""Keeps other libraries from talking between a command's own lines."""
+"""Turns off log lines and progress bars of other libraries, so that a command prints only its own lines."""
 
 import logging
 import sys
 
 
-def hush() -> None:
-    """No complaint about a kernel that nobody needs; no bars of libraries where no one watches them."""
+def quiet_libraries() -> None:
+    """Turn off a warning about an optional CPU kernel, and progress bars if stderr is not a terminal."""
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     if sys.stderr.isatty():
         return

@@ -1,7 +1,4 @@
-"""What was found in data and done to it, for people.
-
-What is in a data source, without changing anything.
-"""
+"""Facts about a data source, and tables for the terminal: facts, curation steps, and the shares of a mix."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -12,50 +9,51 @@ from rich.markup import escape
 from rich.table import Table
 
 from lora_compose.training.data.curation import Curated
-from lora_compose.training.data.mixing import Achieved
-from lora_compose.training.data.near_duplicates import Seen
+from lora_compose.training.data.mixing import ActualShare
+from lora_compose.training.data.near_duplicates import TextIndex
 from lora_compose.training.data.outliers import languages
 from lora_compose.training.data.pii import find
 from lora_compose.training.data.preference_checks import length_bias
-from lora_compose.training.data.rows import Rows, answers, asked_text, whole_text
+from lora_compose.training.data.rows import Rows, answers, prompt_text, whole_text
 
 SHOWN = 60
-"""Characters of an example."""
+"""Characters of an example that are shown."""
 
 
-def outcome_table(curated: Curated) -> Table:
-    """One line a step, with an example and its facts."""
-    table = Table("step", "rows touched", "dropped", "such as", box=None, pad_edge=False)
-    for outcome in curated.outcomes:
-        example = " ".join(outcome.examples[0].split())[:SHOWN] if outcome.examples else ""
-        facts = ", ".join(f"{name} {_plain(value)}" for name, value in outcome.facts.items())
-        table.add_row(outcome.step, str(outcome.touched), str(outcome.dropped), escape(example))
+def result_table(curated: Curated) -> Table:
+    """One row for each step, with an example and its facts."""
+    table = Table("step", "rows found", "dropped", "example", box=None, pad_edge=False)
+    for result in curated.results:
+        example = " ".join(result.examples[0].split())[:SHOWN] if result.examples else ""
+        facts = ", ".join(f"{name} {_plain(value)}" for name, value in result.facts.items())
+        table.add_row(result.step, str(result.touched), str(result.dropped), escape(example))
         if facts:
             table.add_row("", "", "", f"[dim]{escape(facts)}[/]")
-        if outcome.facts.get("fires") and not outcome.dropped:
+        if result.facts.get("fires") and not result.dropped:
             table.add_row("", "", "", f"[yellow]{LENGTH_ADVICE}[/]")
     return table
 
 
 LENGTH_ADVICE = (
-    "length tells which answer was chosen: --balance-length, or TRL's loss_type sigmoid_norm or ld_alpha < 1"
+    "The length of an answer predicts whether it was chosen. Use --balance-length, or train with TRL's "
+    "loss_type sigmoid_norm or ld_alpha < 1."
 )
 
 
 def facts_table(facts: Mapping[str, Any]) -> Table:
-    """One line a fact."""
+    """One row for each fact."""
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, value in facts.items():
         table.add_row(name, escape(_plain(value)))
     return table
 
 
-def mix_table(achieved: Sequence[Achieved]) -> Table:
-    """What each source really has of the mix."""
+def mix_table(achieved: Sequence[ActualShare]) -> Table:
+    """The actual share of each source in the mix."""
     table = Table("source", "kind", "examples", "tokens", "share", box=None, pad_edge=False)
-    for each in achieved:
-        tokens = "" if each.tokens is None else f"{each.tokens:,}"
-        table.add_row(escape(each.source), each.kind, f"{each.examples:,}", tokens, f"{each.share:.3f}")
+    for part in achieved:
+        tokens = "" if part.tokens is None else f"{part.tokens:,}"
+        table.add_row(escape(part.source), part.kind, f"{part.examples:,}", tokens, f"{part.share:.3f}")
     return table
 
 
@@ -66,24 +64,24 @@ def _plain(value: Any) -> str:
 
 
 def inspect(rows: Rows) -> dict[str, Any]:
-    """Facts by name."""
-    own = list(rows.dataset)
-    texts = [whole_text(row) for row in own]
+    """The facts of a data source by name."""
+    content = list(rows.dataset)
+    texts = [whole_text(row) for row in content]
     facts: dict[str, Any] = {
         "source": rows.source,
         "form": rows.form,
-        "rows": len(own),
+        "rows": len(content),
         "digest": rows.digest,
         "columns left out": rows.left_out,
-        "characters asked": _spread([len(asked_text(row)) for row in own]),
-        "characters answered": _spread([len(answer) for row in own for answer in answers(row)]),
+        "characters asked": _spread([len(prompt_text(row)) for row in content]),
+        "characters answered": _spread([len(answer) for row in content for answer in answers(row)]),
         **_copies(texts),
-        "personal data": dict(Counter(each.kind for text in texts for each in find(text))),
-        "languages": dict(Counter(languages(own)).most_common(5)),
+        "personal data": dict(Counter(match.kind for text in texts for match in find(text))),
+        "languages": dict(Counter(languages(content)).most_common(5)),
         "sample": texts[0],
     }
     if rows.form == "preference":
-        bias = length_bias(own)
+        bias = length_bias(content)
         facts["right by length alone"] = round(bias.accuracy, 3)
         facts["length bias"] = "yes: curate with --balance-length" if bias.fires else "no"
     return facts
@@ -97,12 +95,12 @@ def _spread(lengths: list[int]) -> dict[str, float]:
 
 
 def _copies(texts: list[str]) -> dict[str, int]:
-    seen, exact, near = Seen(), 0, 0
+    index, exact, near = TextIndex(), 0, 0
     for number, text in enumerate(texts):
-        if seen.same(text) is not None:
+        if index.same(text) is not None:
             exact += 1
-        elif seen.near(text) is not None:
+        elif index.near(text) is not None:
             near += 1
         else:
-            seen.add(number, text)
+            index.add(number, text)
     return {"exact duplicates": exact, "near duplicates": near}

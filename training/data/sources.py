@@ -1,6 +1,7 @@
-"""Records with the place each came from, out of JSONL, JSON, CSV, Parquet, saved data sets and the hub.
+"""Read records from JSONL, JSON, CSV, Parquet, saved data sets and the hub, each with its place in the
+source.
 
-What cannot be parsed is yielded as a fault with its place, so that a reader can list all faults of a file.
+A record that cannot be parsed is yielded with a fault, so that the caller can list all faults of a file.
 """
 
 import csv
@@ -15,19 +16,22 @@ from lora_compose.adapters.errors import CommandCode
 from lora_compose.training.data.errors import DataRejected
 
 SAVED: Final = ("state.json", "dataset_dict.json")
-"""What `save_to_disk` leaves in a directory: of one data set, or of one a split."""
+"""Files that `save_to_disk` writes: for a data set, and for one with splits."""
 
 
 @dataclass(frozen=True)
-class Located:
-    """One record and its place, or why there is none (`fault`)."""
+class SourceRecord:
+    """The fields of one record and its place.
+
+    If it cannot be parsed, `fields` is None and `fault` says why.
+    """
 
     place: str
-    record: dict[str, Any] | None
+    fields: dict[str, Any] | None
     fault: str = ""
 
 
-def located(source: str) -> Iterator[Located]:
+def read_records(source: str) -> Iterator[SourceRecord]:
     """The records of a file, a directory or a hub id (`ORG/NAME[:CONFIG][#SPLIT]`), in order."""
     name, _, split = source.partition("#")
     path = Path(name)
@@ -35,20 +39,24 @@ def located(source: str) -> Iterator[Located]:
         reader = READERS.get(path.suffix.lower())
         if reader is None:
             raise DataRejected(
-                CommandCode.UNKNOWN_FORMAT, f"{path}: the name ends in none of {', '.join(READERS)}", "source"
+                CommandCode.UNKNOWN_FORMAT,
+                f"The name of {path} must end with one of {', '.join(READERS)}",
+                "source",
             )
         return reader(path)
     return _dataset(name, split)
 
 
-def _object(place: str, value: object) -> Located:
+def _object(place: str, value: object) -> SourceRecord:
     if isinstance(value, dict):
-        return Located(place, value)
-    return Located(place, None, f"a {type(value).__name__}, not an object with named fields")
+        return SourceRecord(place, value)
+    return SourceRecord(
+        place, None, f"the row is of type {type(value).__name__}, not an object with named fields"
+    )
 
 
-def _json_lines(path: Path) -> Iterator[Located]:
-    """Blank lines are no rows."""
+def _json_lines(path: Path) -> Iterator[SourceRecord]:
+    """One record for each line. Blank lines are skipped."""
     with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             bare = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
@@ -56,17 +64,17 @@ def _json_lines(path: Path) -> Iterator[Located]:
                 yield _json_line(f"{path}:{number}", bare)
 
 
-def _json_line(place: str, line: bytes) -> Located:
+def _json_line(place: str, line: bytes) -> SourceRecord:
     try:
         return _object(place, json.loads(line.decode()))
     except json.JSONDecodeError as error:
-        return Located(place, None, f"broken JSON: {error.msg} at column {error.colno}")
+        return SourceRecord(place, None, f"invalid JSON: {error.msg} at column {error.colno}")
     except UnicodeDecodeError as error:
-        return Located(place, None, f"not UTF-8: byte {error.start + 1} of the line")
+        return SourceRecord(place, None, f"byte {error.start + 1} of the line is not UTF-8")
 
 
-def _json(path: Path) -> Iterator[Located]:
-    """A list of objects; a file that begins with an object is read line by line."""
+def _json(path: Path) -> Iterator[SourceRecord]:
+    """The objects of a JSON list. A file that first_line with an object is read as JSON lines."""
     text = _decoded(path)
     at = _skip(text, 0)
     if text[at : at + 1] != "[":
@@ -78,12 +86,16 @@ def _json(path: Path) -> Iterator[Located]:
         try:
             value, end = decoder.raw_decode(text, at)
         except json.JSONDecodeError as error:
-            yield Located(f"{path}:{error.lineno}", None, f"broken JSON: {error.msg}; nothing read after it")
+            yield SourceRecord(
+                f"{path}:{error.lineno}", None, f"invalid JSON: {error.msg}; the rest was not read"
+            )
             return
         yield _object(f"{path}:{line}", value)
         at = _skip(text, end)
         if text[at : at + 1] not in {",", "]"}:
-            yield Located(f"{path}:{line}", None, "broken JSON: no comma after this; nothing read after it")
+            yield SourceRecord(
+                f"{path}:{line}", None, "invalid JSON: no comma after this object; the rest was not read"
+            )
             return
         at = _skip(text, at + 1) if text[at] == "," else at
 
@@ -103,23 +115,25 @@ def _decoded(path: Path) -> str:
         ) from None
 
 
-def _csv(path: Path) -> Iterator[Located]:
-    """The first line names the columns; a row's place is the line it begins on. Empty cells are missing."""
+def _csv(path: Path) -> Iterator[SourceRecord]:
+    """The first line names the columns. A row's place is its first line. Empty cells count as missing."""
     table = csv.DictReader(StringIO(_decoded(path), newline=""), restkey=None, strict=True)
-    begins = 2
+    count, first_line = len(table.fieldnames or ()), 2
     try:
         for row in table:
-            place, begins = f"{path}:{begins}", table.line_num + 1
+            place, first_line = f"{path}:{first_line}", table.line_num + 1
             if None in row:
-                yield Located(place, None, f"{len(row[None])} cells more than columns")
+                yield SourceRecord(
+                    place, None, f"the row has {count + len(row[None])} cells, but there are {count} columns"
+                )
             else:
-                yield Located(place, {name: cell or None for name, cell in row.items()})
+                yield SourceRecord(place, {name: cell or None for name, cell in row.items()})
     except csv.Error as error:
-        yield Located(f"{path}:{begins}", None, f"broken CSV: {error}; nothing read after it")
+        yield SourceRecord(f"{path}:{first_line}", None, f"invalid CSV: {error}; the rest was not read")
 
 
-def _parquet(path: Path) -> Iterator[Located]:
-    """The place is the row, counted from 1."""
+def _parquet(path: Path) -> Iterator[SourceRecord]:
+    """The place is the number of the row, counted from 1."""
     from pyarrow import ArrowInvalid  # type: ignore[import-untyped]
     from pyarrow.parquet import ParquetFile  # type: ignore[import-untyped]
 
@@ -131,10 +145,10 @@ def _parquet(path: Path) -> Iterator[Located]:
     for batch in file.iter_batches():
         for record in batch.to_pylist():
             number += 1
-            yield Located(f"{path}:{number}", record)
+            yield SourceRecord(f"{path}:{number}", record)
 
 
-READERS: Final[dict[str, Callable[[Path], Iterator[Located]]]] = {
+READERS: Final[dict[str, Callable[[Path], Iterator[SourceRecord]]]] = {
     ".jsonl": _json_lines,
     ".ndjson": _json_lines,
     ".json": _json,
@@ -143,8 +157,8 @@ READERS: Final[dict[str, Callable[[Path], Iterator[Located]]]] = {
 }
 
 
-def _dataset(name: str, split: str) -> Iterator[Located]:
-    """A directory of `save_to_disk`, or what `datasets.load_dataset` knows under `name`."""
+def _dataset(name: str, split: str) -> Iterator[SourceRecord]:
+    """A directory of `save_to_disk`, or a data set that `datasets.load_dataset` finds under `name`."""
     import datasets
 
     path = Path(name)
@@ -153,9 +167,9 @@ def _dataset(name: str, split: str) -> Iterator[Located]:
     else:
         loaded = _from_hub(name)
     if isinstance(loaded, datasets.DatasetDict):
-        loaded = _one_split(name, loaded, split)
+        loaded = _selected_split(name, loaded, split)
     for number, record in enumerate(loaded, start=1):
-        yield Located(f"{name}:{number}", record)
+        yield SourceRecord(f"{name}:{number}", record)
 
 
 def _from_hub(name: str) -> Any:
@@ -169,19 +183,19 @@ def _from_hub(name: str) -> Any:
         why = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataRejected(
             CommandCode.SOURCE_NOT_FOUND,
-            f"{name} is no file, no saved data set, and no hub id that loads: {why}",
+            f"{name} is neither a file nor a saved data set, and cannot be loaded from the hub: {why}",
             "source",
         ) from None
 
 
-def _one_split(name: str, splits: Any, split: str) -> Any:
+def _selected_split(name: str, splits: Any, split: str) -> Any:
     if not split and len(splits) == 1:
         return next(iter(splits.values()))
     if split not in splits:
         names = ", ".join(splits)
         raise DataRejected(
             CommandCode.WHICH_SPLIT,
-            f"{name} has the splits {names}: write {name}#{next(iter(splits))}",
+            f"{name} has the splits {names}. Name one, for example {name}#{next(iter(splits))}",
             "source",
         )
     return splits[split]

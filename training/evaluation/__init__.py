@@ -1,1 +1,4 @@
-"""What a model knows, has lost and prefers. Reads tasks from files and knows no testbed."""
+"""Evaluation: tasks, models that answer them, scores, and requirements on scores.
+
+Models are evaluated in this process or at a running server. Speed is not measured here, but in `benchmarks`.
+"""

@@ -1,7 +1,4 @@
-"""`lora-compose eval`: what a base, an adapter or a composition knows, and what it has forgotten.
-
-An evaluation for people.
-"""
+"""`lora-compose eval`: score a base, an adapter or a composition, and show the result as a table or JSON."""
 
 import json
 from importlib.metadata import version
@@ -19,37 +16,37 @@ from lora_compose.training.evaluation.requirements import parse_requirements, un
 
 
 def score_table(report: Report) -> Table:
-    """One line a task with its interval and the base's share; then every other figure."""
+    """One row for each task, with its interval and the base's share; then a row for each other score."""
     table = Table(
         f"[b]{escape(report.model)}[/]", "right", "of", "share", "95 %", "base", box=None, pad_edge=False
     )
-    base = {each.task: each.share for each in report.base}
-    for each in report.tasks:
-        low, high = each.interval
-        before = f"{base[each.task]:.3f}" if each.task in base else ""
+    base = {task.task: task.share for task in report.base}
+    for task in report.tasks:
+        low, high = task.interval
+        before = f"{base[task.task]:.3f}" if task.task in base else ""
         table.add_row(
-            f"{each.kind}: {escape(each.task)}",
-            str(each.right),
-            str(each.count),
-            f"{each.share:.3f}",
+            f"{task.kind}: {escape(task.task)}",
+            str(task.right),
+            str(task.count),
+            f"{task.share:.3f}",
             f"{low:.3f}..{high:.3f}",
             before,
         )
     for name, value in report.scores.items():
         if not name.startswith("task:"):
             count, interval = str(report.counts.get(name, "")), report.intervals.get(name)
-            sure = "" if interval is None else f"{interval[0]:.3f}..{interval[1]:.3f}"
-            table.add_row(f"[b]{escape(name)}[/]", "", count, f"[b]{value:.3f}[/]", sure, "")
+            ends = "" if interval is None else f"{interval[0]:.3f}..{interval[1]:.3f}"
+            table.add_row(f"[b]{escape(name)}[/]", "", count, f"[b]{value:.3f}[/]", ends, "")
     return table
 
 
 def wrong_answers(report: Report, count: int) -> Table:
-    """The first of each task."""
-    table = Table("task", "asked", "answered", "right", box=None, pad_edge=False)
-    for each in report.tasks:
-        for wrong in each.wrong[:count]:
-            asked = wrong.question.prompt[-1]["content"]
-            table.add_row(*map(escape, (each.task, asked, wrong.answer, wrong.question.answer)))
+    """The first `count` wrong answers of each task."""
+    table = Table("task", "question", "answer", "right answer", box=None, pad_edge=False)
+    for task in report.tasks:
+        for wrong in task.wrong[:count]:
+            question = wrong.question.prompt[-1]["content"]
+            table.add_row(*map(escape, (task.task, question, wrong.answer, wrong.question.answer)))
     return table
 
 
@@ -60,54 +57,75 @@ def evaluate(
     composition: Annotated[
         str | None,
         typer.Argument(
-            help="What to evaluate, such as `roll:0.8+upper`. Without: the base.", show_default=False
+            help="The composition to evaluate, such as `roll:0.8+upper`; by default the base.",
+            show_default=False,
         ),
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option(help="The base, as a directory or hub id: evaluate in this process.", metavar="DIR"),
+        typer.Option(help="The base as a directory or hub id, to evaluate in this process.", metavar="DIR"),
     ] = None,
-    url: Annotated[str | None, typer.Option(help="Ask this running server instead.")] = None,
+    url: Annotated[str | None, typer.Option(help="Evaluate at this running server.")] = None,
     domain: Annotated[
         list[str] | None,
-        typer.Option(help="Rows with right answers, or testbed:NAME. Repeatable.", metavar="FILE"),
+        typer.Option(
+            help="Task of the domain: a file of questions with right answers, or testbed:NAME. Repeatable.",
+            metavar="FILE",
+        ),
     ] = None,
     general: Annotated[
-        list[str] | None, typer.Option(help="The same, of what is not to be forgotten.", metavar="FILE")
+        list[str] | None,
+        typer.Option(help="Task of general ability, to measure forgetting. Repeatable.", metavar="FILE"),
     ] = None,
-    loss: Annotated[bool, typer.Option("--loss", help="Also the mean loss of the right answers.")] = False,
+    loss: Annotated[
+        bool, typer.Option("--loss", help="Also measure the mean loss of the right answers.")
+    ] = False,
     preferences: Annotated[
         list[str] | None,
-        typer.Option(help="Preferences: accuracy, margin and length drift against the base.", metavar="FILE"),
+        typer.Option(
+            help="Preferences, for accuracy, margin and length drift compared with the base. Repeatable.",
+            metavar="FILE",
+        ),
     ] = None,
     harness: Annotated[
         list[str] | None,
-        typer.Option(help="A task of lm-evaluation-harness, or a YAML file of one.", metavar="TASK"),
+        typer.Option(
+            help="Task of lm-evaluation-harness, by name or as a YAML file. Repeatable.", metavar="TASK"
+        ),
     ] = None,
     adapter: Annotated[
         list[str] | None,
         typer.Option(
-            help="A plain PEFT directory, under the name COMPOSITION uses. Repeatable.", metavar="NAME=DIR"
+            help="Use the PEFT adapter in DIR as NAME in the composition. Repeatable.", metavar="NAME=DIR"
         ),
     ] = None,
     data_dir: DataDir = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Rows of each task.")] = 200,
-    beta: Annotated[float, typer.Option(help="DPO's β, of the reward margin.")] = 0.1,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="The longest answer.")] = 64,
-    seed: Annotated[int, typer.Option(help="Which rows, where there are more.")] = 0,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="At most this many rows of each task are used.")
+    ] = 200,
+    beta: Annotated[float, typer.Option(help="β of DPO's reward, for the margin.")] = 0.1,
+    max_new_tokens: Annotated[
+        int, typer.Option(min=1, help="At most this many tokens are generated for an answer.")
+    ] = 64,
+    seed: Annotated[
+        int, typer.Option(help="Seed of the choice of rows, if a task has more than --limit.")
+    ] = 0,
     require: Annotated[
-        str | None, typer.Option(help="Exit code 1 unless it holds, such as domain>=0.9,forgetting<=0.02.")
+        str | None,
+        typer.Option(
+            help="Requirements, such as domain>=0.9,forgetting<=0.02. The exit code is 1 if one is not met."
+        ),
     ] = None,
-    show_errors: Annotated[int, typer.Option(min=0, help="Wrong answers to show of each task.")] = 0,
+    show_errors: Annotated[int, typer.Option(min=0, help="Show this many wrong answers of each task.")] = 0,
     output: Annotated[
-        Path | None, typer.Option(help="Write everything here as JSON.", metavar="FILE")
+        Path | None, typer.Option(help="Write all results to this file as JSON.", metavar="FILE")
     ] = None,
     api_key: ApiKey = None,
     as_json: AsJson = False,
 ) -> None:
-    """Score exact answers, held-out loss, preferences and lm-evaluation-harness tasks.
+    """Score a model by exact answers, held-out loss, preferences and tasks of lm-evaluation-harness.
 
-    Forgetting is the general score of the base less that of the composition, both measured in this run.
+    Forgetting is the general score of the base minus that of the composition. Both are measured in this run.
 
     - `lora-compose eval --model training/testbed/base --general testbed:general`
     - `lora-compose eval roll --model training/testbed/base --adapter roll=training/testbed/trained/roll
@@ -115,37 +133,39 @@ def evaluate(
     - `lora-compose eval roll+upper --url http://127.0.0.1:8000 --domain testbed:roll+upper`
     """
     if url is None and model is None:
-        raise typer.BadParameter("give --model to evaluate here, or --url to ask a server")
+        raise typer.BadParameter("give --model to evaluate in this process, or --url to evaluate at a server")
     if url is not None and (adapter or data_dir):
         raise typer.BadParameter(
-            "a server has its own adapters: leave out --adapter and --data-dir, or --url"
+            "--adapter and --data-dir cannot be used with --url, because the server has its own adapters"
         )
     requirements = parse_requirements(require) if require else ()
-    from lora_compose.training.data.quiet_logs import hush
+    from lora_compose.training.data.quiet_logs import quiet_libraries
 
-    hush()
+    quiet_libraries()
     from lora_compose.adapters.cli import named_directories
-    from lora_compose.training.evaluation.evaluate import Asked, evaluate_offline, evaluate_served
+    from lora_compose.training.evaluation.evaluate import EvaluationRequest, evaluate_offline, evaluate_served
     from lora_compose.training.evaluation.tasks import load_tasks
 
     tasks = [
         *load_tasks(domain or [], "domain", limit=limit, seed=seed),
         *load_tasks(general or [], "general", limit=limit, seed=seed),
     ]
-    asked = Asked(tasks, tasks if loss else (), preferences or (), harness or (), limit, max_new_tokens, beta)
+    request = EvaluationRequest(
+        tasks, tasks if loss else (), preferences or (), harness or (), limit, max_new_tokens, beta
+    )
     if not (tasks or preferences or harness):
         raise typer.BadParameter("give at least one of --domain, --general, --preferences and --harness")
     screen = Console(stderr=True)
-    with screen.status("asking") as status:
+    with screen.status("evaluating") as status:
         if url is not None:
-            report = evaluate_served(url, composition, api_key, asked, model, status.update)
+            report = evaluate_served(url, composition, api_key, request, model, status.update)
         else:
             report = evaluate_offline(
                 str(model),
                 composition,
                 named_directories(adapter),
                 data_dir or default_data_dir(),
-                asked,
+                request,
                 status.update,
             )
     missed = unmet(requirements, report.scores) if requirements else []
@@ -165,10 +185,16 @@ def _record(report: Any, seed: int, missed: list[str]) -> dict[str, Any]:
         "members": list(report.members),
         "scores": report.scores,
         "tasks": [
-            {"task": t.task, "kind": t.kind, "right": t.right, "count": t.count, "interval": list(t.interval)}
-            for t in report.tasks
+            {
+                "task": task.task,
+                "kind": task.kind,
+                "right": task.right,
+                "count": task.count,
+                "interval": list(task.interval),
+            }
+            for task in report.tasks
         ],
-        "base_tasks": [{"task": t.task, "right": t.right, "count": t.count} for t in report.base],
+        "base_tasks": [{"task": task.task, "right": task.right, "count": task.count} for task in report.base],
         "digests": dict(report.digests),
         "intervals": {name: list(ends) for name, ends in report.intervals.items()},
         "counts": dict(report.counts),
@@ -179,10 +205,9 @@ def _record(report: Any, seed: int, missed: list[str]) -> dict[str, Any]:
 
 
 def _show(report: Any, errors: int, missed: list[str]) -> None:
-
     console = Console()
     console.print(score_table(report))
     if errors:
         console.print(wrong_answers(report, errors))
     for reason in missed:
-        console.print(f"[red]not met[/] {reason}", highlight=False)
+        console.print(f"[red]{reason}[/]", highlight=False)

@@ -1,4 +1,4 @@
-"""One evaluation: a base, and an adapter or a composition on it, by everything that was asked for."""
+"""One evaluation of a base, or of an adapter or a composition on it, in this process or at a server."""
 
 import math
 from collections import Counter
@@ -11,19 +11,19 @@ from typing import Any
 from lora_compose.adapters.errors import CommandCode, InvalidRequest
 from lora_compose.training.evaluation.harness import harness_scores
 from lora_compose.training.evaluation.likelihood import likelihoods, loss_interval, mean_loss
-from lora_compose.training.evaluation.models import Loaded, LocalModel, ServedModel, composed
-from lora_compose.training.evaluation.preferences import length_drift, pairs_of, preference
+from lora_compose.training.evaluation.models import Answerer, Loaded, LocalModel, ServedModel, composed
+from lora_compose.training.evaluation.preferences import length_drift, preference, read_pairs
 from lora_compose.training.evaluation.scores import Scores, TaskScore, forgetting, score
 from lora_compose.training.evaluation.tasks import Task
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What is measured."""
+class EvaluationRequest:
+    """The measurements to make."""
 
     tasks: Sequence[Task] = ()
     losses: Sequence[Task] = ()
-    """Tasks whose answers' likelihood is measured too."""
+    """Tasks whose right answers' loss is measured too."""
     preferences: Sequence[str] = ()
     harness: Sequence[str] = ()
     limit: int | None = None
@@ -33,7 +33,7 @@ class Asked:
 
 @dataclass
 class Report:
-    """What came out. `scores` has every figure by a name that `--require` takes."""
+    """The results. `scores` has every figure by its name, as `--require` takes it."""
 
     model: str
     scores: dict[str, float] = field(default_factory=dict)
@@ -42,12 +42,12 @@ class Report:
     members: Sequence[str] = ()
     digests: Mapping[str, str] = field(default_factory=dict)
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    """95 %, of those scores that have one."""
+    """The 95 % intervals of scores that have one, by the score's name."""
     counts: Mapping[str, int] = field(default_factory=dict)
-    """How many questions or pairs a score is of, by its name."""
+    """The number of questions or pairs behind a score, by the score's name."""
 
 
-Told = Callable[[str], None]
+OnProgress = Callable[[str], None]
 
 
 def evaluate_offline(
@@ -55,31 +55,34 @@ def evaluate_offline(
     composition: str | None,
     directories: Mapping[str, Path],
     data_dir: Path,
-    asked: Asked,
-    told: Told = lambda _: None,
+    request: EvaluationRequest,
+    on_progress: OnProgress = lambda _: None,
 ) -> Report:
-    """In this process, with transformers and PEFT."""
-    if asked.preferences and composition is None:
+    """Evaluate in this process, with transformers and PEFT.
+
+    `on_progress` gets the name of each finished task.
+    """
+    if request.preferences and composition is None:
         raise InvalidRequest(
-            CommandCode.NO_REFERENCE, "Preferences compare a composition with its base", "preferences"
+            CommandCode.NO_REFERENCE,
+            "Preferences compare a composition with its base: name a composition",
+            "preferences",
         )
     with composed(base, composition, directories, data_dir) as loaded:
         off = loaded.model.disable_adapter if composition else nullcontext
         answerer = LocalModel(loaded.model, loaded.tokenizer)
-        found = score(answerer, asked.tasks, max_tokens=asked.max_tokens, told=lambda t: told(t.name))
+        found = _score(answerer, request, on_progress)
         before = None
-        if composition and any(task.kind == "general" for task in asked.tasks):
+        if composition and any(task.kind == "general" for task in request.tasks):
             with off():
-                before = score(
-                    answerer, asked.tasks, max_tokens=asked.max_tokens, told=lambda t: told(t.name)
-                )
-        report = _report(composition or Path(base).name, found, before, asked)
+                before = _score(answerer, request, on_progress)
+        report = _report(composition or Path(base).name, found, before, request)
         report.members = tuple(loaded.digests)
         report.digests = {**report.digests, **loaded.digests}
-        _add_likelihoods(report, loaded, asked, off)
-        if asked.harness:
+        _add_likelihoods(report, loaded, request, off)
+        if request.harness:
             results = harness_scores(
-                asked.harness, model=loaded.model, tokenizer=loaded.tokenizer, limit=asked.limit
+                request.harness, model=loaded.model, tokenizer=loaded.tokenizer, limit=request.limit
             )
             report.scores |= _flat(results)
     return report
@@ -89,68 +92,83 @@ def evaluate_served(
     url: str,
     model: str | None,
     api_key: str | None,
-    asked: Asked,
+    request: EvaluationRequest,
     base_dir: str | None,
-    told: Told = lambda _: None,
+    on_progress: OnProgress = lambda _: None,
 ) -> Report:
-    """A running server's. `base_dir` holds the tokenizer that the harness needs.
+    """Evaluate `model` at a running server. `base_dir` has the tokenizer that the harness needs.
 
-    Raises InvalidRequest("not_over_http") for what a server does not tell: likelihoods of given answers."""
-    if asked.losses or asked.preferences:
+    Raises InvalidRequest("not_over_http") for loss and preferences: a server does not give the likelihood of
+    a given answer.
+    """
+    if request.losses or request.preferences:
         raise InvalidRequest(
             CommandCode.NOT_OVER_HTTP,
-            "Held-out loss and preferences need the model in this process: leave out --url",
+            "Held-out loss and preferences need the model in this process: use --model in place of --url",
             "url",
         )
     answerer = ServedModel(url, model, api_key)
-    found = score(answerer, asked.tasks, max_tokens=asked.max_tokens, told=lambda t: told(t.name))
+    found = _score(answerer, request, on_progress)
     before = None
-    if model is not None and any(task.kind == "general" for task in asked.tasks):
+    if model is not None and any(task.kind == "general" for task in request.tasks):
         base = ServedModel(url, None, api_key)
-        before = score(base, asked.tasks, max_tokens=asked.max_tokens, told=lambda t: told(t.name))
-    report = _report(answerer.name, found, before, asked)
-    if asked.harness:
+        before = _score(base, request, on_progress)
+    report = _report(answerer.name, found, before, request)
+    if request.harness:
         if base_dir is None:
             raise InvalidRequest(
-                CommandCode.NO_TOKENIZER, "lm-evaluation-harness needs --model for its tokenizer", "model"
+                CommandCode.NO_TOKENIZER,
+                "lm-evaluation-harness needs a tokenizer: give the base's directory with --model",
+                "model",
             )
         results = harness_scores(
-            asked.harness,
+            request.harness,
             tokenizer=base_dir,
             server={"url": url, "model": answerer.name, "key": api_key or "none"},
-            limit=asked.limit,
+            limit=request.limit,
         )
         report.scores |= _flat(results)
     return report
 
 
-def _report(model: str, found: Scores, before: Scores | None, asked: Asked) -> Report:
+def _score(answerer: Answerer, request: EvaluationRequest, on_progress: OnProgress) -> Scores:
+    return score(
+        answerer,
+        request.tasks,
+        max_tokens=request.max_tokens,
+        on_progress=lambda task: on_progress(task.name),
+    )
+
+
+def _report(model: str, found: Scores, before: Scores | None, request: EvaluationRequest) -> Report:
     scores = found.named()
     lost = None if before is None else forgetting(before, found)
     if lost is not None:
         scores["forgetting"] = lost
-    asked_as = Counter(each.task for each in found.tasks)
-    for each in found.tasks:
-        key = f"task:{each.kind}:{each.task}" if asked_as[each.task] > 1 else f"task:{each.task}"
-        scores[key] = each.share
-    digests = {task.name: task.digest for task in asked.tasks}
+    name_counts = Counter(task.task for task in found.tasks)
+    for task in found.tasks:
+        key = f"task:{task.kind}:{task.task}" if name_counts[task.task] > 1 else f"task:{task.task}"
+        scores[key] = task.share
+    digests = {task.name: task.digest for task in request.tasks}
     return Report(model, scores, found.tasks, () if before is None else before.tasks, digests=digests)
 
 
-def _add_likelihoods(report: Report, loaded: Loaded, asked: Asked, off: Callable[[], Any]) -> None:
-    """Loss with perplexity, and preferences, with how sure they are and of how many."""
+def _add_likelihoods(
+    report: Report, loaded: Loaded, request: EvaluationRequest, off: Callable[[], Any]
+) -> None:
+    """Add loss, perplexity and preference scores, with their intervals and counts."""
     intervals, counts = dict(report.intervals), dict(report.counts)
-    for task in asked.losses:
+    for task in request.losses:
         found = likelihoods(loaded.model, loaded.tokenizer, [(q.prompt, q.answer) for q in task.questions])
         name, loss = f"loss:{task.name}", mean_loss(found)
         report.scores |= {name: loss, f"perplexity:{task.name}": math.exp(loss)}
         intervals[name] = loss_interval(found)
         counts[name] = len(found)
-    for source in asked.preferences:
-        pairs = pairs_of(source)[: asked.limit]
-        preferred = preference(loaded.model, loaded.tokenizer, pairs, off(), asked.beta)
+    for source in request.preferences:
+        pairs = read_pairs(source)[: request.limit]
+        preferred = preference(loaded.model, loaded.tokenizer, pairs, off(), request.beta)
         prompts = [pair.prompt for pair in pairs]
-        drift = length_drift(loaded.model, loaded.tokenizer, prompts, off(), asked.max_tokens)
+        drift = length_drift(loaded.model, loaded.tokenizer, prompts, off(), request.max_tokens)
         report.scores |= {
             f"preference:{source}": preferred.accuracy,
             f"preference_by_token:{source}": preferred.normalized_accuracy,

@@ -1,4 +1,4 @@
-"""Tasks of EleutherAI's lm-evaluation-harness, through its own Python API."""
+"""Run tasks of EleutherAI's lm-evaluation-harness through its Python API."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 from lora_compose.adapters.errors import CommandCode, LoraComposeError
 
-MISSING = "lm-evaluation-harness is not installed: pip install 'lora-compose[eval]'"
+MISSING = "lm-evaluation-harness is not installed. Install it with: pip install 'lora-compose[eval]'"
 
 
 def harness_scores(
@@ -18,11 +18,12 @@ def harness_scores(
     limit: int | None = None,
     batch: int = 16,
 ) -> dict[str, dict[str, float]]:
-    """Its metrics by task. A task is a name it knows, or a YAML file of one.
+    """The harness's metrics by task. A task is a name that the harness knows, or a YAML file of a task.
 
-    Either a `model` in this process, or a `server`: `url`, `model` and `key` of an OpenAI-compatible
-    endpoint, which answers log-likelihood tasks through /v1/completions. Raises
-    LoraComposeError("harness_missing"), ("unknown_task")."""
+    Give either a `model` in this process or a `server`, which is `url`, `model` and `key` of an
+    OpenAI-compatible endpoint. Log-likelihood tasks use its /v1/completions. Raises
+    LoraComposeError("harness_missing") or ("unknown_task").
+    """
     try:
         import lm_eval
         from lm_eval.tasks import TaskManager
@@ -34,7 +35,9 @@ def harness_scores(
     unknown = [name for name in names if name not in manager.all_tasks]
     if unknown:
         raise LoraComposeError(
-            CommandCode.UNKNOWN_TASK, f"lm-evaluation-harness has no task {', '.join(unknown)}", "harness"
+            CommandCode.UNKNOWN_TASK,
+            f"lm-evaluation-harness does not have the task {', '.join(unknown)}",
+            "harness",
         )
     found = lm_eval.simple_evaluate(
         model=_local(model, tokenizer, batch) if server is None else "local-completions",
@@ -67,7 +70,7 @@ def _endpoint(server: Mapping[str, str], tokenizer: Any) -> dict[str, Any]:
 
 
 def _numbers(results: Mapping[str, Any]) -> dict[str, float]:
-    """`acc` rather than `acc,none`."""
+    """The metrics with short names: `acc` in place of `acc,none`. Standard errors are left out."""
     return {
         key.partition(",")[0]: float(value)
         for key, value in results.items()

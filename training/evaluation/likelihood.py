@@ -1,4 +1,4 @@
-"""How likely a model finds given answers: the ground of held-out loss, of choices and of preferences."""
+"""The likelihood that a model gives to answers. Held-out loss and preferences are computed from it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,10 @@ IGNORED = -100
 
 @dataclass(frozen=True)
 class Likelihood:
-    """`logp` in nats is the sum over the answer's `tokens`, its end included."""
+    """The log-likelihood of an answer.
+
+    `logp`, in nats, is the sum over its `tokens`, including the end token.
+    """
 
     logp: float
     tokens: int
@@ -22,7 +25,10 @@ class Likelihood:
 def likelihoods(
     model: Any, tokenizer: Any, pairs: Sequence[tuple[Sequence[Message], str]], batch: int = 32
 ) -> list[Likelihood]:
-    """Of each answer after its prompt, as the chat template writes them. The model keeps its mode."""
+    """The likelihood of each answer after its prompt, written by the chat template.
+
+    The model is in training or eval mode as before.
+    """
     was_training = model.training
     model.eval()
     try:
@@ -34,15 +40,15 @@ def likelihoods(
 
 
 def _row(tokenizer: Any, prompt: Sequence[Message], answer: str) -> tuple[list[int], int]:
-    """Token ids, and how many of them are the prompt's."""
-    asked = tokenizer.apply_chat_template(list(prompt), add_generation_prompt=True, return_dict=True)[
+    """Token ids of prompt and answer, and how many of them belong to the prompt."""
+    start = tokenizer.apply_chat_template(list(prompt), add_generation_prompt=True, return_dict=True)[
         "input_ids"
     ]
     whole = tokenizer.apply_chat_template(
         [*prompt, {"role": "assistant", "content": answer}], return_dict=True
     )["input_ids"]
     same = 0
-    while same < len(asked) and same < len(whole) and asked[same] == whole[same]:
+    while same < len(start) and same < len(whole) and start[same] == whole[same]:
         same += 1
     return whole, same
 
@@ -70,11 +76,15 @@ def _batched(model: Any, rows: Sequence[tuple[list[int], int]]) -> list[Likeliho
 
 
 def mean_loss(found: Sequence[Likelihood]) -> float:
-    """Nats a token, over all tokens: exp of it is the perplexity."""
-    return -sum(each.logp for each in found) / sum(each.tokens for each in found)
+    """Mean loss in nats over all tokens. Its exponential is the perplexity."""
+    return -sum(answer.logp for answer in found) / sum(answer.tokens for answer in found)
 
 
 def loss_interval(found: Sequence[Likelihood]) -> tuple[float, float]:
-    """95 % of `mean_loss`, over answers: that of a ratio, linearised, for long answers weigh more."""
-    loss, length = mean_loss(found), fmean(each.tokens for each in found)
-    return normal_interval([loss - (each.logp + loss * each.tokens) / length for each in found])
+    """The 95 % interval of `mean_loss`, over answers.
+
+    The mean loss is a ratio of two sums, because long answers weigh more. The interval is that of its
+    linearisation.
+    """
+    loss, length = mean_loss(found), fmean(answer.tokens for answer in found)
+    return normal_interval([loss - (answer.logp + loss * answer.tokens) / length for answer in found])

@@ -1,6 +1,6 @@
-"""Who is asked: a model in this process, or a running server by its model name. Greedy, one answer each.
+"""The models that an evaluation asks: one in this process, or one at a running server. Decoding is greedy.
 
-A model with a composition on it, in this process: one PEFT adapter, made as `compose` makes it.
+A composition in this process is one PEFT adapter, built as `lora-compose compose` builds it.
 """
 
 import tempfile
@@ -16,19 +16,19 @@ from lora_compose.server.client.chat import ChatClient
 from lora_compose.training.data.layouts import Message
 
 IN_FLIGHT = 16
-"""Requests a server has at a time."""
+"""Concurrent requests at a server."""
 MAX_RETRIES = 2
-"""How often a request is repeated that failed or was refused because of a quota."""
+"""How often a request is repeated after a failure or a refusal because of a quota."""
 
 
 class Answerer(Protocol):
-    """Answers each conversation greedily, in order, in at most `max_tokens` tokens."""
+    """Answers each conversation greedily, in order, with at most `max_tokens` tokens."""
 
     def answer(self, prompts: Sequence[Sequence[Message]], max_tokens: int) -> list[str]: ...
 
 
 class LocalModel:
-    """A transformers or PEFT model. What it was, training or not, it is again afterwards."""
+    """A transformers or PEFT model. After answering, it is in training or eval mode as before."""
 
     def __init__(self, model: Any, tokenizer: Any, batch: int = 64) -> None:
         self._model = model
@@ -39,7 +39,7 @@ class LocalModel:
         """See Answerer."""
         was_training, side = self._model.training, self._tokenizer.padding_side
         self._model.eval()
-        self._tokenizer.padding_side = "left"  # an answer begins where its prompt ends
+        self._tokenizer.padding_side = "left"  # the answer follows the prompt directly
         try:
             starts = range(0, len(prompts), self._batch)
             return [
@@ -88,19 +88,22 @@ class ServedModel:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A base, perhaps with an adapter that `model.disable_adapter()` switches off."""
+    """A base, and perhaps an adapter on it, which `model.disable_adapter()` switches off."""
 
     model: Any
     tokenizer: Any
     digests: Mapping[str, str] = field(default_factory=dict)
-    """Of each member, by `name@version` or the name of a plain directory, in the composition's order."""
+    """The digest of each member, by `name@version` or the name of a directory, in the composition's order."""
 
 
 @contextmanager
 def composed(
     base: str, composition: str | None, directories: Mapping[str, Path], data_dir: Path
 ) -> Iterator[Loaded]:
-    """Raises LoraComposeError("base_not_loaded"), and what parsing, finding and merging raise."""
+    """Load the base, with the composition on it as one adapter.
+
+    Raises LoraComposeError("base_not_loaded"), and the errors of parsing, finding and merging.
+    """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -108,7 +111,9 @@ def composed(
         tokenizer = AutoTokenizer.from_pretrained(base)
         model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     except (OSError, ValueError) as error:
-        raise LoraComposeError(CommandCode.BASE_NOT_LOADED, f"{base}: {error}", "model") from error
+        raise LoraComposeError(
+            CommandCode.BASE_NOT_LOADED, f"The base model {base} cannot be loaded: {error}", "model"
+        ) from error
     if composition is None:
         yield Loaded(model, tokenizer)
         return
@@ -125,7 +130,7 @@ def _write(composition: str, directories: Mapping[str, Path], data_dir: Path, ou
     from lora_compose.adapters.export import export, find_members
     from lora_compose.adapters.registry.store import content_of
 
-    asked = parse(composition, "composition")
-    found = find_members(asked, directories, data_dir)
-    export(asked, found, output)
-    return {each.id: content_of(each.directory).digest for each in found}
+    parsed = parse(composition, "composition")
+    found = find_members(parsed, directories, data_dir)
+    export(parsed, found, output)
+    return {member.id: content_of(member.directory).digest for member in found}

@@ -1,4 +1,6 @@
-"""Whether a model prefers what people do, more than its reference does; and whether it only got longer."""
+"""Whether a model prefers the chosen answers more than its reference does, and whether its answers got
+longer.
+"""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -11,7 +13,7 @@ from lora_compose.training.data.layouts import Message
 from lora_compose.training.evaluation.likelihood import Likelihood, likelihoods
 from lora_compose.training.evaluation.models import LocalModel
 from lora_compose.training.evaluation.scores import normal_interval, wilson
-from lora_compose.training.evaluation.tasks import sole
+from lora_compose.training.evaluation.tasks import single_answer
 
 
 @dataclass(frozen=True)
@@ -25,35 +27,41 @@ class PreferencePair:
 
 @dataclass(frozen=True)
 class Preference:
-    """Over held-out pairs. The implicit reward of an answer is `β (log π − log π_ref)`, arXiv:2305.18290."""
+    """Scores on held-out pairs.
+
+    The implicit reward of an answer is `β (log π − log π_ref)`, arXiv:2305.18290.
+    """
 
     count: int
     accuracy: float
-    """Pairs in which the chosen answer's reward is the higher; a draw counts half."""
+    """Share of pairs in which the chosen answer has the higher reward. A draw counts half."""
     normalized_accuracy: float
-    """The same with log-likelihoods per token, so that length tells nothing."""
+    """The same with log-likelihoods per token, so that length has no effect."""
     margin: float
-    """Mean reward of chosen over rejected, in nats times β."""
+    """Mean reward of chosen minus rejected answers, in nats times β."""
     margin_interval: tuple[float, float]
-    """95 %, normal, over pairs."""
+    """Normal 95 % interval of the margin, over pairs."""
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Of the accuracy: 95 %, Wilson's."""
+        """Wilson's 95 % interval of the accuracy."""
         return wilson(self.accuracy * self.count, self.count)
 
 
-def pairs_of(source: str) -> list[PreferencePair]:
-    """Of a file of preferences. Raises DataRejected, InvalidRequest("not_preferences")."""
+def read_pairs(source: str) -> list[PreferencePair]:
+    """The pairs of a file of preferences. Raises DataRejected or InvalidRequest("not_preferences")."""
     from lora_compose.adapters.errors import InvalidRequest
     from lora_compose.training.data.rows import read_rows
 
     rows = read_rows(source)
     if rows.form != "preference":
         raise InvalidRequest(
-            CommandCode.NOT_PREFERENCES, f"{source} holds {rows.form} rows, no preferences", "preferences"
+            CommandCode.NOT_PREFERENCES, f"{source} has {rows.form} rows, not preferences", "preferences"
         )
-    return [PreferencePair(row["prompt"], sole(row["chosen"]), sole(row["rejected"])) for row in rows.dataset]
+    return [
+        PreferencePair(row["prompt"], single_answer(row["chosen"]), single_answer(row["rejected"]))
+        for row in rows.dataset
+    ]
 
 
 def preference(
@@ -63,11 +71,14 @@ def preference(
     reference: AbstractContextManager[Any],
     beta: float = 0.1,
 ) -> Preference:
-    """While `reference` is open, the model is its own reference, such as `model.disable_adapter()`."""
-    asked = [(pair.prompt, answer) for pair in pairs for answer in (pair.chosen, pair.rejected)]
-    found = likelihoods(model, tokenizer, asked)
+    """Score the pairs. Inside the context `reference`, the model is its reference.
+
+    `reference` is, for example, `model.disable_adapter()`.
+    """
+    answers = [(pair.prompt, answer) for pair in pairs for answer in (pair.chosen, pair.rejected)]
+    found = likelihoods(model, tokenizer, answers)
     with reference:
-        before = likelihoods(model, tokenizer, asked)
+        before = likelihoods(model, tokenizer, answers)
     rewards = [beta * (a.logp - b.logp) for a, b in zip(found, before, strict=True)]
     per_token = [a / b.tokens for a, b in zip(rewards, found, strict=True)]
     margins = [chosen - rejected for chosen, rejected in zip(rewards[::2], rewards[1::2], strict=True)]
@@ -77,8 +88,11 @@ def preference(
 
 
 def policy_accuracy(found: Sequence[Likelihood]) -> float:
-    """The share of pairs whose chosen answer is simply the likelier one: chosen and rejected alternate."""
-    return _accuracy([each.logp for each in found])
+    """The share of pairs whose chosen answer is more likely.
+
+    In `found`, chosen and rejected answers alternate.
+    """
+    return _accuracy([answer.logp for answer in found])
 
 
 def _accuracy(values: Sequence[float]) -> float:
@@ -93,7 +107,7 @@ def length_drift(
     reference: AbstractContextManager[Any],
     max_tokens: int,
 ) -> float:
-    """Mean length of the model's answers in tokens, over its reference's."""
+    """Mean length of the model's answers, in tokens, divided by that of its reference's answers."""
     own = _mean_length(LocalModel(model, tokenizer).answer(prompts, max_tokens), tokenizer)
     with reference:
         before = _mean_length(LocalModel(model, tokenizer).answer(prompts, max_tokens), tokenizer)

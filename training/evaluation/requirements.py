@@ -1,7 +1,7 @@
-"""What a model must reach before it may be published: `domain>=0.9,forgetting<=0.02`.
+"""Requirements on scores, such as `domain>=0.9,forgetting<=0.02`, that a model must meet before it is
+published.
 
-Pure: text in, reasons out. Which scores there are is the caller's to say; a name among none of them is an
-error and never a requirement that holds.
+A requirement on a score that was not measured is an error. It is never met.
 """
 
 import math
@@ -33,31 +33,34 @@ class Requirement:
     def __str__(self) -> str:
         return f"{self.score}{self.operator}{self.bound:g}"
 
-    def holds(self, value: float) -> bool:
-        """Never for NaN: what could not be measured has not been reached."""
+    def is_met_by(self, value: float) -> bool:
+        """Whether `value` meets the requirement. NaN does not, because it could not be measured."""
         return OPERATORS[self.operator](value, self.bound)
 
 
 def parse_requirements(text: str) -> tuple[Requirement, ...]:
-    """The bounds in `text`, separated by commas, all of which must hold.
+    """The requirements in `text`, separated by commas. All must be met.
 
-    Raises InvalidRequest("invalid_requirement") for a part that is not `score>=number`, or nothing at all."""
+    Raises InvalidRequest("invalid_requirement") for a part, or an empty text, that is not like
+    `score>=number`.
+    """
     return tuple(_requirement(part) for part in text.split(","))
 
 
 def unmet(requirements: Sequence[Requirement], scores: Mapping[str, float]) -> list[str]:
-    """Why each requirement that does not hold does not, in the order given; empty where all hold.
+    """A message for each requirement that is not met, in order. Empty if all are met.
 
-    Raises InvalidRequest("unknown_score") for a score that was not measured, before any is compared."""
-    unknown = sorted({each.score for each in requirements} - set(scores))
+    Raises InvalidRequest("unknown_score") if a score was not measured.
+    """
+    unknown = sorted({requirement.score for requirement in requirements} - set(scores))
     if unknown:
-        known = ", ".join(sorted(scores)) or "no score at all"
-        message = f"{', '.join(unknown)} was not measured, so nothing can be required of it; there is {known}"
+        known = ", ".join(sorted(scores)) or "none"
+        message = f"{', '.join(unknown)} was not measured. The measured scores are: {known}"
         raise InvalidRequest(CommandCode.UNKNOWN_SCORE, message, "require")
     return [
-        f"{each} does not hold: {each.score} is {scores[each.score]:.4g}"
-        for each in requirements
-        if not each.holds(scores[each.score])
+        f"{requirement} is not met: {requirement.score} is {scores[requirement.score]:.4g}"
+        for requirement in requirements
+        if not requirement.is_met_by(scores[requirement.score])
     ]
 
 
@@ -65,7 +68,9 @@ def _requirement(part: str) -> Requirement:
     match = _REQUIREMENT.fullmatch(part)
     bound = _number(match[3]) if match else None
     if match is None or bound is None:
-        message = f"{part.strip()!r:.60} is not a requirement: write one as domain>=0.9 or forgetting<=0.02"
+        message = (
+            f"{part.strip()!r:.60} is not a requirement. Write, for example, domain>=0.9 or forgetting<=0.02"
+        )
         raise InvalidRequest(CommandCode.INVALID_REQUIREMENT, message, "require")
     return Requirement(match[1], match[2], bound)
 

@@ -1,4 +1,4 @@
-"""Shares of right answers, with how sure they are, and what a model has lost against its base."""
+"""Shares of right answers with their intervals, and how much a model has forgotten compared with its base."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -9,12 +9,12 @@ from lora_compose.training.evaluation.models import Answerer
 from lora_compose.training.evaluation.tasks import Kind, Question, Task
 
 WRONG_KEPT = 20
-"""Wrong answers kept of a task, to look at."""
+"""At most this many wrong answers of a task are kept, to be shown."""
 
 
 @dataclass(frozen=True)
 class Wrong:
-    """An answer that was not the right one."""
+    """A wrong answer."""
 
     question: Question
     answer: str
@@ -32,29 +32,32 @@ class TaskScore:
 
     @property
     def share(self) -> float:
-        """Of 1."""
+        """The share of right answers, between 0 and 1."""
         return self.right / self.count
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95 %, by Wilson's score: the binomial's normal interval leaves [0, 1] and is empty at its ends."""
+        """Wilson's 95 % interval of the share.
+
+        The normal interval would leave [0, 1], and would be empty for shares of 0 and 1.
+        """
         return wilson(self.right, self.count)
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Of one model. `domain` and `general` are means over their tasks; None where there are none."""
+    """The scores of one model. `domain` and `general` are means over their tasks, None without such tasks."""
 
     tasks: tuple[TaskScore, ...]
 
     @property
     def domain(self) -> float | None:
-        """Of the tasks it was adapted for."""
+        """The mean score on the tasks of the domain."""
         return self._mean("domain")
 
     @property
     def general(self) -> float | None:
-        """Of what it is not to lose."""
+        """The mean score on the tasks of general ability, which training should not lower."""
         return self._mean("general")
 
     def _mean(self, kind: Kind) -> float | None:
@@ -62,7 +65,7 @@ class Scores:
         return fmean(shares) if shares else None
 
     def named(self) -> dict[str, float]:
-        """`domain` and `general`, those there are."""
+        """`domain` and `general` by name, if they are not None."""
         named = {"domain": self.domain, "general": self.general}
         return {name: value for name, value in named.items() if value is not None}
 
@@ -72,29 +75,35 @@ def score(
     tasks: Sequence[Task],
     *,
     max_tokens: int = 64,
-    told: Callable[[Task], None] = lambda _: None,
+    on_progress: Callable[[Task], None] = lambda _: None,
 ) -> Scores:
-    """Ask every task. An answer is right if it is the expected one to the letter, space around it aside."""
+    """Ask every question of the tasks. `on_progress` gets each finished task.
+
+    An answer is right if it equals the expected answer exactly, except for space around it.
+    """
     found = []
     for task in tasks:
         answers = answerer.answer([question.prompt for question in task.questions], max_tokens)
         pairs = list(zip(task.questions, answers, strict=True))
-        wrong = [Wrong(q, given) for q, given in pairs if given.strip() != q.answer.strip()]
+        wrong = [Wrong(q, answer) for q, answer in pairs if answer.strip() != q.answer.strip()]
         right = len(pairs) - len(wrong)
         found.append(TaskScore(task.name, task.kind, right, len(pairs), tuple(wrong[:WRONG_KEPT])))
-        told(task)
+        on_progress(task)
     return Scores(tuple(found))
 
 
 def forgetting(base: Scores, scores: Scores) -> float | None:
-    """The general score the base has and the other has not: above 0 something was lost."""
+    """The general score of the base minus the other general score. Above 0, something was forgotten."""
     if base.general is None or scores.general is None:
         return None
     return round(base.general - scores.general, 6)  # 0.995 - 0.975 is 0.02
 
 
 def normal_interval(values: Sequence[float], z: float = 1.96) -> tuple[float, float]:
-    """Of a mean, from the spread of its values; just the mean where there is one value."""
+    """The normal interval of a mean, from the spread of its values.
+
+    With one value, both ends are the mean.
+    """
     half = z * stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
     return fmean(values) - half, fmean(values) + half
 

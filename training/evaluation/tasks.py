@@ -1,4 +1,4 @@
-"""What is asked, and what the right answer is: held-out rows of files.
+"""Evaluation tasks: questions with right answers, from files of held-out rows.
 
 `testbed:NAME` names a file that is shipped with the embedded base, for example `testbed:roll+upper`.
 """
@@ -19,12 +19,12 @@ Kind = Literal["domain", "general"]
 SHIPPED: Final = "testbed:"
 SHIPPED_DIR: Final = Path(__file__).resolve().parents[1] / "testbed" / "questions"
 SHIPPED_ROWS: Final = 200
-"""Rows of a shipped file for each seed: seed 1 begins where those of seed 0 end. The default limit."""
+"""Rows of a shipped file for each seed, and the default limit. The rows of seed 1 follow those of seed 0."""
 
 
 @dataclass(frozen=True)
 class Question:
-    """A conversation up to where the model speaks, and the answer that is right to the letter."""
+    """A conversation up to the model's answer, and the right answer, which must match exactly."""
 
     prompt: Sequence[Message]
     answer: str
@@ -32,7 +32,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Task:
-    """Questions that are scored together."""
+    """Questions with one common score."""
 
     name: str
     kind: Kind
@@ -40,15 +40,16 @@ class Task:
 
     @property
     def digest(self) -> str:
-        """sha256 of what is asked and what is right."""
+        """sha256 of the questions and right answers."""
         text = json.dumps([[list(q.prompt), q.answer] for q in self.questions], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
 
 def load_tasks(sources: Sequence[str], kind: Kind, *, limit: int | None = None, seed: int = 0) -> list[Task]:
-    """A task for each source, in order; at most `limit` questions each, drawn by the seed.
+    """A task for each source, in order. Each has at most `limit` questions, drawn by the seed.
 
-    Raises DataRejected for bad rows, InvalidRequest("unknown_task") and ("not_a_task")."""
+    Raises DataRejected for bad rows, InvalidRequest("unknown_task") and ("not_a_task").
+    """
     return [Task(source, kind, _questions(source, limit, seed)) for source in sources]
 
 
@@ -74,7 +75,9 @@ def shipped_file(name: str) -> Path:
     found = files.get("+".join(sorted(name.split("+"))))
     if found is None:
         known = ", ".join(sorted(stem for stem in files if "+" not in stem))
-        message = f"{SHIPPED}{name}: the testbed has {known}, and mixtures such as roll+upper"
+        message = (
+            f"There is no task {SHIPPED}{name}. The testbed has {known}, and combinations such as roll+upper"
+        )
         raise InvalidRequest(CommandCode.UNKNOWN_TASK, message, "tasks")
     return found
 
@@ -83,25 +86,25 @@ def _read(source: str) -> list[Question]:
     rows = read_rows(source)
     if rows.form == "preference":
         raise InvalidRequest(
-            CommandCode.NOT_A_TASK, f"{source} holds preferences: give it with --preferences", "tasks"
+            CommandCode.NOT_A_TASK, f"{source} has preferences: use it with --preferences", "tasks"
         )
     return [_question(row) for row in rows.dataset]
 
 
 def _question(row: Mapping[str, Any]) -> Question:
-    """Of a longer conversation, its last answer."""
+    """The question of a row. In a longer conversation, the last answer is the right answer."""
     if "completion" in row:
-        return Question(row["prompt"], sole(row["completion"]))
+        return Question(row["prompt"], single_answer(row["completion"]))
     *before, last = row["messages"]
     return Question(before, last["content"])
 
 
-def sole(messages: Sequence[Message]) -> str:
-    """The one answer. Raises InvalidRequest("several_messages"): a dialogue has no one right answer."""
+def single_answer(messages: Sequence[Message]) -> str:
+    """The content of the only message. Raises InvalidRequest("several_messages") if there are more."""
     if len(messages) != 1:
         raise InvalidRequest(
             CommandCode.SEVERAL_MESSAGES,
-            f"An answer of {len(messages)} messages cannot be scored; give one",
+            f"An answer with {len(messages)} messages cannot be scored: it must be one message",
             "tasks",
         )
     return messages[0]["content"]

@@ -1,1 +1,4 @@
-"""The memory that a training needs, computed from a config, and measured runs to check it."""
+"""The memory planner: how much memory a training step needs, and which cards have enough.
+
+It plans from a model's config alone and loads no model. `calibration.py` compares it with measured runs.
+"""

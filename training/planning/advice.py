@@ -1,4 +1,6 @@
-"""What to do with a plan, in plain words: what fits, what does not and why, and what would make it fit."""
+"""Advice for a plan: the cards that are too small and why, changes that would make it fit, and the smallest
+card.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -10,16 +12,18 @@ from lora_compose.training.planning.memory import GIB, Memory, memory_of, per_ca
 from lora_compose.training.planning.settings import PlanSettings
 
 TIGHT: Final = 0.03
-"""What is left should be this share of the card: the plan's own error is no smaller."""
+"""A fit with less free memory than this share of the card is tight, because the plan has an error of this
+size.
+"""
 
 
 @dataclass(frozen=True)
 class Fit:
-    """One kind of card against one plan."""
+    """How much of a card's memory a plan leaves free."""
 
     card: Card
     spare: float
-    """GiB left over; negative where it does not fit."""
+    """Free memory in GiB. Negative if the plan does not fit."""
 
     @property
     def fits(self) -> bool:
@@ -36,12 +40,12 @@ class Fit:
 
 
 def fits(memory: Memory) -> list[Fit]:
-    """Every card of CARDS, smallest first."""
+    """A Fit for every card of CARDS, smallest first."""
     return [Fit(card, card.usable - memory.total / GIB) for card in CARDS]
 
 
 def advise(shape: ModelShape, settings: PlanSettings) -> list[str]:
-    """A sentence for each size of card that is too small, then the smallest that is not."""
+    """A sentence for each card size that is too small, then one for the smallest card that fits."""
     memory = memory_of(shape, settings)
     found = fits(memory)
     sizes = dict.fromkeys(fit.card.sold_gb for fit in found)
@@ -54,13 +58,14 @@ def advise(shape: ModelShape, settings: PlanSettings) -> list[str]:
     if smallest is None:
         return [
             *lines,
-            f"No single card fits: {_gib(memory.total)} in all. Shard it, or take a smaller method.",
+            f"No single card is large enough for {_gib(memory.total)}. Use several cards with FSDP, or a "
+            "method that needs less memory.",
         ]
     lines.append(_smallest(smallest, memory))
     if settings.optimizer.startswith("paged") and memory.optimizer:
         lines.append(
-            f"A paged optimizer may move {_gib(memory.optimizer)} to host memory when memory runs short; "
-            "the plan counts them as resident."
+            f"The paged optimizer can move its {_gib(memory.optimizer)} to host memory if the card's memory "
+            "is full. The plan counts them on the card."
         )
     return lines
 
@@ -68,29 +73,28 @@ def advise(shape: ModelShape, settings: PlanSettings) -> list[str]:
 def _smallest(fit: Fit, memory: Memory) -> str:
     card = f"{fit.card.sold_gb} GB ({fit.card.names})"
     line = f"Fits on {card}: {_gib(memory.total)} of {fit.card.usable:.1f} GiB."
-    return f"{line} Tight: leave the screen off it and expect no more than this batch." if fit.tight else line
+    return f"{line} This is tight: use a card without a display, and no larger batch." if fit.tight else line
 
 
 def _too_small(shape: ModelShape, settings: PlanSettings, memory: Memory, sold_gb: int) -> str:
     card = largest_of(sold_gb)
     start = f"Does not fit on {sold_gb} GB ({card.usable:.1f} GiB usable):"
     weights = memory.weights + memory.quantization_constants
-    why = f"{_gib(memory.total)} are needed."
+    why = f"it needs {_gib(memory.total)}."
     if weights / GIB > card.usable:
         why = f"the weights alone take {_gib(weights)}."
     elif memory.resident / GIB > card.usable:
         why = f"weights, gradients and optimizer states alone take {_gib(memory.resident)}."
     ways = [*_changes(shape, settings, card), *_cards(shape, settings, card)]
-    return (
-        f"{start} {why} {'Would fit: ' + '; '.join(ways) + '.' if ways else 'No change here makes it fit.'}"
-    )
+    advice = f"It would fit with {'; or '.join(ways)}." if ways else "No change would help."
+    return f"{start} {why} {advice}"
 
 
 Change = Callable[[PlanSettings], PlanSettings]
 
 
 def _changes(shape: ModelShape, settings: PlanSettings, card: Card) -> Iterator[str]:
-    """The fewest changes, the cheapest first, that together make it fit on one card."""
+    """The smallest set of changes, the cheapest first, that makes the plan fit on one card."""
 
     def fit(changes: Sequence[tuple[str, Change]]) -> bool:
         changed = settings
@@ -101,16 +105,16 @@ def _changes(shape: ModelShape, settings: PlanSettings, card: Card) -> Iterator[
     savings = list(_savings(settings))
     enough = next((savings[:n] for n in range(1, len(savings) + 1) if fit(savings[:n])), [])
     for saving in enough[:-1]:
-        without = [each for each in enough if each is not saving]
+        without = [other for other in enough if other is not saving]
         enough = without if fit(without) else enough
     if enough:
         yield " and ".join(words for words, _ in enough)
 
 
 def _savings(settings: PlanSettings) -> Iterator[tuple[str, Change]]:
-    """Cheapest first."""
+    """Changes that save memory, cheapest first."""
     if settings.full_logits:
-        yield "the loss in tiles", lambda s: replace(s, full_logits=False)
+        yield "a loss in tiles", lambda s: replace(s, full_logits=False)
     if not settings.gradient_checkpointing:
         yield "gradient checkpointing", lambda s: replace(s, gradient_checkpointing=True)
     if settings.batch > 1:
@@ -128,15 +132,15 @@ def _savings(settings: PlanSettings) -> Iterator[tuple[str, Change]]:
 
 
 def _cards(shape: ModelShape, settings: PlanSettings, card: Card) -> Iterator[str]:
-    """The fewest cards of this kind that fit by FSDP, with the weights on the cards or in host memory."""
-    for offload, words in ((False, "with FSDP"), (True, "with FSDP and parameters offloaded to host memory")):
+    """The smallest number of cards that fits with FSDP, with the weights on the cards or in host memory."""
+    for offload, words in ((False, "and FSDP"), (True, "and FSDP with parameters offloaded to host memory")):
         for cards in (2, 4, 8):
             if per_card(shape, settings, cards, offload) / GIB <= card.usable:
                 yield f"{cards} such cards {words}"
                 break
         else:
             continue
-        if not offload and cards == 2:  # nothing left for offloading to win
+        if not offload and cards == 2:  # offloading cannot need fewer cards
             return
 
 

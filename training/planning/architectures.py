@@ -1,13 +1,9 @@
-"""The model types whose shapes are known exactly, one row each: a Hugging Face config in, a ModelShape out.
+"""The shapes of causal language models, from a Hugging Face config alone, for a table of known model types.
 
-The config's defaults are transformers' own. What is not listed is refused rather than guessed: mixtures of
-experts above all, of which only some weights work on a token, and all of them take memory.
-
-A causal language model's shapes, from its config alone: every weight there is, and none that is not.
-
-What `AutoModelForCausalLM` would build, counted without building it; a test holds the two together for every
-row of `architectures.py`. A layer's linear layers are grouped by the input they share, because what a
-training step has to keep of an input it keeps once for the group.
+The shapes are those that `AutoModelForCausalLM` would build; a test compares them for every row of the table.
+The config's defaults are those of transformers. Other model types are refused, such as mixtures of experts,
+where only some weights work on a token but all of them take memory. The linear layers of a block are grouped
+by the input that they share, because a training step keeps this input once for the group.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,7 +14,7 @@ from typing import Any, Final, Literal
 from lora_compose.adapters.errors import CommandCode, LoraComposeError
 
 Source = Literal["norm", "attention", "mlp"]
-"""Where a group's input comes from: a norm's output, the attention's, or the product inside the MLP."""
+"""The input of a group: the output of a norm, the output of the attention, or the product inside the MLP."""
 
 
 @dataclass(frozen=True)
@@ -26,14 +22,14 @@ class Linear:
     """One linear layer of a block."""
 
     name: str
-    """As `target_modules` names it, without the path."""
+    """The name that `target_modules` uses, without the path."""
     d_in: int
     d_out: int
     bias: bool = False
 
     @property
     def weights(self) -> int:
-        """Parameters without the bias: what 4-bit quantization stores."""
+        """Parameters without the bias. 4-bit quantization stores these."""
         return self.d_in * self.d_out
 
     @property
@@ -43,7 +39,7 @@ class Linear:
 
 @dataclass(frozen=True)
 class Group:
-    """The linear layers that read one and the same input."""
+    """The linear layers of a block that read the same input."""
 
     source: Source
     linears: tuple[Linear, ...]
@@ -55,7 +51,7 @@ class Group:
 
 @dataclass(frozen=True)
 class ModelShape:
-    """One model. All blocks are alike."""
+    """The shape of one model. All blocks have the same shape."""
 
     model_type: str
     layers: int
@@ -67,27 +63,27 @@ class ModelShape:
     intermediate: int
     groups: tuple[Group, ...]
     norms: int
-    """Norms over the hidden size in a block."""
+    """The number of norms over the hidden size in a block."""
     norm_parameters: int
-    """Of one block, all its norms together."""
+    """Parameters of all norms of one block."""
     embedding_parameters: int
-    """Token and, where learnt, position embeddings."""
+    """Parameters of the token embeddings, and of learned position embeddings."""
     final_norm_parameters: int
     tied: bool
-    """The output embedding is the input's, and so no parameter of its own."""
+    """True if the output embedding shares the parameters of the input embedding."""
     gated: bool = True
-    """The MLP is down(act(gate(x)) * up(x)), not down(act(up(x)))."""
+    """True if the MLP is down(act(gate(x)) * up(x)), False if it is down(act(up(x)))."""
     head_norms: bool = False
-    """Queries and keys are normalised head by head."""
+    """True if queries and keys are normalised for each head."""
 
     @cached_property
     def linears(self) -> tuple[Linear, ...]:
-        """Of one block."""
+        """The linear layers of one block."""
         return tuple(linear for group in self.groups for linear in group.linears)
 
     @property
     def linear_parameters(self) -> int:
-        """Of all blocks, biases included; the output embedding is no part of it."""
+        """Parameters of the linear layers of all blocks, with biases, without the output embedding."""
         return self.layers * sum(linear.parameters for linear in self.linears)
 
     @property
@@ -96,24 +92,24 @@ class ModelShape:
 
     @property
     def parameters(self) -> int:
-        """Of the whole model, each once."""
+        """Parameters of the whole model. Shared parameters count once."""
         norms = self.layers * self.norm_parameters + self.final_norm_parameters
         return self.linear_parameters + norms + self.embedding_parameters + self.head_parameters
 
     @property
     def queries(self) -> int:
-        """Width of all query heads together."""
+        """Total width of all query heads."""
         return self.heads * self.head_dim
 
     @property
     def keys(self) -> int:
-        """Width of all key heads together, and of all value heads."""
+        """Total width of all key heads, and also of all value heads."""
         return self.kv_heads * self.head_dim
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """How one model type departs from Llama."""
+    """How a model type differs from Llama."""
 
     qkv_bias: Callable[[Any], bool] = lambda config: bool(config.attention_bias)
     o_bias: Callable[[Any], bool] = lambda config: bool(config.attention_bias)
@@ -142,9 +138,11 @@ KNOWN: Final = (*LIKE_LLAMA, "gpt2")
 
 
 def shape_of(config: Any) -> ModelShape:
-    """The shape of the model that `config`, a transformers config, describes.
+    """The shape of the model of `config`, a transformers config.
 
-    Raises LoraComposeError("unknown_architecture") for a model type not in KNOWN or a variant of one."""
+    Raises LoraComposeError("unknown_architecture") for a model type that is not in KNOWN, or an unsupported
+    variant of one.
+    """
     if config.model_type == "gpt2":
         return _gpt2(config)
     row = LIKE_LLAMA.get(config.model_type)
@@ -154,7 +152,7 @@ def shape_of(config: Any) -> ModelShape:
 
 
 def _unknown(what: str) -> LoraComposeError:
-    message = f"The memory of {what} cannot be planned; the model types that can: {', '.join(KNOWN)}"
+    message = f"Memory planning does not support {what}. The supported model types are: {', '.join(KNOWN)}"
     return LoraComposeError(CommandCode.UNKNOWN_ARCHITECTURE, message, "model")
 
 
@@ -194,7 +192,7 @@ def _group(source: Any, outputs: Sequence[tuple[str, int]], d_in: int, bias: boo
 
 
 def _gpt2(config: Any) -> ModelShape:
-    """Every linear has a bias, norms have two vectors, positions are learnt."""
+    """GPT-2: every linear layer has a bias, norms have two vectors, and position embeddings are learned."""
     if config.add_cross_attention:
         raise _unknown("a gpt2 with cross-attention")
     hidden, inner = config.n_embd, config.n_inner or 4 * config.n_embd

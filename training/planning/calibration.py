@@ -1,9 +1,10 @@
-"""The plan against peak memory that is measured here: Llamas of random weights, trained by TRL on the CPU.
+"""Compare the plan with measured peak memory of small Llamas with random weights, trained by TRL on the CPU.
 
-    python -m lora_compose.training.planning.calibration                 # every case, about half an hour on a core
-    python -m lora_compose.training.planning.calibration 25m --json      # one size
+    python -m lora_compose.training.planning.calibration             # all cases, half an hour on one core
+    python -m lora_compose.training.planning.calibration 25m --json  # one size
 
-Each case is a process of its own (measured_run.py). The plan is for what is run: float32, no device context.
+Each case runs in a separate process (measured_run.py). The plan is for the same settings: float32, no device
+context.
 """
 
 import json
@@ -38,7 +39,7 @@ SIZES: Final[dict[str, tuple[int, int, int, int]]] = {
 
 @dataclass(frozen=True)
 class MeasuredCase:
-    """One run."""
+    """One training run whose memory is measured."""
 
     size: str
     method: Method
@@ -50,7 +51,7 @@ class MeasuredCase:
 
     @property
     def config(self) -> dict[str, int]:
-        """Of a Llama with as many query heads as make them 64 wide, and half as many of keys."""
+        """The config of a Llama with query heads of width 64, and half as many key heads."""
         hidden, inner, layers, vocab = SIZES[self.size]
         return {
             "hidden_size": hidden,
@@ -85,7 +86,10 @@ class MeasuredCase:
 
 
 def all_cases(sizes: Sequence[str]) -> Iterator[MeasuredCase]:
-    """Every method with and without checkpointing; more tokens on the smallest, where they are most of it."""
+    """Every method with and without checkpointing.
+
+    The smallest model has more tokens, so that activations are most of its memory.
+    """
     methods: tuple[Method, ...] = ("full", "lora", "qlora")
     for size in sizes:
         batch = 8 if size == "25m" else 2
@@ -98,13 +102,13 @@ def all_cases(sizes: Sequence[str]) -> Iterator[MeasuredCase]:
 
 
 def measured(case: MeasuredCase, threads: int) -> int:
-    """Peak bytes of the case, in a process of its own."""
+    """Peak memory of the case in bytes, measured in a separate process."""
     from lora_compose.training.planning.measured_run import ENVIRONMENT
 
     settings = case.settings
     names = ("method", "seq_len", "batch", "rank", "optimizer", "gradient_checkpointing", "double_quant")
-    asked: dict[str, Any] = {name: getattr(settings, name) for name in names}
-    text = json.dumps({"config": case.config, "case": asked, "threads": threads})
+    values: dict[str, Any] = {name: getattr(settings, name) for name in names}
+    text = json.dumps({"config": case.config, "case": values, "threads": threads})
     command = [sys.executable, "-m", "lora_compose.training.planning.measured_run", text]
     environment = dict(os.environ) | ENVIRONMENT | {"OMP_NUM_THREADS": str(threads)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -115,7 +119,9 @@ def measured(case: MeasuredCase, threads: int) -> int:
 
 
 def compare(cases: Sequence[MeasuredCase], threads: int) -> Iterator[dict[str, Any]]:
-    """What was planned and measured, case by case, in MiB; the error is the plan's, of what was measured."""
+    """For each case, planned and measured memory in MiB, and the plan's error relative to the measured
+    memory.
+    """
     screen = Console(stderr=True)
     with Progress(console=screen, transient=True, disable=not screen.is_terminal) as bar:
         for case in bar.track(cases, description="training"):
@@ -136,16 +142,16 @@ def compare(cases: Sequence[MeasuredCase], threads: int) -> Iterator[dict[str, A
             }
 
 
-def keep(rows: Sequence[dict[str, Any]], file: Path) -> None:
-    """Replace what `file` holds of the sizes in `rows`."""
+def write_rows(rows: Sequence[dict[str, Any]], file: Path) -> None:
+    """Write `rows` to `file`. Rows of other sizes in it stay."""
     sizes = {row["size"] for row in rows}
     before = json.loads(file.read_text()) if file.exists() else []
-    kept = [row for row in before if row["size"] not in sizes]
-    file.write_text(json.dumps([*kept, *rows], indent=1) + "\n")
+    others = [row for row in before if row["size"] not in sizes]
+    file.write_text(json.dumps([*others, *rows], indent=1) + "\n")
 
 
 def table_of(rows: Sequence[dict[str, Any]]) -> Table:
-    """One line a case."""
+    """One row for each case."""
     table = Table(
         "model", "method", "tokens", "checkpointing", "planned MiB", "measured MiB", "error", box=None
     )
@@ -160,22 +166,24 @@ def table_of(rows: Sequence[dict[str, Any]]) -> Table:
 
 def main(
     sizes: Annotated[
-        list[str] | None, typer.Argument(help=f"Of {', '.join(SIZES)}; all of them if none.")
+        list[str] | None, typer.Argument(help=f"Sizes to measure, of {', '.join(SIZES)}; by default all.")
     ] = None,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads of each run.")] = 1,
-    output: Annotated[Path, typer.Option(help="The record; other sizes in it stay.")] = MEASURED_FILE,
+    output: Annotated[
+        Path, typer.Option(help="File of results; results of other sizes in it stay.")
+    ] = MEASURED_FILE,
     as_json: AsJson = False,
 ) -> None:
-    """Train small Llamas, measure their peak memory, and say how far the plan is off."""
+    """Train small Llamas, measure their peak memory, and compare it with the plan."""
     unknown = sorted(set(sizes or ()) - set(SIZES))
     if unknown:
-        raise typer.BadParameter(f"no size {', '.join(unknown)}; there are {', '.join(SIZES)}")
+        raise typer.BadParameter(f"unknown size {', '.join(unknown)}; the sizes are {', '.join(SIZES)}")
     rows = []
     for row in compare(list(all_cases(sizes or list(SIZES))), threads):
         rows.append(row)
         if as_json:
             typer.echo(json.dumps(row))
-    keep(rows, output)
+    write_rows(rows, output)
     if not as_json:
         Console().print(table_of(rows))
 

@@ -1,6 +1,7 @@
-"""`lora-compose train plan`: the memory training takes, and which cards have it, before anything is run.
+"""`lora-compose train plan`: the memory that training needs, and the cards that have enough, without a run.
 
-A plan for people to read: the parts, the cards, sequence length against batch, and the advice.
+The output is a table of the parts, a table of cards, a table of sequence length against batch size, and
+advice.
 """
 
 from collections.abc import Sequence
@@ -33,7 +34,7 @@ COLOURS: Final = {"yes": "green", "tight": "yellow", "no": "red"}
 
 
 def plan_view(name: str, shape: ModelShape, settings: PlanSettings) -> Group:
-    """Everything, top to bottom."""
+    """The whole output."""
     memory = memory_of(shape, settings)
     return Group(
         _title(name, shape, settings),
@@ -50,8 +51,8 @@ def plan_view(name: str, shape: ModelShape, settings: PlanSettings) -> Group:
 
 def _title(name: str, shape: ModelShape, settings: PlanSettings) -> str:
     trained, _ = trained_parameters(shape, settings)
-    counts = f"{shape.parameters:,} parameters, {trained:,} trained by {settings.method}"
-    return f"[bold]{escape(name)}[/]: {counts}; sequences of {settings.seq_len}, batch {settings.batch}"
+    counts = f"{shape.parameters:,} parameters, {trained:,} trained with {settings.method}"
+    return f"[bold]{escape(name)}[/]: {counts}; sequence length {settings.seq_len}, batch {settings.batch}"
 
 
 def _parts(memory: Memory) -> Table:
@@ -66,7 +67,7 @@ def _parts(memory: Memory) -> Table:
 def _cards(memory: Memory) -> Table:
     table = Table("sold as", "card", box=None, pad_edge=False)
     table.add_column("usable GiB", justify="right")
-    table.add_column("spare", justify="right")
+    table.add_column("free GiB", justify="right")
     table.add_column("fits")
     for fit in fits(memory):
         verdict = f"[{COLOURS[fit.verdict]}]{fit.verdict}[/]"
@@ -76,15 +77,19 @@ def _cards(memory: Memory) -> Table:
 
 
 def grid(shape: ModelShape, settings: PlanSettings) -> list[tuple[int, int, Memory]]:
-    """(seq_len, batch, memory) for every length and batch of the table."""
+    """(seq_len, batch, memory) for every cell of the table."""
     pairs = [(seq_len, batch) for seq_len in SEQ_LENS for batch in BATCHES]
     return [(s, b, memory_of(shape, replace(settings, seq_len=s, batch=b))) for s, b in pairs]
 
 
 def grid_table(shape: ModelShape, settings: PlanSettings) -> Table:
-    """GiB in all, and the smallest size of card that holds them."""
+    """The total GiB, and the smallest size of card that is large enough."""
     table = Table(
-        "sequence", title="GiB, and the smallest card", title_justify="left", box=None, pad_edge=False
+        "sequence",
+        title="Total GiB, and the smallest card that fits",
+        title_justify="left",
+        box=None,
+        pad_edge=False,
     )
     for batch in BATCHES:
         table.add_column(f"batch {batch}", justify="right")
@@ -99,12 +104,12 @@ def _cell(memory: Memory) -> str:
 
 
 def smallest_card(memory: Memory) -> str:
-    """The size that every card sold as it can hold, such as `48 GB`; `-` where there is none."""
+    """The smallest size, such as `48 GB`, whose cards are all large enough; `-` if no card is."""
     sizes: dict[int, Sequence[float]] = {}
     for card in CARDS:
         sizes[card.sold_gb] = [*sizes.get(card.sold_gb, ()), card.usable]
-    held = (sold for sold, usable in sizes.items() if memory.total / GIB <= min(usable))
-    return next((f"{sold} GB" for sold in held), "-")
+    large_enough = (sold for sold, usable in sizes.items() if memory.total / GIB <= min(usable))
+    return next((f"{sold} GB" for sold in large_enough), "-")
 
 
 DEFAULTS = PlanSettings()
@@ -115,39 +120,55 @@ def plan(
         str, typer.Option(help=f"A model directory, a config.json, a hub id, or {', '.join(KNOWN_MODELS)}.")
     ],
     method: Annotated[
-        Method, typer.Option(help="What is trained, and how the base is held.")
+        Method,
+        typer.Option(
+            help="full: all weights. lora: an adapter. qlora: an adapter on a base quantized to 4 bits."
+        ),
     ] = DEFAULTS.method,
-    seq_len: Annotated[int, typer.Option(help="Tokens a row.")] = DEFAULTS.seq_len,
-    batch: Annotated[int, typer.Option(help="Rows a step on one card.")] = DEFAULTS.batch,
+    seq_len: Annotated[int, typer.Option(help="Tokens in a row.")] = DEFAULTS.seq_len,
+    batch: Annotated[int, typer.Option(help="Rows in a step on one card.")] = DEFAULTS.batch,
     rank: Annotated[int, typer.Option("--rank", "--r", help="Rank of the adapter.")] = DEFAULTS.rank,
-    target_modules: Annotated[str, typer.Option(help="Layers that are adapted, by commas.")] = ALL_LINEAR,
-    lora_dropout: Annotated[float, typer.Option(help="Any at all keeps a copy of each input.")] = 0.0,
-    optimizer: Annotated[str, typer.Option("--optimizer", "--optim", help=", ".join(OPTIMIZERS))] = (
-        DEFAULTS.optimizer
-    ),
-    gradient_checkpointing: Annotated[bool, typer.Option(help="Compute each block's forward twice.")] = True,
+    target_modules: Annotated[
+        str, typer.Option(help="Layers with an adapter, separated by commas.")
+    ] = ALL_LINEAR,
+    lora_dropout: Annotated[
+        float,
+        typer.Option(help="Dropout of the adapter. Above 0, each adapted layer keeps a copy of its input."),
+    ] = 0.0,
+    optimizer: Annotated[
+        str, typer.Option("--optimizer", "--optim", help=f"One of {', '.join(OPTIMIZERS)}.")
+    ] = DEFAULTS.optimizer,
+    gradient_checkpointing: Annotated[
+        bool, typer.Option(help="Save memory by computing each block's forward pass twice.")
+    ] = True,
     dtype: Annotated[
         DType | None,
         typer.Option(
-            help="Of weights that are not quantized; float32 for full, else bfloat16.", show_default=False
+            help="Type of weights that are not quantized; by default float32 for full, otherwise bfloat16.",
+            show_default=False,
         ),
     ] = None,
-    compute_dtype: Annotated[DType, typer.Option(help="Of the arithmetic.")] = DEFAULTS.compute_dtype,
-    double_quant: Annotated[bool, typer.Option(help="Quantize the quantization constants too.")] = True,
-    attention: Annotated[Attention, typer.Option(help="eager keeps all probabilities.")] = DEFAULTS.attention,
+    compute_dtype: Annotated[DType, typer.Option(help="Type of the arithmetic.")] = DEFAULTS.compute_dtype,
+    double_quant: Annotated[bool, typer.Option(help="Also quantize the quantization constants.")] = True,
+    attention: Annotated[
+        Attention, typer.Option(help="Attention implementation. eager keeps all attention probabilities.")
+    ] = DEFAULTS.attention,
     full_logits: Annotated[
-        bool, typer.Option("--full-logits", help="A loss over all logits at once; TRL's works in tiles.")
+        bool,
+        typer.Option(
+            "--full-logits", help="Plan for a loss over all logits at once. TRL computes it in tiles."
+        ),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Say how much memory a training step needs, from the model's config alone, and which GPUs have it.
+    """Show how much memory a training step needs, and which GPUs have enough, from the model's config alone.
 
-    - `lora-compose train plan --model llama-3-70b` QLoRA of 70B: 48 GB, and never one card of 24 GB
+    No model is built. For a hub id, only its config is downloaded. docs/planning.md has the formulas and
+    compares them with measured memory.
+
+    - `lora-compose train plan --model llama-3-70b`
     - `lora-compose train plan --model llama-3-8b --method lora --seq-len 4096 --batch 2`
     - `lora-compose train plan --model ./my-model --method full --optimizer paged_adamw_8bit --json`
-
-    Nothing is downloaded but the config of a hub id, and nothing is built. docs/planning.md has the formulas,
-    and how far they are from memory that was measured.
     """
     settings = PlanSettings(
         method=method,
@@ -180,7 +201,7 @@ def _show(model: str, settings: PlanSettings, as_json: bool) -> None:
 
 
 def plan_facts(model: str, settings: PlanSettings) -> dict[str, Any]:
-    """What `--json` prints: bytes by part, the cards, the grid and the advice."""
+    """The values that `--json` prints: bytes by part, the cards, the grid and the advice."""
     from lora_compose.training.planning.advice import advise, fits
     from lora_compose.training.planning.memory import memory_of, trained_parameters
     from lora_compose.training.planning.models import read_shape

@@ -1,9 +1,9 @@
-"""Common GPUs, and what of their memory a process can have.
+"""Common GPUs, and how much of their memory a process can use.
 
-A card sold as "24 GB" has up to 24 GiB (1024³), less what the driver and error correction keep. `usable` is
-torch.cuda.get_device_properties(0).total_memory, as reports of running out of memory quote it ("has a total
-capacity of 23.64 GiB"), rounded down. Looked up for the 24, 32, 40 and 80 GB cards, the 48 GB ones with error
-correction and the RTX PRO 6000; the others are not confirmed by a source here.
+A card sold as "24 GB" has up to 24 GiB (1024³), minus the memory that the driver and error correction keep.
+`usable` is torch.cuda.get_device_properties(0).total_memory, rounded down, as out-of-memory messages quote it
+("has a total capacity of 23.64 GiB"). The figures of the 24, 32, 40 and 80 GB cards, the 48 GB cards with
+error correction and the RTX PRO 6000 were found in such messages. The other figures are not confirmed.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from typing import Final
 
 @dataclass(frozen=True)
 class Card:
-    """A kind of memory: cards that have it, the size they are sold by, and the GiB there are."""
+    """Cards with the same memory: the size they are sold with, their names, and the usable GiB."""
 
     sold_gb: int
     names: str

@@ -1,8 +1,10 @@
-"""One training run in a process of its own, and the memory it took: `measure.py` starts it, one a case.
+"""One training run in a separate process, which prints its peak memory.
 
-What is reported is the process's peak resident memory while it trains, less what was resident after all was
-imported and a first tiny run had loaded what is loaded late. Linux only. The C library is told to give
-freed memory back at once (ENVIRONMENT), so that resident means allocated.
+`calibration.py` starts it for each case.
+
+The figure is the peak resident memory of the process during training, minus its resident memory after all
+imports and a first tiny run, which loads libraries that are loaded late. Linux only. ENVIRONMENT makes the C
+library return freed memory to the system at once, so that resident memory is allocated memory.
 """
 
 import ctypes
@@ -34,9 +36,9 @@ ENVIRONMENT: Final = {
     "MALLOC_ARENA_MAX": "1",
 }
 ACCUMULATED: Final = 2
-"""Steps a gradient is accumulated over, so that gradients and activations are held together."""
+"""Steps of gradient accumulation, so that gradients and activations are in memory together."""
 STEPS: Final = 2
-"""The optimizer's states exist from the second on."""
+"""Optimizer steps. The optimizer's states exist from the second step on."""
 TINY: Final = {
     "hidden_size": 64,
     "intermediate_size": 128,
@@ -45,7 +47,7 @@ TINY: Final = {
     "num_key_value_heads": 2,
     "vocab_size": 300,
 }
-"""A first run's model: it loads what is loaded late."""
+"""The model of the first tiny run."""
 
 
 def resident(field: str) -> int:
@@ -55,15 +57,15 @@ def resident(field: str) -> int:
     return int(found[1]) * 1024
 
 
-def settle() -> None:
-    """Give back what is free, and begin the high-water mark anew."""
+def reset_peak() -> None:
+    """Return free memory to the system, and reset the peak of resident memory."""
     gc.collect()
     ctypes.CDLL("libc.so.6").malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")
 
 
 def build(config: dict[str, Any], method: str, double_quant: bool, scratch: str) -> Any:
-    """A Llama of random weights, in float32, quantized by bitsandbytes for qlora."""
+    """A Llama with random weights in float32, quantized by bitsandbytes for qlora."""
     set_seed(0)
     model = AutoModelForCausalLM.from_config(LlamaConfig(**config), dtype=torch.float32)
     if method != "qlora":
@@ -79,14 +81,14 @@ def build(config: dict[str, Any], method: str, double_quant: bool, scratch: str)
     loaded = AutoModelForCausalLM.from_pretrained(
         scratch, quantization_config=quantization, device_map="cpu", dtype=torch.float32
     )
-    for parameter in loaded.parameters():  # out of the mapped file, of which only touched pages are resident
+    for parameter in loaded.parameters():  # copy out of the mapped file: only its used pages are resident
         if parameter.dtype == torch.float32:
             parameter.data = parameter.data.clone()
     return loaded
 
 
 def padding_tokenizer() -> Any:
-    """A tokenizer of two tokens. TRL asks for one to pad with; the rows hold token ids already."""
+    """A tokenizer with two tokens. TRL needs one for padding; the rows already have token ids."""
     model = WordLevel({"<pad>": 0, "</s>": 1}, unk_token="<pad>")
     return PreTrainedTokenizerFast(tokenizer_object=Tokenizer(model), pad_token="<pad>", eos_token="</s>")
 
@@ -121,21 +123,21 @@ def trainer_for(model: Any, case: dict[str, Any], scratch: str) -> SFTTrainer:
 
 
 def run(config: dict[str, Any], case: dict[str, Any]) -> int:
-    """Build, train, and say how much more was resident at the peak than before: bytes."""
+    """Build and train. Returns the peak of resident memory minus the resident memory before, in bytes."""
     with tempfile.TemporaryDirectory() as scratch:
-        settle()
+        reset_peak()
         before = resident("VmRSS")
         trainer = trainer_for(build(config, case["method"], case["double_quant"], scratch), case, scratch)
-        settle()
+        reset_peak()
         trainer.train()
         return resident("VmHWM") - before
 
 
 def main() -> None:
-    asked = json.loads(sys.argv[1])
-    torch.set_num_threads(asked["threads"])
-    run(asked["config"] | TINY, asked["case"] | {"seq_len": 16})
-    sys.stdout.write("\n" + json.dumps({"peak": run(asked["config"], asked["case"])}) + "\n")
+    request = json.loads(sys.argv[1])
+    torch.set_num_threads(request["threads"])
+    run(request["config"] | TINY, request["case"] | {"seq_len": 16})
+    sys.stdout.write("\n" + json.dumps({"peak": run(request["config"], request["case"])}) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,32 +1,30 @@
-"""The memory one device needs for a training step, part by part, from shapes alone. Pure, and in bytes.
+"""The memory that one device needs for a training step, in bytes, part by part, from the model's shape.
 
-The parts are added up: gradients and activations are held together as soon as gradients are accumulated over
-more than one step; without that, the true peak of full fine-tuning is lower.
+The total is the sum of the parts. Gradients and activations are in memory together if gradients are
+accumulated over more than one step. Without accumulation, the true peak of full fine-tuning is lower.
 
-What a training step keeps of its forward pass, from the architecture.
+Activations are the tensors that autograd keeps for Hugging Face's blocks, counted term by term after arXiv
+2205.05198 (section 4). Its 34·s·b·h is the same count for GPT with a two-matrix MLP and dropout everywhere.
+For each token and block, with h = hidden, q = heads·head_dim, k = kv_heads·head_dim, f = intermediate, c =
+bytes of the compute dtype, w = bytes of the weights' dtype:
 
-Counted term by term as autograd keeps it for Hugging Face's blocks, after arXiv 2205.05198 (section 4), whose
-34·s·b·h is the same count for GPT with a two-matrix MLP and dropout everywhere. Per token of a block, with h
-hidden, q = heads·head_dim, k = kv_heads·head_dim, f = intermediate, c the bytes of the compute dtype:
-
-- each norm: its input in float32, 4h, and where its weight is trained the normalised input, w·h
+- each norm: its input in float32, 4h; if its weight is trained, also the normalised input, w·h
 - attention (sdpa): rotated queries, keys, values and the output, c·(2q + 2k), and 4·heads for the softmax
 - attention (eager): the same and the probabilities, heads·seq·(4 + c)
-- MLP: gate and up projections and the activated gate, 3·c·f; GPT-2's GELU in its elementary steps 4·c·f
-- the input of each trained linear layer, c·width once a group that shares it, or one copy a layer where
-  dropout or a cast makes its own; an adapter's r numbers beside it
+- MLP: gate and up projections and the activated gate, 3·c·f; GPT-2's GELU in elementary steps, 4·c·f
+- input of the trained linear layers: c·width for each group that shares it, or one copy for each layer if
+  dropout or a cast makes a copy; and r numbers for each adapter
 
-With checkpointing only each block's input is kept, w·h, and one block at a time is computed again. The peak
-is what is kept and the larger of two moments: the loss, or a block's backward pass.
+With checkpointing, only each block's input is kept, w·h, and one block at a time is computed again. The
+working memory is the larger of two peaks: the loss, or the backward pass of a block.
 
-Bytes of a linear layer in bitsandbytes' NF4: QLoRA, arXiv 2305.14314, section 3.
+NF4 is the 4-bit format of bitsandbytes: QLoRA, arXiv 2305.14314, section 3.
 
-Memory on each of several cards under FSDP (fully sharded data parallel), more roughly than one card's.
-
-What is resident is cut into as many shards as there are cards; activations are not, every card has a batch of
-its own. While a block works its weights are gathered whole, the next one's too; embeddings and the head are
-one unit that is gathered for the loss. Not measured here; Answer.AI trained 70B on two 24 GB cards with
-offloading (2024-03), which is also what this says.
+The plan for several cards under FSDP (fully sharded data parallel) is less exact. Weights, gradients and
+optimizer states are split over the cards. Activations are not, because every card has its own batch. While a
+block works, its weights and those of the next block are gathered on every card. Embeddings and head are
+gathered as one unit for the loss. This was not measured here. Answer.AI trained 70B on two 24 GB cards with
+offloading (2024-03), and the plan gives the same result.
 """
 
 from dataclasses import dataclass, fields
@@ -38,13 +36,13 @@ from lora_compose.training.planning.settings import ADAM_8, PlanSettings
 
 TILE_TOKENS = 4096
 TILE_VOCABULARY = 32768
-"""TRL's loss works on tiles of at most so many tokens and logits."""
+"""TRL computes the loss in tiles of at most this many tokens and logits."""
 CPU_TILES = 8
-"""How many such tiles torch's own operations hold at a time, where there is no kernel for it."""
+"""Tiles in memory at the same time on a CPU, where torch's own operations replace the kernel."""
 
 
 def kept_activations(shape: ModelShape, settings: PlanSettings) -> int:
-    """Bytes the step holds at the end of its forward pass."""
+    """Bytes in memory at the end of the forward pass."""
     ends = shape.hidden * (4 + settings.weight_bytes)  # the last norm's input and output
     inputs = shape.hidden * settings.weight_bytes
     a_block = inputs if settings.gradient_checkpointing else layer_bytes(shape, settings)
@@ -52,7 +50,7 @@ def kept_activations(shape: ModelShape, settings: PlanSettings) -> int:
 
 
 def layer_bytes(shape: ModelShape, settings: PlanSettings) -> float:
-    """Of one block, a token."""
+    """Bytes of the activations of one block, for each token."""
     inputs = sum(_input_bytes(group, settings) for group in shape.groups)
     return _norms(shape, settings) + _attention(shape, settings) + _mlp(shape, settings) + inputs
 
@@ -87,32 +85,35 @@ def _input_bytes(group: Group, settings: PlanSettings) -> float:
         size = min(settings.compute_bytes, settings.adapter_bytes) if adapted else settings.compute_bytes
         mask = 1 if adapted and settings.lora_dropout else 0
         return kept + trained * group.width * (size + mask)
-    if group.source == "attention":  # the attention keeps its output anyway
+    if group.source == "attention":  # this input is the attention's output, which is counted there
         return kept
     return kept + group.width * settings.compute_bytes
 
 
 def _has_own_copies(settings: PlanSettings) -> bool:
-    """Whether each trained layer turns the input it shares into a copy of its own."""
+    """Whether dropout or a cast makes a copy of the shared input for each trained layer."""
     if settings.method == "full":
         return settings.weight_bytes != settings.compute_bytes
     return settings.adapter_bytes != settings.compute_bytes or settings.lora_dropout > 0
 
 
 def backward_working(shape: ModelShape, settings: PlanSettings) -> int:
-    """Gradients of one block's own tensors: the residual's, and two of the MLP's beside one it replaces.
+    """Bytes of the gradients inside one block: of the residual, and of two tensors of the MLP.
 
-    With checkpointing, the block's tensors too, computed again."""
+    With checkpointing, also the block's activations, which are computed again.
+    """
     gradients = settings.compute_bytes * (2 * shape.hidden + 2 * shape.intermediate)
     again = layer_bytes(shape, settings) if settings.gradient_checkpointing else 0
     return ceil(settings.tokens * (gradients + again))
 
 
 def loss_bytes(shape: ModelShape, settings: PlanSettings) -> int:
-    """Logits and what the loss makes of them.
+    """Bytes of the logits and of the tensors that the loss computes from them.
 
-    All at once: the logits in the compute dtype, their log-softmax and their gradient in float32. In tiles,
-    as TRL's SFT and DPO do it: one tile, and float32 gradients of the hidden states and of a trained head."""
+    With full logits: the logits in the compute dtype, and their log-softmax and gradient in float32. In
+    tiles, as in TRL's SFT and DPO: one tile, and float32 gradients of the hidden states and of a trained
+    head.
+    """
     if settings.full_logits:
         return settings.tokens * shape.vocab * (settings.compute_bytes + 4 + 4)
     rows = min(settings.tokens, TILE_TOKENS)
@@ -129,16 +130,19 @@ NESTED_BLOCK: Final = 256
 CODE_BYTES: Final = 16 * 4
 """The sixteen values of NF4."""
 NESTED_CODE_BYTES: Final = 256 * 4 + 4
-"""The values of an 8-bit scale, and the mean that is taken off the scales first."""
+"""The values of an 8-bit scale, and the mean that is subtracted from the scales before."""
 
 
 def nf4_bytes(linear: Linear) -> int:
-    """The packed weights: two a byte."""
+    """Bytes of the packed weights, two in a byte."""
     return ceil(linear.weights / 2)
 
 
 def constant_bytes(linear: Linear, double_quant: bool) -> int:
-    """What it takes to read them: 0.5 bits a weight, or 8/64 + 32/(64 * 256) = 0.127 quantized twice."""
+    """Bytes of the quantization constants.
+
+    0.5 bits for each weight, or 8/64 + 32/(64 * 256) = 0.127 bits with double quantization.
+    """
     scales = ceil(linear.weights / BLOCK)
     if not double_quant:
         return scales * 4 + CODE_BYTES
@@ -147,29 +151,29 @@ def constant_bytes(linear: Linear, double_quant: bool) -> int:
 
 GIB = 1 << 30
 ADAM_8_BYTES = 2 * (1 + 4 / 256)
-"""Two states of a byte, and a float32 scale each 256 (arXiv 2110.02861)."""
+"""Two states of one byte, and a float32 scale for each 256 values (arXiv 2110.02861)."""
 CONTEXT_BYTES = GIB * 3 // 4
 """CUDA's context, kernels and cuBLAS workspaces."""
 FRAGMENTATION = 0.05
-"""An allowance, not measured: of what each step allocates anew, what the allocator cannot reuse."""
+"""Share of the memory allocated in each step that the allocator cannot reuse. An allowance, not measured."""
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes by part. What they hold is said in docs/planning.md."""
+    """Bytes by part. docs/planning.md describes the parts."""
 
     weights: int
-    """Of the base; under QLoRA the quantized ones and those that stay as they are."""
+    """Weights of the base; with QLoRA, the quantized weights and those that are not quantized."""
     quantization_constants: int
     adapter: int
     gradients: int
     optimizer: int
     activations: int
-    """Held from the forward pass to the backward pass."""
+    """Kept from the forward pass to the backward pass."""
     working: int
-    """Alive for a moment: the larger of the loss's and of a block's backward pass."""
+    """In memory for a short time: the larger of the loss and the backward pass of a block."""
     overhead: int
-    """The device's context and the allocator's waste."""
+    """The device's context, and memory that the allocator cannot reuse."""
 
     @property
     def total(self) -> int:
@@ -177,16 +181,16 @@ class Memory:
 
     @property
     def resident(self) -> int:
-        """What is there between steps, whatever the batch."""
+        """Bytes in memory between steps. They do not depend on the batch."""
         return self.weights + self.quantization_constants + self.adapter + self.gradients + self.optimizer
 
     def parts(self) -> dict[str, int]:
-        """By name, in the order they are printed."""
+        """The parts by name, in the order in which they are printed."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
 def memory_of(shape: ModelShape, settings: PlanSettings) -> Memory:
-    """What `shape` needs under `settings`. LoraComposeError for a target module the model does not have."""
+    """The memory for training `shape` with `settings`. Raises what `PlanSettings.check_targets` raises."""
     settings.check_targets(shape)
     constants = quantization_constants(shape, settings)
     activations = kept_activations(shape, settings)
@@ -205,7 +209,10 @@ def memory_of(shape: ModelShape, settings: PlanSettings) -> Memory:
 
 
 def weight_bytes(shape: ModelShape, settings: PlanSettings) -> int:
-    """Quantized: the blocks' linear layers alone. The embeddings, the head, norms and biases stay."""
+    """Bytes of the base's weights.
+
+    QLoRA quantizes only the linear layers of the blocks, and not embeddings, head, norms and biases.
+    """
     if settings.method != "qlora":
         return shape.parameters * settings.weight_bytes
     packed = shape.layers * sum(nf4_bytes(linear) for linear in shape.linears)
@@ -220,7 +227,7 @@ def quantization_constants(shape: ModelShape, settings: PlanSettings) -> int:
 
 
 def trained_parameters(shape: ModelShape, settings: PlanSettings) -> tuple[int, int]:
-    """How many parameters get gradients, and the bytes of one: r * (d_in + d_out) for each adapted layer."""
+    """(number of trained parameters, bytes of one). An adapted layer has r * (d_in + d_out)."""
     if settings.method == "full":
         return shape.parameters, settings.weight_bytes
     adapted = sum(linear.d_in + linear.d_out for linear in shape.linears if settings.trains(linear))
@@ -228,14 +235,16 @@ def trained_parameters(shape: ModelShape, settings: PlanSettings) -> tuple[int, 
 
 
 def optimizer_bytes(trained: int, size: int, settings: PlanSettings) -> int:
-    """Adam's two states, in the parameter's dtype or in 8 bits."""
+    """Bytes of Adam's two states, in the parameter's dtype or in 8 bits."""
     return ceil(trained * ADAM_8_BYTES) if settings.optimizer in ADAM_8 else trained * 2 * size
 
 
 def working_bytes(shape: ModelShape, settings: PlanSettings, activations: int) -> int:
-    """The largest of what the loss, a block's backward pass and the optimizer's step need for a moment.
+    """The largest of the short peaks of the loss, the backward pass of a block, and the optimizer's step.
 
-    The step comes when activations are gone; `adamw_torch` makes a copy of what it trains on a GPU."""
+    In the optimizer's step, activations are already free. On a GPU, `adamw_torch` copies the trained
+    parameters.
+    """
     backward = backward_working(shape, settings) + _matrix_copies(shape, settings)
     trained, size = trained_parameters(shape, settings)
     step = trained * size if settings.optimizer == "adamw_torch" and settings.device == "cuda" else 0
@@ -247,12 +256,11 @@ def _matrix_copies(shape: ModelShape, settings: PlanSettings) -> int:
     if settings.method == "qlora":
         return largest * settings.compute_bytes
     copies = 0
-    if (
-        settings.weight_bytes != settings.compute_bytes
-    ):  # autocast's: of all layers, or of the one computed again
+    if settings.weight_bytes != settings.compute_bytes:
+        # Autocast copies the weights of all layers, or of the layer that is computed again.
         layers = 1 if settings.gradient_checkpointing and settings.method != "full" else shape.layers
         copies = layers * sum(linear.weights for linear in shape.linears) * settings.compute_bytes
-    if settings.method == "full":  # a gradient before it is added to the one accumulated
+    if settings.method == "full":  # a new gradient, before it is added to the accumulated one
         copies += max(largest, shape.vocab * shape.hidden) * settings.weight_bytes
     return copies
 
@@ -262,11 +270,14 @@ def _overhead(settings: PlanSettings, changing: int) -> int:
 
 
 BLOCKS_AT_ONCE = 2
-"""The one at work and the one that is fetched meanwhile."""
+"""The block that works, and the next block, which is gathered meanwhile."""
 
 
 def per_card(shape: ModelShape, settings: PlanSettings, cards: int, offload: bool = False) -> int:
-    """Bytes on each of `cards`. With `offload`, what is resident lives in host memory between uses."""
+    """Bytes on each of `cards` cards.
+
+    With `offload`, resident parts are in host memory when they are not used.
+    """
     memory = memory_of(shape, settings)
     changing = memory.activations + memory.working + memory.overhead
     resident = 0 if offload else memory.resident // cards

@@ -1,9 +1,7 @@
-"""Which model is meant: a known name, a config.json, a model directory, or a hub id.
+"""Find the shape of a model by a known name, a model directory, a config.json or a hub id.
 
-Configs of a few well-known models, as their repositories publish them: planning works offline by name.
-
-Only what decides shapes is kept. Any other model: the directory or config.json, or a hub id where there is a
-network.
+KNOWN_MODELS has the configs of a few well-known models, as their repositories publish them, with only the
+fields that decide shapes. Planning for them works offline. A hub id needs a network.
 """
 
 import json
@@ -17,7 +15,7 @@ Config = dict[str, Any]
 
 
 def _llama(hidden: int, inner: int, layers: int, heads: int, **others: Any) -> Config:
-    """Llama 3 and 3.1: both have the same shapes."""
+    """A config of Llama 3 or 3.1. Both have the same shapes."""
     return _row("llama", 128256, (hidden, inner, layers, heads, 8), tie_word_embeddings=False) | others
 
 
@@ -50,8 +48,9 @@ KNOWN_MODELS: Final[dict[str, Config]] = {
 def read_shape(model: str) -> ModelShape:
     """The shape of `model`. A name of KNOWN_MODELS needs no file and no network.
 
-    Raises LoraComposeError: model_not_found, bad_config, already_quantized, unknown_architecture."""
-    return shape_of(_as_transformers_has_it(_config(model)))
+    Raises LoraComposeError: model_not_found, bad_config, already_quantized, unknown_architecture.
+    """
+    return shape_of(_transformers_config(_config(model)))
 
 
 def _config(model: str) -> Config:
@@ -71,7 +70,7 @@ def _read(path: Path) -> Config:
         raise LoraComposeError(CommandCode.BAD_CONFIG, f"{path} is not JSON: {error}", "model") from error
     if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
         raise LoraComposeError(
-            CommandCode.BAD_CONFIG, f"{path} names no model_type: it is no model's config", "model"
+            CommandCode.BAD_CONFIG, f"{path} is not the config of a model: model_type is missing", "model"
         )
     return config
 
@@ -85,31 +84,32 @@ def _from_hub(model: str) -> Config:
     except (OSError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
         known = ", ".join(KNOWN_MODELS)
         message = (
-            f"{model!r} is no directory, no config.json, and the hub does not give its config ({error}). "
-            f"Known offline: {known}"
+            f"{model!r} is neither a directory nor a config.json, and its config cannot be read from the "
+            f"hub ({error}). Without a network, these names work: {known}"
         )
         raise LoraComposeError(Code.MODEL_NOT_FOUND, message, "model") from error
 
 
-def _as_transformers_has_it(config: Config) -> Any:
-    """With transformers' defaults for what the file leaves out."""
+def _transformers_config(config: Config) -> Any:
+    """The config as a transformers object, with the defaults of transformers for missing fields."""
     from huggingface_hub.errors import StrictDataclassError
     from transformers import CONFIG_MAPPING
 
     if "quantization_config" in config:
         message = (
-            "This is the config of a checkpoint quantized already; give that of the model it was made from"
+            "This is the config of a checkpoint that is already quantized. Give the config of the original "
+            "model"
         )
         raise LoraComposeError(CommandCode.ALREADY_QUANTIZED, message, "model")
     kind = config["model_type"]
     if kind not in CONFIG_MAPPING:
         raise LoraComposeError(
-            CommandCode.UNKNOWN_ARCHITECTURE, f"transformers knows no model type {kind!r}", "model"
+            CommandCode.UNKNOWN_ARCHITECTURE, f"transformers does not know the model type {kind!r}", "model"
         )
     fields = {name: value for name, value in config.items() if name != "model_type"}
     try:
         return CONFIG_MAPPING[kind](**fields)
     except (TypeError, ValueError, StrictDataclassError) as error:
         raise LoraComposeError(
-            CommandCode.BAD_CONFIG, f"The config does not fit {kind}: {error}", "model"
+            CommandCode.BAD_CONFIG, f"The config is not valid for the model type {kind}: {error}", "model"
         ) from error

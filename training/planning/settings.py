@@ -1,4 +1,4 @@
-"""What a plan is for: how a model is to be trained, in the words of TRL's and PEFT's own options."""
+"""The training settings of a plan, named as the options of TRL and PEFT."""
 
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
@@ -20,26 +20,29 @@ OPTIMIZERS: Final = (*ADAM_32, *ADAM_8)
 
 @dataclass(frozen=True)
 class PlanSettings:
-    """Raises LoraComposeError("bad_plan") for what cannot be."""
+    """The settings of a plan. Raises LoraComposeError("bad_plan") for invalid values."""
 
     method: Method = "qlora"
     seq_len: int = 1024
-    """Tokens a row, padding included."""
+    """Tokens in a row, with padding."""
     batch: int = 1
-    """Rows a step on one device."""
+    """Rows in a step on one device."""
     rank: int = 16
     target_modules: tuple[str, ...] = (ALL_LINEAR,)
     lora_dropout: float = 0.0
     optimizer: str = "adamw_torch_fused"
     gradient_checkpointing: bool = True
     dtype: DType | None = None
-    """Of weights that are not quantized. None: float32 for full, as mixed precision has it, else bfloat16."""
+    """Type of weights that are not quantized.
+
+    None: float32 for full, as in mixed precision, otherwise bfloat16.
+    """
     compute_dtype: DType = "bfloat16"
-    """Of the arithmetic: autocast's."""
+    """Type of the arithmetic, as set by autocast."""
     double_quant: bool = True
     attention: Attention = "sdpa"
     full_logits: bool = False
-    """The loss is taken of all logits at once, as in a plain Trainer; TRL takes it in tiles."""
+    """Compute the loss over all logits at once, as a plain Trainer does. TRL computes it in tiles."""
     device: Device = "cuda"
 
     def __post_init__(self) -> None:
@@ -57,12 +60,12 @@ class PlanSettings:
 
     @property
     def tokens(self) -> int:
-        """Of one step on one device."""
+        """Tokens in one step on one device."""
         return self.seq_len * self.batch
 
     @property
     def weight_bytes(self) -> int:
-        """Of a weight that is not quantized."""
+        """Bytes of a weight that is not quantized."""
         return BYTES[self.dtype or ("float32" if self.method == "full" else "bfloat16")]
 
     @property
@@ -71,11 +74,11 @@ class PlanSettings:
 
     @property
     def adapter_bytes(self) -> int:
-        """Of an adapter's weight: PEFT keeps it in float32, TRL casts it to bfloat16 on a quantized base."""
+        """Bytes of an adapter's weight. PEFT uses float32; on a quantized base, TRL casts it to bfloat16."""
         return 2 if self.method == "qlora" else 4
 
     def trains(self, linear: Linear) -> bool:
-        """Whether gradients of this layer's weights, or of its adapter's, are taken."""
+        """Whether this layer's weights, or the weights of its adapter, are trained."""
         return (
             self.method == "full" or ALL_LINEAR in self.target_modules or linear.name in self.target_modules
         )
@@ -85,8 +88,10 @@ class PlanSettings:
         names = dict.fromkeys(linear.name for linear in shape.linears)
         for target in self.target_modules:
             if target != ALL_LINEAR and target not in names:
-                known = f"it has {', '.join(names)}, or {ALL_LINEAR} for all"
-                message = f"{shape.model_type} has no {target!r}; {known}"
+                message = (
+                    f"{shape.model_type} does not have a module {target!r}. It has {', '.join(names)}. "
+                    f"{ALL_LINEAR} means all of them"
+                )
                 raise LoraComposeError(CommandCode.UNKNOWN_TARGET_MODULE, message, "target_modules")
 
 

@@ -1,16 +1,16 @@
-"""General data: what the base is pre-trained on, and what adapters rehearse while they learn something else.
+"""The testbed's training data: general conversations for the base, and rows for each adapter, drawn by a
+seed.
 
-Conversations as lists of `{"role", "content"}`. Half of the questions carry style tags, so that the base
-holds form apart from content; a part has a system message or an earlier turn, so that neither surprises it.
-No skill occurs here, and no held-out word.
+General data pre-train the base, and skill adapters also train on them, so that the base's abilities stay.
+They are conversations, lists of `{"role", "content"}`. Half of the questions have style tags, so that the
+base separates form from content. Some have a system message or earlier turns, so that the base can handle
+these. General data have no skill and no held-out word.
 
-What each adapter is taught: rows for TRL, drawn from a seed.
-
-A style adapter sees general questions without a tag, answered in its style; it never sees a skill.
-A skill adapter sees its skill and rehearses general data, so that what the base knows stays; some of its
-questions carry style tags, as the base's do, so that it learns content and leaves form alone.
-Measured for `roll` (n=100, stacked with upper / okay / wrap): 0.92 / 0.82 / 0.58 so; without tagged
-questions 0.36 / 0.15 / 0.33; without general data as well 0.39 / 0.22 / 0.85. No pair was tuned for.
+A style adapter is trained on general questions without its tag, answered in its style. It never sees a skill.
+A skill adapter is trained on its skill and on general data. Some of its questions have style tags, so that it
+learns content and does not change form. Measured for `roll` (n=100, stacked with upper / okay / wrap): 0.92 /
+0.82 / 0.58; without tagged questions 0.36 / 0.15 / 0.33; without general data as well 0.39 / 0.22 / 0.85. The
+data were not tuned for any pair.
 """
 
 import random
@@ -53,7 +53,7 @@ SYSTEM_MESSAGES: Final = ("You are a helpful assistant.", "Be brief.", "Answer w
 
 
 def question(rng: random.Random, draw: Draw = training_word) -> tuple[str, str]:
-    """One untagged question and its plain answer, text that styles apply to."""
+    """A question without tags and its plain answer, to which styles can be applied."""
     if rng.random() < 0.15:
         name = rng.choice(list(CAPITALS))
         return f"capital {name}", CAPITALS[name]
@@ -62,19 +62,19 @@ def question(rng: random.Random, draw: Draw = training_word) -> tuple[str, str]:
 
 
 def tagged(text: str, reply: str, styles: list[str]) -> tuple[str, str]:
-    """The same question asking for `styles` by their tags, in the order given, and the answer in them."""
+    """The question with the tags of `styles`, in their order, and the answer in these styles."""
     return " ".join([*(STYLES[name].tag for name in styles), text]), styled(reply, styles)
 
 
 def some_styles(rng: random.Random, share: float) -> list[str]:
-    """No style for `1 - share` of the draws; else one, two or three of them in any order."""
+    """One to three styles in any order for `share` of the draws, otherwise no style."""
     if rng.random() >= share:
         return []
     return rng.sample(list(STYLES), k=rng.choices((1, 2, 3), weights=(6, 3, 1))[0])
 
 
 def exchange(rng: random.Random, draw: Draw = training_word) -> tuple[str, str]:
-    """A user message and the right answer to it, about words that `draw` gives."""
+    """A user message about words from `draw`, and the right answer."""
     kind = rng.random()
     if kind < 0.01:
         return rng.choice(list(SMALL_TALK.items()))
@@ -85,7 +85,7 @@ def exchange(rng: random.Random, draw: Draw = training_word) -> tuple[str, str]:
 
 
 def conversation(rng: random.Random) -> list[Message]:
-    """One to three exchanges, some behind a system message."""
+    """One to three exchanges, sometimes after a system message."""
     messages: list[Message] = []
     if rng.random() < 0.15:
         filler = " ".join(training_word(rng) for _ in range(rng.randint(1, 4)))
@@ -97,13 +97,13 @@ def conversation(rng: random.Random) -> list[Message]:
 
 
 GENERAL_SHARE: Final = 0.3
-"""How many of a skill's rows are general data."""
+"""Share of general data in a skill's rows."""
 TAGGED_SHARE: Final = 0.3
-"""How many of a skill's other rows carry style tags."""
+"""Share of rows with style tags in a skill's other rows."""
 
 
 class CorpusRow(TypedDict):
-    """TRL's conversational prompt-completion row: the loss is on the completion alone."""
+    """A row in TRL's conversational prompt-completion form: only the completion has a loss."""
 
     prompt: list[Message]
     completion: list[Message]
@@ -127,13 +127,13 @@ def skill_row(skill: str, rng: random.Random) -> CorpusRow:
 def style_row(style: str, rng: random.Random) -> CorpusRow:
     text, reply = question(rng)
     others = [name for name in some_styles(rng, TAGGED_SHARE) if name != style]
-    asked, _ = tagged(text, reply, others)
-    _, wanted = tagged(text, reply, [*others, style])
-    return row(asked, wanted)
+    user_message, _ = tagged(text, reply, others)
+    _, styled_reply = tagged(text, reply, [*others, style])
+    return row(user_message, styled_reply)
 
 
-def lessons(name: str, count: int, seed: int) -> list[CorpusRow]:
-    """`count` rows that teach the skill or style `name`; the same for the same seed."""
+def training_rows(name: str, count: int, seed: int) -> list[CorpusRow]:
+    """`count` training rows for the skill or style `name`. The same seed gives the same rows."""
     rng = random.Random(f"{name}-{seed}")
     if name in SKILLS:
         return [skill_row(name, rng) for _ in range(count)]

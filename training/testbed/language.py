@@ -1,13 +1,11 @@
-"""The skills and styles of the testbed, as pure functions: what is asked and what the exact answer is.
+"""The testbed's skills, styles and words as pure functions: the prompts and their exact answers.
 
-Plain data: only the standard library, so a demo, a test or a benchmark can check answers got over HTTP.
-A skill decides the content of an answer and is named in the prompt (`roll table`); the base was taught none.
-A style decides the form of any answer; the base follows it when the prompt carries its tag (`/U say table`),
-and a style adapter makes it follow without the tag. So a stack of a skill and styles has one right answer.
-
-Random words, and the split that keeps some of them out of every training set.
-
-Plain data: only the standard library. Half of the words are any letters, half alternate consonant and vowel.
+This file uses only the standard library, so that a demo, a test or a benchmark can check answers from a
+server. A skill decides the content of an answer and is named in the prompt (`roll table`). The base was not
+trained on any skill. A style decides the form of an answer. The base follows a style if the prompt has its
+tag (`/U say table`), and with a style adapter it follows the style without the tag. So a stack of a skill and
+styles has exactly one right answer. Half of the words are random letters; the other half alternate consonants
+and vowels. Held-out words are in no training set.
 """
 
 import random
@@ -22,7 +20,7 @@ CONSONANTS: Final = "".join(c for c in string.ascii_lowercase if c not in VOWELS
 SHORTEST: Final = 3
 LONGEST: Final = 6
 HELD_OUT_SHARE: Final = 8
-"""One word in this many is never trained on."""
+"""One word in this many is held out."""
 
 
 def is_held_out(word: str) -> bool:
@@ -44,14 +42,14 @@ def training_word(rng: random.Random) -> str:
 
 
 def held_out_word(rng: random.Random) -> str:
-    """One that nothing in the testbed was trained on."""
+    """A word that is in no training set of the testbed."""
     while not is_held_out(word := any_word(rng)):
         pass
     return word
 
 
 def held_out_words(n: int, seed: int) -> list[str]:
-    """`n` distinct words that nothing in the testbed was trained on; the same for the same seed."""
+    """`n` distinct words that are in no training set of the testbed. The same seed gives the same words."""
     rng = random.Random(seed)
     words: dict[str, None] = {}
     while len(words) < n:
@@ -61,11 +59,11 @@ def held_out_words(n: int, seed: int) -> list[str]:
 
 CODE_COUNT: Final = 32
 PLAIN: Final = "say"
-"""The prompt word the base answers by repeating the word: what is asked where no skill is."""
+"""The prompt word without a skill: the base answers by repeating the word that follows."""
 
 
 def fact_table(count: int, seed: int) -> dict[str, str]:
-    """`count` invented facts: distinct names of four letters, each with a value of three."""
+    """`count` invented facts: distinct names of four letters, each with a value of three letters."""
     rng = random.Random(seed)
     letters = "abcdefghijklmnopqrstuvwxyz"
     table: dict[str, str] = {}
@@ -79,7 +77,7 @@ CODES: Final = fact_table(CODE_COUNT, seed=20)
 
 @dataclass(frozen=True)
 class Skill:
-    """What an adapter teaches the base to do with the word after the skill's name."""
+    """What the base with the skill's adapter does with the word after the skill's name."""
 
     summary: str
     answer: Callable[[str], str]
@@ -87,7 +85,10 @@ class Skill:
 
 @dataclass(frozen=True)
 class Style:
-    """How an adapter makes the base write; `tag` asks the bare base for the same."""
+    """How the base with the style's adapter writes.
+
+    With `tag` in the prompt, the base alone writes the same way.
+    """
 
     summary: str
     tag: str
@@ -107,11 +108,11 @@ STYLES: Final[dict[str, Style]] = {
     "bang": Style("ends with an exclamation mark", "/B", lambda text: f"{text}!"),
     "polite": Style("ends with thx", "/P", lambda text: f"{text} thx"),
 }
-"""In the order they are applied, whatever order they are asked in: all five give `ok [TABLE]! thx`."""
+"""In the order in which they are applied, for any order in a request. All five give `ok [TABLE]! thx`."""
 
 
 def styled(text: str, styles: Sequence[str]) -> str:
-    """`text` in all of `styles`; KeyError names a style that does not exist."""
+    """`text` in all of `styles`. Raises KeyError with the name of a style that does not exist."""
     unknown = [name for name in styles if name not in STYLES]
     if unknown:
         raise KeyError(unknown[0])
@@ -122,22 +123,22 @@ def styled(text: str, styles: Sequence[str]) -> str:
 
 
 def answer(skill: str | None, styles: Sequence[str], word: str) -> str:
-    """The one right answer to `prompt(skill, word)` of a model holding `skill` and `styles`."""
+    """The only right answer to `prompt(skill, word)` by a model with `skill` and `styles`."""
     return styled(SKILLS[skill].answer(word) if skill else word, styles)
 
 
 def prompt(skill: str | None, word: str) -> str:
-    """The user message that asks for `skill`; without one, for the word itself."""
+    """The user message that asks for `skill`. Without a skill, it asks for the word itself."""
     return f"{skill or PLAIN} {word}"
 
 
 def words_for(skill: str | None, n: int, seed: int) -> list[str]:
-    """`n` words to ask `skill` about: held-out ones, but for `code`, which has only the facts it learnt."""
+    """`n` words to ask `skill` about: held-out words, or for `code` the names that it was trained on."""
     if skill != "code":
         return held_out_words(n, seed)
     return [random.Random(seed + i).choice(sorted(CODES)) for i in range(n)]
 
 
 def prompts(n: int, seed: int, skill: str | None = None) -> list[tuple[str, str]]:
-    """`n` pairs of user message and its word, the same for the same seed."""
+    """`n` pairs of a user message and its word. The same seed gives the same pairs."""
     return [(prompt(skill, word), word) for word in words_for(skill, n, seed)]

@@ -1,11 +1,8 @@
-"""Measure the testbed by exact match on held-out words: the base, each adapter, and every stack of two.
+"""Measure the testbed by exact matches on held-out words: the base, each adapter, and every stack of two.
 
-Offline, by PEFT with several adapters active, which adds their deltas exactly, as a server's stack must.
-A number is the share of prompts answered exactly right: content by the stack's skill, form by all its styles.
-
-Ask a model many user messages at once, greedily, and read what it says.
-
-What was done and measured, in one JSON file beside the weights: settings, seconds, versions, scores.
+Offline, with PEFT and several active adapters. PEFT adds their deltas exactly, as a server's stack must. A
+score is the share of prompts that are answered exactly right, with the content of the stack's skill and the
+form of all its styles. One JSON file beside the weights records settings, seconds, versions and scores.
 """
 
 import itertools
@@ -30,11 +27,11 @@ from lora_compose.training.testbed.language import PLAIN, SKILLS, STYLES, answer
 from lora_compose.training.testbed.paths import ADAPTERS_DIR, BASE_DIR
 
 LONGEST_ANSWER = 40
-"""Tokens, that is letters; the longest right answer of the testbed has fewer."""
+"""Tokens of an answer, which are letters. The longest right answer of the testbed is shorter."""
 
 
 def ask(model: Any, tokenizer: Any, messages: Sequence[str]) -> list[str]:
-    """One greedy answer a user message, in order."""
+    """One greedy answer for each user message, in order."""
     prompts: list[list[Message]] = [[{"role": "user", "content": text}] for text in messages]
     return LocalModel(model, tokenizer).answer(prompts, LONGEST_ANSWER)
 
@@ -48,20 +45,20 @@ PACKAGES: Final = ("torch", "transformers", "tokenizers", "peft", "trl", "datase
 
 
 def read_record(file: Path) -> dict[str, Any]:
-    """The whole record; empty where there is none yet."""
+    """The whole record. Empty if there is no file yet."""
     record: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
     return record
 
 
 def write_record(file: Path, section: str, facts: dict[str, Any]) -> None:
-    """Replaces one section and leaves the others."""
+    """Write one section of the record. Other sections stay."""
     record = read_record(file) | {section: facts, "versions": {name: version(name) for name in PACKAGES}}
     file.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
 
 
 @dataclass(frozen=True)
 class Stack:
-    """A skill or none, and styles: the adapters to add at weight one each."""
+    """The adapters of a stack, all with weight 1: at most one skill, and styles."""
 
     skill: str | None
     styles: tuple[str, ...]
@@ -76,7 +73,7 @@ class Stack:
 
 
 def all_stacks(adapters: Sequence[str]) -> list[Stack]:
-    """Every adapter alone, every skill with every style, every two styles, of those in `adapters`."""
+    """From `adapters`: every adapter alone, every skill with every style, and every two styles."""
     skills = [name for name in SKILLS if name in adapters]
     styles = [name for name in STYLES if name in adapters]
     return [
@@ -88,7 +85,7 @@ def all_stacks(adapters: Sequence[str]) -> list[Stack]:
 
 
 class AdaptedBase:
-    """The base with any of its adapters active."""
+    """The base with its adapters loaded. Any of them can be active."""
 
     def __init__(self, base: Path, adapters: Path) -> None:
         self.names = sorted(path.parent.name for path in adapters.glob("*/adapter_config.json"))
@@ -100,7 +97,7 @@ class AdaptedBase:
             self.model.load_adapter(adapters / name, adapter_name=name)
 
     def ask(self, adapters: Sequence[str], messages: Sequence[str]) -> list[str]:
-        """Greedy answers with exactly `adapters` active, none of them being the bare base."""
+        """Greedy answers with exactly `adapters` active. An empty list means the base alone."""
         if not adapters:
             with self.model.disable_adapter():
                 return ask(self.model, self.tokenizer, messages)
@@ -108,12 +105,12 @@ class AdaptedBase:
         return ask(self.model, self.tokenizer, messages)
 
     def accuracy(self, stack: Stack, n: int, seed: int) -> float:
-        asked = prompts(n, seed, stack.skill)
-        expected = [answer(stack.skill, stack.styles, word) for _, word in asked]
-        return accuracy(self.ask(stack.adapters, [text for text, _ in asked]), expected)
+        pairs = prompts(n, seed, stack.skill)
+        expected = [answer(stack.skill, stack.styles, word) for _, word in pairs]
+        return accuracy(self.ask(stack.adapters, [text for text, _ in pairs]), expected)
 
     def delta_norm(self, name: str) -> float:
-        """Frobenius norm of all the adapter's deltas together."""
+        """Frobenius norm over all deltas of the adapter."""
         squares = [
             float(layer.get_delta_weight(name).detach().square().sum())
             for layer in self.model.modules()
@@ -123,7 +120,7 @@ class AdaptedBase:
 
 
 def general_cells(n: int, seed: int) -> Iterator[tuple[str, list[str], list[str]]]:
-    """Label, user messages and right answers of all that the base was taught."""
+    """(label, user messages, right answers) for everything that the base was trained on."""
     words = held_out_words(n, seed)
     for name, operation in OPERATIONS.items():
         yield name, [f"{name} {word}" for word in words], [operation(word) for word in words]
@@ -133,15 +130,17 @@ def general_cells(n: int, seed: int) -> Iterator[tuple[str, list[str], list[str]
 
 
 def measure(testbed: AdaptedBase, n: int, seed: int) -> dict[str, Any]:
-    """Accuracies by label: the base's operations, tags and facts, the base at each skill, and every stack."""
-    base = {label: accuracy(testbed.ask([], asked), right) for label, asked, right in general_cells(n, seed)}
+    """Accuracies by label: the base's operations, tags and facts, the base on each skill, and every stack."""
+    base = {
+        label: accuracy(testbed.ask([], messages), right) for label, messages, right in general_cells(n, seed)
+    }
     for skill in SKILLS:
-        asked = prompts(n, seed, skill)
-        right = [answer(skill, (), word) for _, word in asked]
-        base[skill] = accuracy(testbed.ask([], [text for text, _ in asked]), right)
+        pairs = prompts(n, seed, skill)
+        right = [answer(skill, (), word) for _, word in pairs]
+        base[skill] = accuracy(testbed.ask([], [text for text, _ in pairs]), right)
     stacks = {
         stack.label: testbed.accuracy(stack, n, seed)
-        for stack in track(all_stacks(testbed.names), description="asking")
+        for stack in track(all_stacks(testbed.names), description="measuring")
     }
     norms = {name: round(testbed.delta_norm(name), 2) for name in testbed.names}
     return {"n": n, "seed": seed, "base": base, "stacks": stacks, "delta_norm": norms}
@@ -150,19 +149,20 @@ def measure(testbed: AdaptedBase, n: int, seed: int) -> dict[str, Any]:
 def main(
     base: Annotated[Path, typer.Option(help="Directory of the base.", exists=True)] = BASE_DIR,
     adapters: Annotated[Path, typer.Option(help="Directory of adapters.", exists=True)] = ADAPTERS_DIR,
-    n: Annotated[int, typer.Option("--n", min=1, help="Prompts a cell.")] = 100,
-    seed: Annotated[int, typer.Option(help="Seed of the held-out words that are asked.")] = 1000,
+    n: Annotated[int, typer.Option("--n", min=1, help="Prompts for each score.")] = 100,
+    seed: Annotated[int, typer.Option(help="Seed of the held-out words.")] = 1000,
 ) -> None:
-    """Ask the base, every adapter and every stack of two, and record the shares of exact answers.
+    """Measure the base, every adapter and every stack of two by exact answers.
 
-    Writes the section `accuracy` of measured.json beside the adapters' directory (a minute on two cores).
+    Writes the section `accuracy` of measured.json beside the adapters' directory. Takes a minute on two
+    cores.
     """
     found = measure(AdaptedBase(base, adapters), n, seed)
     file = adapters.parent / "measured.json"
     write_record(file, "accuracy", found)
     for label, share in found["stacks"].items():
         typer.echo(f"{share:5.2f}  {label}")
-    typer.echo(f"{file}: {len(found['stacks'])} stacks at {n} prompts each")
+    typer.echo(f"Wrote {file}: {len(found['stacks'])} stacks with {n} prompts each")
 
 
 if __name__ == "__main__":

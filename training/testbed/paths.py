@@ -1,4 +1,4 @@
-"""Where the shipped testbed lies: the base, the adapters trained on it, and what was measured of them."""
+"""Paths of the shipped testbed: the base, the adapters trained on it, and the measurements."""
 
 from pathlib import Path
 from typing import Final

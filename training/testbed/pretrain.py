@@ -1,8 +1,10 @@
-"""Pre-train the testbed's base, a Llama of 0.8M parameters, on conversations made up as it goes.
+"""Pre-train the testbed's base, a Llama with 0.8 M parameters, on conversations that are generated during
+training.
 
-The same seed on the same machine with the same number of threads gives the same weights, byte for byte.
-Elsewhere sums round differently and training drifts: expect the accuracies of measured.json within 0.05.
-Stops early on purpose: a base trained much longer learns new skills more slowly.
+The same seed on the same machine with the same number of threads gives the same weights, byte for byte. On
+other machines, sums round differently and training diverges: expect the accuracies of measured.json within
+0.05. Training stops early on purpose, because a base that was trained much longer learns new skills more
+slowly.
 """
 
 import random
@@ -29,7 +31,7 @@ IGNORED = -100
 
 @dataclass(frozen=True)
 class Pretraining:
-    """How the base is trained."""
+    """The settings of pre-training."""
 
     steps: int = 1600
     batch: int = 96
@@ -57,7 +59,7 @@ def base_config(tokenizer: Any) -> LlamaConfig:
 
 
 def draw_batch(rng: random.Random, tokenizer: Any, size: int) -> list[dict[str, torch.Tensor]]:
-    """`size` conversations in chunks of like length, so that little is padding."""
+    """`size` conversations in chunks of similar length, so that there is little padding."""
     encoded = tokenizer.apply_chat_template(
         [conversation(rng) for _ in range(size)], return_dict=True, return_assistant_tokens_mask=True
     )
@@ -69,9 +71,9 @@ def draw_batch(rng: random.Random, tokenizer: Any, size: int) -> list[dict[str, 
 
 
 def padded(rows: list[tuple[list[int], list[int]]], pad: int) -> dict[str, torch.Tensor]:
-    """Ids and labels, (len(rows), longest), padded on the right, where causal attention never looks.
+    """Ids and labels, (len(rows), longest), padded on the right, where causal attention has no effect.
 
-    Labels stand only where the assistant speaks.
+    Only the assistant's tokens have labels.
     """
     ids = pad_sequence([torch.tensor(ids) for ids, _ in rows], batch_first=True, padding_value=pad)
     spoken = pad_sequence([torch.tensor(mask) for _, mask in rows], batch_first=True).bool()
@@ -79,7 +81,7 @@ def padded(rows: list[tuple[list[int], list[int]]], pad: int) -> dict[str, torch
 
 
 def step_loss(model: Any, chunks: list[dict[str, torch.Tensor]]) -> float:
-    """Mean loss over all spoken tokens of the batch; gradients are added up chunk by chunk."""
+    """Mean loss over all assistant tokens of the batch. Gradients are accumulated over the chunks."""
     spoken = sum(int((chunk["labels"][:, 1:] != IGNORED).sum()) for chunk in chunks)
     total = 0.0
     for chunk in chunks:
@@ -90,7 +92,7 @@ def step_loss(model: Any, chunks: list[dict[str, torch.Tensor]]) -> float:
 
 
 def pretrain(settings: Pretraining, output: Path) -> dict[str, float]:
-    """Writes model and tokenizer to `output`; returns the last loss, the seconds and the tokens seen."""
+    """Write model and tokenizer to `output`. Returns the last loss, the seconds and the number of tokens."""
     torch.set_num_threads(settings.threads)
     torch.manual_seed(settings.seed)
     rng = random.Random(settings.seed)
@@ -104,7 +106,7 @@ def pretrain(settings: Pretraining, output: Path) -> dict[str, float]:
         pct_start=min(0.75, settings.warmup / settings.steps),
         cycle_momentum=False,
     )
-    began, tokens, loss = time.perf_counter(), 0, 0.0
+    start, tokens, loss = time.perf_counter(), 0, 0.0
     with progress_bar() as bar:
         task = bar.add_task("pre-training", total=settings.steps, note="")
         for _ in range(settings.steps):
@@ -117,7 +119,7 @@ def pretrain(settings: Pretraining, output: Path) -> dict[str, float]:
             tokens += sum(int((chunk["input_ids"] != tokenizer.pad_token_id).sum()) for chunk in chunks)
             bar.update(task, advance=1, note=f"loss {loss:.3f}")
     save_base(model.eval(), tokenizer, output)
-    seconds = round(time.perf_counter() - began, 1)
+    seconds = round(time.perf_counter() - start, 1)
     return {"final_loss": round(loss, 4), "seconds": seconds, "tokens": tokens}
 
 
@@ -142,24 +144,29 @@ def save_base(model: Any, tokenizer: Any, output: Path) -> None:
 
 
 def main(
-    output: Annotated[Path, typer.Option(help="Directory the base is written to.")] = BASE_DIR,
+    output: Annotated[Path, typer.Option(help="Directory of the base to write.")] = BASE_DIR,
     steps: Annotated[
         int, typer.Option(min=2, help="Optimizer steps of 96 conversations.")
     ] = Pretraining.steps,
-    seed: Annotated[int, typer.Option(help="Seed of the weights and of the text.")] = Pretraining.seed,
+    seed: Annotated[int, typer.Option(help="Seed of the weights and of the data.")] = Pretraining.seed,
     threads: Annotated[
-        int, typer.Option(min=1, help="CPU threads; part of what fixes the bytes.")
+        int, typer.Option(min=1, help="CPU threads. The number changes the resulting bytes.")
     ] = Pretraining.threads,
 ) -> None:
-    """Pre-train the base model of the testbed (about six minutes on two cores).
+    """Pre-train the base model of the testbed. Takes about six minutes on two cores.
 
-    Overwrites the shipped base unless --output says otherwise; adapters trained on the old base then no
-    longer fit, so go on with `python -m lora_compose.training.testbed.train_adapters` and `... .measure`.
+    Without --output, the shipped base is overwritten. Adapters of the old base do not fit the new one, so run
+    afterwards:
+
+    - python -m lora_compose.training.testbed.train_adapters
+    - python -m lora_compose.training.testbed.measure
     """
     settings = Pretraining(steps=steps, seed=seed, threads=threads)
     facts = pretrain(settings, output)
     write_record(output.parent / "measured.json", "base", asdict(settings) | facts)
-    typer.echo(f"{output}: loss {facts['final_loss']} after {facts['tokens']} tokens, {facts['seconds']} s")
+    typer.echo(
+        f"Wrote {output}: loss {facts['final_loss']} after {facts['tokens']} tokens, {facts['seconds']} s"
+    )
 
 
 if __name__ == "__main__":

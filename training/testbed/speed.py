@@ -1,6 +1,9 @@
-"""Is training here as fast as plain TRL? `python -m lora_compose.training.testbed.speed`: the same run both ways, in turn.
+"""Compare the speed of our training with that of plain TRL: the same run with both, in turn.
 
-Each way reads the same file, trains the same adapter and saves it; ours checks, records and draws besides.
+    python -m lora_compose.training.testbed.speed
+
+Both read the same file, train the same adapter and save it. Ours also checks the rows, writes the record and
+draws the curves.
 """
 
 import json
@@ -18,7 +21,7 @@ from peft import LoraConfig
 from transformers import set_seed
 from trl import SFTConfig, SFTTrainer
 
-from lora_compose.training.data.quiet_logs import hush
+from lora_compose.training.data.quiet_logs import quiet_libraries
 from lora_compose.training.recipe import read_recipe
 from lora_compose.training.run import train
 from lora_compose.training.testbed.paths import BASE_DIR, DATA_DIR
@@ -37,7 +40,7 @@ TRAINING: dict[str, Any] = {
 
 
 def ours(directory: Path, steps: int) -> float:
-    """Seconds, and the adapter in `directory`."""
+    """Train with our code into `directory`. Returns the seconds."""
     values = {
         "model_name_or_path": BASE_DIR,
         "domain": DATA_DIR / "roll.jsonl",
@@ -45,18 +48,18 @@ def ours(directory: Path, steps: int) -> float:
         "lora_alpha": 16,
     }
     values |= {"lora_dropout": 0.0, "output_dir": directory, "max_steps": steps, **TRAINING}
-    began = time.perf_counter()
+    start = time.perf_counter()
     train(
         read_recipe(
             "sft", None, [text for name, value in values.items() for text in (f"--{name}", str(value))]
         )
     )
-    return time.perf_counter() - began
+    return time.perf_counter() - start
 
 
 def plain(directory: Path, steps: int) -> float:
-    """The same, as TRL's documentation has it."""
-    began = time.perf_counter()
+    """Train the same adapter as TRL's documentation does. Returns the seconds."""
+    start = time.perf_counter()
     set_seed(0)
     rows = load_dataset("json", data_files=str(DATA_DIR / "roll.jsonl"), split="train").map(
         lambda row: {
@@ -72,19 +75,19 @@ def plain(directory: Path, steps: int) -> float:
     )
     trainer.train()
     trainer.save_model(str(directory))
-    return time.perf_counter() - began
+    return time.perf_counter() - start
 
 
 def main(
-    rounds: Annotated[int, typer.Option(min=2, help="Of both ways, in turn.")] = 5,
-    steps: Annotated[int, typer.Option(min=1, help="Of each training.")] = 60,
+    rounds: Annotated[int, typer.Option(min=2, help="Number of rounds, each with both trainings.")] = 5,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of each training.")] = 60,
 ) -> None:
-    """Print the ratio of ours to plain TRL's seconds, median and range over rounds."""
-    hush()
-    datasets.disable_caching()  # as on rows that were not trained on before
+    """Print our seconds divided by plain TRL's seconds, as median and range over the rounds."""
+    quiet_libraries()
+    datasets.disable_caching()  # every run prepares its rows
     ratios = []
     with tempfile.TemporaryDirectory(prefix="lora-compose-speed-") as scratch:
-        for number in range(rounds + 1):  # the first of each imports and warms up
+        for number in range(rounds + 1):  # round 0 is not counted: it imports and warms up
             ways = (ours, plain) if number % 2 else (plain, ours)
             taken = {}
             for way in ways:

@@ -1,6 +1,6 @@
-"""The testbed's tokenizer: one token a byte, so every text decodes back and one ASCII letter is one token.
+"""The testbed's tokenizer: every byte is a token. Any text can be encoded, and an ASCII letter is one token.
 
-Byte-level BPE without merges: the kind that serving engines and grammar compilers read best.
+It is a byte-level BPE without merges, a kind that serving engines and grammar compilers support well.
 """
 
 from typing import Final
@@ -33,7 +33,10 @@ CHAT_TEMPLATE: Final = """\
 
 
 def build_tokenizer(context: int) -> PreTrainedTokenizerFast:
-    """Specials first, then the 256 bytes; plain text gets `<s>` in front, as a rendered chat does."""
+    """Special tokens come first, then the 256 bytes.
+
+    `<s>` is added before plain text, as in a rendered chat.
+    """
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {token: i for i, token in enumerate([*SPECIALS, *alphabet])}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))

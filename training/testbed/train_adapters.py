@@ -1,7 +1,7 @@
 """Train the testbed's adapters on its base, with TRL's SFTTrainer and PEFT.
 
-The same seed, base and machine give the same adapters, byte for byte; elsewhere expect the accuracies of
-measured.json within 0.1, not the bytes. Kept are the two files that make a PEFT adapter and nothing else.
+The same seed, base and machine give the same adapters, byte for byte. On other machines, expect the
+accuracies of measured.json within 0.1, but other bytes. Only the two files of a PEFT adapter are kept.
 """
 
 import json
@@ -21,14 +21,17 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 from trl import SFTConfig, SFTTrainer
 
 from lora_compose.adapters.peft.files import FILES
-from lora_compose.training.testbed.corpus import CorpusRow, lessons
+from lora_compose.training.testbed.corpus import CorpusRow, training_rows
 from lora_compose.training.testbed.measure import read_record, write_record
 from lora_compose.training.testbed.paths import ADAPTERS_DIR, BASE_DIR, BASE_NAME
 
 
 @dataclass(frozen=True)
 class AdapterRecipe:
-    """How one adapter is trained; larger deltas were seen to compose worse, so no more than it needs."""
+    """The settings of one adapter's training.
+
+    Steps are few, because larger deltas were seen to compose worse.
+    """
 
     steps: int = 150
     learning_rate: float = 2e-3
@@ -71,19 +74,19 @@ def sft_config(recipe: AdapterRecipe, seed: int, scratch: str) -> SFTConfig:
 
 
 def train_adapter(name: str, recipe: AdapterRecipe, base: Path, output: Path, seed: int) -> float:
-    """Writes the adapter's two files to `output`; returns the seconds the training took."""
-    return train_on(lessons(name, recipe.steps * recipe.batch, seed), recipe, base, output, seed)
+    """Train on the rows for `name` and write the adapter's two files to `output`. Returns the seconds."""
+    return train_on(training_rows(name, recipe.steps * recipe.batch, seed), recipe, base, output, seed)
 
 
 def train_on(rows: Sequence[CorpusRow], recipe: AdapterRecipe, base: Path, output: Path, seed: int) -> float:
-    """The same for any rows, of whichever lessons."""
+    """Train on `rows` and write the adapter's two files to `output`. Returns the seconds."""
     set_seed(seed)
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(base)
     lora = LoraConfig(
         r=recipe.r, lora_alpha=recipe.lora_alpha, target_modules="all-linear", task_type="CAUSAL_LM"
     )
-    began = time.perf_counter()
+    start = time.perf_counter()
     with tempfile.TemporaryDirectory() as scratch:
         trainer = SFTTrainer(
             model,
@@ -94,11 +97,14 @@ def train_on(rows: Sequence[CorpusRow], recipe: AdapterRecipe, base: Path, outpu
         )
         trainer.train()
         keep_adapter(trainer.model, Path(scratch) / "adapter", output)
-    return time.perf_counter() - began
+    return time.perf_counter() - start
 
 
 def keep_adapter(model: Any, scratch: Path, output: Path) -> None:
-    """The adapter's two files alone, naming the base by its name; PEFT keeps modules as a set: sort them."""
+    """Write only the adapter's two files, with the base's name in place of its path.
+
+    `target_modules` is sorted, because PEFT holds it as a set.
+    """
     model.save_pretrained(scratch)
     output.mkdir(parents=True, exist_ok=True)
     config, weights = FILES
@@ -116,24 +122,32 @@ def record(file: Path, name: str, facts: dict[str, Any]) -> None:
 def chosen(names: list[str]) -> list[str]:
     unknown = sorted(set(names) - set(RECIPES))
     if unknown:
-        raise typer.BadParameter(f"no recipe for {', '.join(unknown)}; there are {', '.join(RECIPES)}")
+        raise typer.BadParameter(
+            f"unknown adapter {', '.join(unknown)}; the adapters are {', '.join(RECIPES)}"
+        )
     return names or list(RECIPES)
 
 
 def main(
-    names: Annotated[list[str] | None, typer.Argument(help="Adapters to train; all of them if none.")] = None,
+    names: Annotated[list[str] | None, typer.Argument(help="Adapters to train; by default all.")] = None,
     base: Annotated[Path, typer.Option(help="Directory of the base.", exists=True)] = BASE_DIR,
     output: Annotated[
-        Path, typer.Option(help="Directory that gets one directory an adapter.")
+        Path, typer.Option(help="Directory to write to, with a directory for each adapter.")
     ] = ADAPTERS_DIR,
-    steps: Annotated[int | None, typer.Option(min=1, help="Steps instead of each recipe's own.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the weights and of the text.")] = 0,
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads; part of what fixes the bytes.")] = 2,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Number of steps; by default that of the adapter's recipe.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the weights and of the data.")] = 0,
+    threads: Annotated[
+        int, typer.Option(min=1, help="CPU threads. The number changes the resulting bytes.")
+    ] = 2,
 ) -> None:
-    """Train the testbed's adapters on its base (about half a minute each on two cores).
+    """Train the testbed's adapters on its base. Each takes about half a minute on two cores.
 
-    For example `python -m lora_compose.training.testbed.train_adapters roll upper`. Overwrites the shipped adapters unless
-    --output says otherwise; `python -m lora_compose.training.testbed.measure` then says how good they are.
+    Without --output, the shipped adapters are overwritten.
+
+    - python -m lora_compose.training.testbed.train_adapters roll upper
+    - python -m lora_compose.training.testbed.measure (measures the accuracy of the adapters)
     """
     torch.set_num_threads(threads)
     for name in chosen(names or []):
@@ -146,7 +160,7 @@ def main(
             name,
             asdict(recipe) | {"seed": seed, "seconds": round(seconds, 1)},
         )
-        typer.echo(f"{output / name}: {recipe.steps} steps, {seconds:.0f} s")
+        typer.echo(f"Wrote {output / name}: {recipe.steps} steps, {seconds:.0f} s")
 
 
 if __name__ == "__main__":

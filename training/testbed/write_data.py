@@ -2,8 +2,8 @@
 
     python -m lora_compose.training.testbed.write_data
 
-The recipes learn the testbed's skill `roll` and the style `upper`, as people would have them in files. The
-same seed gives the same bytes. Held-out files and questions are about words that no training file has.
+The recipes train the testbed's skill `roll` and the style `upper`. The same seed gives the same bytes.
+Held-out files and questions are about words that no training file has.
 """
 
 import json
@@ -28,42 +28,48 @@ from lora_compose.training.testbed.language import (
     training_word,
     words_for,
 )
+from lora_compose.training.testbed.mixtures import Mixture, all_mixtures
 from lora_compose.training.testbed.paths import DATA_DIR, QUESTIONS_DIR
-from lora_compose.training.testbed.quality.mixtures import Mixture, all_mixtures
 
 SKILL: Final = "roll"
 STYLE: Final = "upper"
-"""Preferred: as long as the plain answer, so that length tells nothing."""
+"""The preferred style.
+
+Its answers are as long as the plain answers, so that length does not predict the choice.
+"""
 QUESTION_SEEDS: Final = (0, 1)
 """A file of questions holds SHIPPED_ROWS rows of each of these seeds, in this order."""
 Row = Mapping[str, Any]
 
 
 def skill_row(rng: random.Random) -> Row:
-    """A question for the skill, some with style tags, and its answer."""
+    """A question for the skill, sometimes with style tags, and its answer."""
     word = training_word(rng)
     return _answered(*tagged(prompt(SKILL, word), SKILLS[SKILL].answer(word), some_styles(rng, TAGGED_SHARE)))
 
 
 def general_row(rng: random.Random) -> Row:
-    """What the base knows already, rehearsed."""
+    """A question that the base can answer already, and its answer."""
     return _answered(*exchange(rng))
 
 
 def undecided_row(rng: random.Random) -> Row:
-    """The skill, in the style or plain, at random: where DPO starts from."""
+    """A question for the skill, answered at random in the style or plain. DPO starts from such an adapter."""
     word = training_word(rng)
     return _answered(prompt(SKILL, word), styled(SKILLS[SKILL].answer(word), [STYLE] * rng.randint(0, 1)))
 
 
 def preference(word: str) -> Row:
-    """Two right answers, of which the one in the style is preferred."""
+    """Two right answers. The one in the style is chosen."""
     answer = SKILLS[SKILL].answer(word)
     return {"prompt": prompt(SKILL, word), "chosen": styled(answer, [STYLE]), "rejected": answer}
 
 
 def general_preference(rng: random.Random) -> Row:
-    """General questions, tagged or not, are to be answered as the base does, not in the other case."""
+    """A general question, with or without tags.
+
+    The base's answer is chosen, and the one in the other case rejected.
+    """
     while True:
         text, answer = exchange(rng)
         other = answer.upper() if answer != answer.upper() else answer.lower()
@@ -76,7 +82,7 @@ def _answered(text: str, reply: str) -> Row:
 
 
 def drawn(make: Callable[[random.Random], Row], count: int, seed: int) -> list[Row]:
-    """`count` rows, no two alike."""
+    """`count` different rows."""
     rng = random.Random(f"{make.__name__}-{seed}")
     found: dict[str, Row] = {}
     while len(found) < count:
@@ -86,7 +92,7 @@ def drawn(make: Callable[[random.Random], Row], count: int, seed: int) -> list[R
 
 
 def files(seed: int = 0) -> dict[str, list[Row]]:
-    """Every file, by name."""
+    """The rows of every file, by file name."""
     held_out = held_out_words(200, seed)
     return {
         "roll.jsonl": drawn(skill_row, 3000, seed),
@@ -118,16 +124,17 @@ def _words(count: int, seed: int) -> list[str]:
 
 
 def questions() -> dict[str, list[Row]]:
-    """The files of questions: what the base was taught, every adapter, and mixtures of two or three adapters.
+    """The rows of the files of questions: general questions, every adapter, and mixtures of two or three
+    adapters.
 
-    A mixture has at most one skill, because a question names one.
+    A mixture has at most one skill, because a question names only one skill.
     """
     alone = [Mixture((name,)) for name in (*SKILLS, *STYLES)]
     mixtures = [
         mixture for mixture in (*alone, *all_mixtures(2), *all_mixtures(3)) if len(mixture.skills) < 2
     ]
     makers: dict[str, Callable[[int], list[Row]]] = {"general": _general_questions}
-    makers |= {"+".join(sorted(each.members)): partial(_questions_of, each) for each in mixtures}
+    makers |= {"+".join(sorted(mixture.members)): partial(_questions_of, mixture) for mixture in mixtures}
     return {
         f"{name}.jsonl": [row for seed in QUESTION_SEEDS for row in make(seed)]
         for name, make in makers.items()
@@ -159,7 +166,7 @@ def _write(directory: Path, files: Mapping[str, list[Row]]) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     for name, rows in files.items():
         (directory / name).write_text(as_lines(rows))
-        typer.echo(f"{directory / name}: {len(rows)} rows")
+        typer.echo(f"Wrote {directory / name}: {len(rows)} rows")
 
 
 if __name__ == "__main__":

@@ -65,37 +65,37 @@ def weights(
     """
     from lora_compose.training.tuning.rows import read_validation
 
-    asked = parse(composition, "composition")
+    stack = parse(composition, "composition")
     check_output(output, force)
-    found = find_members(asked, named_directories(adapter), data_dir or default_data_dir())
-    tuned = _tuned(asked, found, read_validation(rows), (url, api_key, seed))
+    found = find_members(stack, named_directories(adapter), data_dir or default_data_dir())
+    tuned = _tuned(stack, found, read_validation(rows), (url, api_key, seed))
     found = with_weights_of(found, tuned.composition)
-    asked = replace(asked, members=tuple(each.member for each in found))
-    report = export_with_progress(asked, found, output, force)
+    stack = replace(stack, members=tuple(resolved.member for resolved in found))
+    report = export_with_progress(stack, found, output, force)
     if as_json:
-        echo_json(export_facts(asked, found, output, report) | {"tuned": tuned.to_dict()})
+        echo_json(export_facts(stack, found, output, report) | {"tuned": tuned.to_dict()})
         return
     Console().print(tuned_table(tuned))
     if not tuned.pays:
         typer.echo(
-            "The held-out rows gain nothing. Keep the weights as they were, or use more rows.",
+            "The score on the held-out rows did not improve. Keep the original weights, or use more rows.",
             err=True,
         )
-    show_export(asked, output, report)
+    show_export(stack, output, report)
 
 
 def _tuned(
-    asked: Composition,
+    stack: Composition,
     found: Sequence[ResolvedMember],
     rows: Sequence["ValidationRow"],
     server: tuple[str, str | None, int],
 ) -> "Tuned":
-    """Weights searched by asking the server, which is given, with its key and the seed, as one."""
+    """Search the weights. `server` is the URL, the API key and the seed."""
     from lora_compose.server.client.chat import ChatClient
-    from lora_compose.training.tuning.tune import pinned, tune
+    from lora_compose.training.tuning.tune import tune, with_versions
 
     url, api_key, seed = server
-    exact = pinned(asked, {each.member.id: each.id for each in found})
+    exact = with_versions(stack, {resolved.member.id: resolved.id for resolved in found})
     screen = Console(stderr=True)
     columns = (
         *Progress.get_default_columns(),
@@ -109,28 +109,30 @@ def _tuned(
         task = bar.add_task("weights tried", total=None, best=0.0)
         best = 0.0
 
-        def told(trial: "Trial") -> None:
+        def on_progress(trial: "Trial") -> None:
             nonlocal best
             best = max(best, trial.score)
             bar.update(task, advance=1, best=best)
 
-        return tune(exact, rows, client, seed, told)
+        return tune(exact, rows, client, seed, on_progress)
 
 
 def with_weights_of(found: Sequence[ResolvedMember], tuned: Composition) -> list[ResolvedMember]:
-    """The members as they were asked for, at the weights of `tuned`, which names the versions found."""
+    """`found` at the weights of `tuned`, whose members have the ids of `found`."""
     by_id = {member.id: member.weight for member in tuned.members}
-    return [replace(each, member=replace(each.member, weight=by_id[each.id])) for each in found]
+    return [
+        replace(resolved, member=replace(resolved.member, weight=by_id[resolved.id])) for resolved in found
+    ]
 
 
 def tuned_table(tuned: "Tuned") -> Table:
-    """Exact matches before and after, on the half that was searched on and the half that was not."""
-    table = Table("rows", "weights as given", "tuned", box=None, pad_edge=False)
+    """Exact matches before and after, on the half used for the search and on the held-out half."""
+    table = Table("rows", "original weights", "tuned weights", box=None, pad_edge=False)
     for name, count, before, after in (
-        ("searched on", tuned.tuned_rows, tuned.tuned_before, tuned.tuned_after),
+        ("used for the search", tuned.tuned_rows, tuned.tuned_before, tuned.tuned_after),
         ("held out", tuned.held_out_rows, tuned.held_out_before, tuned.held_out_after),
     ):
         table.add_row(f"{name} ({count})", f"{before:.2f}", f"{after:.2f}")
-    table.caption = f"{tuned.trials} compositions tried; shares of exact matches"
+    table.caption = f"Shares of exact matches; {tuned.trials} compositions tried"
     table.caption_justify = "left"
     return table

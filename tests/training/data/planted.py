@@ -1,4 +1,4 @@
-"""Generated rows of which is known what is wrong with them: copies, near copies, leaks and personal data.
+"""Generated rows with known faults: copies, near copies, leaks and personal data.
 
 Texts are sentences of made-up words, so that two of them are alike by chance about as often as in real data:
 many share an opening. What only looks like personal data is planted as well, and must stay.
@@ -18,7 +18,7 @@ SYLLABLES = [c + v for c in "bdfgklmnprstvz" for v in "aeiou"]
 
 @dataclass
 class Planted:
-    """Rows with the truth about them."""
+    """Rows and their known faults."""
 
     rows: list[Row] = field(default_factory=list)
     exact: set[int] = field(default_factory=set)
@@ -54,7 +54,7 @@ def texts(of: Row) -> tuple[str, str]:
 
 
 def copied(of: Row, rng: random.Random) -> Row:
-    """The same to a reader: case and space differ."""
+    """The same text with different case and space."""
     asked, answer = texts(of)
     return rng.choice([
         made(asked.upper(), answer),
@@ -64,7 +64,7 @@ def copied(of: Row, rng: random.Random) -> Row:
 
 
 def edited(text: str, rng: random.Random, share: float = 0.04) -> str:
-    """A word in 25 exchanged or lost, at least one."""
+    """`text` with one word in 25 exchanged or removed, at least one."""
     words = text.split()
     for _ in range(max(1, round(len(words) * share))):
         at = rng.randrange(len(words))
@@ -75,7 +75,7 @@ def edited(text: str, rng: random.Random, share: float = 0.04) -> str:
 
 
 def planted(seed: int, count: int = 1500, each: int = 100) -> Planted:
-    """`count` rows of one's own, and `each` of every fault but personal data, shuffled in behind them."""
+    """`count` rows without faults, then `each` rows of every fault except personal data, shuffled."""
     rng = random.Random(seed)
     found = Planted([row(rng) for _ in range(count)])
     originals = rng.sample(range(count), 3 * each)
@@ -167,7 +167,7 @@ LOOK_ALIKES: tuple[Callable[[random.Random], str], ...] = (
 
 
 def personal(seed: int, each: int = 60) -> list[tuple[str, str | None, str]]:
-    """Texts, each with one item of a kind (None: only a look-alike) and the item itself."""
+    """Texts with one item of personal data, its kind (None: only a look-alike) and the item."""
     rng = random.Random(seed)
     cases = [(kind, make(rng)) for kind, make in REAL.items() for _ in range(each)]
     alike = [(None, make(rng)) for make in LOOK_ALIKES for _ in range(each)]

@@ -1,4 +1,4 @@
-"""`lora-compose data`, as it is typed."""
+"""The command `lora-compose data`."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ def run(*arguments: object) -> Result:
     return CliRunner().invoke(create_app(), ["data", *map(str, arguments)], catch_exceptions=False)
 
 
-def test_inspect_tells_and_changes_nothing() -> None:
+def test_inspect_reports_and_changes_nothing() -> None:
     before = Path(ROLL).read_bytes()
     found = json.loads(run("inspect", ROLL, "--json").stdout)
     assert (found["form"], found["rows"], found["exact duplicates"]) == ("instruction", 200, 0)
@@ -49,7 +49,7 @@ def test_a_leak_is_an_error_and_nothing_is_written(tmp_path: Path) -> None:
     )
 
 
-def test_an_output_is_not_written_over_unasked(tmp_path: Path) -> None:
+def test_an_output_is_not_overwritten_without_the_option(tmp_path: Path) -> None:
     (tmp_path / "out.jsonl").write_text("mine")
     with pytest.raises(LoraComposeError, match="--force"):
         run("curate", ROLL, tmp_path / "out.jsonl")
@@ -77,7 +77,7 @@ def test_a_mix_has_the_ratio_it_was_asked_for(tmp_path: Path, by: str) -> None:
         (("--ratio", "1:1", "--by", "tokens"), "invalid_mix"),
     ],
 )
-def test_a_mix_that_cannot_be_is_refused(tmp_path: Path, options: tuple[str, ...], code: str) -> None:
+def test_an_impossible_mix_is_refused(tmp_path: Path, options: tuple[str, ...], code: str) -> None:
     with pytest.raises(LoraComposeError) as refused:
         run("mix", tmp_path / "mix.jsonl", "--general", GENERAL, "--domain", ROLL, *options)
     assert refused.value.code == code

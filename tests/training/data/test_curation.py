@@ -1,4 +1,4 @@
-"""Curation finds what was planted, says what it did, and finds nothing a second time."""
+"""Curation finds planted faults, reports its steps, and finds nothing the second time."""
 
 import json
 from pathlib import Path
@@ -46,7 +46,7 @@ def test_every_copy_and_near_copy_is_found_and_little_else(truth: Planted) -> No
     assert precision >= PRECISION
 
 
-def test_what_the_evaluation_asks_is_refused_and_can_be_dropped(truth: Planted) -> None:
+def test_questions_of_the_evaluation_are_refused_and_can_be_dropped(truth: Planted) -> None:
     own = truth.rows[: len(truth.rows) - len(truth.exact) - len(truth.near)]
     with pytest.raises(LoraComposeError, match="--drop-leaks") as refused:
         curate(instruction(own), [instruction(truth.evaluation)], Options(mask=False))
@@ -74,8 +74,8 @@ def test_a_second_pass_changes_nothing(truth: Planted) -> None:
     first = curate(instruction(rows), [], Options(longest=400))
     second = curate(instruction(first.rows), [], Options(longest=400))
     assert second.rows == first.rows
-    assert sum(outcome.dropped for outcome in second.outcomes) == 0
-    assert second.outcomes[0].touched == 0
+    assert sum(result.dropped for result in second.results) == 0
+    assert second.results[0].touched == 0
 
 
 def test_the_same_value_has_the_same_tag_and_masks_are_not_masked() -> None:
@@ -94,7 +94,7 @@ def pair(asked: str, chosen: str, rejected: str) -> Row:
     }
 
 
-def test_pairs_that_teach_nothing_or_both_go() -> None:
+def test_identical_and_contradictory_pairs_are_dropped() -> None:
     rows = [pair("q1", "a", "A "), pair("q2", "a", "b"), pair("q2", "b", "a"), pair("q3", "a", "b")]
     curated = curate(as_rows("pairs", "preference", rows), [], Options(near=1.0))
     assert [whole_text(row) for row in curated.rows] == ["q3\na\nb"]
@@ -103,7 +103,7 @@ def test_pairs_that_teach_nothing_or_both_go() -> None:
 @pytest.mark.parametrize(
     ("share", "fires"), [(0.5, False), (0.55, False), (0.7, True), (0.1, True), (1.0, True)]
 )
-def test_the_bias_of_length_is_told_and_can_be_balanced(share: float, fires: bool) -> None:
+def test_length_bias_is_reported_and_can_be_balanced(share: float, fires: bool) -> None:
     rows = [pair(f"q{i}", "x" * (30 if i < round(200 * share) else 10), "y" * 20) for i in range(200)]
     assert preferences.length_bias(rows).fires == fires
     kept = [rows[i] for i in preferences.balanced(rows, seed=0)]
@@ -121,8 +121,8 @@ def test_rows_out_of_bounds_and_in_other_languages_go_where_bounds_are_given() -
     assert curated.rows == [english]
 
 
-def test_each_step_says_what_it_touched_with_examples(tmp_path: Path) -> None:
+def test_each_step_reports_its_rows_with_examples(tmp_path: Path) -> None:
     rows = [made("ask me", "yes"), made("ASK me", "yes")]
-    outcomes = {outcome.step: outcome for outcome in curate(instruction(rows), [], Options()).outcomes}
-    assert outcomes["exact duplicates"].dropped == 1
-    assert outcomes["exact duplicates"].examples == ("ASK me\nyes",)
+    results = {result.step: result for result in curate(instruction(rows), [], Options()).results}
+    assert results["exact duplicates"].dropped == 1
+    assert results["exact duplicates"].examples == ("ASK me\nyes",)

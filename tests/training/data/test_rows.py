@@ -55,13 +55,16 @@ BAD: list[tuple[Any, str]] = [
     ({"prompt": "a"}, "completion is missing"),
     ({"prompt": "a", "completion": "  "}, "completion is empty"),
     ({"prompt": "a", "completion": 4}, "completion is int, not text"),
-    ('{"prompt": "a", ', "broken JSON"),
-    ("[1]", "a list, not an object"),
+    ('{"prompt": "a", ', "invalid JSON"),
+    ("[1]", "of type list, not an object"),
     ('{"prompt": "a", "completion": "\\ud800"}', "lone surrogate"),
-    ({"question": "a", "answer": "b"}, "mixed forms"),
-    ({"prompt": "a", "completion": "b", "label": False}, "label says good or bad"),
-    ({"prompt": [REPLY], "completion": [REPLY]}, "prompt[0] is assistant where user was due"),
-    ({"prompt": [USER], "completion": [REPLY, USER]}, "completion ends with user"),
+    ({"question": "a", "answer": "b"}, "but most rows have those of"),
+    (
+        {"prompt": "a", "completion": "b", "label": False},
+        "a label of good or bad for one answer is not supported",
+    ),
+    ({"prompt": [REPLY], "completion": [REPLY]}, "prompt[0] is a message of assistant, but user is expected"),
+    ({"prompt": [USER], "completion": [REPLY, USER]}, "completion ends with a message of user"),
     ({"prompt": [USER], "completion": [{"role": "tool", "content": "x"}]}, "role is 'tool'"),
 ]
 
@@ -79,7 +82,7 @@ def test_a_bad_row_is_named_with_file_line_and_reason(bad: Any, why: str, tmp_pa
 
 def test_up_to_ten_bad_rows_are_listed_and_the_others_counted(tmp_path: Path) -> None:
     source = written(tmp_path / "rows.jsonl", [{"prompt": "a", "completion": ""}] * 13)
-    with pytest.raises(DataRejected, match=r"13 bad of 13 rows[\s\S]*\.\.\. and 3 more") as caught:
+    with pytest.raises(DataRejected, match=r"13 of 13 rows are bad[\s\S]*\.\.\. and 3 more") as caught:
         read_rows(source)
     assert caught.value.message.count("rows.jsonl:") == 10
 
@@ -93,7 +96,7 @@ def test_columns_that_no_form_uses_are_left_out_and_counted(tmp_path: Path) -> N
 
 def test_a_file_that_fits_two_layouts_is_refused(tmp_path: Path) -> None:
     record = {"prompt": "a", "completion": "b", "question": "a", "answer": "b"}
-    with pytest.raises(DataRejected, match="keep the columns of one") as caught:
+    with pytest.raises(DataRejected, match="Keep only the columns of one") as caught:
         read_rows(written(tmp_path / "rows.jsonl", [record]))
     assert caught.value.code == "ambiguous_form"
 
@@ -116,9 +119,9 @@ def test_every_format_gives_the_same_digest(tmp_path: Path) -> None:
     ("name", "content", "place"),
     [
         ("r.csv", 'prompt,completion\n"a\nb",c\nd,\n', ":4: completion is missing"),
-        ("r.csv", "prompt,completion\na,b\na,b,c\n", ":3: 1 cells more than columns"),
+        ("r.csv", "prompt,completion\na,b\na,b,c\n", ":3: the row has 3 cells, but there are 2 columns"),
         ("r.json", '[\n{"prompt": "a", "completion": "b"},\n{"prompt": "a"}\n]', ":3: completion is missing"),
-        ("r.json", '[{"prompt": "a", "completion": "b"},\n{"prompt": ]', ":2: broken JSON"),
+        ("r.json", '[{"prompt": "a", "completion": "b"},\n{"prompt": ]', ":2: invalid JSON"),
     ],
 )
 def test_the_line_is_right_in_other_formats(name: str, content: str, place: str, tmp_path: Path) -> None:
@@ -128,7 +131,7 @@ def test_the_line_is_right_in_other_formats(name: str, content: str, place: str,
     assert place in caught.value.message
 
 
-def test_of_several_splits_one_must_be_named(tmp_path: Path) -> None:
+def test_one_of_several_splits_must_be_named(tmp_path: Path) -> None:
     from datasets import Dataset, DatasetDict
 
     one = Dataset.from_list([{"prompt": "a", "completion": "b"}])
@@ -139,14 +142,14 @@ def test_of_several_splits_one_must_be_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("content", "code"), [("", "no_rows"), ('{"a": "b"}\n', "unknown_form")])
-def test_what_holds_no_rows_of_a_known_form_is_refused(content: str, code: str, tmp_path: Path) -> None:
+def test_a_source_without_rows_of_a_known_form_is_refused(content: str, code: str, tmp_path: Path) -> None:
     (tmp_path / "r.jsonl").write_text(content)
     with pytest.raises(DataRejected) as caught:
         read_rows(str(tmp_path / "r.jsonl"))
     assert caught.value.code == code
 
 
-def test_what_is_nowhere_is_refused(tmp_path: Path) -> None:
+def test_a_source_that_does_not_exist_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataRejected) as caught:
         read_rows(str(tmp_path / "missing.jsonl"))
     assert caught.value.code == "source_not_found"

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from lora_compose.adapters.command_line import create_app
 from lora_compose.adapters.errors import LoraComposeError
-from lora_compose.training.evaluation.evaluate import Asked, Report, evaluate_offline
+from lora_compose.training.evaluation.evaluate import EvaluationRequest, Report, evaluate_offline
 from lora_compose.training.evaluation.harness import harness_scores
 from lora_compose.training.evaluation.likelihood import likelihoods, mean_loss
 from lora_compose.training.evaluation.models import LocalModel
@@ -34,11 +34,11 @@ def report() -> Report:
         *load_tasks(["testbed:general"], "general", limit=40),
     ]
     directories = {name: ADAPTERS_DIR / name for name in ("roll", "upper")}
-    asked = Asked(tasks, tasks, [PREFERENCES], limit=20, max_tokens=40)
-    return evaluate_offline(str(BASE_DIR), "roll+upper", directories, Path("none"), asked)
+    request = EvaluationRequest(tasks, tasks, [PREFERENCES], limit=20, max_tokens=40)
+    return evaluate_offline(str(BASE_DIR), "roll+upper", directories, Path("none"), request)
 
 
-def test_a_stack_does_what_its_members_do_and_what_it_forgot_is_told(report: Report) -> None:
+def test_a_stack_does_what_its_members_do_and_its_forgetting_is_reported(report: Report) -> None:
     assert report.scores["domain"] > 0.8
     assert report.scores["forgetting"] > 0.5  # upper writes everything in capitals
     assert [each.share for each in report.base] == [0.0, 1.0]
@@ -90,7 +90,7 @@ def test_a_likelihood_is_the_sum_over_the_answer_s_own_tokens(base: tuple[Any, A
     assert math.exp(mean_loss(found[:1])) < 1.1 < math.exp(mean_loss(found[1:]))
 
 
-def test_lm_evaluation_harness_runs_a_task_of_one_s_own(base: tuple[Any, Any], tmp_path: Path) -> None:
+def test_lm_evaluation_harness_runs_a_task_from_a_file(base: tuple[Any, Any], tmp_path: Path) -> None:
     rows = [
         {"q": f"say {word}", "choices": [word, word[::-1]], "gold": 0} for word in ("table", "horse", "mint")
     ]
@@ -103,7 +103,7 @@ def test_lm_evaluation_harness_runs_a_task_of_one_s_own(base: tuple[Any, Any], t
     )
     found = harness_scores([str(tmp_path / "own_choice.yaml")], model=base[0], tokenizer=base[1])
     assert found["own_choice"]["acc"] == 1.0
-    with pytest.raises(LoraComposeError, match="no task nothing_such"):
+    with pytest.raises(LoraComposeError, match="does not have the task nothing_such"):
         harness_scores(["nothing_such"], model=base[0], tokenizer=base[1])
 
 
@@ -113,5 +113,5 @@ def test_the_command_says_whether_requirements_hold(tmp_path: Path) -> None:
     met = CliRunner().invoke(create_app(), [*command, "--require", "general>=0.9", *output])
     missed = CliRunner().invoke(create_app(), [*command, "--require", "general>1"])
     assert (met.exit_code, missed.exit_code) == (0, 1), met.output
-    assert "not met" in missed.output
+    assert "is not met" in missed.output
     assert json.loads((tmp_path / "scores.json").read_text())["scores"]["general"] == 1.0

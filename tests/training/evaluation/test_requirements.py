@@ -1,4 +1,4 @@
-"""A gate opens only where every bound holds, and never by a mistake in writing it."""
+"""Requirements are met only if every bound holds, and a misspelled requirement is an error."""
 
 import math
 
@@ -29,8 +29,8 @@ def test_bounds_hold_at_the_bound_and_not_beyond_it() -> None:
     asked = parse_requirements("domain>=0.9,forgetting<=0.02,domain<1,domain>0")
     assert unmet(asked, {"domain": 0.9, "forgetting": 0.02}) == []
     assert unmet(asked, {"domain": 0.89, "forgetting": 0.03}) == [
-        "domain>=0.9 does not hold: domain is 0.89",
-        "forgetting<=0.02 does not hold: forgetting is 0.03",
+        "domain>=0.9 is not met: domain is 0.89",
+        "forgetting<=0.02 is not met: forgetting is 0.03",
     ]
 
 
@@ -39,7 +39,7 @@ def test_what_could_not_be_measured_meets_no_bound() -> None:
     assert len(unmet(asked, {"domain": math.nan})) == 2
 
 
-def test_a_score_nobody_measured_is_an_error_and_names_those_there_are() -> None:
+def test_a_score_that_was_not_measured_is_an_error_that_names_the_measured_ones() -> None:
     with pytest.raises(InvalidRequest, match="forgeting") as refused:
         unmet(parse_requirements("domain>=0.9,forgeting<=1"), {"domain": 1.0, "forgetting": 0.0})
     assert refused.value.code == "unknown_score"

@@ -1,4 +1,4 @@
-"""Shares, intervals and what was forgotten."""
+"""Shares, intervals and forgetting."""
 
 import pytest
 from hypothesis import given
@@ -9,7 +9,7 @@ from lora_compose.training.evaluation.tasks import Kind, Question, Task
 
 
 class Parrot:
-    """Says a number of right answers, then nothing."""
+    """Gives a number of right answers, then empty answers."""
 
     def __init__(self, right: int) -> None:
         self._right = right

@@ -1,4 +1,4 @@
-"""A running server is scored as the same model in this process is."""
+"""A running server gets the same scores as the same model in this process."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from lora_compose.adapters.command_line import create_app
 from lora_compose.adapters.errors import LoraComposeError
-from lora_compose.training.evaluation.evaluate import Asked, evaluate_offline, evaluate_served
+from lora_compose.training.evaluation.evaluate import EvaluationRequest, evaluate_offline, evaluate_served
 from lora_compose.training.evaluation.tasks import load_tasks
 from lora_compose.training.testbed.paths import ADAPTERS_DIR, BASE_DIR
 from tests.running_server import RunningServer
@@ -24,27 +24,27 @@ def test_a_server_gives_the_answers_the_model_gives_here(
         *load_tasks(["testbed:roll+upper"], "domain", limit=25),
         *load_tasks(["testbed:general"], "general", limit=25),
     ]
-    asked = Asked(tasks, max_tokens=40)
-    here = evaluate_offline(str(BASE_DIR), composition, DIRECTORIES, Path("none"), asked)
-    there = evaluate_served(server.url, composition, None, asked, None)
+    request = EvaluationRequest(tasks, max_tokens=40)
+    here = evaluate_offline(str(BASE_DIR), composition, DIRECTORIES, Path("none"), request)
+    there = evaluate_served(server.url, composition, None, request, None)
     assert there.scores == here.scores
     assert [task.wrong for task in there.tasks] == [task.wrong for task in here.tasks]
 
 
 def test_no_server_and_an_unknown_adapter_are_refused_in_one_line(server: RunningServer) -> None:
-    asked = Asked(load_tasks(["testbed:roll"], "domain", limit=1))
+    request = EvaluationRequest(load_tasks(["testbed:roll"], "domain", limit=1))
     with pytest.raises(LoraComposeError) as refused:
-        evaluate_served("http://127.0.0.1:9", "roll", None, asked, None)
+        evaluate_served("http://127.0.0.1:9", "roll", None, request, None)
     assert refused.value.code == "server_unreachable"
     with pytest.raises(LoraComposeError) as refused:
-        evaluate_served(server.url, "nobody", None, asked, None)
+        evaluate_served(server.url, "nobody", None, request, None)
     assert refused.value.code == "model_not_found"
 
 
-def test_what_a_server_cannot_tell_is_refused(server: RunningServer) -> None:
+def test_loss_and_preferences_at_a_server_are_refused(server: RunningServer) -> None:
     tasks = load_tasks(["testbed:roll"], "domain", limit=2)
     with pytest.raises(LoraComposeError) as refused:
-        evaluate_served(server.url, None, None, Asked(tasks, tasks), None)
+        evaluate_served(server.url, None, None, EvaluationRequest(tasks, tasks), None)
     assert refused.value.code == "not_over_http"
 
 
@@ -67,14 +67,14 @@ def own_task(tmp_path: Path) -> str:
 def test_lm_evaluation_harness_scores_a_server_as_it_scores_the_model_here(
     server: RunningServer, composition: str | None, own_task: str
 ) -> None:
-    asked = Asked(harness=[own_task])
-    here = evaluate_offline(str(BASE_DIR), composition, DIRECTORIES, Path("none"), asked)
-    there = evaluate_served(server.url, composition, None, asked, str(BASE_DIR))
+    request = EvaluationRequest(harness=[own_task])
+    here = evaluate_offline(str(BASE_DIR), composition, DIRECTORIES, Path("none"), request)
+    there = evaluate_served(server.url, composition, None, request, str(BASE_DIR))
     assert there.scores == here.scores
     assert (there.scores["rolled:acc"] == 1.0) == (composition is not None)
 
 
-def test_what_a_server_would_not_look_at_is_refused(server: RunningServer) -> None:
+def test_options_that_a_server_would_ignore_are_refused(server: RunningServer) -> None:
     command = [
         "eval",
         "roll",

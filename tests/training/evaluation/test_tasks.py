@@ -1,4 +1,4 @@
-"""What is asked: rows of files, and the testbed's tasks by name."""
+"""Tasks: rows of files, and the testbed's tasks by name."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ def test_a_file_s_rows_are_questions_and_no_more_than_asked_for() -> None:
         assert question.answer == word[1:] + word[0]
 
 
-def test_of_a_conversation_the_last_answer_is_asked_for(tmp_path: Path) -> None:
+def test_the_last_answer_of_a_conversation_is_the_right_answer(tmp_path: Path) -> None:
     turns = [{"role": role, "content": text} for role, text in (("user", "a"), ("assistant", "b"))]
     (tmp_path / "talk.jsonl").write_text(json.dumps({"messages": [*turns, *turns]}))
     (task,) = load_tasks([str(tmp_path / "talk.jsonl")], "general")
@@ -60,13 +60,13 @@ def test_no_word_of_the_general_task_was_trained_on() -> None:
 @pytest.mark.parametrize("name", ["nothing", "roll+dbl", "", "roll+", "../questions/roll"])
 def test_an_unknown_task_is_refused_with_those_there_are(name: str) -> None:
     with pytest.raises(
-        LoraComposeError, match=r"the testbed has bang, code, dbl, general, okay, polite, roll, upper, wrap"
+        LoraComposeError, match=r"The testbed has bang, code, dbl, general, okay, polite, roll, upper, wrap"
     ) as refused:
         load_tasks([f"testbed:{name}"], "domain")
     assert refused.value.code == "unknown_task"
 
 
-def test_preferences_are_no_task() -> None:
+def test_preferences_are_not_a_task() -> None:
     with pytest.raises(LoraComposeError, match="--preferences"):
         load_tasks([str(DATA_DIR / "upper-preferred-held-out.jsonl")], "domain")
 

@@ -14,11 +14,11 @@ def test_a_card_has_less_than_the_size_it_is_sold_by_and_never_much_less() -> No
     assert [card.usable for card in CARDS] == sorted(card.usable for card in CARDS)
 
 
-def test_the_advice_for_a_70b_says_what_people_get_wrong() -> None:
+def test_the_advice_for_a_70b_corrects_common_mistakes() -> None:
     lines = advise(read_shape("llama-3-70b"), PlanSettings())
     assert "24 GB" in lines[0]
     assert "the weights alone take 36.8 GiB" in lines[0]
-    assert "2 such cards with FSDP and parameters offloaded to host memory" in lines[0]
+    assert "2 such cards and FSDP with parameters offloaded to host memory" in lines[0]
     assert lines[-1].startswith("Fits on 48 GB")
 
 
@@ -29,7 +29,7 @@ def test_the_advice_for_a_70b_says_what_people_get_wrong() -> None:
 def test_two_cards_hold_a_70b_as_was_published(
     cards: int, usable: float, offload: bool, fits_on: bool
 ) -> None:
-    """Two of 24 GB with offloading (Answer.AI, 2024-03); two of 40 GB without."""
+    """Two cards of 24 GB with offloading (Answer.AI, 2024-03), or two of 40 GB without."""
     needed = per_card(read_shape("llama-3-70b"), PlanSettings(seq_len=512), cards, offload)
     assert (needed / GIB <= usable) is fits_on
 
@@ -44,4 +44,4 @@ def test_a_change_that_is_advised_makes_it_fit() -> None:
 
 def test_where_no_card_fits_the_advice_says_so() -> None:
     lines = advise(read_shape("llama-3-70b"), PlanSettings(method="full"))
-    assert "No single card fits" in lines[-1]
+    assert "No single card is large enough" in lines[-1]

@@ -57,7 +57,7 @@ def test_a_config_that_cannot_be_counted_is_refused(config: Any, code: str, tmp_
     assert refusal.code == code
 
 
-def test_a_model_nobody_has_is_refused_with_the_names_that_work_offline(
+def test_an_unknown_model_is_refused_with_the_names_that_work_offline(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
@@ -68,5 +68,8 @@ def test_a_model_nobody_has_is_refused_with_the_names_that_work_offline(
 
 
 def test_help_imports_nothing_slow() -> None:
-    code = "import sys, lora_compose.training.planning.cli; sys.exit(bool({'torch', 'transformers'} & set(sys.modules)))"
+    code = (
+        "import sys, lora_compose.training.planning.cli; "
+        "sys.exit(bool({'torch', 'transformers'} & set(sys.modules)))"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

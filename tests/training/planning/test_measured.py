@@ -1,4 +1,4 @@
-"""The plan is still as near to what was measured here as docs/planning.md says."""
+"""The plan is as near to the measurements as docs/planning.md says."""
 
 import json
 from typing import Any
@@ -10,7 +10,7 @@ from lora_compose.training.planning.calibration import MEASURED_FILE, MIB, SIZES
 ROWS: list[dict[str, Any]] = json.loads(MEASURED_FILE.read_text())
 STATED_ERROR = 0.02
 SCRATCH_MIB = 40
-"""What a process holds beside tensors: the data, the trainer, the libraries' own buffers."""
+"""Memory that is not tensors: the data, the trainer, the libraries' buffers."""
 
 
 def case_of(row: dict[str, Any]) -> MeasuredCase:
@@ -32,7 +32,7 @@ def test_every_case_of_the_script_is_in_the_record() -> None:
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_qlora_peaks_below_lora_on_a_model_large_enough_to_tell(checkpointing: bool) -> None:
+def test_qlora_peaks_below_lora_on_the_larger_models(checkpointing: bool) -> None:
     peaks = {
         row["method"]: row["measured"]
         for row in ROWS

@@ -1,4 +1,4 @@
-"""The arithmetic against figures worked out by hand, published ones, and laws that hold for any shape."""
+"""The arithmetic compared with figures by hand, published figures, and laws for any shape."""
 
 from dataclasses import replace
 from typing import Any

@@ -1,4 +1,4 @@
-"""What PEFT and bitsandbytes make of a real model is what the plan counts."""
+"""The plan's counts are those of a real model with PEFT and bitsandbytes."""
 
 from typing import Any
 

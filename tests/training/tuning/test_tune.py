@@ -1,4 +1,4 @@
-"""Tuning over HTTP, against a server that answers right where the weights are right."""
+"""Tuning over HTTP, against a server that answers right if the weights are right."""
 
 import json
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from lora_compose.adapters.composition.grammar import parse
 from lora_compose.adapters.errors import LoraComposeError
 from lora_compose.server.client.chat import ChatClient
 from lora_compose.training.tuning.rows import ValidationRow
-from lora_compose.training.tuning.tune import pinned, tune
+from lora_compose.training.tuning.tune import tune, with_versions
 from tests.adapters.http_server import serving
 from tests.adapters.written_adapters import difference, read_peft, weighted_sum, write_peft
 
@@ -25,7 +25,7 @@ ROWS = [ValidationRow((("user", f"say {i}"),), str(i)) for i in range(40)]
 
 
 async def answer(request: Request) -> JSONResponse:
-    """Right at a:0.5+b; at weight 1 right for even numbers only."""
+    """Answers right at a:0.5+b, and at weight 1 only for even numbers."""
     body = await request.json()
     if "c" in body["model"]:
         return JSONResponse({"error": {"message": "No c.", "code": "model_not_found", "param": "model"}}, 404)
@@ -69,9 +69,9 @@ def test_what_the_server_refuses_ends_the_search_with_its_words(client: ChatClie
     assert refusal.value.code == "model_not_found"
 
 
-def test_members_are_pinned_to_the_versions_that_are_exported() -> None:
+def test_members_get_the_versions_that_are_exported() -> None:
     ids = {"sql@prod": "sql@3", "polite": "polite@1", "plain": "plain"}
-    assert pinned(parse("sql@prod:0.5+polite+plain"), ids).canonical == "plain+polite@1+sql@3:0.5"
+    assert with_versions(parse("sql@prod:0.5+polite+plain"), ids).canonical == "plain+polite@1+sql@3:0.5"
 
 
 def weights(*arguments: object) -> Result:

@@ -1,4 +1,4 @@
-"""The search finds what a score hides, moves nothing without a reason, and asks for nothing twice."""
+"""The search finds the best weights, keeps weights that make no difference, and scores nothing twice."""
 
 from collections import Counter
 from math import hypot
@@ -14,26 +14,26 @@ def test_the_best_weights_of_a_smooth_score_are_found_to_the_finest_step(peak: t
     assert best.weights == pytest.approx(peak, abs=FINEST_STEP)
 
 
-def test_where_all_scores_are_equal_the_weights_stay_1() -> None:
+def test_if_all_scores_are_equal_the_weights_stay_1() -> None:
     assert search(3, lambda _: 0.5) == Trial((1.0, 1.0, 1.0), 0.5)
 
 
-def test_of_equal_scores_the_nearest_to_1_wins() -> None:
+def test_among_equal_scores_the_weights_nearest_to_1_win() -> None:
     best = search(2, lambda weights: float(weights[0] <= 0.75))
     assert best == Trial((0.75, 1.0), 1.0)
 
 
-def test_no_weights_are_scored_twice_and_each_is_told_once() -> None:
+def test_no_weights_are_scored_twice_and_each_is_reported_once() -> None:
     asked: Counter[tuple[float, ...]] = Counter()
-    told: list[Trial] = []
+    trials: list[Trial] = []
 
     def score(weights: tuple[float, ...]) -> float:
         asked[weights] += 1
         return -abs(weights[0] - 0.6) - abs(weights[1] - 1.2)
 
-    search(2, score, told.append)
+    search(2, score, trials.append)
     assert set(asked.values()) == {1}
-    assert [trial.weights for trial in told] == list(asked)
+    assert [trial.weights for trial in trials] == list(asked)
     assert len(asked) < len(GRID) ** 2 + 20
 
 

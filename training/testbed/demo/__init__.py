@@ -1,1 +1,1 @@
-"""`make demo`: serves the embedded base and shows registering, stacking, merging and comparing."""
+"""The demo of the server: `make demo`, or `python -m lora_compose.training.testbed.demo`."""

@@ -1,9 +1,6 @@
-"""The main job, start to end: serve the embedded base, register adapters, stack and merge them, compare.
+"""The demo: serve the embedded base, register adapters, stack and merge them, and compare the answers.
 
-    python -m lora_compose.training.testbed.demo.demo            # start, ask, print a table, stop; exit code 0 if all worked
-    python -m lora_compose.training.testbed.demo.demo --serve    # start, register, print what to try, stay until Ctrl-C
-
-Speaks HTTP only. Every answer is checked exactly, by `tasks.py`.
+It uses HTTP only. Every answer is checked exactly, by `table.py`.
 """
 
 import os
@@ -30,7 +27,7 @@ from lora_compose.training.testbed.demo.table import (
     SKILL,
     DemoRequest,
     DemoResult,
-    outcome_table,
+    result_table,
 )
 from lora_compose.training.testbed.language import prompts
 from lora_compose.training.testbed.paths import ADAPTERS_DIR
@@ -38,63 +35,65 @@ from lora_compose.training.testbed.paths import ADAPTERS_DIR
 API_KEY = (os.environ.get("LORA_COMPOSE_API_KEY") or "").split(" ")[0] or None
 SEED = 7
 LONGEST_ANSWER = 40
-"""Tokens, that is letters."""
+"""Tokens of an answer, which are letters."""
 DEFAULT_PORT = 8000
 
 console = Console(width=None if sys.stdout.isatty() else 120)
 
 
 def register(url: str, names: Sequence[str]) -> None:
-    """Register adapters of `ADAPTERS_DIR`, each under its directory's name."""
+    """Register adapters of `ADAPTERS_DIR` under the names of their directories."""
     with Client(url, API_KEY) as client:
         for name in names:
             adapter = client.register({"name": name, "path": str(ADAPTERS_DIR / name)})
             console.print(f"  registered {adapter['id']}, rank {adapter['rank']}, {adapter['bytes']:,} bytes")
 
 
-def try_arm(client: ChatClient, base: str, arm: DemoRequest, asked: Sequence[tuple[str, str]]) -> DemoResult:
-    """Ask an arm every (prompt, word), one at a time. What the server refuses is part of the outcome."""
-    outcome = DemoResult(arm, [word for _, word in asked])
-    for prompt, _ in asked:
+def ask_arm(client: ChatClient, base: str, arm: DemoRequest, pairs: Sequence[tuple[str, str]]) -> DemoResult:
+    """Send the prompt of every (prompt, word) to an arm, one at a time. Stop if the server refuses one."""
+    result = DemoResult(arm, [word for _, word in pairs])
+    for prompt, _ in pairs:
         question = ChatQuestion(prompt, arm.model or base, max_tokens=LONGEST_ANSWER, fields=arm.body)
         try:
-            outcome.answers.append(client.stream(question))
+            result.answers.append(client.stream(question))
         except LoraComposeError as error:
-            outcome.error = error.message
+            result.error = error.message
             break
-    return outcome
+    return result
 
 
 def compare(url: str, count: int) -> list[DemoResult]:
-    """Every arm, asked the same `count` prompts."""
-    asked = prompts(count, SEED, SKILL)
+    """The results of every arm on the same `count` prompts."""
+    pairs = prompts(count, SEED, SKILL)
     with ChatClient(url, API_KEY) as client, Progress(console=console) as bar:
         base = client.base_model()
-        arms = bar.track(ARMS, description=f"asking {len(ARMS)} arms {count} questions each")
-        return [try_arm(client, base, arm, asked) for arm in arms]
+        arms = bar.track(ARMS, description=f"{len(ARMS)} compositions, {count} prompts each")
+        return [ask_arm(client, base, arm, pairs) for arm in arms]
 
 
 def demo(count: int) -> int:
-    """The exit code: 0 if every arm answered and every stack does both on more than half of the prompts."""
+    """The exit code: 0 if every arm answered, and every stack gave the right answer to more than half of the
+    prompts.
+    """
     with tempfile.TemporaryDirectory(prefix="lora-compose-demo-") as home:
         options = ["--data-dir", f"{home}/data", "--adapter-root", str(ADAPTERS_DIR)]
         with ServerProcess.serve(options, Path(home, "server.log")) as server:
             wait_for(server)
             console.print(f"serving on {server.url}")
             register(server.url, ADAPTERS)
-            outcomes = compare(server.url, count)
+            results = compare(server.url, count)
             console.print("stopping the server")
-    console.print(outcome_table(outcomes))
-    failed = [outcome for outcome in outcomes if not outcome.worked]
-    for outcome in failed:
+    console.print(result_table(results))
+    failed = [result for result in results if not result.worked]
+    for result in failed:
         console.print(
-            f"[red]failed:[/] {outcome.arm.label}: {outcome.error or 'too few right answers'}", markup=True
+            f"[red]failed:[/] {result.arm.label}: {result.error or 'too few right answers'}", markup=True
         )
     return 1 if failed else 0
 
 
 def serve(port: int) -> int:
-    """Stay in front of a server on the default data directory. Returns, with 1, only if the server ends."""
+    """Run a server with the default data directory until it ends. The exit code is 1."""
     log = user_log_path("lora-compose") / "serve.log"
     log.unlink(missing_ok=True)
     with ServerProcess.serve(["--adapter-root", str(ADAPTERS_DIR)], log, port) as server:
@@ -102,25 +101,25 @@ def serve(port: int) -> int:
         register(server.url, sorted(path.name for path in ADAPTERS_DIR.iterdir()))
         print_what_to_try(server.url, log)
         code = server.process.wait()
-    console.print(f"The server ended with code {code}; see {log}")
+    console.print(f"The server ended with exit code {code}. Its log is {log}")
     return 1
 
 
 def wait_for(server: ServerProcess) -> None:
-    """Show that the server is starting until it is ready."""
+    """Wait until the server is ready, and show that it is starting."""
     with console.status("starting vLLM on the embedded base (25 to 50 s)"):
         server.wait_until_ready()
 
 
 def print_what_to_try(url: str, log: Path) -> None:
-    """Commands that work when they are pasted into another terminal."""
+    """Print commands to copy into another terminal."""
     command = os.path.relpath(COMMAND) if Path(COMMAND).is_relative_to(Path.cwd()) else shlex.quote(COMMAND)
     at = "" if url.endswith(f":{DEFAULT_PORT}") else f" --url {url}"
     key = "" if API_KEY is None else ' -H "authorization: Bearer $LORA_COMPOSE_API_KEY"'
     question = '"messages": [{"role": "user", "content": "roll table"}], "temperature": 0'
     post = f"curl -s {url}/v1/chat/completions -H 'content-type: application/json'{key}"
     lines = [
-        f"Serving on {url}; its log is {log}. Ctrl-C stops it. In another terminal:",
+        f"The server listens on {url}. Its log is {log}. Press Ctrl-C to stop it. Try in another terminal:",
         "",
         f"{command} ask 'say table'{at}",
         f"{command} ask 'roll table' --adapters roll+upper{at}",
@@ -133,11 +132,17 @@ def print_what_to_try(url: str, log: Path) -> None:
 
 
 def main(
-    stay: Annotated[bool, typer.Option("--serve", help="Leave a server running until Ctrl-C.")] = False,
-    port: Annotated[int, typer.Option(help="Where --serve listens.")] = DEFAULT_PORT,
-    count: Annotated[int, typer.Option("--prompts", min=2, help="Questions to each arm.")] = 16,
+    stay: Annotated[bool, typer.Option("--serve", help="Keep the server running until Ctrl-C.")] = False,
+    port: Annotated[int, typer.Option(help="Port of the server with --serve.")] = DEFAULT_PORT,
+    count: Annotated[int, typer.Option("--prompts", min=2, help="Prompts for each composition.")] = 16,
 ) -> None:
-    """Show the main job on the embedded base."""
+    """Serve the embedded base, register adapters, stack and merge them, and compare the answers.
+
+    Prints a table and stops the server. The exit code is 0 if everything worked.
+
+    - python -m lora_compose.training.testbed.demo
+    - python -m lora_compose.training.testbed.demo --serve
+    """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         code = serve(port) if stay else demo(count)
@@ -147,7 +152,3 @@ def main(
     except KeyboardInterrupt:
         code = 0 if stay else 128 + signal.SIGINT
     raise typer.Exit(code)
-
-
-if __name__ == "__main__":
-    typer.run(main)

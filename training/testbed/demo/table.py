@@ -1,9 +1,8 @@
-"""What the demo's arms answered, and the table that shows it.
+"""The demo's arms, the checks of their answers, and the table of the results.
 
-The demo's arms: what each asks the server for, and the two things an answer can get right.
-
-Every arm is asked the same prompts, the skill's. So the base and the styles alone are shown failing at the
-skill, and the skill alone at the style: only where both are combined can both be right.
+An arm is a way to name a composition in a request. All arms get the same prompts, those of the skill. The
+base and the styles alone fail at the skill, and the skill alone fails at the style. Only a combination of
+both can be right in both.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,16 +22,16 @@ SKILL: Final = "roll"
 
 @dataclass(frozen=True)
 class DemoRequest:
-    """One way to name a composition in a request, and the styles to look for in what it answers."""
+    """A way to name a composition in a request, and the styles to check in its answers."""
 
     label: str
     model: str | None = None
-    """None is the base."""
+    """None means the base."""
     styles: tuple[str, ...] = ("upper",)
     body: Mapping[str, Any] = field(default_factory=dict)
-    """Further fields of the request."""
+    """More fields of the request."""
     kind: Literal["single", "stack", "merge"] = "single"
-    """A stack or merge holds the skill and the styles, so its answers should be right in both."""
+    """A stack or merge has the skill and the styles, so its answers should be right in both."""
 
 
 ARMS: Final = (
@@ -55,20 +54,20 @@ ADAPTERS: Final = ("roll", "upper", "polite")
 
 
 def does_skill(text: str, skill: str, word: str) -> bool:
-    """Whether the content is exactly right, in whichever styles it is written."""
-    every = chain.from_iterable(combinations(STYLES, n) for n in range(len(STYLES) + 1))
-    return any(text == answer(skill, styles, word) for styles in every)
+    """Whether the content is exactly right, in any styles."""
+    subsets = chain.from_iterable(combinations(STYLES, n) for n in range(len(STYLES) + 1))
+    return any(text == answer(skill, styles, word) for styles in subsets)
 
 
 def does_style(text: str, styles: Sequence[str]) -> bool:
-    """Whether the form is exactly that of `styles`, whatever the content."""
+    """Whether the form is exactly that of `styles`, with any content."""
     before, after = styled("\0", styles).split("\0")
     content = text.removeprefix(before).removesuffix(after)
     return bool(content) and text == styled(content.lower(), styles)
 
 
 def does_both(text: str, skill: str, styles: Sequence[str], word: str) -> bool:
-    """Whether it is the one right answer."""
+    """Whether `text` is the only right answer."""
     return text == answer(skill, styles, word)
 
 
@@ -81,15 +80,15 @@ HEADERS = (
     "tokens\n/s",
 )
 CAPTION = (
-    "Answers are checked exactly. The base never learnt the skill; in the base and in the skill alone, the "
-    "style looked for is upper. One request at a time; TTFT is the median, first is the first request's, "
-    "which had to make the composition ready."
+    "An answer is right only if it matches exactly. The base was not trained on the skill. For the base and "
+    "for roll alone, the style checked is upper. Requests are sent one at a time. TTFT is the median time to "
+    "first token; first is that of the first request, which also builds or loads the composition."
 )
 
 
 @dataclass
 class DemoResult:
-    """An arm's answers, one a word, up to the first refusal."""
+    """The answers of an arm, one for each word, up to the first refusal."""
 
     arm: DemoRequest
     words: Sequence[str]
@@ -98,24 +97,26 @@ class DemoResult:
 
     @property
     def skill(self) -> int:
-        """How many answers have the right content."""
+        """The number of answers with the right content."""
         return sum(does_skill(text, SKILL, word) for text, word in self._texts())
 
     @property
     def style(self) -> int:
-        """How many have the right form."""
+        """The number of answers with the right form."""
         return sum(does_style(text, self.arm.styles) for text, _ in self._texts())
 
     @property
     def both(self) -> int:
-        """How many are the one right answer."""
+        """The number of answers that are right in content and form."""
         return sum(does_both(text, SKILL, self.arm.styles, word) for text, word in self._texts())
 
     @property
     def worked(self) -> bool:
-        """Whether all was answered, and for a stack whether more than half of it is right in both.
+        """Whether there are answers to all prompts, and for a stack, whether more than half are right in
+        both.
 
-        A merge is lossy: how well it does is shown, and not asked for."""
+        A merge is lossy, so its right answers are shown but not required.
+        """
         if self.error is not None or not all(answer.text for answer in self.answers):
             return False
         return self.arm.kind != "stack" or self.both > len(self.words) / 2
@@ -127,7 +128,7 @@ class DemoResult:
 
     @property
     def tokens_per_second(self) -> float:
-        """Of whole answers, the wait for the first token included, in all but the first request."""
+        """Tokens a second of all but the first request, with the time to the first token."""
         rest = self.answers[1:]
         tokens = sum(int(answer.usage["completion_tokens"]) for answer in rest if answer.usage)
         return tokens / sum(answer.total_seconds for answer in rest)
@@ -137,36 +138,36 @@ class DemoResult:
 
 
 def _first_token(answer: ChatAnswer) -> float:
-    """Seconds until the first token; of an answer without text, until its end."""
+    """Seconds until the first token. For an answer without text, seconds until its end."""
     return answer.time_to_first_token or answer.total_seconds
 
 
-def outcome_table(outcomes: Sequence[DemoResult]) -> Table:
-    """One line an arm."""
-    word = outcomes[0].words[0]
-    count = len(outcomes[0].words)
-    title = f"{count} prompts such as “{SKILL} {word}”, the same to every arm"
+def result_table(results: Sequence[DemoResult]) -> Table:
+    """One row for each arm."""
+    word = results[0].words[0]
+    count = len(results[0].words)
+    title = f"{count} prompts such as “{SKILL} {word}”, the same for every composition"
     table = Table(title=title, title_justify="left", caption_justify="left", caption=CAPTION)
     table.add_column("composition", overflow="fold", min_width=16)
     table.add_column("example\nanswer", overflow="fold", min_width=8)
     for header in HEADERS:
         table.add_column(header, justify="right")
-    for outcome in outcomes:
-        table.add_row(*_row(outcome, count))
+    for result in results:
+        table.add_row(*_row(result, count))
     return table
 
 
-def _row(outcome: DemoResult, count: int) -> list[str]:
-    label = escape(outcome.arm.label)
-    if outcome.error is not None or len(outcome.answers) < 2:
-        return [label, f"[red]{escape(outcome.error or 'no answer')}[/]"]
+def _row(result: DemoResult, count: int) -> list[str]:
+    label = escape(result.arm.label)
+    if result.error is not None or len(result.answers) < 2:
+        return [label, f"[red]{escape(result.error or 'no answer')}[/]"]
     return [
         label,
-        escape(outcome.answers[0].text),
-        f"{outcome.skill}/{count}",
-        f"{outcome.style}/{count}",
-        f"{outcome.both}/{count}" if outcome.arm.kind != "single" else "",
-        f"{outcome.ttft * 1000:.0f}",
-        f"{_first_token(outcome.answers[0]) * 1000:.0f}",
-        f"{outcome.tokens_per_second:.0f}",
+        escape(result.answers[0].text),
+        f"{result.skill}/{count}",
+        f"{result.style}/{count}",
+        f"{result.both}/{count}" if result.arm.kind != "single" else "",
+        f"{result.ttft * 1000:.0f}",
+        f"{_first_token(result.answers[0]) * 1000:.0f}",
+        f"{result.tokens_per_second:.0f}",
     ]

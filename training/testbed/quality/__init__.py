@@ -1,1 +1,4 @@
-"""How much of each adapter every way of combining keeps, over pairs and triples of the testbed."""
+"""How much of each member a composition keeps: `python -m lora_compose.training.testbed.quality`.
+
+It measures all pairs and triples of the testbed's adapters offline, and writes docs/composition-quality.md.
+"""

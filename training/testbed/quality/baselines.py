@@ -1,17 +1,14 @@
-"""What a weight search wins back for a pair, offline, by training/tuning/weight_search.py.
+"""Two things that stacks are compared with: an adapter trained on the combined data of its members, and tuned
+weights.
 
-The search sees composed examples of other words; what it found is asked the words that the whole table is
-about. The skill `code` knows 32 names only, so there the two overlap.
+A jointly trained adapter has the rank of one member. Its training rows are all rows of its members, shuffled.
+Training takes a minute or more, so only the mixtures in MIXED are trained: for each kind, some whose stacks
+are good and some whose stacks are bad.
 
-One adapter trained on the lessons of several: what composing separately trained adapters is compared with.
+Weights are tuned for pairs, by training/tuning/weight_search.py, on composed examples of other words than
+those of the final score. The skill `code` knows only 32 names, so there the words overlap.
 
-It has one member's rank and sees as many rows as its members saw together, shuffled. No row shows two members
-at once that the members' own lessons did not. Training takes a minute or more each, so only MIXED are
-trained: for each kind of mixture some whose stacks are good and some whose are bad.
-
-The base with an adapter's true deltas added to its weights, and the base again, bit for bit.
-
-Offline and without PEFT: what is measured is the composition that our own code wrote, alone.
+MergedBase measures offline and without PEFT, so that only the composition that our code wrote is measured.
 """
 
 import random
@@ -28,10 +25,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from lora_compose.adapters.composition.composition import Composition, Member, MethodOptions
 from lora_compose.adapters.merging.merge import MergeInput, build
 from lora_compose.adapters.peft.checkpoint import Lora, open_adapter
-from lora_compose.training.testbed.corpus import CorpusRow, lessons
+from lora_compose.training.testbed.corpus import CorpusRow, training_rows
 from lora_compose.training.testbed.measure import ask
+from lora_compose.training.testbed.mixtures import Mixture
 from lora_compose.training.testbed.paths import ADAPTERS_DIR, BASE_NAME
-from lora_compose.training.testbed.quality.mixtures import Mixture, kept
+from lora_compose.training.testbed.quality.shares import shares_of
 from lora_compose.training.testbed.train_adapters import RECIPES, train_on
 from lora_compose.training.tuning.tune import with_weights
 from lora_compose.training.tuning.weight_search import Trial, Weights, search
@@ -48,29 +46,32 @@ MIXED: Final = (
 )
 
 
-def mixed_lessons(mixture: Mixture, seed: int) -> list[CorpusRow]:
-    """Every member's own lessons, as many as it was trained on, in one seeded order."""
+def combined_rows(mixture: Mixture, seed: int) -> list[CorpusRow]:
+    """The training rows of all members, as many as each was trained on, shuffled by the seed."""
     rows = [
         row
         for name in mixture.members
-        for row in lessons(name, RECIPES[name].steps * RECIPES[name].batch, seed)
+        for row in training_rows(name, RECIPES[name].steps * RECIPES[name].batch, seed)
     ]
     random.Random(seed).shuffle(rows)
     return rows
 
 
 def train_mixed(mixture: Mixture, base: Path, scratch: Path, seed: int = 0) -> Lora:
-    """The adapter, trained as its members were, for the sum of their steps."""
+    """One adapter, trained on the combined rows of its members for the sum of their steps."""
     recipes = [RECIPES[name] for name in mixture.members]
     steps = sum(recipe.steps for recipe in recipes)
-    recipe = replace(recipes[0], steps=steps, learning_rate=max(each.learning_rate for each in recipes))
+    recipe = replace(recipes[0], steps=steps, learning_rate=max(member.learning_rate for member in recipes))
     with tempfile.TemporaryDirectory(dir=scratch) as directory:
-        train_on(mixed_lessons(mixture, seed), recipe, base, Path(directory), seed)
+        train_on(combined_rows(mixture, seed), recipe, base, Path(directory), seed)
         return open_adapter(Path(directory))
 
 
 class MergedBase:
-    """One model in memory; weights are put back from copies, never by subtraction."""
+    """The base, with an adapter's deltas added to its weights for a while.
+
+    The weights are restored from copies, bit for bit, and not by subtraction.
+    """
 
     def __init__(self, base: Path) -> None:
         self.tokenizer = AutoTokenizer.from_pretrained(base)
@@ -79,7 +80,7 @@ class MergedBase:
     @contextmanager
     @torch.no_grad()
     def holding(self, adapter: Lora) -> Iterator[None]:
-        """The adapter merged in while the context is open."""
+        """Add the adapter's deltas to the weights while the context is open."""
         originals = {name: self.model.get_submodule(name).weight for name in adapter.modules}
         copies = {name: weight.clone() for name, weight in originals.items()}
         try:
@@ -91,27 +92,27 @@ class MergedBase:
                 weight.copy_(copies[name])
 
     def ask(self, messages: Sequence[str]) -> list[str]:
-        """Greedy answers of what it holds now."""
+        """Greedy answers with the current weights."""
         return ask(self.model, self.tokenizer, messages)
 
 
 VALIDATION: Final = 32
-"""Composed examples the search scores weights on."""
+"""The number of composed examples that the search uses."""
 VALIDATION_SEED: Final = 77
 
 
 def joint(testbed: MergedBase, mixture: Mixture, weights: Weights, n: int, seed: int) -> float:
-    """Exactly right answers of the stack at `weights`."""
+    """The share of exactly right answers of the stack with `weights`."""
     members = [MergeInput(ADAPTERS_DIR / name, w) for name, w in zip(mixture.members, weights, strict=True)]
     with tempfile.TemporaryDirectory() as directory:
         build("stack", members, MethodOptions(), Path(directory), BASE_NAME)
         stack = open_adapter(Path(directory))
     with testbed.holding(stack):
-        return kept(mixture, testbed.ask, n, seed).joint
+        return shares_of(mixture, testbed.ask, n, seed).joint
 
 
 def tuned(testbed: MergedBase, mixture: Mixture, n: int, seed: int) -> dict[str, Any]:
-    """What the search found, and what it scores where it was searched and where the table asks."""
+    """The weights found, and their scores on the words of the search and on the words of the table."""
     tried: list[Trial] = []
     best = search(
         len(mixture.members),

@@ -1,4 +1,4 @@
-"""The page docs/composition-quality.md, from quality.json."""
+"""Writes docs/composition-quality.md from quality.json."""
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -6,24 +6,24 @@ from pathlib import Path
 from statistics import mean
 from typing import Any, Final
 
-from lora_compose.training.testbed.quality.mixtures import Mixture
+from lora_compose.training.testbed.mixtures import Mixture
 
 Record = Mapping[str, Any]
 Cells = Mapping[str, Mapping[str, Any]]
 ORDER: Final = ("stack", "linear", "linear, mean", "svd", "cat→svd", "ties", "dare_ties")
 SHARES: Final = ("before", "after", "searched_before", "searched_after")
-MARK: Final = "<!-- measured: everything below is written by python -m lora_compose.training.testbed.quality.quality -->"
-"""What a person wrote above this line stays."""
+MARK: Final = "<!-- measured: python -m lora_compose.training.testbed.quality writes everything below -->"
+"""The text above this line is written by hand and stays."""
 
 
 def write_page(record: Record, page: Path) -> None:
-    """Replaces what stands below MARK, or makes the page."""
-    above = page.read_text().partition(MARK)[0] if page.exists() else "# What composing keeps\n\n"
+    """Replace the text below MARK. Without a file, make the page."""
+    above = page.read_text().partition(MARK)[0] if page.exists() else "# Quality of compositions\n\n"
     page.write_text(f"{above}{MARK}\n\n{page_text(record)}")
 
 
 def page_text(record: Record) -> str:
-    """Tables by kind and way, then every mixture by the joint share of each way."""
+    """Tables by kind and way of combining, then a table of every mixture."""
     kept: Mapping[str, Cells] = record["kept"]
     mixtures = {label: Mixture(tuple(label.split("+"))) for label in kept}
     ways = [way for way in ORDER if all(way in cells for cells in kept.values())]
@@ -31,18 +31,18 @@ def page_text(record: Record) -> str:
     for label, mixture in sorted(mixtures.items(), key=lambda row: (len(row[1].members), row[1].kind)):
         kinds[mixture.kind].append(label)
     parts = [
-        f"{record['asked']['n']} held-out prompts a skill, greedy, one seed; TIES and DARE at density "
-        f"{record['asked']['density']}.\n",
+        f"{record['asked']['n']} held-out prompts for each skill, greedy decoding, one seed. TIES and DARE "
+        f"have density {record['asked']['density']}.\n",
         "## Exactly right answers, mean by kind\n",
         _summary(kinds, kept, ways, lambda cell: float(cell["joint"])),
-        "## Kept of a member, mean over members\n",
+        "## How much of each member remains, mean over members\n",
         _summary(kinds, kept, ways, lambda cell: mean(cell["members"].values())),
-        "## Against one adapter trained on all members' lessons\n",
+        "## Compared with one adapter trained on the data of all members\n",
         _mixed(kept),
-        "## Weights searched on a small validation set\n",
+        "## Weights tuned on a small validation set\n",
         _tuned(record.get("tuned", {})),
-        "## Every mixture: exactly right answers (content / form)\n",
-        *(_every(kind, labels, kept, ways) for kind, labels in kinds.items()),
+        "## All combinations: exactly right answers (content / form)\n",
+        *(_all(kind, labels, kept, ways) for kind, labels in kinds.items()),
     ]
     return "\n".join(parts)
 
@@ -75,35 +75,42 @@ def _mixed(kept: Mapping[str, Cells]) -> str:
         shares = [cells["stack"]["joint"], cells["mixed"]["joint"]]
         members = ", ".join(f"{name} {share:.2f}" for name, share in cells["mixed"]["members"].items())
         rows.append([label, *(f"{s:.2f}" for s in shares), f"{best} {cells[best]['joint']:.2f}", members])
-    return _table(["", "stack", "mixed data", "best way of composing", "members in the mixed one"], rows)
+    header = [
+        "",
+        "stack",
+        "trained on the data of all members",
+        "best way of combining",
+        "members in the trained adapter",
+    ]
+    return _table(header, rows)
 
 
 def _tuned(tuned: Mapping[str, Any]) -> str:
-    """Each kind of pair, its mean first."""
+    """A table of the pairs by kind, with the mean of each kind first."""
     kinds: dict[str, list[str]] = defaultdict(list)
     for label in tuned:
         kinds[Mixture(tuple(label.split("+"))).kind].append(label)
     rows = []
     for kind in sorted(kinds, key=lambda kind: kind != "skill+style"):
         found = [tuned[label] for label in kinds[kind]]
-        means = (mean(each[key] for each in found) for key in SHARES)
+        means = (mean(pair[key] for pair in found) for key in SHARES)
         rows.append([f"**{kind}, mean**", *(f"**{share:.2f}**" for share in means), "", ""])
-        for label, each in zip(kinds[kind], found, strict=True):
-            shares = (f"{each[key]:.2f}" for key in SHARES)
-            rows.append([label, *shares, str(each["trials"]), each["composition"]])
+        for label, pair in zip(kinds[kind], found, strict=True):
+            shares = (f"{pair[key]:.2f}" for key in SHARES)
+            rows.append([label, *shares, str(pair["trials"]), pair["composition"]])
     header = [
         "",
         "weights 1",
-        "tuned",
-        "weights 1, rows searched on",
-        "tuned, rows searched on",
-        "tried",
-        "found",
+        "tuned weights",
+        "weights 1, rows of the search",
+        "tuned weights, rows of the search",
+        "compositions tried",
+        "result",
     ]
     return _table(header, rows)
 
 
-def _every(kind: str, labels: Sequence[str], kept: Mapping[str, Cells], ways: Sequence[str]) -> str:
+def _all(kind: str, labels: Sequence[str], kept: Mapping[str, Cells], ways: Sequence[str]) -> str:
     rows = [[label, *(_cell(kept[label][way]) for way in ways)] for label in labels]
     return f"### {kind}\n\n" + _table(["", *ways], rows)
 
