@@ -80,7 +80,7 @@ class AutoFuse:
         await self._carry_out(decision)
 
     def _switch_seconds(self) -> float:
-        """The measured seconds of a switch; before the first switch, an estimate from the checkpoint's size."""
+        """The measured seconds of a switch, or before the first one an estimate by the checkpoint's size."""
         if self._fusion.last is not None:
             return self._fusion.last.stalled_seconds
         return PRIOR_SECONDS + self._engine.checkpoint_bytes / PRIOR_BYTES_PER_SECOND

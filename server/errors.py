@@ -1,8 +1,8 @@
 """The error contract: every refusal has OpenAI's JSON shape and a stable `code`.
 
 One table maps an exception's class to its status. A class that is not in the table has the status of its
-nearest parent. Permanent errors have the header `x-should-retry: false`, because the OpenAI client would retry
-409 and 5xx otherwise. Temporary errors have `retry-after`.
+nearest parent. Permanent errors have the header `x-should-retry: false`, because the OpenAI client would
+retry 409 and 5xx otherwise. Temporary errors have `retry-after`.
 """
 
 import logging

@@ -97,7 +97,7 @@ class Metrics:
     http_requests = MetricRow(
         Counter,
         "lora_compose_http_requests",
-        "All requests, by route and HTTP status (none: the client disconnected before the response)",
+        "All requests, by route and HTTP status (none: the client disconnected before it started)",
         ("route", "status"),
     )
     refusals = MetricRow(Counter, "lora_compose_refusals", "Error responses, by error code", ("code",))
@@ -116,8 +116,8 @@ class Metrics:
     first_token_seconds = MetricRow(
         Histogram,
         "lora_compose_time_to_first_token_seconds",
-        "Seconds from the arrival of a request to the first event of its stream, including waiting, preparing "
-        "and merging",
+        "Seconds from the arrival of a request to the first event of its stream, including waiting, "
+        "preparing and merging",
         ("kind",),
         buckets=FIRST_TOKEN_SECONDS,
     )

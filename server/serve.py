@@ -1,6 +1,7 @@
 """Runs the server: opens the registry, starts the engine, then serves HTTP, and closes them in reverse order.
 
-Errors that can be found without the engine (a data directory in use, a bad option) are raised before it starts.
+Errors that can be found without the engine (a data directory in use, a bad option) are raised before it
+starts.
 """
 
 import asyncio
@@ -41,7 +42,7 @@ from lora_compose.server.tenants.middleware import AuthContext
 logger = logging.getLogger(__name__)
 
 DRAIN_SECONDS = 30
-# Seconds that the event loop waits for a busy thread (checking an adapter, listing). Python's default is 5 ms.
+# Seconds the event loop waits for a busy thread (checking an adapter, listing). Python's default: 5 ms.
 SWITCH_SECONDS = 0.0005
 AUDIT_FILE = "audit.jsonl"
 
@@ -154,14 +155,14 @@ class UvicornServer(uvicorn.Server):
 
     @override
     async def shutdown(self, sockets: list[socket] | None = None) -> None:
-        """End a running benchmark first, because the drain would wait for the requests that it keeps sending."""
+        """End a benchmark first, because the drain would wait for the requests that it keeps sending."""
         if self._app_switch.state is not None:
             await self._app_switch.state["benchmarks"].close()
         await super().shutdown(sockets)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """The first signal drains, the second ends at once. uvicorn's own version raises the signal again at the end."""
+        """The first signal drains, the second ends at once. uvicorn's own version raises the signal again."""
         previous = {
             number: signal.signal(number, self.handle_exit) for number in (signal.SIGTERM, signal.SIGINT)
         }

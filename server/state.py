@@ -1,6 +1,6 @@
 """The type of `request.state`: the objects around the running engine.
 
-The imports are for type checking only, so that a module that names `AppState` does not import the whole server.
+Imports are for type checking only: a module that names `AppState` does not import the whole server.
 """
 
 from __future__ import annotations

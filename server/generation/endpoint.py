@@ -52,7 +52,7 @@ class GenerationEndpoint:
     pipeline: CompositionPipeline
     accounting: Accounting
     needs_weights: bool = True
-    """False for routes that only resolve names (`/tokenize`). Nothing is made resident, and vLLM uses the base."""
+    """False for routes that only resolve names (`/tokenize`): nothing is loaded, and vLLM uses the base."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         longest = longest_body(self.engine.max_model_len, takes_pictures=self.engine.takes_pictures)
@@ -72,7 +72,9 @@ class GenerationEndpoint:
             async with self._ready(resolved, caller):
                 content = json.dumps(self._body_for_vllm(body, name, caller)).encode()
                 inner = _with_length(scope, len(content)), _replay(content, receive)
-                await self.engine.app(*inner, translate_errors(_with_composition_header(send, name), self.engine.is_alive))
+                await self.engine.app(
+                    *inner, translate_errors(_with_composition_header(send, name), self.engine.is_alive)
+                )
 
     def _ready(
         self, resolved: ResolvedComposition | None, caller: Caller

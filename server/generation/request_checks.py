@@ -44,4 +44,6 @@ def _check_content(content: object, param: str) -> None:
         return
     first = content[0] if content else None
     if first is None or (isinstance(first, dict) and first.get("type") == "refusal"):
-        raise InvalidRequest(Code.INVALID_REQUEST, f"The first item of {param} must be an output_text.", param)
+        raise InvalidRequest(
+            Code.INVALID_REQUEST, f"The first item of {param} must be an output_text.", param
+        )

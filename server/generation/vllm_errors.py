@@ -50,8 +50,8 @@ async def _send_refusal(send: Send, start: Message, body: bytes) -> None:
 
 
 def contract_body(status: int, body: bytes) -> dict[str, Any]:
-    """vLLM's error body in our shape. The text of a body of another shape, and the text of a status 500, which
-    may be that of a Python exception, are not sent to the client."""
+    """vLLM's error body in our shape. The text of another shape of body, and of a status 500, which may
+    be the text of a Python exception, is not sent to the client."""
     if status == 500:
         return error_body(500, INTERNAL_ERROR_MESSAGE)
     try:
@@ -64,7 +64,7 @@ def contract_body(status: int, body: bytes) -> dict[str, Any]:
 
 
 def engine_died() -> dict[str, Any]:
-    """The error body for requests that were in flight when the engine died. A retry reaches the next engine."""
+    """The error body for requests in flight when the engine died. A retry reaches the next engine."""
     return error_body(503, "The engine died and is being restarted. Try again.", Code.ENGINE_UNAVAILABLE)
 
 

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="keys",
-    help="Create, list, rotate and revoke API keys. The keys are stored in the data directory. A running server "
-    "that uses it sees a change within one second.",
+    help="Create, list, rotate and revoke API keys. They are stored in the data directory. A running server "
+    "on this directory sees a change within one second.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="markdown",
@@ -41,9 +41,9 @@ def create(
     adapters: Annotated[
         list[str] | None,
         typer.Option(
-            help="An adapter that the key may see, or a prefix that ends in `*`. For this key, other adapters "
-            "do not exist. An admin key with this option administers only these adapters. Repeatable. "
-            "Default: all adapters.",
+            help="An adapter that the key may see, or a prefix that ends in `*`. For this key, "
+            "other adapters do not exist. An admin key with this option administers only these adapters. "
+            "Repeatable. Default: all adapters.",
             metavar="NAME",
         ),
     ] = None,

@@ -130,9 +130,9 @@ def app_without_engine(home: Path, *, api_keys: Sequence[str] = ()) -> Iterator[
         keys = stack.enter_context(KeyStore(config.data_dir))
         registry = stack.enter_context(Registry(config.data_dir, reserved=["testbed-base"]))
         keyring = Keyring(keys.by_digest, config.api_keys, BenchmarkTraffic(), not api_keys, next_look)
-        door = AuthContext(keyring, Audit(config.data_dir / "audit.jsonl"), ports[1] if api_keys else None)
-        door.flood = RefusalDelay(seconds=0.0)
-        stack.enter_context(_served(config, registry, door, sockets))
+        auth = AuthContext(keyring, Audit(config.data_dir / "audit.jsonl"), ports[1] if api_keys else None)
+        auth.refusal_delay = RefusalDelay(seconds=0.0)
+        stack.enter_context(_served(config, registry, auth, sockets))
         urls = [f"http://127.0.0.1:{port}" for port in ports]
         yield AppWithoutEngine(urls[0], urls[-1], config.data_dir, keys)
 
@@ -145,7 +145,7 @@ def _listening() -> socket.socket:
 
 @contextmanager
 def _served(
-    config: ServerConfig, registry: Registry, door: AuthContext, sockets: list[socket.socket]
+    config: ServerConfig, registry: Registry, auth: AuthContext, sockets: list[socket.socket]
 ) -> Iterator[None]:
     front, is_up = AppSwitch(), threading.Event()
     server = uvicorn.Server(
@@ -159,8 +159,8 @@ def _served(
 
     async def serve() -> None:
         metrics = Metrics()
-        async with assemble(config, cast(Any, StandIn()), registry, door.keyring.traffic, metrics) as state:
-            front.open(create_app(state, door), state)
+        async with assemble(config, cast(Any, StandIn()), registry, auth.keyring.traffic, metrics) as state:
+            front.open(create_app(state, auth), state)
             serving = asyncio.create_task(server.serve(sockets))
             while not server.started:
                 await asyncio.sleep(0)

@@ -139,8 +139,8 @@ async def test_an_error_inside_a_stream_is_counted_and_is_no_token() -> None:
 async def test_what_authentication_refuses_is_counted(tmp_path: Path) -> None:
     with KeyStore(tmp_path) as keys:
         keyring = Keyring(keys.by_digest, ("secret",), BenchmarkTraffic(), is_open=False)
-        door = AuthContext(keyring, Audit(tmp_path / "audit.jsonl"))
-        metrics = await asked(["/one"], lambda _: Response(), Middleware(AuthMiddleware, door))
+        auth = AuthContext(keyring, Audit(tmp_path / "audit.jsonl"))
+        metrics = await asked(["/one"], lambda _: Response(), Middleware(AuthMiddleware, auth))
     read = metrics.registry.get_sample_value
     assert read("lora_compose_refusals_total", {"code": "invalid_api_key"}) == 1
     assert read("lora_compose_http_requests_total", {"route": "other", "status": "401"}) == 1
