@@ -19,8 +19,8 @@ every schema at `GET /openapi.json` (OpenAPI 3.1).
 
 Every response has the header `x-request-id`: the id of the request, if it has up to 128 letters, digits, `.`,
 `_`, `:` or `-`, else a new one. Every error has the body `{"error": {"message", "type", "param", "code"}}`.
-Errors with status 429 and 503 have the header `retry-after` in seconds; all others, and a quota that waiting
-does not help, have `x-should-retry: false`. In a stream, an error is the last event, `data: {"error": ...}`.
+Errors with status 429 and 503 have the header `retry-after` in seconds. All other errors, and a 429 that
+waiting cannot solve, have `x-should-retry: false`. In a stream, an error is the last event, `data: {"error": ...}`.
 """
 
 
@@ -67,12 +67,12 @@ def _row(route: DocumentedRoute) -> str:
 
 def _reads(route: DocumentedRoute) -> str:
     operation = OPERATIONS[route.method, route.path]
-    found = [f"`?{operation.flag}`"] if operation.flag else []
+    fields = [f"`?{operation.flag}`"] if operation.flag else []
     if isinstance(operation.body, str):
-        found.append("vLLM's fields\\*")
+        fields.append("vLLM's fields\\*")
     elif operation.body is not None:
-        found += [f"`{name}`" for name in sorted(operation.body.model_fields)]
-    return " ".join(found)
+        fields += [f"`{name}`" for name in sorted(operation.body.model_fields)]
+    return " ".join(fields)
 
 
 if __name__ == "__main__":

@@ -81,7 +81,7 @@ class Registration:
         """Register a directory inside an --adapter-root. Returns the version and whether it is new."""
         root, directory = self._allowed(path)
         with self._counted(), _inside(root, directory) as descriptor:
-            return self._take(offer, descriptor)
+            return self._from_directory(offer, descriptor)
 
     def from_hub(self, offer: Offer, reference: str) -> tuple[Version, bool]:
         """Register `org/repo` or `org/repo@revision` of the Hugging Face Hub. Needs --allow-hf."""
@@ -120,7 +120,7 @@ class Registration:
             self.metrics.registrations.labels("refused").inc()
             raise
 
-    def _take(self, offer: Offer, directory: int) -> tuple[Version, bool]:
+    def _from_directory(self, offer: Offer, directory: int) -> tuple[Version, bool]:
         refuse_pickle(directory)
         with ExitStack() as end:
             with storage_faults():

@@ -58,7 +58,7 @@ def _typed(shapes: Iterable[Any], mode: JsonSchemaMode) -> list[tuple[Any, JsonS
     """Each type once, with its adapter. vLLM's types are looked up by the path of their route."""
     types: dict[Any, Any] = {shape: shape for shape in shapes if isinstance(shape, str | type)}
     types |= {path: VLLM_TYPES[path][mode == "serialization"] for path in types if isinstance(path, str)}
-    return [(shape, mode, TypeAdapter(found)) for shape, found in types.items()]
+    return [(shape, mode, TypeAdapter(kind)) for shape, kind in types.items()]
 
 
 ABOUT = (
@@ -122,8 +122,8 @@ def _doc(route: Route) -> str:
 
 def summary(route: DocumentedRoute) -> str:
     """The docstring without the method and path at its beginning."""
-    found = re.sub(r"^`[^`]*`:? ?", "", route.doc)
-    text = found or OPERATIONS[route.method, route.path].summary
+    first_paragraph = re.sub(r"^`[^`]*`:? ?", "", route.doc)
+    text = first_paragraph or OPERATIONS[route.method, route.path].summary
     return text if text[1:2].isupper() else text[:1].upper() + text[1:]
 
 
@@ -133,7 +133,7 @@ def roles(route: DocumentedRoute) -> list[str]:
 
 
 def _operation(route: DocumentedRoute, operation: Operation, schemas: Schemas) -> dict[str, Any]:
-    found: dict[str, Any] = {
+    described: dict[str, Any] = {
         "operationId": re.sub(r"\W+", "_", f"{route.method.lower()}{route.path}").strip("_"),
         "summary": summary(route),
         "tags": [route.path.removeprefix("/v1").split("/")[1]],
@@ -141,22 +141,26 @@ def _operation(route: DocumentedRoute, operation: Operation, schemas: Schemas) -
         "responses": _responses(operation, schemas),
     }
     if parameters := _parameters(route, operation):
-        found["parameters"] = parameters
+        described["parameters"] = parameters
     if operation.body is not None:
-        found["requestBody"] = {"required": True, "content": _content(operation, schemas)}
+        described["requestBody"] = {"required": True, "content": _content(operation, schemas)}
     if route.path in PROBES:
-        found["security"] = []
-    return found
+        described["security"] = []
+    return described
 
 
 def _parameters(route: DocumentedRoute, operation: Operation) -> list[dict[str, Any]]:
-    found = [
+    parameters = [
         {"name": name, "in": "path", "required": True, "schema": _path_schema(name)}
         for name in re.findall(r"\{(\w+)\}", route.path)
     ]
     if operation.flag:
-        found.append({"name": operation.flag, "in": "query", "schema": {"type": "boolean", "default": False}})
-    return found
+        parameters.append({
+            "name": operation.flag,
+            "in": "query",
+            "schema": {"type": "boolean", "default": False},
+        })
+    return parameters
 
 
 def _path_schema(name: str) -> dict[str, Any]:
@@ -169,28 +173,28 @@ def _path_schema(name: str) -> dict[str, Any]:
 
 def _content(operation: Operation, schemas: Schemas) -> dict[str, Any]:
     examples = {f"example{index}": {"value": value} for index, value in enumerate(operation.examples, 1)}
-    found: dict[str, Any] = {JSON: {"schema": schemas.body(operation), "examples": examples}}
+    content: dict[str, Any] = {JSON: {"schema": schemas.body(operation), "examples": examples}}
     if operation.upload is not None:
-        found[FORM] = {"schema": schemas.of(operation.upload, "validation")}
-    return found
+        content[FORM] = {"schema": schemas.of(operation.upload, "validation")}
+    return content
 
 
 def _responses(operation: Operation, schemas: Schemas) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    responses: dict[str, Any] = {}
     for status, answer in operation.answers.items():
         headers = {
             name: {"description": text, "schema": {"type": "string"}}
             for name, text in operation.answer_headers.items()
         }
-        found[str(status)] = {
+        responses[str(status)] = {
             "description": "Success, without a body." if answer.shape is None else "Success.",
             "headers": {"x-request-id": REQUEST_ID, **headers},
             **_answer_content(answer, schemas),
         }
-    statuses: dict[int, list[str]] = defaultdict(list)
+    statuses: dict[int, list[Code]] = defaultdict(list)
     for code in sorted(operation.codes):
         statuses[ERROR_CODES[code].status].append(code)
-    return found | {str(status): _refusal(status, codes) for status, codes in sorted(statuses.items())}
+    return responses | {str(status): _refusal(status, codes) for status, codes in sorted(statuses.items())}
 
 
 def _answer_content(answer: Answer, schemas: Schemas) -> dict[str, Any]:

@@ -55,7 +55,7 @@ class Operation:
     answer_headers: dict[str, str] = field(default_factory=dict)
 
 
-def _one_of(shape: Any, *statuses: int) -> dict[int, Answer]:
+def _answers(shape: Any, *statuses: int) -> dict[int, Answer]:
     return {status: Answer(shape) for status in statuses or (200,)}
 
 
@@ -93,12 +93,12 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         )
         for path in (*GENERATING, *NAMING)
     },
-    ("GET", "/v1/models"): Operation(_one_of(responses.ModelList), AUTH_ERRORS),
+    ("GET", "/v1/models"): Operation(_answers(responses.ModelList), AUTH_ERRORS),
     ("GET", "/v1/models/{id}"): Operation(
-        _one_of(responses.ModelCard), AUTH_ERRORS | NO_PATH | {Code.MODEL_NOT_FOUND}
+        _answers(responses.ModelCard), AUTH_ERRORS | NO_PATH | {Code.MODEL_NOT_FOUND}
     ),
     ("POST", "/v1/adapters"): Operation(
-        _one_of(responses.AdapterObject, 200, 201),
+        _answers(responses.AdapterObject, 200, 201),
         AUTH_ERRORS
         | BODY
         | ADMITTED
@@ -115,9 +115,9 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         upload=requests.AdapterUpload,
         examples=(OFFER, {"name": "sql", "hf": "org/sql-lora@main", "alias": "prod"}),
     ),
-    ("GET", "/v1/adapters"): Operation(_one_of(responses.AdapterList), AUTH_ERRORS),
+    ("GET", "/v1/adapters"): Operation(_answers(responses.AdapterList), AUTH_ERRORS),
     ("GET", "/v1/adapters/{reference}"): Operation(
-        _one_of(responses.AdapterObject), AUTH_ERRORS | NO_PATH | NAMED
+        _answers(responses.AdapterObject), AUTH_ERRORS | NO_PATH | NAMED
     ),
     ("DELETE", "/v1/adapters/{reference}"): Operation(
         NO_CONTENT,
@@ -125,7 +125,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         flag="cascade",
     ),
     ("PUT", "/v1/adapters/{name}/aliases/{alias}"): Operation(
-        _one_of(responses.AdapterObject),
+        _answers(responses.AdapterObject),
         AUTH_ERRORS | NO_PATH | BODY | NAMED | {Code.INVALID_VERSION, Code.UNKNOWN_FIELD},
         body=requests.AliasTarget,
         examples=({"version": 2},),
@@ -134,7 +134,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         NO_CONTENT, AUTH_ERRORS | NO_PATH | NAMED | {Code.ALIAS_NOT_FOUND, Code.IN_USE}
     ),
     ("PUT", "/v1/adapters/{reference}/pin"): Operation(
-        _one_of(responses.PinObject), AUTH_ERRORS | NO_PATH | NAMED | BUILT | {Code.PINS_EXHAUSTED}
+        _answers(responses.PinObject), AUTH_ERRORS | NO_PATH | NAMED | BUILT | {Code.PINS_EXHAUSTED}
     ),
     ("DELETE", "/v1/adapters/{reference}/pin"): Operation(NO_CONTENT, AUTH_ERRORS | NO_PATH | NAMED),
     ("POST", "/v1/compositions"): Operation(
@@ -146,9 +146,9 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         flag="dry_run",
         examples=({"name": "duo", "model": "sql:0.7+polite"}, {"name": "duo", **TIES}),
     ),
-    ("GET", "/v1/compositions"): Operation(_one_of(responses.CompositionList), AUTH_ERRORS),
+    ("GET", "/v1/compositions"): Operation(_answers(responses.CompositionList), AUTH_ERRORS),
     ("GET", "/v1/compositions/{name}"): Operation(
-        _one_of(responses.CompositionObject), AUTH_ERRORS | NO_PATH | {Code.COMPOSITION_NOT_FOUND}
+        _answers(responses.CompositionObject), AUTH_ERRORS | NO_PATH | {Code.COMPOSITION_NOT_FOUND}
     ),
     ("DELETE", "/v1/compositions/{name}"): Operation(
         NO_CONTENT,
@@ -166,20 +166,20 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         body=requests.UnloadAdapter,
         examples=({"lora_name": "sql@1"},),
     ),
-    ("GET", "/v1/residency"): Operation(_one_of(responses.ResidencyObject), AUTH_ERRORS),
-    ("GET", "/v1/fusion"): Operation(_one_of(responses.FusionObject), AUTH_ERRORS),
+    ("GET", "/v1/residency"): Operation(_answers(responses.ResidencyObject), AUTH_ERRORS),
+    ("GET", "/v1/fusion"): Operation(_answers(responses.FusionObject), AUTH_ERRORS),
     ("PUT", "/v1/fusion"): Operation(
-        _one_of(responses.FusionObject),
+        _answers(responses.FusionObject),
         READS_COMPOSITION | BUILT | {Code.NOT_FUSABLE, Code.FUSION_BUSY},
         body=ComposedModel,
         examples=({"model": "sql:0.7+polite"}, LLAMA),
     ),
     ("DELETE", "/v1/fusion"): Operation(
-        _one_of(responses.FusionObject),
+        _answers(responses.FusionObject),
         AUTH_ERRORS | {Code.FUSION_BUSY, Code.BASE_LOST, Code.COMPOSITION_UNAVAILABLE},
     ),
     ("POST", "/v1/benchmarks"): Operation(
-        _one_of(responses.BenchmarkObject, 201),
+        _answers(responses.BenchmarkObject, 201),
         AUTH_ERRORS
         | BODY
         | NAMED
@@ -196,23 +196,24 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         body=BenchmarkFields,
         examples=({"arms": ["base", "single"], "concurrency": [1, 4], "requests": 16},),
     ),
-    ("GET", "/v1/benchmarks"): Operation(_one_of(responses.BenchmarkList), AUTH_ERRORS),
-    ("GET", "/v1/benchmarks/{id}"): Operation(_one_of(responses.BenchmarkObject), BENCHMARK | NO_PATH),
+    ("GET", "/v1/benchmarks"): Operation(_answers(responses.BenchmarkList), AUTH_ERRORS),
+    ("GET", "/v1/benchmarks/{id}"): Operation(_answers(responses.BenchmarkObject), BENCHMARK | NO_PATH),
     ("DELETE", "/v1/benchmarks/{id}"): Operation(
-        _one_of(responses.BenchmarkObject), BENCHMARK | NO_PATH | {Code.BENCHMARK_NOT_RUNNING}
+        _answers(responses.BenchmarkObject), BENCHMARK | NO_PATH | {Code.BENCHMARK_NOT_RUNNING}
     ),
     ("GET", "/v1/benchmarks/{id}/report"): Operation(
         {200: Answer({"type": "string"}, HTML)},
         BENCHMARK | NO_PATH | {Code.BENCHMARK_RUNNING, Code.RESULT_NOT_FOUND},
     ),
     ("GET", "/v1/benchmarks/{id}/result"): Operation(
-        _one_of({"type": "object"}), BENCHMARK | NO_PATH | {Code.BENCHMARK_RUNNING, Code.RESULT_NOT_FOUND}
+        _answers({"type": "object"}), BENCHMARK | NO_PATH | {Code.BENCHMARK_RUNNING, Code.RESULT_NOT_FOUND}
     ),
-    ("GET", "/livez"): Operation(_one_of(responses.AliveObject), frozenset()),
+    ("GET", "/livez"): Operation(_answers(responses.AliveObject), frozenset()),
     ("GET", "/readyz"): Operation(
-        _one_of(responses.ReadyObject), WITHOUT_ENGINE | {Code.ENGINE_STUCK, Code.ENGINE_DEAD, Code.BASE_LOST}
+        _answers(responses.ReadyObject),
+        WITHOUT_ENGINE | {Code.ENGINE_STUCK, Code.ENGINE_DEAD, Code.BASE_LOST},
     ),
     ("GET", "/health"): Operation({200: Answer()}, WITHOUT_ENGINE | {Code.ENGINE_DEAD}),
     ("GET", "/metrics"): Operation({200: Answer({"type": "string"}, TEXT)}, AUTH_ERRORS),
-    ("GET", "/openapi.json"): Operation(_one_of({"type": "object"}), AUTH_ERRORS),
+    ("GET", "/openapi.json"): Operation(_answers({"type": "object"}), AUTH_ERRORS),
 }

@@ -34,8 +34,8 @@ class Caller:
         """`look_up` without the saved compositions that have a member the caller may not see."""
 
         def visible(name: str) -> Composition | None:
-            found = look_up(name)
-            return found if found is not None and self.sees_all(found) else None
+            composition = look_up(name)
+            return composition if composition is not None and self.sees_all(composition) else None
 
         return visible
 

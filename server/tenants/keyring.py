@@ -48,11 +48,11 @@ class Keyring:
         scheme, _, secret = values[0].partition(b" ")
         digest = digest_of(secret)
         # All digests are compared, so that the time does not depend on which one matches.
-        found = None
+        owner = None
         for known, key in [*((own, OPERATOR) for own in self._own), *self._keys.items()]:
             if hmac.compare_digest(digest, known):
-                found = key
-        return found if scheme.lower() == b"bearer" else None
+                owner = key
+        return owner if scheme.lower() == b"bearer" else None
 
     def _refresh(self) -> None:
         now = self.clock()

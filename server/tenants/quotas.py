@@ -120,10 +120,10 @@ class QuotaLedger:
 
     def account(self, key: Key) -> Account:
         """The account of the key."""
-        found = self._accounts.get(key.id)
-        if found is None or found.quotas != key.quotas:
-            found = self._accounts[key.id] = Account(key.quotas)
-        return found
+        account = self._accounts.get(key.id)
+        if account is None or account.quotas != key.quotas:
+            account = self._accounts[key.id] = Account(key.quotas)
+        return account
 
 
 def exceeded(name: str, bound: int, wait: float | None) -> QuotaExceeded:

@@ -1,4 +1,4 @@
-"""Every request is counted where it enters: on the app without an engine, and on small apps for odd ends."""
+"""Every request is counted: on the app without an engine, and on small apps for unusual endings."""
 
 from collections.abc import AsyncIterator, Callable
 from functools import partial
@@ -38,7 +38,7 @@ def adapter_root(plain: AppWithoutEngine) -> Path:
 
 
 def value(http: httpx.Client, name: str, **labels: str) -> float:
-    """Of one series now; 0 where there is none."""
+    """The current number of observations of a series; 0 if it does not exist."""
     for family in text_string_to_metric_families(http.get("/metrics").text):
         for found in family.samples:
             if found.name == name and found.labels == labels:
@@ -48,7 +48,7 @@ def value(http: httpx.Client, name: str, **labels: str) -> float:
 
 @pytest.fixture
 def sample(http: httpx.Client) -> Read:
-    """The value of one series now; 0 where there is none."""
+    """The current value of a series; 0 if it does not exist."""
     return partial(value, http)
 
 

@@ -1,4 +1,4 @@
-"""Keys outlive processes, their secrets are nowhere, and a change by another process counts at once."""
+"""Keys survive restarts, secrets are not stored, and changes by another process take effect."""
 
 from pathlib import Path
 
