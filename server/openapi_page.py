@@ -20,7 +20,8 @@ every schema at `GET /openapi.json` (OpenAPI 3.1).
 Every response has the header `x-request-id`: the id of the request, if it has up to 128 letters, digits, `.`,
 `_`, `:` or `-`, else a new one. Every error has the body `{"error": {"message", "type", "param", "code"}}`.
 Errors with status 429 and 503 have the header `retry-after` in seconds. All other errors, and a 429 that
-waiting cannot solve, have `x-should-retry: false`. In a stream, an error is the last event, `data: {"error": ...}`.
+waiting cannot solve, have `x-should-retry: false`. In a stream, an error is the last event:
+`data: {"error": ...}`.
 """
 
 

@@ -112,8 +112,8 @@ def rotate(name: Name, data_dir: DataDir = None, as_json: AsJson = False) -> Non
 def revoke(name: Name, data_dir: DataDir = None) -> None:
     """Revoke a key. A running server refuses it within one second.
 
-    After the last key is revoked, a running server refuses every request that needs a key. After a restart
-    without any key, a server that listens on loopback only accepts requests without a key again.
+    After the last key is revoked, a running server still requires a key. If it is restarted without any key
+    and listens on loopback addresses only, it accepts requests without a key again.
     """
     with _store(data_dir) as store:
         revoked = store.revoke(check_name(name))

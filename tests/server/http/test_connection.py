@@ -1,5 +1,5 @@
-"""Bytes that are not an HTTP request get an error in our shape. A client that stalls loses its own connection,
-and other clients keep theirs."""
+"""Bytes that are not an HTTP request get an error in our shape. A client that stalls loses its own
+connection, and other clients keep theirs."""
 
 import json
 import socket

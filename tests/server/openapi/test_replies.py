@@ -1,7 +1,7 @@
 """The bounded form of `tests.campaigns.openapi_fuzz`: the replies of a server match its document.
 
-hypothesis generates bodies and names. Each reply is checked against its operation: status, content type, headers,
-schema, and the codes that a status may have.
+hypothesis generates bodies and names. Each reply is checked against its operation: status, content type,
+headers, schema, and the codes that a status may have.
 """
 
 from typing import Any
