@@ -1,0 +1,1 @@
+"""What an adapter is and how adapters combine. No vLLM, no Starlette and no HTTP in here."""
