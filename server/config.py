@@ -55,7 +55,7 @@ class ServerConfig:
     hang_seconds: float = 30.0
     """Restart the engine after this many seconds without a reply and without CPU use."""
     log_format: LogFormat = "text"
-    """Format of log lines: text, or json with one object per line. It applies to vLLM's lines as well."""
+    """Format of log lines: text, or json with one object per line, also for vLLM's lines."""
     lora_requests_info: bool = False
     """Publish the metric `vllm:lora_requests_info`, for routers that choose a server by its adapters."""
     max_adapter_bytes: int = field(default=4 * 1024**3, metadata={"metavar": "BYTES"})

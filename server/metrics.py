@@ -97,7 +97,7 @@ class Metrics:
     http_requests = MetricRow(
         Counter,
         "lora_compose_http_requests",
-        "All requests, by route and HTTP status (none: the client disconnected before it started)",
+        "All requests by route and HTTP status (none: the client disconnected before the response)",
         ("route", "status"),
     )
     refusals = MetricRow(Counter, "lora_compose_refusals", "Error responses, by error code", ("code",))

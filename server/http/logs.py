@@ -60,7 +60,7 @@ def configure(log_format: LogFormat, data_dir: Path) -> None:
 
     If VLLM_LOGGING_CONFIG_PATH is already set, it is kept, and that file decides the format of vLLM's lines.
     """
-    names = ["adapters", "server", "uvicorn"]
+    names = [__name__.partition(".")[0], "uvicorn"]
     if log_format == "json" and VLLM_CONFIG not in os.environ:
         names.append("vllm")
         path = data_dir / CONFIG_FILE
