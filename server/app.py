@@ -1,6 +1,6 @@
-"""The HTTP surface, all of it: what is not listed here does not exist.
+"""The complete HTTP interface: the list of routes and middleware.
 
-The app is data: routes and middleware. `Front` puts the `AppState` that the routes use into `request.state`.
+`AppSwitch` puts the `AppState` that the routes use into `request.state`.
 """
 
 from dataclasses import replace
@@ -9,15 +9,17 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.routing import BaseRoute, Route
 
-from lora_compose.server.api import adapters as adapters_api
-from lora_compose.server.api import benchmarks as benchmarks_api
-from lora_compose.server.api import compositions as compositions_api
-from lora_compose.server.api import fusion as fusion_api
-from lora_compose.server.api import health as probes
-from lora_compose.server.api import models as models_api
-from lora_compose.server.api import openapi as openapi_api
-from lora_compose.server.api import residency as residency_api
-from lora_compose.server.api import vllm_adapters as lora_adapter_api
+from lora_compose.server.api import (
+    adapters,
+    benchmarks,
+    compositions,
+    fusion,
+    health,
+    models,
+    openapi,
+    residency,
+    vllm_adapters,
+)
 from lora_compose.server.errors import EXCEPTION_HANDLERS
 from lora_compose.server.generation.accounting import Accounting
 from lora_compose.server.generation.endpoint import GenerationEndpoint
@@ -27,13 +29,13 @@ from lora_compose.server.state import AppState
 from lora_compose.server.tenants.middleware import AuthContext, AuthMiddleware
 
 
-def create_app(state: AppState, door: AuthContext) -> Starlette:
-    """The app in front of a running engine."""
+def create_app(state: AppState, auth: AuthContext) -> Starlette:
+    """The ASGI app for a running engine."""
     app = Starlette(
         routes=[*generating_routes(state), *routes()],
         middleware=[
             Middleware(RequestMetricsMiddleware, state["metrics"]),
-            Middleware(AuthMiddleware, door),
+            Middleware(AuthMiddleware, auth),
         ],
         exception_handlers=EXCEPTION_HANDLERS,
     )
@@ -42,7 +44,7 @@ def create_app(state: AppState, door: AuthContext) -> Starlette:
 
 
 def generating_routes(state: AppState) -> list[BaseRoute]:
-    """vLLM's routes, each behind the composition."""
+    """vLLM's routes, each with an endpoint that resolves the composition first."""
     with_weights = GenerationEndpoint(
         engine=state["engine"],
         pipeline=state["pipeline"],
@@ -56,15 +58,15 @@ def generating_routes(state: AppState) -> list[BaseRoute]:
 
 
 def routes() -> list[BaseRoute]:
-    """Ours."""
+    """The routes that do not generate."""
     return [
-        *models_api.ROUTES,
-        *adapters_api.ROUTES,
-        *compositions_api.ROUTES,
-        *lora_adapter_api.ROUTES,
-        *residency_api.ROUTES,
-        *fusion_api.ROUTES,
-        *benchmarks_api.ROUTES,
-        *openapi_api.ROUTES,
-        *probes.ROUTES,
+        *models.ROUTES,
+        *adapters.ROUTES,
+        *compositions.ROUTES,
+        *vllm_adapters.ROUTES,
+        *residency.ROUTES,
+        *fusion.ROUTES,
+        *benchmarks.ROUTES,
+        *openapi.ROUTES,
+        *health.ROUTES,
     ]

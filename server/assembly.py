@@ -1,6 +1,6 @@
-"""The objects around a running engine and an open registry, made and ended together.
+"""Creates the objects around a running engine and an open registry, and closes them together.
 
-It does not start the engine, so a test can use all of it without vLLM.
+It does not start the engine, so that tests can use it without vLLM.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 async def assemble(
     config: ServerConfig, engine: "Engine", registry: Registry, traffic: BenchmarkTraffic, metrics: Metrics
 ) -> AsyncIterator[AppState]:
-    """The state around a running engine and an open registry."""
+    """The application state for a running engine and an open registry."""
     resolver = Resolver(registry, engine.max_lora_rank)
 
     async def sweep(held: frozenset[str]) -> None:
@@ -50,7 +50,7 @@ async def assemble(
     with MergeBuilder(registry, engine.base, metrics) as merges:
         fusion = FusionSwitch(engine, residency, metrics)
         pipeline = CompositionPipeline(engine.base, resolver, merges, residency, fusion)
-        # Half of what has a slot of its own: beyond that, more requests mean longer answers for all.
+        # Half of the slots: with more requests in flight, a benchmark would make every answer slower.
         limits = RunLimits(in_flight=max(1, engine.slots // 2))
         benchmarks = Benchmarks(config.data_dir / "benchmarks", traffic, limits)
         state = AppState(
@@ -74,11 +74,11 @@ async def assemble(
             removal=Removal(registry, resolver, residency, metrics),
             metrics=metrics,
             benchmarks=benchmarks,
-            pulse=EngineWatchdog(engine, config.hang_seconds),
+            watchdog=EngineWatchdog(engine, config.hang_seconds),
         )
         async with AsyncExitStack() as stack:
             stack.push_async_callback(benchmarks.close)
-            await stack.enter_async_context(running(state["pulse"].watch()))
+            await stack.enter_async_context(running(state["watchdog"].watch()))
             if config.auto_fuse:
                 auto_fuse = AutoFuse(engine, pipeline, metrics, config.fuse_settings)
                 await stack.enter_async_context(running(auto_fuse.run()))
@@ -87,7 +87,7 @@ async def assemble(
 
 @asynccontextmanager
 async def running(work: Coroutine[Any, Any, None]) -> AsyncIterator["asyncio.Task[None]"]:
-    """`work` goes on beside, for as long as the context is open."""
+    """Run `work` as a task while the context is open, then cancel it."""
     task = asyncio.create_task(work)
     try:
         yield task

@@ -1,7 +1,7 @@
-"""Fuses and restores by itself, by `lora_compose.server.fusion.policy` and what this server measures of itself.
+"""Automatic fusing (`--auto-fuse`): switches the base weights as the policy of `server.fusion` decides.
 
-Every second it reads the workers' meter, tells the policy, and follows its decision. What it decides, and
-why, is logged when it changes and counted in the metrics.
+Every second it reads the workers' meter, passes the reading to the policy, and carries out its decision. A
+decision is counted in the metrics, and logged with its reason when it changes.
 """
 
 import asyncio
@@ -19,15 +19,15 @@ from lora_compose.server.pipeline import CompositionPipeline
 
 logger = logging.getLogger(__name__)
 
-LOOK_SECONDS = 1.0
+POLL_SECONDS = 1.0
 PRIOR_SECONDS = 0.5
 PRIOR_BYTES_PER_SECOND = 500e6
 MEASURED_ROWS = 200
-"""Rows with LoRA work, before what they cost is believed."""
+"""Rows with LoRA work that must be measured before their cost is used."""
 
 
 class MeteredEngine(Protocol):
-    """What this needs of the engine."""
+    """The parts of the engine that automatic fusing uses."""
 
     @property
     def checkpoint_bytes(self) -> int: ...
@@ -36,7 +36,7 @@ class MeteredEngine(Protocol):
 
 
 class AutoFuse:
-    """Run it as a task beside the server."""
+    """A task that runs beside the server; see `run`."""
 
     def __init__(
         self,
@@ -51,20 +51,21 @@ class AutoFuse:
         self._metrics = metrics
         self._policy = FusePolicy(settings)
         self._known: str | None = None
-        """What the policy was told is fused."""
-        self._said: tuple[str, str | None] | None = None
-        self._refused: set[str] = set()
+        """The fused composition of which the policy was last notified."""
+        self._logged: tuple[str, str | None] | None = None
+        """Action and model of the last decision that was logged."""
+        self._unfusable: set[str] = set()
 
     async def run(self) -> None:
-        """Look every second, until cancelled."""
+        """Poll every second until cancelled."""
         while True:
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(POLL_SECONDS)
             try:
-                await self._look()
+                await self._poll()
             except LoraComposeError as error:
                 logger.warning("auto-fuse: %s", error.message)
 
-    async def _look(self) -> None:
+    async def _poll(self) -> None:
         if self._fusion.state not in ("base", "fused"):
             return
         reading = await self._engine.read_meter()
@@ -72,34 +73,34 @@ class AutoFuse:
         costs = measured_costs(reading["overheads"], self._switch_seconds())
         if costs.overhead is not None:
             self._metrics.lora_overhead.set(costs.overhead)
-        tokens = {name: count for name, count in reading["tokens"] if name not in self._refused}
+        tokens = {name: count for name, count in reading["tokens"] if name not in self._unfusable}
         self._policy.observe(time.monotonic(), tokens, reading["busy_seconds"], costs)
         decision = self._policy.decide(time.monotonic())
-        self._tell(decision)
-        await self._follow(decision)
+        self._record(decision)
+        await self._carry_out(decision)
 
     def _switch_seconds(self) -> float:
-        """Measured; before the first switch, what reading so large a checkpoint should take."""
+        """The measured seconds of a switch, or before the first one an estimate by the checkpoint's size."""
         if self._fusion.last is not None:
             return self._fusion.last.stalled_seconds
         return PRIOR_SECONDS + self._engine.checkpoint_bytes / PRIOR_BYTES_PER_SECOND
 
     def _notice_switch(self) -> None:
-        """Tell the policy of a switch, whoever asked for it."""
+        """Notify the policy of a switch, including switches that a client requested."""
         fused, last = self._fusion.fused, self._fusion.last
         name = fused.name if fused else None
         if name != self._known:
             self._known = name
             self._policy.switched(time.monotonic(), name, last.stalled_seconds if last else 0.0)
 
-    def _tell(self, decision: Decision) -> None:
+    def _record(self, decision: Decision) -> None:
         self._metrics.auto_fuse_decisions.labels(decision.action).inc()
         self._metrics.auto_fuse_gain.set(decision.expected_gain)
-        if (decision.action, decision.model) != self._said:
-            self._said = (decision.action, decision.model)
+        if (decision.action, decision.model) != self._logged:
+            self._logged = (decision.action, decision.model)
             logger.info("auto-fuse: %s", decision.reason)
 
-    async def _follow(self, decision: Decision) -> None:
+    async def _carry_out(self, decision: Decision) -> None:
         if decision.action == "keep":
             return
         if decision.model is None:
@@ -112,14 +113,14 @@ class AutoFuse:
         try:
             await self._pipeline.fuse(self._pipeline.resolve(parse(name)))
         except LoraComposeError:
-            self._refused.add(name)  # removed meanwhile, or not fusable: it will not be otherwise in a second
+            self._unfusable.add(name)  # removed meanwhile or not fusable: do not try again every second
             raise
 
 
 def measured_costs(overheads: Sequence[Sequence[float]], switch_seconds: float) -> Costs:
-    """The meter's reading as the policy's prices: a line through the overheads by size of the stack.
+    """The policy's prices from the meter's reading: a line fitted through the overheads by stack size.
 
-    With one size measured, each stack is priced like it.
+    If only one size was measured, all sizes have its price.
     """
     known = [(size, cost, rows) for size, cost, rows in overheads if rows >= MEASURED_ROWS]
     if not known:

@@ -1,4 +1,4 @@
-"""Options of `lora-compose serve` that are not vLLM's."""
+"""The options of `lora-compose serve` that are not options of vLLM."""
 
 from dataclasses import dataclass, field
 from ipaddress import ip_address
@@ -24,50 +24,53 @@ EMBEDDED_OPTIONS = (
 @with_config(ATTRIBUTE_DOCSTRINGS)
 @dataclass(frozen=True)
 class ServerConfig:
-    """The flags of `lora-compose serve`: `options_from` makes an option of each field.
+    """The options of `lora-compose serve`. `options_from` makes a flag of each field.
 
-    Raises ValueError with the flag and its value if a value cannot work."""
+    Raises ValueError with the flag and its value if the value is not valid.
+    """
 
     model: str = str(EMBEDDED_BASE)
-    """A Hugging Face causal LM: directory or hub id. By default the small base that ships with us."""
+    """A causal language model: a directory or a Hugging Face hub id. Default: this project's small base."""
     host: str = "127.0.0.1"
     """Address to listen on."""
     port: int = 8000
     """Port to listen on."""
     data_dir: Path = field(default_factory=default_data_dir, metadata={"metavar": "DIR"})
-    """Home of the registry: adapters, aliases and saved compositions survive restarts there."""
+    """Directory of the registry. It keeps adapters, aliases and saved compositions across restarts."""
     adapter_roots: tuple[Path, ...] = field(default=(), metadata={"flag": "--adapter-root", "metavar": "DIR"})
-    """Directories whose adapters may be registered by path."""
+    """A directory from which clients may register adapters by path."""
     allow_hf: bool = False
     """Let clients register adapters from the Hugging Face Hub."""
     strict: bool = False
-    """Refuse adapters that say they were made for another base, instead of warning."""
+    """Refuse an adapter whose config names another base. Without this option, only warn."""
     api_keys: tuple[str, ...] = field(
         default=(), metadata={"flag": "--api-key", "envvar": "LORA_COMPOSE_API_KEY", "metavar": "KEY"}
     )
-    """A key that may do everything, beside those of `lora-compose keys`. With any key, requests need one."""
+    """An API key that may do everything, in addition to the keys of `lora-compose keys`. If there is any key,
+    every request needs one."""
     admin_port: int | None = field(default=None, metadata={"show_default": False})
-    """Port for all but inference, which is then the only thing the other one answers."""
+    """A second port for administration. The main port then answers inference requests only."""
     admin_host: str = "127.0.0.1"
-    """Address that port listens on."""
+    """Address of the administration port."""
     hang_seconds: float = 30.0
-    """An engine that neither answers nor works for so long is ended, and started again."""
+    """Restart the engine after this many seconds without a reply and without CPU use."""
     log_format: LogFormat = "text"
-    """How log lines look: text, or json with a line for each event, vLLM's included."""
+    """Format of log lines: text, or json with one object per line, also for vLLM's lines."""
     lora_requests_info: bool = False
-    """Publish `vllm:lora_requests_info`, for routers that pick a server by the adapters it runs."""
+    """Publish the metric `vllm:lora_requests_info`, for routers that choose a server by its adapters."""
     max_adapter_bytes: int = field(default=4 * 1024**3, metadata={"metavar": "BYTES"})
-    """Largest adapter file accepted."""
+    """Largest weights file that is accepted."""
     auto_fuse: bool = False
-    """Fuse by itself what most tokens go to, when that pays, and restore the base when it no longer does."""
+    """Automatically fuse the most-used composition when that saves time, and restore the base when it stops
+    saving time."""
     fuse_settings: FusePolicySettings = field(default_factory=FusePolicySettings, metadata={"prefix": "fuse"})
-    """How readily."""
+    """How soon `--auto-fuse` fuses and restores."""
 
     def __post_init__(self) -> None:
         if not 0 < self.port < 65536:
             raise ValueError(f"--port ({self.port}) must be between 1 and 65535")
         if self.admin_port is not None and not (0 < self.admin_port < 65536 and self.admin_port != self.port):
-            raise ValueError(f"--admin-port ({self.admin_port}) must be another one, between 1 and 65535")
+            raise ValueError(f"--admin-port ({self.admin_port}) must be between 1 and 65535 and not --port")
         if self.hang_seconds < 2:
             raise ValueError(f"--hang-seconds ({self.hang_seconds}) must be at least 2")
         for root in self.adapter_roots:
@@ -80,13 +83,13 @@ class ServerConfig:
 
     @property
     def is_local(self) -> bool:
-        """Whether only this machine can reach it."""
+        """Whether only this machine can reach the server."""
         hosts = [self.host] if self.admin_port is None else [self.host, self.admin_host]
         return all(map(_is_loopback, hosts))
 
     @property
     def is_embedded(self) -> bool:
-        """Whether the base is the one that ships with the project."""
+        """Whether the base is the small one that is part of this project."""
         return Path(self.model).is_dir() and Path(self.model).resolve() == EMBEDDED_BASE
 
 

@@ -1,8 +1,8 @@
-"""The error contract: every refusal is OpenAI's JSON shape with a stable `code`.
+"""The error contract: every refusal has OpenAI's JSON shape and a stable `code`.
 
-One table maps an exception's class to its status. A class that is not in it has the status of its nearest
-parent. Permanent faults say `x-should-retry: false`, since the OpenAI client retries 409 and 5xx otherwise;
-passing ones say when to come back.
+One table maps an exception's class to its status. A class that is not in the table has the status of its
+nearest parent. Permanent errors have the header `x-should-retry: false`, because the OpenAI client would
+retry 409 and 5xx otherwise. Temporary errors have `retry-after`.
 """
 
 import logging
@@ -39,7 +39,7 @@ TYPES = {
     500: "server_error",
     503: "overloaded_error",
 }
-# For refusals that come with a status only: Starlette's own and vLLM's.
+# The codes of refusals that have only a status: those of Starlette and vLLM.
 CODES: dict[int, Code] = {
     400: Code.INVALID_REQUEST,
     401: Code.INVALID_API_KEY,
@@ -58,26 +58,26 @@ CODES: dict[int, Code] = {
     504: Code.TIMEOUT,
 }
 SSE_ERROR = b'data: {"error"'
-"""How an error event of a stream begins."""
+"""The first bytes of an error event in a stream."""
 RETRY_AFTER_SECONDS = "1"
-OUR_BUG = "The server failed to answer. Its log has the reason."
+INTERNAL_ERROR_MESSAGE = "The server failed to answer. Its log has the reason."
 
 
 def error_type(status: int) -> str:
-    """OpenAI's `type` for a status."""
+    """OpenAI's error `type` for a status."""
     return TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
 
 
 def error_body(
     status: int, message: str, code: AnyCode | None = None, param: str | None = None
 ) -> dict[str, Any]:
-    """`{"error": {message, type, param, code}}`."""
+    """The JSON body `{"error": {message, type, param, code}}`."""
     shown = code or CODES.get(status) or "error"
     return {"error": {"message": message, "type": error_type(status), "param": param, "code": shown}}
 
 
 def error_headers(status: int) -> dict[str, str]:
-    """Whether and when a client should try again."""
+    """The headers that say whether and when a client should retry."""
     if status in (429, 503):
         return {"retry-after": RETRY_AFTER_SECONDS}
     return {"x-should-retry": "false"}
@@ -86,43 +86,43 @@ def error_headers(status: int) -> dict[str, str]:
 def error_response(
     status: int, message: str, code: AnyCode | None = None, param: str | None = None
 ) -> JSONResponse:
-    """The whole refusal."""
+    """The complete response of a refusal."""
     return JSONResponse(error_body(status, message, code, param), status, error_headers(status))
 
 
 def status_of(error: type[errors.LoraComposeError]) -> int:
-    """The status of the class, or of its nearest parent in the table; 500 where there is none."""
+    """The status of the class or of its nearest parent in the table; 500 if neither is in it."""
     return next((STATUS[parent] for parent in error.__mro__ if parent in STATUS), 500)
 
 
 def refusal(_: Request, error: Exception) -> JSONResponse:
-    """A domain error, as its class says."""
+    """The response to an error of this project, by its class."""
     assert isinstance(error, errors.LoraComposeError)
     response = error_response(status_of(type(error)), error.message, error.code, error.param)
     if isinstance(error, errors.QuotaExceeded):
         del response.headers["retry-after"]
-        lasting = error.retry_after is None
+        is_permanent = error.retry_after is None
         response.headers.update(
             {"x-should-retry": "false"}
-            if lasting
+            if is_permanent
             else {"retry-after": str(math.ceil(error.retry_after or 0))}
         )
     return response
 
 
 def not_prepared(_: Request, error: Exception) -> JSONResponse:
-    """The engine could not build an adapter that admission let through: ours to look into."""
-    logger.error("adapter not prepared: %s", error)
+    """The response if the engine could not build an adapter that was admitted. The log has the reason."""
+    logger.error("the engine could not prepare an adapter: %s", error)
     return error_response(503, "The engine could not prepare this composition.", Code.COMPOSITION_UNAVAILABLE)
 
 
 def engine_dead(_: Request, __: Exception) -> JSONResponse:
-    """It died while this was being made ready for it."""
-    return error_response(503, "The engine died; it is being started again.", Code.ENGINE_UNAVAILABLE)
+    """The response if the engine died while a composition was being prepared."""
+    return error_response(503, "The engine died and is being restarted. Try again.", Code.ENGINE_UNAVAILABLE)
 
 
 def http_error(request: Request, error: Exception) -> JSONResponse:
-    """Starlette's 404, 405 and the like."""
+    """The response to an HTTPException of Starlette, such as 404 or 405."""
     assert isinstance(error, HTTPException)
     detail = error.detail or HTTPStatus(error.status_code).phrase
     response = error_response(error.status_code, detail)
@@ -133,15 +133,18 @@ def http_error(request: Request, error: Exception) -> JSONResponse:
 
 
 def _allowed(request: Request) -> str:
-    """Every method the path takes; Starlette names those of one route only."""
+    """All methods of the path. Starlette lists only those of one route."""
     routes = (route for route in request.app.routes if isinstance(route, Route))
-    found = (route.methods or () for route in routes if route.matches(request.scope)[0] != Match.NONE)
-    return ", ".join(sorted({method for methods in found for method in methods}))
+    methods: set[str] = set()
+    for route in routes:
+        if route.matches(request.scope)[0] != Match.NONE:
+            methods |= route.methods or set()
+    return ", ".join(sorted(methods))
 
 
 def unexpected(_: Request, __: Exception) -> JSONResponse:
-    """A bug of ours. Its text stays in the log."""
-    return error_response(500, OUR_BUG)
+    """The response to an unexpected exception. Its text is only in the log."""
+    return error_response(500, INTERNAL_ERROR_MESSAGE)
 
 
 EXCEPTION_HANDLERS: dict[Any, Any] = {

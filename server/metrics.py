@@ -1,9 +1,7 @@
-"""Our Prometheus metrics, beside vLLM's own. Label values come from fixed sets, so series stay bounded.
+"""The Prometheus metrics of this project. vLLM has its own. The number of series is bounded.
 
-Requests by adapter, in a bounded number of series.
-
-A label per adapter grows with whatever is registered. Here the first names that are asked for get a series
-each, the others share one, and a name that is removed gives its series back.
+Label values come from fixed sets, except adapter names. The first `MAX_NAMES` adapters that are requested get
+one series each, and all other adapters share the series `OTHERS`. Removing an adapter frees its series.
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,12 +13,12 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from lora_compose.server.versions import DISTRIBUTION, version_of, vllm_version
 
 OTHERS = "(others)"
-"""No adapter can have this name."""
+"""The label of all further adapters. It is not a valid adapter name."""
 MAX_NAMES = 100
 
 
 class AdapterRequests:
-    """Counts into `counter`, whose only label is the adapter's name. Belongs to the event loop."""
+    """Counts requests in `counter`, whose only label is the adapter's name. Use it on the event loop only."""
 
     def __init__(self, counter: Counter, max_names: int = MAX_NAMES) -> None:
         self._counter = counter
@@ -28,21 +26,21 @@ class AdapterRequests:
         self._names: set[str] = set()
 
     def count(self, names: Iterable[str]) -> None:
-        """One more request that uses these adapters, which all exist."""
+        """Count one request that uses these adapters. All of them must exist."""
         for name in names:
             if len(self._names) < self._max_names:
                 self._names.add(name)
             self._counter.labels(name if name in self._names else OTHERS).inc()
 
-    def forget(self, name: str) -> None:
-        """The adapter is removed: so is its series, and its place is free."""
+    def remove(self, name: str) -> None:
+        """Remove the adapter's series, so that another adapter can have one."""
         if name in self._names:
             self._names.discard(name)
             self._counter.remove(name)
 
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
-# Those of vLLM's histograms of the same quantities, so that the two can be laid over each other.
+# The buckets of vLLM's histograms of the same quantities, so that both can be compared in one chart.
 FIRST_TOKEN_SECONDS = (
     0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0,
     80.0, 160.0, 640.0, 2560.0,
@@ -61,7 +59,7 @@ Kind = TypeVar("Kind", Counter, Gauge, Histogram)
 
 @dataclass(frozen=True)
 class MetricRow(Generic[Kind]):
-    """One metric of the table below. Each `Metrics` makes its own, as the attribute of the row's name."""
+    """A row of the table in `Metrics`. Each `Metrics` object has its own metric under the row's attribute."""
 
     kind: type[Kind]
     name: str
@@ -74,94 +72,101 @@ class MetricRow(Generic[Kind]):
         return self.kind(self.name, self.documentation, self.labels, registry=registry, **options)
 
     def __get__(self, metrics: "Metrics", _: type) -> Kind:
-        """Says the attribute's type. It is never called: the metric itself hides the row."""
+        """Declares the attribute's type for mypy. It is never called, because the metric hides the row."""
         raise AttributeError(self.name)
 
 
 class Metrics:
-    """One set of metrics for one server; nothing is registered globally."""
+    """The metrics of one server. They are not in the global registry of prometheus_client."""
 
-    ready = MetricRow(Gauge, "lora_compose_ready", "Whether /readyz says to send traffic here")
-    engine_up = MetricRow(Gauge, "lora_compose_engine_up", "Whether an engine runs")
+    ready = MetricRow(Gauge, "lora_compose_ready", "1 if /readyz answers 200, else 0")
+    engine_up = MetricRow(Gauge, "lora_compose_engine_up", "1 if the engine is running, else 0")
     engine_restarts = MetricRow(
-        Counter, "lora_compose_engine_restarts", "Engines started in the place of one that died"
+        Counter, "lora_compose_engine_restarts", "Engine restarts after an engine died"
     )
     build_info = MetricRow(
         Gauge,
         "lora_compose_build_info",
-        "Always 1; the versions are its labels",
+        "Always 1; the labels are the installed versions",
         ("version", "vllm", "torch"),
     )
     free_bytes = MetricRow(
-        Gauge, "lora_compose_data_dir_free_bytes", "Free on the disk that holds the registry"
+        Gauge, "lora_compose_data_dir_free_bytes", "Free bytes on the disk of the data directory"
     )
 
     http_requests = MetricRow(
         Counter,
         "lora_compose_http_requests",
-        "Requests of any kind, by route and HTTP status (none: the client left before a reply began)",
+        "All requests by route and HTTP status (none: the client disconnected before the response)",
         ("route", "status"),
     )
-    refusals = MetricRow(
-        Counter, "lora_compose_refusals", "Replies with an error, by the error's code", ("code",)
-    )
+    refusals = MetricRow(Counter, "lora_compose_refusals", "Error responses, by error code", ("code",))
     stream_errors = MetricRow(
-        Counter, "lora_compose_stream_errors", "Streams that ended with an error event after a 200"
+        Counter,
+        "lora_compose_stream_errors",
+        "Streams that started with status 200 and ended with an error event",
     )
     requests = MetricRow(
         Counter,
         "lora_compose_requests",
-        "Generating requests, by kind (base, single, stack, merge; unresolved: refused before it was "
-        "known) and by HTTP status class",
+        "Generating requests, by kind (base, single, stack, merge; unresolved: refused before the kind was "
+        "known) and HTTP status class",
         ("kind", "status"),
     )
     first_token_seconds = MetricRow(
         Histogram,
         "lora_compose_time_to_first_token_seconds",
-        "From a request's arrival to its stream's first event: waiting, preparing and merging included",
+        "Seconds from the arrival of a request to the first event of its stream, including waiting, "
+        "preparing and merging",
         ("kind",),
         buckets=FIRST_TOKEN_SECONDS,
     )
     inter_token_seconds = MetricRow(
         Histogram,
         "lora_compose_inter_token_latency_seconds",
-        "Between two events of a stream",
+        "Seconds between two events of a stream",
         ("kind",),
         buckets=INTER_TOKEN_SECONDS,
     )
     e2e_seconds = MetricRow(
         Histogram,
         "lora_compose_e2e_request_latency_seconds",
-        "From a generating request's arrival to the end of its reply, where it was answered",
+        "Seconds from the arrival of a generating request to the end of its response, for status 2xx",
         ("kind",),
         buckets=E2E_SECONDS,
     )
     requests_by_adapter = MetricRow(
         Counter,
         "lora_compose_adapter_requests",
-        "Generating requests that use an adapter, by its name; beyond 100 names the rest is (others)",
+        "Generating requests by adapter; after the first 100 adapters, all others count as (others)",
         ("adapter",),
     )
-    in_flight = MetricRow(Gauge, "lora_compose_in_flight_requests", "Generating requests being answered")
+    in_flight = MetricRow(
+        Gauge, "lora_compose_in_flight_requests", "Generating requests that are being answered"
+    )
 
     registered = MetricRow(Gauge, "lora_compose_registered_adapters", "Adapters in the registry")
     registrations = MetricRow(
         Counter,
         "lora_compose_registrations",
-        "Registrations, by outcome (created, unchanged, refused)",
+        "Registrations of adapters, by outcome (created, unchanged, refused)",
         ("outcome",),
     )
     registration_seconds = MetricRow(
         Histogram,
         "lora_compose_registration_duration_seconds",
-        "Copying, checking and registering an adapter, refused ones included",
+        "Seconds to copy, check and register an adapter, including refused adapters",
         buckets=SECONDS,
     )
     pinned = MetricRow(
-        Gauge, "lora_compose_pinned_adapters", "Adapters that are never evicted from the engine's host memory"
+        Gauge,
+        "lora_compose_pinned_adapters",
+        "Pinned adapters: they are never evicted from the engine's host memory",
     )
     resident = MetricRow(
-        Gauge, "lora_compose_prepared_adapters", "Adapters in the engine's host memory, or on their way there"
+        Gauge,
+        "lora_compose_prepared_adapters",
+        "Adapters in the engine's host memory or being prepared for it",
     )
     capacity = MetricRow(
         Gauge,
@@ -169,81 +174,86 @@ class Metrics:
         "Adapters that fit in the engine's host memory (--max-cpu-loras)",
     )
     slots = MetricRow(
-        Gauge, "lora_compose_slots", "Engine slots there are: sets of adapters in use at a time"
+        Gauge,
+        "lora_compose_slots",
+        "Engine slots: the number of compositions that can be in use at the same time",
     )
     active = MetricRow(Gauge, "lora_compose_active_slots", "Engine slots with requests in flight")
     queued = MetricRow(
-        Gauge, "lora_compose_queued_requests", "Requests waiting for a slot or for room in host memory"
+        Gauge, "lora_compose_queued_requests", "Requests waiting for a slot or for space in host memory"
     )
     hits = MetricRow(
         Counter,
         "lora_compose_residency_hits",
-        "Requests whose adapters were all in host memory, or on their way there",
+        "Requests whose adapters were all in host memory or already being prepared",
     )
     misses = MetricRow(
-        Counter, "lora_compose_residency_misses", "Requests for which something had to be prepared"
+        Counter, "lora_compose_residency_misses", "Requests that needed at least one adapter to be prepared"
     )
     evictions = MetricRow(Counter, "lora_compose_evictions", "Adapters removed from the engine's host memory")
     queue_seconds = MetricRow(
         Histogram,
         "lora_compose_queue_duration_seconds",
-        "Waiting for a slot and for room in host memory",
+        "Seconds a request waited for a slot and for space in host memory",
         buckets=SECONDS,
     )
     prepare_seconds = MetricRow(
         Histogram,
         "lora_compose_prepare_duration_seconds",
-        "Building an adapter in the engine's host memory",
+        "Seconds to build an adapter in the engine's host memory",
         buckets=SECONDS,
     )
     prepare_failures = MetricRow(
-        Counter, "lora_compose_prepare_failures", "Adapters the engine could not build"
+        Counter, "lora_compose_prepare_failures", "Adapters that the engine could not build"
     )
     merge_seconds = MetricRow(
         Histogram,
         "lora_compose_merge_duration_seconds",
-        "Merging adapters into one, outside the engine",
+        "Seconds to merge adapters into one, outside the engine",
         buckets=SECONDS,
     )
     merges_in_progress = MetricRow(
-        Gauge, "lora_compose_merges_in_progress", "Merges being built or waiting for it"
+        Gauge, "lora_compose_merges_in_progress", "Merges that are being built or are waiting to be built"
     )
     merge_failures = MetricRow(Counter, "lora_compose_merge_failures", "Merges that could not be built")
 
-    fused = MetricRow(Gauge, "lora_compose_fused", "Whether a composition is folded into the base weights")
+    fused = MetricRow(
+        Gauge, "lora_compose_fused", "1 if a composition is fused into the base weights, else 0"
+    )
     switch_seconds = MetricRow(
         Histogram,
         "lora_compose_fusion_switch_duration_seconds",
-        "How long generation stood still for a switch of the base weights (fusing, restoring)",
+        "Seconds that generation was paused while the base weights were switched (fusing, restoring)",
         ("kind",),
         buckets=SECONDS,
     )
     switches_in_progress = MetricRow(
         Gauge,
         "lora_compose_fusion_switches_in_progress",
-        "Whether the base weights are being loaded: generation may stand still",
+        "1 while the base weights are being switched and generation may be paused, else 0",
     )
     switch_failures = MetricRow(
         Counter,
         "lora_compose_fusion_switch_failures",
-        "Switches of the base weights that failed while loading (fusing, restoring)",
+        "Switches of the base weights that failed while loading, by kind (fusing, restoring)",
         ("kind",),
     )
     lora_overhead = MetricRow(
         Gauge,
         "lora_compose_lora_overhead_ratio",
-        "Extra time of a token with one adapter against one without, as --auto-fuse measures it here",
+        "Extra time per token with one adapter, relative to no adapter, measured by --auto-fuse",
     )
     auto_fuse_decisions = MetricRow(
         Counter,
         "lora_compose_auto_fuse_decisions",
-        "Decisions of --auto-fuse, one a second (keep, fuse, restore)",
+        "Decisions of --auto-fuse, one per second, by action (keep, fuse, restore)",
         ("action",),
     )
     auto_fuse_gain = MetricRow(
         Gauge,
         "lora_compose_auto_fuse_expected_gain_ratio",
-        "Serving time the last decision of --auto-fuse is to save if the mix lasts; 0 for keep",
+        "Share of serving time that the last decision of --auto-fuse saves if traffic stays the same; "
+        "0 for keep",
     )
 
     def __init__(self) -> None:
@@ -255,5 +265,5 @@ class Metrics:
         self.adapter_requests = AdapterRequests(self.requests_by_adapter)
 
     def text(self, *others: CollectorRegistry) -> bytes:
-        """The exposition of ours and of other registries."""
+        """Our metrics and those of `others` in the Prometheus text format."""
         return b"".join(generate_latest(registry) for registry in (self.registry, *others))

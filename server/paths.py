@@ -1,7 +1,7 @@
-"""Paths that several parts of the server treat alike: vLLM's routes and the probes."""
+"""Paths that several packages of the server treat in the same way: vLLM's routes and the health probes."""
 
 PROBES = frozenset({"/livez", "/readyz", "/health"})
 GENERATING = ("/v1/chat/completions", "/v1/completions", "/v1/responses")
-"""Routes of vLLM that generate: a composition must be resident."""
+"""vLLM's routes that generate text. Their composition must be resident."""
 NAMING = ("/tokenize", "/detokenize")
-"""Routes of vLLM that only use the names of a composition."""
+"""vLLM's routes that only use the name of a composition. Nothing is made resident."""

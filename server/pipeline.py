@@ -1,6 +1,6 @@
-"""From a request to a composition that the engine serves: resolve, build, hold, check the fused base.
+"""The way from a request to a composition that is ready in the engine: resolve, build, hold, check the base.
 
-Generation, `/v1/fusion`, `/v1/compositions`, auto-fuse and the restore after a restart all go this way.
+Generation, `/v1/fusion`, `/v1/compositions`, auto-fuse and the restore after a restart all use it.
 """
 
 from collections.abc import AsyncIterator
@@ -24,8 +24,8 @@ from lora_compose.server.tenants.caller import Caller
 
 @dataclass(frozen=True)
 class CompositionPipeline:
-    """`base` is the served model's name. Without a caller, the server itself asks: it sees every adapter and
-    has no quotas."""
+    """`base` is the served name of the base model. A caller of None is the server itself: it sees every
+    adapter and has no quotas."""
 
     base: str
     resolver: Resolver
@@ -34,36 +34,37 @@ class CompositionPipeline:
     fusion: FusionSwitch
 
     @overload
-    def resolve(self, asked: Composition, caller: Caller | None = None) -> ResolvedComposition: ...
+    def resolve(self, source: Composition, caller: Caller | None = None) -> ResolvedComposition: ...
 
     @overload
     def resolve(
-        self, asked: dict[str, Any] | CompositionFields, caller: Caller | None = None
+        self, source: dict[str, Any] | CompositionFields, caller: Caller | None = None
     ) -> ResolvedComposition | None: ...
 
     def resolve(
-        self, asked: dict[str, Any] | CompositionFields | Composition, caller: Caller | None = None
+        self, source: dict[str, Any] | CompositionFields | Composition, caller: Caller | None = None
     ) -> ResolvedComposition | None:
-        """The versions that a body, its fields or a composition stand for now; None for the plain base.
+        """The versions that a request body, its fields or a composition stand for now; None for the base.
 
         Raises InvalidRequest, NotFound("model_not_found") or Unservable("rank_too_large").
         """
-        composition = asked if isinstance(asked, Composition) else self._asked(asked, caller)
+        composition = source if isinstance(source, Composition) else self._read(source, caller)
         if composition is None:
             return None
         return self.resolver.pin(composition, None if caller is None else caller.sees)
 
-    def _asked(self, asked: dict[str, Any] | CompositionFields, caller: Caller | None) -> Composition | None:
+    def _read(self, source: dict[str, Any] | CompositionFields, caller: Caller | None) -> Composition | None:
         saved = self.resolver.saved if caller is None else caller.saved(self.resolver.saved)
-        if isinstance(asked, CompositionFields):
-            return composition_of(asked, self.base, saved)
-        return composition_from_body(asked, self.base, saved)
+        if isinstance(source, CompositionFields):
+            return composition_of(source, self.base, saved)
+        return composition_from_body(source, self.base, saved)
 
     @asynccontextmanager
     async def ready(self, resolved: ResolvedComposition | None, caller: Caller) -> AsyncIterator[None]:
-        """Built, in host memory and in a slot for as long as the context is open.
+        """Build the composition and hold it in host memory and in a slot while the context is open.
 
-        Raises QuotaExceeded where the caller may not build what is missing, and what building raises.
+        Raises QuotaExceeded if something has to be built and the caller may not build it, and the errors of
+        the build.
         """
         async with AsyncExitStack() as stack:
             servable = None
@@ -76,9 +77,9 @@ class CompositionPipeline:
             yield
 
     async def fuse(self, resolved: ResolvedComposition) -> None:
-        """Fold it into the base. Raises what building and `Fusion.fuse` raise."""
+        """Fold it into the base weights. Raises the errors of the build and of `FusionSwitch.fuse`."""
         await self.fusion.fuse(await self.merges.servable(resolved))
 
     async def pin(self, resolved: ResolvedComposition) -> None:
-        """Keep one adapter in host memory. Raises what `Residency.pin` raises."""
+        """Keep one adapter in host memory. Raises the errors of `ResidencyScheduler.pin`."""
         await self.residency.pin(await self.merges.servable(resolved))

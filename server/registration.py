@@ -1,9 +1,9 @@
-"""Takes an adapter in: copy, check the copy, register it, and let requests see it.
+"""Registers and removes adapters.
 
-Everything here runs in a worker thread, since it reads and hashes files. The copy is checked, not the
-original: what changes after the check is not what was checked.
-
-Takes adapters out: unnamed at once, gone from the engine and the disk when nobody uses them any more.
+`Registration` copies the files, checks the copy, registers it and makes it visible to requests. It runs in a
+worker thread, because it reads and hashes files. It checks the copy and not the original, because the
+original could change after the check. `Removal` removes the name at once; the files and the builds in the
+engine are removed when no request uses them any more.
 """
 
 import errno
@@ -41,22 +41,22 @@ from lora_compose.server.residency.scheduler import ResidencyScheduler
 from lora_compose.server.tenants.caller import Caller
 
 SWAPPED = frozenset({errno.ELOOP, errno.ENOTDIR})
-"""What opening a directory says of one that has become a link, or a file."""
+"""The errors of opening a directory that was replaced by a link or a file."""
 
 
 @dataclass(frozen=True)
 class Offer:
-    """What a client wants registered, apart from the bytes."""
+    """The registration that a client requests, without the files."""
 
     name: str
     alias: str | None = None
     digest: str | None = None
-    """The digest the client computed; another one means the bytes did not arrive whole."""
+    """The digest that the client computed. Files with another digest were damaged on the way."""
     training: Mapping[str, Any] | None = None
-    """How it came about, as the client tells it; see `lora_compose.adapters.registry.lineage`."""
+    """The client's description of how it was made; see `lora_compose.adapters.registry.lineage`."""
 
     caller: Caller | None = None
-    """Whose quotas it comes under."""
+    """The caller whose quotas apply; None: no quotas."""
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -66,7 +66,7 @@ class Offer:
 
 @dataclass(frozen=True)
 class Registration:
-    """The way in. `changed` is called after the registry has changed."""
+    """Registers adapters from a path, the Hub or an upload, and calls `changed` after each."""
 
     registry: Registry
     base: BaseShapes
@@ -75,40 +75,44 @@ class Registration:
     allow_hf: bool
     metrics: Metrics
     changed: Callable[[], None]
-    _one_by_one: threading.Lock = field(default_factory=threading.Lock)
+    _quota_lock: threading.Lock = field(default_factory=threading.Lock)
 
     def from_path(self, offer: Offer, path: str) -> tuple[Version, bool]:
-        """A directory on this machine, inside an --adapter-root. (version, whether it is new)."""
+        """Register a directory inside an --adapter-root. Returns the version and whether it is new."""
         root, directory = self._allowed(path)
         with self._counted(), _inside(root, directory) as descriptor:
-            return self._take(offer, descriptor)
+            return self._from_directory(offer, descriptor)
 
     def from_hub(self, offer: Offer, reference: str) -> tuple[Version, bool]:
-        """`org/repo` or `org/repo@revision` on the Hugging Face Hub; only with --allow-hf."""
+        """Register `org/repo` or `org/repo@revision` of the Hugging Face Hub. Needs --allow-hf."""
         if not self.allow_hf:
             raise InvalidRequest(
-                Code.SOURCE_NOT_ALLOWED, "This server takes no adapters from the Hub (--allow-hf).", "hf"
+                Code.SOURCE_NOT_ALLOWED,
+                "This server does not accept adapters from the Hub (--allow-hf is off).",
+                "hf",
             )
         repo, _, revision = reference.partition("@")
         try:
             directory = snapshot_download(repo, revision=revision or None, allow_patterns=list(FILES))
         except (HfHubHTTPError, LocalEntryNotFoundError, ValueError) as error:
-            raise NotFound(Code.ADAPTER_NOT_FOUND, f"The Hub has no {reference!r:.200}.", "hf") from error
+            raise NotFound(
+                Code.ADAPTER_NOT_FOUND, f"{reference!r:.200} was not found on the Hub.", "hf"
+            ) from error
         with self._counted():
             refuse_pickle(Path(directory))
-            # The Hub's cache is made of links.
+            # The files in the Hub's cache are symbolic links.
             files = [(Path(directory) / name).resolve() for name in FILES]
             with self.registry.stage(files[0], files[1], self.limits.max_bytes) as staged:
                 return self._from_staged(offer, staged, f"hf:{reference}")
 
     def from_files(self, offer: Offer, config: BinaryIO, weights: BinaryIO) -> tuple[Version, bool]:
-        """Two open files, such as an upload's."""
+        """Register two open files, for example those of an upload."""
         with self._counted(), self._stage(config, weights) as staged:
             return self._from_staged(offer, staged, "upload")
 
     @contextmanager
     def _counted(self) -> Iterator[None]:
-        """Whatever is wrong with an adapter's files counts as a refusal, wherever it is found."""
+        """Time a registration, and count it as refused if any check of the adapter's files fails."""
         try:
             with self.metrics.registration_seconds.time():
                 yield
@@ -116,7 +120,7 @@ class Registration:
             self.metrics.registrations.labels("refused").inc()
             raise
 
-    def _take(self, offer: Offer, directory: int) -> tuple[Version, bool]:
+    def _from_directory(self, offer: Offer, directory: int) -> tuple[Version, bool]:
         refuse_pickle(directory)
         with ExitStack() as end:
             with storage_faults():
@@ -128,7 +132,7 @@ class Registration:
             return self._from_staged(offer, staged, "path")
 
     def _stage(self, config: BinaryIO, weights: BinaryIO) -> AbstractContextManager[Path]:
-        """Copies. A header that is damaged is refused before gigabytes are copied for nothing."""
+        """Copy the files. The header is checked first, so that a damaged file is not copied."""
         with storage_faults():
             check_header(weights, self.limits.max_bytes, self.registry.staging_dir)
         return self.registry.stage(config, weights, self.limits.max_bytes)
@@ -136,13 +140,13 @@ class Registration:
     def _from_staged(self, offer: Offer, staged: Path, source: str) -> tuple[Version, bool]:
         if offer.digest is not None and content_of(staged).digest != offer.digest:
             raise InvalidRequest(
-                Code.DIGEST_MISMATCH, "The files have another digest than was given.", "digest"
+                Code.DIGEST_MISMATCH, "The digest of the files is not the digest in the request.", "digest"
             )
-        if offer.caller is None or not offer.caller.is_short_of_room:
+        if offer.caller is None or not offer.caller.has_storage_quota:
             version, created = self._admit_and_register(offer, staged, source)
         else:
-            with self._one_by_one:  # two at once must not both find the last room
-                offer.caller.require_room(self.registry, staged)
+            with self._quota_lock:  # two registrations must not both use the rest of the quota
+                offer.caller.require_storage(self.registry, staged)
                 version, created = self._admit_and_register(offer, staged, source)
         self.metrics.registrations.labels("created" if created else "unchanged").inc()
         self.changed()
@@ -159,8 +163,10 @@ class Registration:
         return self.registry.register(offer.name, staged, admission, source, lineage, offer.alias)
 
     def _allowed(self, path: str) -> tuple[Path, Path]:
-        """A root and the directory `path` in it, links followed; the same refusal if it does not exist."""
-        with suppress(OSError, RuntimeError, ValueError):  # a loop of links, a link that goes, a NUL
+        """The root and the resolved directory of `path`. A path that does not exist has the same refusal."""
+        with suppress(
+            OSError, RuntimeError, ValueError
+        ):  # a loop of links, a link that is removed, a NUL character
             directory = Path(path).resolve()
             for root in map(Path.resolve, self.adapter_roots):
                 if directory.is_relative_to(root):
@@ -170,28 +176,30 @@ class Registration:
 
 @contextmanager
 def _inside(root: Path, directory: Path) -> Iterator[int]:
-    """Its descriptor. Raises NotFound("adapter_not_found"), Forbidden where it is a link by now."""
+    """Open the directory. Raises NotFound("adapter_not_found"), or Forbidden if it was replaced by a link."""
     with ExitStack() as end:
         try:
             descriptor = end.enter_context(confined_directory(root, directory))
         except FileNotFoundError as error:
-            raise NotFound(Code.ADAPTER_NOT_FOUND, "There is no such adapter directory.", "path") from error
+            raise NotFound(Code.ADAPTER_NOT_FOUND, "The adapter directory does not exist.", "path") from error
         except OSError as error:
             if error.errno in SWAPPED:
                 raise _not_allowed() from error
-            raise StorageUnavailable(Code.STORAGE_UNAVAILABLE, "The directory cannot be read now.") from error
+            raise StorageUnavailable(
+                Code.STORAGE_UNAVAILABLE, "The adapter directory cannot be read at the moment."
+            ) from error
         yield descriptor
 
 
 def _not_allowed() -> Forbidden:
     return Forbidden(
-        Code.PATH_NOT_ALLOWED, "The path is not inside an --adapter-root of this server.", "path"
+        Code.PATH_NOT_ALLOWED, "The path is not inside an --adapter-root directory of this server.", "path"
     )
 
 
 @dataclass(frozen=True)
 class Removal:
-    """The way out."""
+    """Removes adapters from the registry, the engine and the metrics."""
 
     registry: Registry
     resolver: Resolver
@@ -199,11 +207,11 @@ class Removal:
     metrics: Metrics
 
     async def remove(self, name: str, ref: str | None, *, cascade: bool) -> None:
-        """Raises NotFound, or Conflict("in_use") while a saved composition needs it and `cascade` is off."""
-        gone = await run_in_threadpool(self.registry.remove, name, ref, cascade=cascade)
+        """Raises NotFound, or Conflict("in_use") if a saved composition needs it and `cascade` is false."""
+        versions = await run_in_threadpool(self.registry.remove, name, ref, cascade=cascade)
         self.resolver.registry_changed()
-        left = set(self.registry.names())
-        self.metrics.registered.set(len(left))
-        for removed in {version.name for version in gone} - left:
-            self.metrics.adapter_requests.forget(removed)
-        await self.residency.withdraw(frozenset(version.id for version in gone))
+        remaining = set(self.registry.names())
+        self.metrics.registered.set(len(remaining))
+        for removed in {version.name for version in versions} - remaining:
+            self.metrics.adapter_requests.remove(removed)
+        await self.residency.withdraw(frozenset(version.id for version in versions))

@@ -1,6 +1,7 @@
-"""`lora-compose serve`: registry, engine and HTTP, brought up in that order and taken down in reverse.
+"""Runs the server: opens the registry, starts the engine, then serves HTTP, and closes them in reverse order.
 
-What can be refused without the engine (a data directory in use, a bad option) is refused before it starts.
+Errors that can be found without the engine (a data directory in use, a bad option) are raised before it
+starts.
 """
 
 import asyncio
@@ -41,13 +42,13 @@ from lora_compose.server.tenants.middleware import AuthContext
 logger = logging.getLogger(__name__)
 
 DRAIN_SECONDS = 30
-# The event loop waits for so long whenever a thread works (checks an adapter, lists). Python's own is 5 ms.
+# Seconds the event loop waits for a busy thread (checking an adapter, listing). Python's default: 5 ms.
 SWITCH_SECONDS = 0.0005
 AUDIT_FILE = "audit.jsonl"
 
 
 def run(config: ServerConfig, vllm_args: Sequence[str]) -> None:
-    """Serve until SIGTERM or SIGINT. Raises LoraComposeError where the data directory cannot be had."""
+    """Serve until SIGTERM or SIGINT. Raises LoraComposeError if the data directory cannot be used."""
     signal.signal(signal.SIGTERM, _end_start_up)
     config.data_dir.mkdir(parents=True, exist_ok=True)
     configure(config.log_format, config.data_dir)
@@ -58,55 +59,57 @@ def run(config: ServerConfig, vllm_args: Sequence[str]) -> None:
         Registry(config.data_dir, reserved=args.served_model_name or [args.model]) as registry,
         KeyStore(config.data_dir) as keys,
     ):
-        door = _door(config, keys)
-        uvloop.run(_serve(config, args, registry, door))
+        auth = _auth_context(config, keys)
+        uvloop.run(_serve(config, args, registry, auth))
 
 
-def _door(config: ServerConfig, keys: KeyStore) -> AuthContext:
-    """Raises LoraComposeError("keys_needed") where strangers could come in without one."""
+def _auth_context(config: ServerConfig, keys: KeyStore) -> AuthContext:
+    """Raises LoraComposeError("keys_needed") if other machines could use the server without an API key."""
     keyring = Keyring(keys.by_digest, config.api_keys, BenchmarkTraffic(), is_open=config.is_local)
     if not config.is_local and not keyring.has_keys:
         raise LoraComposeError(
             CommandCode.KEYS_NEEDED,
-            f"--host {config.host} can be reached from other machines, and there is no API key. Make one: "
+            f"--host {config.host} can be reached from other machines, and there is no API key. Create one: "
             f"`lora-compose keys create NAME --role admin --data-dir {config.data_dir}`",
         )
     if keyring.is_open:
-        logger.warning("there are no API keys: everybody on this machine may do everything")
+        logger.warning("there are no API keys: every user of this machine may use and administer the server")
     return AuthContext(keyring, Audit(config.data_dir / AUDIT_FILE), config.admin_port)
 
 
 def _end_start_up(*_: object) -> NoReturn:
-    """SIGTERM before uvicorn listens: unwind, so that vLLM's processes end with ours."""
+    """Handle SIGTERM before uvicorn listens: unwind, so that vLLM's processes end with this one."""
     raise SystemExit(0)
 
 
 def vllm_namespace(config: ServerConfig, vllm_args: Sequence[str]) -> Namespace:
-    """vLLM's options: the user's, after those the embedded base wants."""
+    """vLLM's options: those of the embedded base first, then those of the user."""
     arguments = ["--model", config.model, *vllm_args]
     if config.is_embedded:
         arguments = [*EMBEDDED_OPTIONS, *arguments]
     return parse_vllm_args(arguments)
 
 
-async def _serve(config: ServerConfig, args: Namespace, registry: Registry, door: AuthContext) -> None:
-    front, metrics = AppSwitch(), Metrics()
+async def _serve(config: ServerConfig, args: Namespace, registry: Registry, auth: AuthContext) -> None:
+    app_switch, metrics = AppSwitch(), Metrics()
 
     @asynccontextmanager
     async def start() -> AsyncIterator[AppState]:
         async with launch(
             args, lora_requests_info=config.lora_requests_info, beside_others=supervisor.up.is_set()
         ) as engine:
-            # vLLM's error handler stops the server it finds here when its engine has died; ours goes on.
+            # When the engine dies, vLLM's error handler stops the server that it finds here. Ours continues.
             engine.app.state.server = SimpleNamespace(should_exit=False)
-            async with assemble(config, engine, registry, door.keyring.traffic, metrics) as state:
+            async with assemble(config, engine, registry, auth.keyring.traffic, metrics) as state:
                 yield state
 
-    supervisor = Supervisor(start, lambda state: create_app(state, door), front, metrics)
+    supervisor = Supervisor(start, lambda state: create_app(state, auth), app_switch, metrics)
     server = UvicornServer(
-        front,
+        app_switch,
         uvicorn.Config(
-            RequestIdMiddleware(front if args.disable_uvicorn_access_log else RequestLogMiddleware(front)),
+            RequestIdMiddleware(
+                app_switch if args.disable_uvicorn_access_log else RequestLogMiddleware(app_switch)
+            ),
             host=config.host,
             port=config.port,
             http=HttpProtocol,
@@ -128,38 +131,38 @@ async def _serve(config: ServerConfig, args: Namespace, registry: Registry, door
 
 
 def _tls(args: Namespace) -> dict[str, Any]:
-    """vLLM's own options (`--ssl-keyfile`, `--ssl-certfile`, ...), which are uvicorn's."""
+    """The TLS options, which vLLM and uvicorn name alike (`--ssl-keyfile`, `--ssl-certfile`, ...)."""
     names = ("ssl_keyfile", "ssl_certfile", "ssl_ca_certs", "ssl_cert_reqs", "ssl_ciphers")
     return {name: getattr(args, name) for name in names if getattr(args, name, None) is not None}
 
 
 def _sockets(config: ServerConfig, main: uvicorn.Config) -> list[socket] | None:
-    """Two where admin has a port of its own. None: uvicorn opens its one."""
+    """Two sockets if administration has its own port, else None: uvicorn then opens its own."""
     if config.admin_port is None:
         return None
-    logger.info("administration on %s:%d only", config.admin_host, config.admin_port)
-    # By default a Config sets up uvicorn's own log lines, which hold addresses and paths of clients.
+    logger.info("serving administration on %s:%d only", config.admin_host, config.admin_port)
+    # Without log_config=None, uvicorn logs addresses of clients and the paths they request.
     admin = uvicorn.Config(main.app, config.admin_host, config.admin_port, log_config=None)
     return [main.bind_socket(), admin.bind_socket()]
 
 
 class UvicornServer(uvicorn.Server):
-    """uvicorn, ending with exit code 0 when it is asked to end."""
+    """A uvicorn server that ends with exit code 0 after SIGTERM or SIGINT."""
 
-    def __init__(self, front: AppSwitch, config: uvicorn.Config) -> None:
+    def __init__(self, app_switch: AppSwitch, config: uvicorn.Config) -> None:
         super().__init__(config)
-        self._front = front
+        self._app_switch = app_switch
 
     @override
     async def shutdown(self, sockets: list[socket] | None = None) -> None:
-        """The benchmark goes first: the drain would wait for requests it keeps sending."""
-        if self._front.state is not None:
-            await self._front.state["benchmarks"].close()
+        """End a benchmark first, because the drain would wait for the requests that it keeps sending."""
+        if self._app_switch.state is not None:
+            await self._app_switch.state["benchmarks"].close()
         await super().shutdown(sockets)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """The first signal drains, the second ends now. uvicorn would raise the signal again afterwards."""
+        """The first signal drains, the second ends at once. uvicorn's own version raises the signal again."""
         previous = {
             number: signal.signal(number, self.handle_exit) for number in (signal.SIGTERM, signal.SIGINT)
         }

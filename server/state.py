@@ -1,6 +1,6 @@
-"""What a request finds in `request.state`: the objects around the running engine.
+"""The type of `request.state`: the objects around the running engine.
 
-Types only, so that a module that names `AppState` does not import the whole server.
+Imports are for type checking only: a module that names `AppState` does not import the whole server.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class AppState(TypedDict):
-    """One set for each engine. `Front` replaces it when the engine is replaced."""
+    """The objects of one engine. `AppSwitch` replaces all of them when the engine is replaced."""
 
     engine: Engine
     registry: Registry
@@ -33,4 +33,4 @@ class AppState(TypedDict):
     removal: Removal
     metrics: Metrics
     benchmarks: Benchmarks
-    pulse: EngineWatchdog
+    watchdog: EngineWatchdog

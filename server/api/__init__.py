@@ -1,4 +1,5 @@
-"""One file for each resource: its routes, and what it reads and answers. `openapi*` describe them all.
+"""The routes, one file for each resource, with their requests and responses. `openapi*` document all routes.
 
-What a route does is in the packages below; what stands before every route is in `server.http` and `server.tenants`.
+The work of a route is in the packages below. The middleware before every route is in `server.http` and
+`server.tenants`.
 """

@@ -1,7 +1,4 @@
-"""`/v1/adapters`: register, list, inspect and remove adapters while the server runs; move their aliases.
-
-A multipart upload of an adapter's two files, bounded.
-"""
+"""`/v1/adapters`: register, list, show and remove adapters while the server runs, and set their aliases."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -31,14 +28,14 @@ from lora_compose.server.http.body import read_flag, read_object
 from lora_compose.server.registration import Offer
 
 OVERHEAD_BYTES = 1024 * 1024
-"""What a body may hold beside the weights: config, boundaries, part headers."""
+"""The most bytes of an upload besides the weights: config, boundaries and headers of the parts."""
 
 
 @asynccontextmanager
 async def read_upload(request: Request, max_bytes: int) -> AsyncIterator[tuple[Offer, FormData]]:
-    """The offer and the form with its two files, which are gone when the context closes.
+    """Read an upload: the offer, and the form with its two files. The context closes the form.
 
-    Raises InvalidRequest("invalid_upload") for what is no such upload, HTTPException 413 past the limit.
+    Raises InvalidRequest("invalid_upload") if the form is not valid, and HTTPException 413 if too large.
     """
     limited = Request(request.scope, _bounded(request.receive, max_bytes + OVERHEAD_BYTES))
     try:
@@ -56,11 +53,11 @@ async def read_upload(request: Request, max_bytes: int) -> AsyncIterator[tuple[O
 
 
 def uploaded_file(form: FormData, name: str) -> BinaryIO:
-    """The open file of that name. Raises InvalidRequest("invalid_upload") where it is missing."""
+    """The open file of this name. Raises InvalidRequest("invalid_upload") if it is missing."""
     for field, value in form.multi_items():
         if isinstance(value, UploadFile) and _file_name(field, value) == name:
             return value.file
-    raise InvalidRequest(Code.INVALID_UPLOAD, f"The upload has no file {name}.", name)
+    raise InvalidRequest(Code.INVALID_UPLOAD, f"The file {name} is missing in the upload.", name)
 
 
 def _offer(form: FormData) -> Offer:
@@ -91,7 +88,7 @@ def _bounded(receive: Receive, limit: int) -> Receive:
 
 
 def adapter_object(version: Version, aliases: list[str], base: str) -> AdapterObject:
-    """One version as JSON; `aliases` are those that point at it."""
+    """One version as JSON. `aliases` are the aliases that point to it."""
     return {
         "object": "adapter",
         "id": version.id,
@@ -112,7 +109,7 @@ def adapter_object(version: Version, aliases: list[str], base: str) -> AdapterOb
 
 
 async def register(request: Request) -> JSONResponse:
-    """`POST /v1/adapters`: 201 with a new version, 200 where these bytes are registered already."""
+    """`POST /v1/adapters`: register an adapter. 200 if these files are registered already."""
     request.state.caller.build()
     content_type = request.headers.get("content-type", "")
     if content_type.partition(";")[0].strip().lower() == "multipart/form-data":
@@ -127,24 +124,24 @@ async def register(request: Request) -> JSONResponse:
 async def _register_upload(request: Request) -> tuple[Version, bool]:
     registration = request.state.registration
     async with read_upload(request, registration.limits.max_bytes) as (offer, form):
-        offer = offered(request, offer)
+        offer = authorized_offer(request, offer)
         files = [uploaded_file(form, name) for name in (CONFIG_FILE, WEIGHTS_FILE)]
         return await run_in_threadpool(registration.from_files, offer, *files)
 
 
 async def _register_reference(body: dict[str, Any], request: Request) -> tuple[Version, bool]:
     fields = AdapterOffer.read(body)
-    offer = offered(request, Offer(fields.name, fields.alias, fields.digest, fields.lineage))
+    offer = authorized_offer(request, Offer(fields.name, fields.alias, fields.digest, fields.lineage))
     if (fields.path is None) == (fields.hf is None):
-        raise InvalidRequest(Code.INVALID_SOURCE, "Give either a path or an hf reference.", "path")
+        raise InvalidRequest(Code.INVALID_SOURCE, "The request must have exactly one of path and hf.", "path")
     registration = request.state.registration
     if fields.path is not None:
         return await run_in_threadpool(registration.from_path, offer, fields.path)
     return await run_in_threadpool(registration.from_hub, offer, fields.hf)
 
 
-def offered(request: Request, offer: Offer) -> Offer:
-    """By the caller. Raises Forbidden("name_not_allowed")."""
+def authorized_offer(request: Request, offer: Offer) -> Offer:
+    """The offer with its caller. Raises Forbidden("name_not_allowed")."""
     request.state.caller.require_name(offer.name)
     request.state.audited.adapter = offer.name
     return replace(offer, caller=request.state.caller)
@@ -153,14 +150,14 @@ def offered(request: Request, offer: Offer) -> Offer:
 def _answer(request: Request, version: Version, status: int = 200) -> JSONResponse:
     state = request.state
     numbers: dict[str, int] = {}
-    with suppress(NotFound):  # somebody may have removed it since; it was registered all the same
+    with suppress(NotFound):  # another request may have removed it since then
         numbers = state.registry.aliases(version.name)
     aliases = [alias for alias, number in numbers.items() if number == version.number]
     return JSONResponse(adapter_object(version, aliases, state.engine.base), status)
 
 
 def list_adapters(request: Request) -> JSONResponse:
-    """`GET /v1/adapters`: every version, the newest of a name first."""
+    """`GET /v1/adapters`: list all versions, the newest of each name first."""
     base, sees = request.state.engine.base, request.state.caller.sees
     data = [
         adapter_object(version, aliases, base)
@@ -172,25 +169,27 @@ def list_adapters(request: Request) -> JSONResponse:
 
 
 def show(request: Request) -> JSONResponse:
-    """`GET /v1/adapters/{name}[@ref]`: one version, the newest where none is named."""
+    """`GET /v1/adapters/{name}[@ref]`: show one version; without a ref, the newest."""
     name, ref = parse_reference(request.path_params["reference"], "name")
     request.state.caller.require(name, no_adapter)
     return _answer(request, request.state.registry.resolve(name, ref))
 
 
 async def remove(request: Request) -> Response:
-    """`DELETE /v1/adapters/{name}[@ref]`: requests in flight finish, new ones get 404."""
+    """`DELETE /v1/adapters/{name}[@ref]`: remove an adapter or a version. Requests in flight finish."""
     name, ref = parse_reference(request.path_params["reference"], "name")
     cascade = read_flag(request, "cascade")
     request.state.caller.require(name, no_adapter)
     if cascade:
-        request.state.caller.require_operator("cascade: others' compositions may depend on this adapter")
+        request.state.caller.require_operator(
+            "use cascade, because it also deletes compositions of other keys"
+        )
     await request.state.removal.remove(name, ref, cascade=cascade)
     return Response(status_code=204)
 
 
 async def put_alias(request: Request) -> JSONResponse:
-    """`PUT /v1/adapters/{name}/aliases/{alias}`: the alias points to `{"version": 2}` from now on."""
+    """`PUT /v1/adapters/{name}/aliases/{alias}`: point an alias to a version, as in `{"version": 2}`."""
     name, alias = check_name(request.path_params["name"]), check_alias(request.path_params["alias"])
     number = AliasTarget.read(await read_object(request)).version
     request.state.caller.require(name, no_adapter)
@@ -201,7 +200,7 @@ async def put_alias(request: Request) -> JSONResponse:
 
 
 async def delete_alias(request: Request) -> Response:
-    """`DELETE /v1/adapters/{name}/aliases/{alias}`: the alias goes, the version stays."""
+    """`DELETE /v1/adapters/{name}/aliases/{alias}`: remove an alias. The version stays."""
     name, alias = check_name(request.path_params["name"]), check_alias(request.path_params["alias"])
     request.state.caller.require(name, no_adapter)
     await run_in_threadpool(request.state.registry.remove_alias, name, alias)

@@ -1,4 +1,4 @@
-"""`/v1/benchmarks`: measure this server under a bounded load of its own, follow it, fetch what it found."""
+"""`/v1/benchmarks`: start a benchmark of this server, follow it, and fetch its report and result."""
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -10,7 +10,7 @@ from lora_compose.server.benchmarks.plan import read_plan
 from lora_compose.server.benchmarks.runs import REPORT, RESULT, BenchmarkRun
 from lora_compose.server.http.body import read_object
 
-# The page comes from where the API is: its scripts may draw, and reach nothing.
+# The page has the same origin as the API, so its scripts may draw but not send requests.
 REPORT_HEADERS = {
     "content-security-policy": "sandbox allow-scripts; default-src 'none'; style-src 'unsafe-inline'; "
     "script-src 'unsafe-inline'; img-src data:; font-src data:",
@@ -32,43 +32,43 @@ def benchmark_object(run: BenchmarkRun) -> BenchmarkObject:
 
 
 async def start(request: Request) -> JSONResponse:
-    """`POST /v1/benchmarks`: 201 with a run that has begun; 409 while one is running, 503 under load."""
+    """`POST /v1/benchmarks`: start a benchmark. 409 if one is running, 503 if the server is busy."""
     body, state = await read_object(request), request.state
     plan = await run_in_threadpool(read_plan, body, state.registry, state.engine.max_model_len)
     return JSONResponse(benchmark_object(state.benchmarks.start(plan, _own_url(request))), 201)
 
 
 def _own_url(request: Request) -> str:
-    """By the socket this request came through, never by a header."""
+    """The address of the socket that this request came through. A header could name another server."""
     host, port = request.scope["server"]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 async def list_runs(request: Request) -> JSONResponse:
-    """`GET /v1/benchmarks`: the newest first."""
+    """`GET /v1/benchmarks`: list all benchmarks, the newest first."""
     data = [benchmark_object(run) for run in request.state.benchmarks.runs()]
     listed: BenchmarkList = {"object": "list", "data": data}
     return JSONResponse(listed)
 
 
 async def show(request: Request) -> JSONResponse:
-    """`GET /v1/benchmarks/{id}`: how far it is, or how it ended."""
+    """`GET /v1/benchmarks/{id}`: show the progress of a benchmark, or how it ended."""
     return JSONResponse(benchmark_object(request.state.benchmarks.run(request.path_params["id"])))
 
 
 async def cancel(request: Request) -> JSONResponse:
-    """`DELETE /v1/benchmarks/{id}`: end it; answers when it has ended."""
+    """`DELETE /v1/benchmarks/{id}`: cancel a benchmark. The response comes when it has ended."""
     return JSONResponse(benchmark_object(await request.state.benchmarks.cancel(request.path_params["id"])))
 
 
 async def report(request: Request) -> FileResponse:
-    """`GET /v1/benchmarks/{id}/report`: the page about it."""
+    """`GET /v1/benchmarks/{id}/report`: the report as an HTML page."""
     path = request.state.benchmarks.file(request.path_params["id"], REPORT)
     return FileResponse(path, media_type="text/html", headers=REPORT_HEADERS)
 
 
 async def result(request: Request) -> FileResponse:
-    """`GET /v1/benchmarks/{id}/result`: everything measured, each request included."""
+    """`GET /v1/benchmarks/{id}/result`: all measurements, including every request."""
     path = request.state.benchmarks.file(request.path_params["id"], RESULT)
     return FileResponse(path, media_type="application/json")
 

@@ -1,4 +1,4 @@
-"""`/v1/compositions`: save a composition under a name, or only ask what it would be (`?dry_run=true`)."""
+"""`/v1/compositions`: save a composition under a name, or only predict its cost (`?dry_run=true`)."""
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -15,7 +15,7 @@ from lora_compose.server.http.body import read_flag, read_object
 
 
 def composition_object(name: str | None, resolved: ResolvedComposition) -> CompositionObject:
-    """A composition as JSON: as it was written, and what it stands for now."""
+    """A composition as JSON: its text, and the versions it stands for now."""
     return {
         "object": "composition",
         "name": name,
@@ -27,7 +27,7 @@ def composition_object(name: str | None, resolved: ResolvedComposition) -> Compo
 
 
 async def save(request: Request) -> JSONResponse:
-    """`POST /v1/compositions`: save a composition by name or, with `?dry_run=true`, say what it takes."""
+    """`POST /v1/compositions`: save a composition or, with `?dry_run=true`, only predict its cost."""
     body = await read_object(request)
     dry_run = read_flag(request, "dry_run")
     if dry_run:
@@ -37,7 +37,7 @@ async def save(request: Request) -> JSONResponse:
     resolved = state.pipeline.resolve(fields, caller)
     if resolved is None:
         raise InvalidRequest(
-            Code.INVALID_COMPOSITION, "Name at least one adapter, in model or adapters.", "model"
+            Code.INVALID_COMPOSITION, "Name at least one adapter in model or adapters.", "model"
         )
     if dry_run:
         return JSONResponse(await _predicted(request, resolved))
@@ -50,16 +50,16 @@ async def save(request: Request) -> JSONResponse:
 
 
 async def _predicted(request: Request, resolved: ResolvedComposition) -> PredictedComposition:
-    """Rank, bytes and error. A merge is built to know them, and kept: asking for it later costs nothing."""
+    """Rank, bytes and error. A merge is built for this and kept, so that later requests need not build it."""
     report = await request.state.pipeline.merges.report(resolved, request.state.caller.build)
     size = sum(version.bytes for _, version in resolved.versions) if report is None else report["bytes"]
     error = 0.0 if report is None else report["relative_error"]
-    described = composition_object(None, resolved)
-    return {**described, "bytes": size, "error": error, "report": report}
+    composition = composition_object(None, resolved)
+    return {**composition, "bytes": size, "error": error, "report": report}
 
 
 def list_compositions(request: Request) -> JSONResponse:
-    """`GET /v1/compositions`: the saved ones."""
+    """`GET /v1/compositions`: list the saved compositions."""
     saved = sorted(request.state.registry.compositions().items())
     data = [
         composition_object(name, request.state.pipeline.resolve(composition))
@@ -71,7 +71,7 @@ def list_compositions(request: Request) -> JSONResponse:
 
 
 def show(request: Request) -> JSONResponse:
-    """`GET /v1/compositions/{name}`: what a saved one stands for now."""
+    """`GET /v1/compositions/{name}`: show a saved composition and the versions it stands for now."""
     name = request.path_params["name"]
     composition = request.state.caller.saved(request.state.resolver.saved)(name)
     if composition is None:
@@ -80,7 +80,7 @@ def show(request: Request) -> JSONResponse:
 
 
 async def delete(request: Request) -> Response:
-    """`DELETE /v1/compositions/{name}`: the name goes, its adapters stay."""
+    """`DELETE /v1/compositions/{name}`: delete a saved composition. Its adapters stay."""
     name = check_name(request.path_params["name"])
     request.state.caller.require_name(name)
     await run_in_threadpool(request.state.registry.delete_composition, name)

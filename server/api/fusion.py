@@ -1,4 +1,4 @@
-"""`/v1/fusion`: fold a composition into the running base, see what is folded, restore the base exactly."""
+"""`/v1/fusion`: fuse a composition into the base weights, show what is fused, and restore the base."""
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse
@@ -13,7 +13,7 @@ from lora_compose.server.pipeline import CompositionPipeline
 
 
 def fusion_object(fusion: FusionSwitch) -> FusionObject:
-    """The state, and what the last switch took, as JSON."""
+    """The state of fusion and the durations of the last switch as JSON."""
     fused, last = fusion.fused, fusion.last
     return {
         "object": "fusion",
@@ -25,25 +25,25 @@ def fusion_object(fusion: FusionSwitch) -> FusionObject:
 
 
 def show(request: Request) -> JSONResponse:
-    """`GET /v1/fusion`: what is folded into the base."""
+    """`GET /v1/fusion`: show which composition is fused into the base weights."""
     return JSONResponse(fusion_object(request.state.fusion))
 
 
 async def fuse(request: Request) -> JSONResponse:
-    """`PUT /v1/fusion`: fold a composition into the base; answers when it is in."""
+    """`PUT /v1/fusion`: fuse a composition into the base weights. The response comes when it is fused."""
     fields = ComposedModel.read(await read_object(request))
     pipeline: CompositionPipeline = request.state.pipeline
     resolved = pipeline.resolve(fields)
     if resolved is None:
         raise InvalidRequest(
-            Code.INVALID_COMPOSITION, "Name at least one adapter to fuse, in model or adapters.", "model"
+            Code.INVALID_COMPOSITION, "Name at least one adapter to fuse in model or adapters.", "model"
         )
     await pipeline.fuse(resolved)
     return JSONResponse(fusion_object(pipeline.fusion))
 
 
 async def restore(request: Request) -> JSONResponse:
-    """`DELETE /v1/fusion`: the plain base again, to the bit."""
+    """`DELETE /v1/fusion`: restore the base weights, bit for bit."""
     await request.state.fusion.restore()
     return JSONResponse(fusion_object(request.state.fusion))
 

@@ -1,4 +1,4 @@
-"""Liveness, readiness and metrics: whether to send traffic here, and what became of it."""
+"""Liveness, readiness and metrics."""
 
 import shutil
 from pathlib import Path
@@ -14,22 +14,22 @@ from lora_compose.server.errors import error_response
 
 
 async def livez(_: Request) -> JSONResponse:
-    """The process answers."""
+    """Liveness: the process answers."""
     return JSONResponse({"status": "alive"})
 
 
 async def readyz(request: Request) -> JSONResponse:
-    """The engine lives and the registry is open: send traffic."""
+    """Readiness: the engine is alive and the registry is open."""
     request.state.fusion.check(None)
-    if request.state.pulse.is_stuck:
-        return error_response(503, "The engine gives no sign of life.", Code.ENGINE_STUCK)
+    if request.state.watchdog.is_stuck:
+        return error_response(503, "The engine does not respond.", Code.ENGINE_STUCK)
     if await request.state.engine.is_healthy():
         return JSONResponse({"status": "ready"})
     return error_response(503, "The engine is not running.", Code.ENGINE_DEAD)
 
 
 async def _is_ready(request: Request) -> bool:
-    """What `/readyz` would say."""
+    """Whether `/readyz` would answer 200."""
     try:
         return (await readyz(request)).status_code == 200
     except LoraComposeError:
@@ -37,7 +37,7 @@ async def _is_ready(request: Request) -> bool:
 
 
 def _free_bytes(directory: Path) -> int:
-    """0 where the directory is gone or its disk does not answer: nothing can be stored there."""
+    """Free bytes on the disk; 0 if the directory is missing or the disk does not respond."""
     try:
         return shutil.disk_usage(directory).free
     except OSError:
@@ -45,12 +45,12 @@ def _free_bytes(directory: Path) -> int:
 
 
 async def health(request: Request) -> Response:
-    """vLLM's own: an empty 200, or 503."""
+    """vLLM's health check: an empty response with status 200 or 503."""
     return Response(status_code=200 if await request.state.engine.is_healthy() else 503)
 
 
 async def metrics(request: Request) -> Response:
-    """Prometheus exposition: ours, then vLLM's."""
+    """Our metrics and then vLLM's, in the Prometheus text format."""
     ours = request.state.metrics
     ours.ready.set(await _is_ready(request))
     ours.free_bytes.set(await run_in_threadpool(_free_bytes, request.state.registry.staging_dir))

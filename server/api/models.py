@@ -1,4 +1,4 @@
-"""`/v1/models`: the base, the adapters and the saved compositions, on vLLM's model cards."""
+"""`/v1/models`: the base, the adapters and the saved compositions, in the shape of vLLM's model cards."""
 
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def model_card(name: str, created: int, root: str, parent: str | None) -> ModelCard:
-    """What all of them have."""
+    """The fields that all model cards have."""
     return {
         "id": name,
         "object": "model",
@@ -47,23 +47,27 @@ def composition_card(name: str, composition: Composition, base: str) -> ModelCar
 
 
 def cards(engine: "Engine", registry: Registry, caller: Caller) -> list[ModelCard]:
-    """The base first, then adapters (their newest version) and saved compositions, each by name."""
+    """The base, then the newest versions of adapters, then saved compositions, each ordered by name."""
     saved = sorted(registry.compositions().items())
     return [
         base_card(engine),
         *(adapter_card(v, engine.base) for v in registry.newest() if caller.sees(v.name)),
-        *(composition_card(name, one, engine.base) for name, one in saved if caller.sees_all(one)),
+        *(
+            composition_card(name, composition, engine.base)
+            for name, composition in saved
+            if caller.sees_all(composition)
+        ),
     ]
 
 
 def list_models(request: Request) -> JSONResponse:
-    """`GET /v1/models`: what `model` may be: the base, adapters and saved compositions."""
+    """`GET /v1/models`: list the values that `model` may have: the base, adapters and saved compositions."""
     listed: ModelList = {"object": "list", "data": _cards(request)}
     return JSONResponse(listed)
 
 
 def show_model(request: Request) -> JSONResponse:
-    """`GET /v1/models/{id}`: one of them. The id may hold slashes, as a hub id does."""
+    """`GET /v1/models/{id}`: show one model. The id may contain slashes, as hub ids do."""
     name, engine = request.path_params["id"], request.state.engine
     registry, caller = request.state.registry, request.state.caller
     if name == engine.base:

@@ -1,4 +1,4 @@
-"""`/openapi.json`: what this server has, for people's tools."""
+"""`/openapi.json`: the OpenAPI document of this server."""
 
 import json
 
@@ -10,14 +10,15 @@ from starlette.routing import Route
 
 
 async def show(request: Request) -> Response:
-    """`GET /openapi.json`: this very document."""
+    """`GET /openapi.json`: the OpenAPI document of this server."""
     return Response(await run_in_threadpool(_text, request.app), media_type="application/json")
 
 
 def _text(app: Starlette) -> str:
-    from lora_compose.server.api.openapi_document import described, document  # it takes vLLM's request types
+    # Imported here, because it imports vLLM's request types.
+    from lora_compose.server.api.openapi_document import document, documented_routes
 
-    return json.dumps(document(described(app.routes)))
+    return json.dumps(document(documented_routes(app.routes)))
 
 
 ROUTES = [Route("/openapi.json", show, methods=["GET"])]

@@ -1,6 +1,6 @@
-"""The OpenAPI document of everything this server has, made from its routes, types, rules and codes.
+"""Makes the OpenAPI document from the routes, their types, the access rules and the error codes.
 
-JSON schemas of the types an operation names, ours and vLLM's, under names of their own in one document.
+`Schemas` holds the JSON schemas of all types that the operations use, ours and vLLM's.
 """
 
 import re
@@ -29,7 +29,7 @@ TEMPLATE = "#/components/schemas/{model}"
 
 
 class Schemas:
-    """`components` is what the references point into."""
+    """The JSON schemas of the operations' types. References point into `components`."""
 
     def __init__(self, operations: Iterable[Operation]) -> None:
         read: list[Any] = [CompositionFields]
@@ -43,11 +43,11 @@ class Schemas:
         self.components: dict[str, Any] = defined["$defs"]
 
     def of(self, shape: Any, mode: JsonSchemaMode) -> dict[str, Any]:
-        """Its schema: a reference, or what it is already."""
+        """The schema of a type: a reference, or `shape` itself if it is a schema already."""
         return shape if isinstance(shape, dict) else self._by_shape[shape, mode]
 
     def body(self, operation: Operation) -> dict[str, Any]:
-        """Of the JSON it reads: with our fields where vLLM reads the rest."""
+        """The schema of the JSON body. On vLLM's routes it also has the fields of a composition."""
         schema = self.of(operation.body, "validation")
         if not isinstance(operation.body, str):
             return schema
@@ -55,39 +55,39 @@ class Schemas:
 
 
 def _typed(shapes: Iterable[Any], mode: JsonSchemaMode) -> list[tuple[Any, JsonSchemaMode, TypeAdapter[Any]]]:
-    """Each type once. vLLM's go by their path."""
+    """Each type once, with its adapter. vLLM's types are looked up by the path of their route."""
     types: dict[Any, Any] = {shape: shape for shape in shapes if isinstance(shape, str | type)}
     types |= {path: VLLM_TYPES[path][mode == "serialization"] for path in types if isinstance(path, str)}
-    return [(shape, mode, TypeAdapter(found)) for shape, found in types.items()]
+    return [(shape, mode, TypeAdapter(kind)) for shape, kind in types.items()]
 
 
 ABOUT = (
     "One base model and many LoRA adapters. On each route that generates, `model` or one of the fields of "
-    "`CompositionFields` says which adapters answer, how strongly, and stacked or merged. GET routes answer "
-    "HEAD as well; any other method is refused with 405 `method_not_allowed`, any other path with 404."
+    "`CompositionFields` selects the adapters, their weights, and whether they are stacked or merged. GET "
+    "routes also support HEAD. Other methods are refused with 405 `method_not_allowed`, other paths with 404."
 )
 PATTERNS = {"name": NAME_PATTERN, "alias": ALIAS_PATTERN, "reference": REFERENCE_PATTERN}
-"""Of the parts of a path."""
+"""The patterns of path parameters."""
 REQUEST_ID = {
-    "description": "The request's own `x-request-id`, or one made for it.",
+    "description": "The `x-request-id` of the request, or a new one if the request has none.",
     "required": True,
     "schema": {"type": "string", "pattern": "^[A-Za-z0-9._:-]{1,128}$"},
 }
 
 
 @dataclass(frozen=True)
-class Described:
-    """A method of a route, and what its function says of itself."""
+class DocumentedRoute:
+    """One method of a route, with the docstring of its function."""
 
     method: str
     path: str
     doc: str
 
 
-def described(routes: Iterable[BaseRoute]) -> tuple[Described, ...]:
-    """Every method of every route; HEAD goes with GET."""
+def documented_routes(routes: Iterable[BaseRoute]) -> tuple[DocumentedRoute, ...]:
+    """Every method of every route, except HEAD, which every GET route has."""
     return tuple(
-        Described(method, route.path_format, _doc(route))
+        DocumentedRoute(method, route.path_format, _doc(route))
         for route in routes
         if isinstance(route, Route)
         for method in sorted((route.methods or set()) - {"HEAD"})
@@ -95,12 +95,13 @@ def described(routes: Iterable[BaseRoute]) -> tuple[Described, ...]:
 
 
 @lru_cache(maxsize=1)
-def document(routes: Sequence[Described]) -> dict[str, Any]:
-    """OpenAPI 3.1. Takes a second the first time: vLLM's types are many."""
-    schemas = Schemas(OPERATIONS[one.method, one.path] for one in routes)
+def document(routes: Sequence[DocumentedRoute]) -> dict[str, Any]:
+    """The document in OpenAPI 3.1. The first call takes a second, because vLLM has many types."""
+    schemas = Schemas(OPERATIONS[route.method, route.path] for route in routes)
     paths: dict[str, dict[str, Any]] = defaultdict(dict)
-    for one in routes:
-        paths[one.path][one.method.lower()] = _operation(one, OPERATIONS[one.method, one.path], schemas)
+    for route in routes:
+        operation = OPERATIONS[route.method, route.path]
+        paths[route.path][route.method.lower()] = _operation(route, operation, schemas)
     return {
         "openapi": "3.1.0",
         "info": {"title": "lora-compose", "version": version("lora-compose"), "description": ABOUT},
@@ -114,48 +115,52 @@ def document(routes: Sequence[Described]) -> dict[str, Any]:
 
 
 def _doc(route: Route) -> str:
-    """A function's first paragraph; an ASGI endpoint has none of its own."""
+    """The first paragraph of the function's docstring; empty for an ASGI endpoint."""
     text = route.endpoint.__doc__ if hasattr(route.endpoint, "__code__") else None
     return " ".join((text or "").partition("\n\n")[0].split())
 
 
-def summary(one: Described) -> str:
-    """The docstring without the method and path it begins with."""
-    found = re.sub(r"^`[^`]*`:? ?", "", one.doc)
-    text = found or OPERATIONS[one.method, one.path].summary
+def summary(route: DocumentedRoute) -> str:
+    """The docstring without the method and path at its beginning."""
+    first_paragraph = re.sub(r"^`[^`]*`:? ?", "", route.doc)
+    text = first_paragraph or OPERATIONS[route.method, route.path].summary
     return text if text[1:2].isupper() else text[:1].upper() + text[1:]
 
 
-def roles(one: Described) -> list[str]:
-    """Who may, beside a key for the whole server."""
-    return ["everybody"] if one.path in PROBES else sorted(roles_of(one.method, one.path))
+def roles(route: DocumentedRoute) -> list[str]:
+    """The roles that may use the route. A key for the whole server may use every route."""
+    return ["everybody"] if route.path in PROBES else sorted(roles_of(route.method, route.path))
 
 
-def _operation(one: Described, operation: Operation, schemas: Schemas) -> dict[str, Any]:
-    found: dict[str, Any] = {
-        "operationId": re.sub(r"\W+", "_", f"{one.method.lower()}{one.path}").strip("_"),
-        "summary": summary(one),
-        "tags": [one.path.removeprefix("/v1").split("/")[1]],
-        "x-roles": roles(one),
+def _operation(route: DocumentedRoute, operation: Operation, schemas: Schemas) -> dict[str, Any]:
+    described: dict[str, Any] = {
+        "operationId": re.sub(r"\W+", "_", f"{route.method.lower()}{route.path}").strip("_"),
+        "summary": summary(route),
+        "tags": [route.path.removeprefix("/v1").split("/")[1]],
+        "x-roles": roles(route),
         "responses": _responses(operation, schemas),
     }
-    if parameters := _parameters(one, operation):
-        found["parameters"] = parameters
+    if parameters := _parameters(route, operation):
+        described["parameters"] = parameters
     if operation.body is not None:
-        found["requestBody"] = {"required": True, "content": _content(operation, schemas)}
-    if one.path in PROBES:
-        found["security"] = []
-    return found
+        described["requestBody"] = {"required": True, "content": _content(operation, schemas)}
+    if route.path in PROBES:
+        described["security"] = []
+    return described
 
 
-def _parameters(one: Described, operation: Operation) -> list[dict[str, Any]]:
-    found = [
+def _parameters(route: DocumentedRoute, operation: Operation) -> list[dict[str, Any]]:
+    parameters = [
         {"name": name, "in": "path", "required": True, "schema": _path_schema(name)}
-        for name in re.findall(r"\{(\w+)\}", one.path)
+        for name in re.findall(r"\{(\w+)\}", route.path)
     ]
     if operation.flag:
-        found.append({"name": operation.flag, "in": "query", "schema": {"type": "boolean", "default": False}})
-    return found
+        parameters.append({
+            "name": operation.flag,
+            "in": "query",
+            "schema": {"type": "boolean", "default": False},
+        })
+    return parameters
 
 
 def _path_schema(name: str) -> dict[str, Any]:
@@ -168,28 +173,28 @@ def _path_schema(name: str) -> dict[str, Any]:
 
 def _content(operation: Operation, schemas: Schemas) -> dict[str, Any]:
     examples = {f"example{index}": {"value": value} for index, value in enumerate(operation.examples, 1)}
-    found: dict[str, Any] = {JSON: {"schema": schemas.body(operation), "examples": examples}}
+    content: dict[str, Any] = {JSON: {"schema": schemas.body(operation), "examples": examples}}
     if operation.upload is not None:
-        found[FORM] = {"schema": schemas.of(operation.upload, "validation")}
-    return found
+        content[FORM] = {"schema": schemas.of(operation.upload, "validation")}
+    return content
 
 
 def _responses(operation: Operation, schemas: Schemas) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    responses: dict[str, Any] = {}
     for status, answer in operation.answers.items():
         headers = {
             name: {"description": text, "schema": {"type": "string"}}
             for name, text in operation.answer_headers.items()
         }
-        found[str(status)] = {
-            "description": "Done." if answer.shape is None else "The answer.",
+        responses[str(status)] = {
+            "description": "Success, without a body." if answer.shape is None else "Success.",
             "headers": {"x-request-id": REQUEST_ID, **headers},
             **_answer_content(answer, schemas),
         }
     statuses: dict[int, list[Code]] = defaultdict(list)
     for code in sorted(operation.codes):
         statuses[ERROR_CODES[code].status].append(code)
-    return found | {str(status): _refusal(status, codes) for status, codes in sorted(statuses.items())}
+    return responses | {str(status): _refusal(status, codes) for status, codes in sorted(statuses.items())}
 
 
 def _answer_content(answer: Answer, schemas: Schemas) -> dict[str, Any]:
@@ -197,13 +202,13 @@ def _answer_content(answer: Answer, schemas: Schemas) -> dict[str, Any]:
         return {}
     content = {answer.media: {"schema": schemas.of(answer.shape, "serialization")}}
     if answer.streams:
-        text = "`data: {...}` events, ended by `data: [DONE]` or by one that holds an `Error`."
+        text = "`data: {...}` events. The last one is `data: [DONE]` or holds an `Error`."
         content[STREAM] = {"schema": {"description": text}}
     return {"content": content}
 
 
 def _refusal(status: int, codes: list[Code]) -> dict[str, Any]:
-    """One status: which codes it may come with, and what a client is told about trying again."""
+    """The response of one error status: its codes, and the headers about retrying."""
     return {
         "description": " ".join(f"`{code}`: {ERROR_CODES[code].meaning}" for code in codes),
         "headers": {
@@ -218,7 +223,7 @@ def _error_schema(codes: Iterable[Code], status: int | None = None) -> dict[str,
     statuses = {ERROR_CODES[code].status for code in codes} if status is None else {status}
     fields = {
         "message": {"type": "string"},
-        "type": {"enum": sorted({error_type(one) for one in statuses})},
+        "type": {"enum": sorted({error_type(number) for number in statuses})},
         "param": {"type": ["string", "null"]},
         "code": {"enum": sorted(codes)},
     }

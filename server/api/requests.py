@@ -1,4 +1,4 @@
-"""The bodies of the routes that register adapters, move aliases and save compositions."""
+"""The request bodies of the routes that register adapters, set aliases and save compositions."""
 
 from functools import partial
 from typing import Annotated, Any, ClassVar
@@ -37,13 +37,13 @@ class AdapterOffer(Body):
 
     name: Name
     path: Text | None = None
-    """A directory on the server's machine, inside an --adapter-root."""
+    """A directory on the server's machine, inside an --adapter-root directory."""
     hf: Text | None = None
-    """`org/repo` or `org/repo@revision`, where the server runs with --allow-hf."""
+    """`org/repo` or `org/repo@revision` on the Hugging Face Hub, if the server runs with --allow-hf."""
     alias: Alias | None = None
-    """To point at the new version, in the same step."""
+    """An alias to set to the new version in the same step."""
     digest: Text | None = None
-    """What the SHA-256 of the files must be."""
+    """The SHA-256 that the files must have."""
     lineage: Lineage = None
     """How the adapter was made: any JSON object, stored and shown unchanged."""
 
@@ -51,14 +51,14 @@ class AdapterOffer(Body):
 
 
 def _add_files(schema: dict[str, Any]) -> None:
-    """A file in a form is its bytes."""
+    """Add the two files as binary fields of the form."""
     for name, media in UPLOADED.items():
         schema["properties"][name] = {"type": "string", "format": "binary", "contentMediaType": media}
         schema["required"].append(name)
 
 
 class AdapterUpload(Body):
-    """The two files of an adapter, and what else `AdapterOffer` has."""
+    """The two files of an adapter, and the other fields of `AdapterOffer`."""
 
     model_config = ConfigDict(json_schema_extra=_add_files)
 
@@ -71,22 +71,22 @@ class AdapterUpload(Body):
 
 
 class AliasTarget(Body):
-    """The version that the alias is to point at."""
+    """The version that the alias shall point to."""
 
     version: Annotated[int, Ge(1)]
 
     FAULTS: ClassVar[Faults] = {
-        ("version", ANY): Fault(Code.INVALID_VERSION, "version must be a version number.")
+        ("version", ANY): Fault(Code.INVALID_VERSION, "version must be a whole number of at least 1.")
     }
 
 
 class LoadAdapter(Body):
-    """vLLM's shape."""
+    """vLLM's request to load an adapter."""
 
     lora_name: Name
     lora_path: Text
     load_inplace: bool = False
-    """vLLM's. Other bytes under a name are always its next version here, whatever this says."""
+    """Accepted for vLLM's clients and ignored: other files under a name always become its next version."""
 
     FAULTS: ClassVar[Faults] = {
         ("lora_name", "missing"): MISSING_NAME,
@@ -95,7 +95,7 @@ class LoadAdapter(Body):
 
 
 class UnloadAdapter(Body):
-    """vLLM's shape."""
+    """vLLM's request to unload an adapter."""
 
     lora_name: Reference
 
@@ -103,6 +103,6 @@ class UnloadAdapter(Body):
 
 
 class NamedComposition(ComposedModel):
-    """A composition to save. With `?dry_run=true` the name is not needed."""
+    """A composition to save. The name is not needed with `?dry_run=true`."""
 
     name: Name = Field(default_factory=str)

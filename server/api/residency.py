@@ -1,4 +1,4 @@
-"""`/v1/residency`: where adapters are now, by our books and by the workers' own; pinning them there."""
+"""`/v1/residency`: show which adapters are in memory, as the scheduler and the workers report; pin them."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from lora_compose.server.residency.cache import CacheEntry
 
 
 async def show(request: Request) -> JSONResponse:
-    """`GET /v1/residency`: where adapters are now."""
+    """`GET /v1/residency`: show which adapters are in host memory and in slots."""
     state = request.state
     workers = await state.engine.resident()
     residency, fused = state.residency, state.fusion.fused
@@ -39,7 +39,7 @@ async def show(request: Request) -> JSONResponse:
 def _part(
     part: CacheEntry, pinned: bool, workers: list[dict[str, Any]], runtime_weights: bool
 ) -> PreparedPart:
-    """One build. `workers` counts those that say they have it, `bytes` is what it takes in all of them."""
+    """One build as JSON. `workers` counts the workers that have it, `bytes` is its size in all of them."""
     key = part.order.key if runtime_weights else str(part.lora_int_id)
     sizes = [worker["bytes"][key] for worker in workers if key in worker["bytes"]]
     return {
@@ -54,7 +54,7 @@ def _part(
 
 
 async def pin(request: Request) -> JSONResponse:
-    """`PUT /v1/adapters/{name}[@ref]/pin`: in host memory at once, and until it is unpinned or removed."""
+    """`PUT /v1/adapters/{name}[@ref]/pin`: load an adapter into host memory and keep it there."""
     version = _version(request)
     await request.state.residency.pin(servable_of(version))
     pinned: PinObject = {"object": "adapter.pin", "id": version.id, "pinned": True}
@@ -62,7 +62,7 @@ async def pin(request: Request) -> JSONResponse:
 
 
 async def unpin(request: Request) -> Response:
-    """`DELETE /v1/adapters/{name}[@ref]/pin`: it may be evicted again."""
+    """`DELETE /v1/adapters/{name}[@ref]/pin`: unpin an adapter, so that it may be evicted again."""
     request.state.residency.unpin(frozenset({_version(request).id}))
     return Response(status_code=204)
 

@@ -1,5 +1,4 @@
-"""What our routes answer, as types: mypy holds the routes to them, and the OpenAPI document is made of
-them."""
+"""The types of our responses. mypy checks the routes against them, and the OpenAPI document uses them."""
 
 from typing import Any, Literal, NotRequired
 
@@ -10,204 +9,204 @@ from lora_compose.adapters.merging.report import MergeReport
 from lora_compose.server.benchmarks.runs import Status
 from lora_compose.server.fusion.switch import State
 
-told = with_config(ConfigDict(extra="forbid", use_attribute_docstrings=True))
+documented = with_config(ConfigDict(extra="forbid", use_attribute_docstrings=True))
 
 
-@told
+@documented
 class AdapterObject(TypedDict):
     """One version of an adapter."""
 
     object: Literal["adapter"]
     id: str
-    """`name@version`, what a canonical name is made of."""
+    """`name@version`, as used in canonical names."""
     name: str
     version: int
     digest: str
-    """SHA-256 of its two files: the same bytes are the same version."""
+    """SHA-256 of its two files. The same files are the same version."""
     rank: int
     bytes: int
     created_at: int
     """Seconds since 1970."""
     source: str
-    """`path`, `upload`, or `hf:` and the reference."""
+    """`path`, `upload`, or `hf:` followed by the reference."""
     base: str
     aliases: list[str]
     parameters: int
     coverage: dict[str, Any]
-    """Which layers and modules of the base it changes."""
+    """The layers and modules of the base that it changes."""
     warnings: list[str]
     lineage: dict[str, Any]
-    """How it came about, as whoever registered it told it."""
+    """How it was made, as described by the client that registered it."""
 
 
-@told
+@documented
 class AdapterList(TypedDict):
-    """Every version this key sees, the newest of a name first."""
+    """All versions that this key may see, the newest of each name first."""
 
     object: Literal["list"]
     data: list[AdapterObject]
 
 
-@told
+@documented
 class PinObject(TypedDict):
-    """It stays in host memory until it is unpinned or removed."""
+    """A pinned adapter. It stays in host memory until it is unpinned or removed."""
 
     object: Literal["adapter.pin"]
     id: str
     pinned: Literal[True]
 
 
-@told
+@documented
 class ModelCard(TypedDict):
-    """vLLM's fields. An adapter's has `rank`, the base's `max_model_len`."""
+    """A model with vLLM's fields. Adapters also have `rank`, the base also has `max_model_len`."""
 
     id: str
     object: Literal["model"]
     created: int
     owned_by: Literal["lora-compose"]
     root: str
-    """A directory, an adapter's newest version, or what a saved composition says."""
+    """The directory of the base, the newest version of an adapter, or the text of a saved composition."""
     parent: str | None
     rank: NotRequired[int]
     max_model_len: NotRequired[int]
 
 
-@told
+@documented
 class ModelList(TypedDict):
-    """The base first, then adapters and saved compositions by name."""
+    """The base, then adapters, then saved compositions, each ordered by name."""
 
     object: Literal["list"]
     data: list[ModelCard]
 
 
-@told
+@documented
 class CompositionObject(TypedDict):
-    """A composition as it was written, and what it stands for now."""
+    """A composition: its text, and the versions it stands for now."""
 
     object: Literal["composition"]
     name: str | None
     model: str
     resolved: str
-    """With versions in place of names and aliases: the canonical name that answers bear."""
+    """The canonical name, with versions instead of names and aliases. Responses carry it in a header."""
     method: str
     rank: int
 
 
-@told
+@documented
 class PredictedComposition(CompositionObject):
-    """What it would take. A merge is built to know that, and kept."""
+    """The predicted cost of a composition. A merge is built for this and kept."""
 
     bytes: int
     error: float | None
-    """Relative distance from the exact stack; 0 for a stack."""
+    """Relative error against the exact stack; 0 for a stack."""
     report: MergeReport | None
 
 
-@told
+@documented
 class CompositionList(TypedDict):
-    """Every saved composition this key sees, by name."""
+    """All saved compositions that this key may see, ordered by name."""
 
     object: Literal["list"]
     data: list[CompositionObject]
 
 
-@told
+@documented
 class SwitchObject(TypedDict):
-    """The last one that succeeded."""
+    """The last switch of the base weights that succeeded."""
 
     seconds: float
     stalled_seconds: float
-    """Of those, how long generation stood still."""
+    """The part of `seconds` for which generation was paused."""
 
 
-@told
+@documented
 class FusionObject(TypedDict):
-    """What is folded into the base."""
+    """The composition that is fused into the base weights."""
 
     object: Literal["fusion"]
     state: State
     model: str | None
     progress: float | None
-    """Of the switch that goes on, 0 to 1."""
+    """Progress of the current switch, from 0 to 1."""
     last_switch: SwitchObject | None
 
 
-@told
+@documented
 class PreparedPart(TypedDict):
     """One build in the workers' host memory."""
 
     id: str
     state: Literal["preparing", "prepared"]
     requests: int
-    """Those that wait for it or use it."""
+    """Requests that wait for it or use it."""
     pinned: bool
     workers: int
-    """How many say that they have it."""
+    """Number of workers that have it."""
     bytes: int
     prepare_seconds: float | None
 
 
-@told
+@documented
 class HostMemoryObject(TypedDict):
-    """Adapters that need no building."""
+    """The adapters in the workers' host memory."""
 
     capacity: int
     adapters: list[PreparedPart]
 
 
-@told
+@documented
 class SlotsObject(TypedDict):
-    """What is in use; for each slot, requests in flight by canonical name."""
+    """The slots in use. For each one, the number of requests in flight by canonical name."""
 
     slots: int
     compositions: list[dict[str, int]]
 
 
-@told
+@documented
 class ResidencyObject(TypedDict):
-    """Where adapters are now, by our books and by the workers' own."""
+    """The adapters in host memory and in slots, as the scheduler and the workers report them."""
 
     object: Literal["residency"]
     runtime_weights: bool
-    """Whether one build serves every weighting of its members."""
+    """Whether one build of an adapter serves all weights."""
     host: HostMemoryObject
     active: SlotsObject
     fused: str | None
     queued: int
 
 
-@told
+@documented
 class BenchmarkObject(TypedDict):
-    """One run."""
+    """One benchmark run."""
 
     object: Literal["benchmark"]
     id: str
     created: int
     plan: dict[str, Any]
-    """As it could be sent again."""
+    """The complete plan. It can be sent again as a request."""
     status: Status
     progress: dict[str, Any] | None
     error: dict[str, str] | None
-    """Why it has not succeeded: `code` and `message`."""
+    """`code` and `message` if it did not succeed."""
 
 
-@told
+@documented
 class BenchmarkList(TypedDict):
-    """The newest first."""
+    """All benchmarks, the newest first."""
 
     object: Literal["list"]
     data: list[BenchmarkObject]
 
 
-@told
+@documented
 class AliveObject(TypedDict):
-    """The process answers."""
+    """The process is alive."""
 
     status: Literal["alive"]
 
 
-@told
+@documented
 class ReadyObject(TypedDict):
-    """Send traffic."""
+    """The server is ready for traffic."""
 
     status: Literal["ready"]

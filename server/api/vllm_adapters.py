@@ -1,4 +1,4 @@
-"""vLLM's own load and unload routes, so that controllers written for it work here unchanged."""
+"""vLLM's routes for loading and unloading adapters, so that controllers for vLLM work unchanged."""
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -6,22 +6,22 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from lora_compose.adapters.registry.versions import no_adapter
-from lora_compose.server.api.adapters import offered
+from lora_compose.server.api.adapters import authorized_offer
 from lora_compose.server.api.requests import LoadAdapter, UnloadAdapter
 from lora_compose.server.http.body import read_object
 from lora_compose.server.registration import Offer
 
 
 async def load(request: Request) -> PlainTextResponse:
-    """`POST /v1/load_lora_adapter`: register a directory; the path is as in `POST /v1/adapters`."""
+    """`POST /v1/load_lora_adapter`: register a directory. The path is as in `POST /v1/adapters`."""
     fields = LoadAdapter.read(await read_object(request))
-    offer = offered(request, Offer(fields.lora_name))
+    offer = authorized_offer(request, Offer(fields.lora_name))
     version, _ = await run_in_threadpool(request.state.registration.from_path, offer, fields.lora_path)
     return PlainTextResponse(f"Success: LoRA adapter '{version.name}' added successfully.")
 
 
 async def unload(request: Request) -> PlainTextResponse:
-    """`POST /v1/unload_lora_adapter`: remove every version of it, or one as `name@2`."""
+    """`POST /v1/unload_lora_adapter`: remove all versions of an adapter, or one with `name@2`."""
     name, ref = UnloadAdapter.read(await read_object(request)).lora_name
     request.state.audited.adapter = name
     request.state.caller.require(name, no_adapter)

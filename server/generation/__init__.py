@@ -1,1 +1,1 @@
-"""The generating routes in front of vLLM's app, and the accounting of what they use."""
+"""The endpoint of the generating routes, which forwards to vLLM's app, and the accounting of its requests."""

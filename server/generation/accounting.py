@@ -1,4 +1,4 @@
-"""How a generating request is counted: in the metrics, as benchmark or user traffic, and in its quotas."""
+"""Counts a generating request: in the metrics, as benchmark or user traffic, and in the quotas of its key."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,25 +17,26 @@ from lora_compose.server.tenants.caller import Caller
 from lora_compose.server.tenants.token_charging import charging
 
 FREE_BYTES = 64 * 1024
+"""A body of at most this size is not charged before it is read."""
 
 
 @dataclass(frozen=True)
 class Accounting:
-    """Of one server. `arrived`, then `answering`."""
+    """The accounting of one server. Call `arrived` first, then `answering`."""
 
     metrics: Metrics
     traffic: BenchmarkTraffic
 
     def arrived(self, scope: Scope, longest: int, *, generates: bool) -> None:
-        """The request is here, and its body of at most `longest` bytes is not read yet.
+        """Account for a request before its body of at most `longest` bytes is read.
 
-        A body over 64 KiB is charged now, because parsing and refusing it also cost time.
-        Raises QuotaExceeded where the caller's tokens are used up.
+        If the key has a token quota, a body over `FREE_BYTES` is charged now, because parsing and refusing it
+        also cost time. Raises QuotaExceeded if the token quota is used up.
         """
         caller: Caller = scope["state"]["caller"]
         if generates:
             scope["state"][KIND] = UNRESOLVED
-        caller.account.demand("tokens_per_minute", 0)
+        caller.account.require("tokens_per_minute", 0)
         declared = Headers(scope=scope).get("content-length", str(longest))
         if declared.isdigit() and int(declared) > FREE_BYTES:
             caller.charge_tokens(min(int(declared), longest) // BYTES_A_TOKEN)
@@ -44,7 +45,7 @@ class Accounting:
     def answering(
         self, scope: Scope, resolved: ResolvedComposition | None, sequences: int, *, generates: bool
     ) -> Iterator[None]:
-        """For as long as the request for so many sequences is answered. Raises QuotaExceeded."""
+        """Account for a request while it is answered with `sequences` sequences. Raises QuotaExceeded."""
         state, caller = scope["state"], scope["state"]["caller"]
         if resolved is not None:
             state[DIGESTS] = [version.digest[:12] for _, version in resolved.versions]

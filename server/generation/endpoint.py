@@ -1,7 +1,7 @@
-"""The generating routes: take the composition out of the body, make it resident, hand the rest to vLLM.
+"""The endpoint of the generating routes: resolve the composition, make it resident, and forward to vLLM.
 
-Pure ASGI, so that a stream passes through as it is made. The composition is held until vLLM's app returns,
-however it returns: finished, failed or the client gone.
+It is pure ASGI, so that a stream is forwarded while it is generated. The composition is held until vLLM's app
+returns, whether the request finished, failed or the client disconnected.
 """
 
 import json
@@ -27,7 +27,7 @@ COMPOSITION_HEADER = b"x-lora-composition"
 
 
 class GeneratingEngine(Protocol):
-    """What generation needs of the engine."""
+    """The parts of the engine that this endpoint uses."""
 
     @property
     def app(self) -> ASGIApp: ...
@@ -46,13 +46,13 @@ class GeneratingEngine(Protocol):
 
 @dataclass(frozen=True)
 class GenerationEndpoint:
-    """An ASGI endpoint in front of the same path of vLLM's app."""
+    """An ASGI endpoint that forwards to the same path of vLLM's app."""
 
     engine: GeneratingEngine
     pipeline: CompositionPipeline
     accounting: Accounting
     needs_weights: bool = True
-    """False where only names matter (`/tokenize`): then nothing is made resident, and vLLM sees the base."""
+    """False for routes that only resolve names (`/tokenize`): nothing is loaded, and vLLM uses the base."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         longest = longest_body(self.engine.max_model_len, takes_pictures=self.engine.takes_pictures)
@@ -70,31 +70,32 @@ class GenerationEndpoint:
         name = self.engine.base if resolved is None else resolved.name
         with self.accounting.answering(scope, resolved, count, generates=self.needs_weights):
             async with self._ready(resolved, caller):
-                content = json.dumps(self._given(body, name, caller)).encode()
+                content = json.dumps(self._body_for_vllm(body, name, caller)).encode()
                 inner = _with_length(scope, len(content)), _replay(content, receive)
-                await self.engine.app(*inner, translate_errors(_named(send, name), self.engine.is_alive))
+                await self.engine.app(
+                    *inner, translate_errors(_with_composition_header(send, name), self.engine.is_alive)
+                )
 
     def _ready(
         self, resolved: ResolvedComposition | None, caller: Caller
     ) -> AbstractAsyncContextManager[None]:
         return self.pipeline.ready(resolved, caller) if self.needs_weights else nullcontext()
 
-    def _given(self, body: dict[str, Any], name: str, caller: Caller) -> dict[str, Any]:
-        """What vLLM reads."""
+    def _body_for_vllm(self, body: dict[str, Any], name: str, caller: Caller) -> dict[str, Any]:
         if not self.needs_weights:
             return body_for_vllm(body, self.engine.base)
         return body_for_vllm(body, name) | caller.salted(body.get("cache_salt"))
 
 
-def _named(send: Send, name: str) -> Send:
-    """A `send` that adds the composition's header."""
+def _with_composition_header(send: Send, name: str) -> Send:
+    """A `send` that adds the header `x-lora-composition`."""
 
-    async def named(message: Message) -> None:
+    async def send_with_header(message: Message) -> None:
         if message["type"] == "http.response.start":
             message["headers"] = [*message["headers"], (COMPOSITION_HEADER, name.encode("ascii"))]
         await send(message)
 
-    return named
+    return send_with_header
 
 
 def _with_length(scope: Scope, length: int) -> dict[str, Any]:
@@ -103,7 +104,7 @@ def _with_length(scope: Scope, length: int) -> dict[str, Any]:
 
 
 def _replay(content: bytes, receive: Receive) -> Callable[[], Awaitable[Message]]:
-    """`receive` for an app that is to read `content`; afterwards the client's own messages."""
+    """A `receive` that returns `content` as the body, and then the messages of the client."""
     sent = False
 
     async def replay() -> Message:

@@ -1,9 +1,8 @@
-"""How many answers one request asks for: `n` of each of its prompts, which vLLM makes all at once.
+"""Checks of a generating request that vLLM does not make: its number of sequences, and earlier answers.
 
-What vLLM's `/v1/responses` takes for granted in earlier answers that a client sends back.
-
-It reads `content[0].text` of each (`responses/utils.py`, vLLM 0.32), so an answer that is empty, or begins
-with a refusal, ends in a 500. A client can cause that, and is told.
+`sequences` counts `n` answers for each prompt, because vLLM generates all of them at once. `check_answers`
+looks at the earlier answers that a client sends back to `/v1/responses`: vLLM reads `content[0].text` of each
+(`responses/utils.py`, vLLM 0.32), so an answer that is empty or begins with a refusal would end in a 500.
 """
 
 from collections.abc import Mapping
@@ -13,28 +12,28 @@ from lora_compose.adapters.errors import Code, InvalidRequest
 
 
 def sequences(body: Mapping[str, Any]) -> int:
-    """At least 1. What vLLM will refuse counts as 1."""
+    """The number of sequences that the request needs, at least 1. A value that vLLM refuses counts as 1."""
     prompts = _prompts(body.get("prompt")) + _prompts(body.get("prompt_embeds"))
     return max(1, prompts) * max(1, _number(body.get("n")), _number(body.get("best_of")))
 
 
-def _prompts(given: object) -> int:
-    """A list of numbers is one prompt; of anything else, as many as it has."""
-    if isinstance(given, list) and given and not isinstance(given[0], int):
-        return len(given)
-    return 0 if given is None else 1
+def _prompts(value: object) -> int:
+    """The number of prompts. A list of token ids is one prompt; any other list has one prompt per item."""
+    if isinstance(value, list) and value and not isinstance(value[0], int):
+        return len(value)
+    return 0 if value is None else 1
 
 
-def _number(given: object) -> int:
-    """As vLLM reads it, which takes "3" and 3.0 for 3."""
+def _number(value: object) -> int:
+    """The number as vLLM reads it: "3" and 3.0 are 3. Other values count as 1."""
     try:
-        return int(given) if isinstance(given, int | float | str) else 1
+        return int(value) if isinstance(value, int | float | str) else 1
     except (ValueError, OverflowError):
         return 1
 
 
 def check_answers(items: object) -> None:
-    """Raises InvalidRequest("invalid_request") for `input` that holds such an answer; all else is vLLM's."""
+    """Raises InvalidRequest("invalid_request") if an answer in `input` does not begin with text."""
     for index, item in enumerate(items if isinstance(items, list) else ()):
         if isinstance(item, dict) and item.get("type") == "message" and item.get("role") == "assistant":
             _check_content(item.get("content"), f"input[{index}].content")
@@ -45,4 +44,6 @@ def _check_content(content: object, param: str) -> None:
         return
     first = content[0] if content else None
     if first is None or (isinstance(first, dict) and first.get("type") == "refusal"):
-        raise InvalidRequest(Code.INVALID_REQUEST, f"{param} must begin with an output_text.", param)
+        raise InvalidRequest(
+            Code.INVALID_REQUEST, f"The first item of {param} must be an output_text.", param
+        )

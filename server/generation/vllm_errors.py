@@ -1,7 +1,7 @@
-"""vLLM's error bodies, turned into the error contract on their way out.
+"""Translates vLLM's error bodies into the error contract of this server.
 
-vLLM's `code` is the HTTP status and its `type` a class name; a client that switches on ours needs one shape.
-Inside a stream an error arrives as an SSE event and is turned there.
+vLLM's `code` is the HTTP status and its `type` a class name. Clients that decide by our codes need one shape.
+In a stream, vLLM sends an error as a server-sent event, which is translated too.
 """
 
 import json
@@ -11,11 +11,11 @@ from typing import Any
 from starlette.types import Message, Send
 
 from lora_compose.adapters.errors import Code
-from lora_compose.server.errors import CODES, OUR_BUG, SSE_ERROR, error_body, error_headers
+from lora_compose.server.errors import CODES, INTERNAL_ERROR_MESSAGE, SSE_ERROR, error_body, error_headers
 
 
 def translate_errors(send: Send, is_alive: Callable[[], bool]) -> Send:
-    """A `send` that rewrites what vLLM says when it refuses, and passes everything else on untouched."""
+    """A `send` that rewrites vLLM's refusals and forwards all other messages unchanged."""
     refused: Message | None = None
     chunks: list[bytes] = []
 
@@ -50,10 +50,10 @@ async def _send_refusal(send: Send, start: Message, body: bytes) -> None:
 
 
 def contract_body(status: int, body: bytes) -> dict[str, Any]:
-    """vLLM's error body in our shape; a body that is none keeps its text out of the reply, and so does a
-    bug of vLLM's, which says what Python said."""
+    """vLLM's error body in our shape. The text of another shape of body, and of a status 500, which may
+    be the text of a Python exception, is not sent to the client."""
     if status == 500:
-        return error_body(500, OUR_BUG)
+        return error_body(500, INTERNAL_ERROR_MESSAGE)
     try:
         error = json.loads(body)["error"]
         message, param = str(error["message"]), error.get("param")
@@ -64,8 +64,8 @@ def contract_body(status: int, body: bytes) -> dict[str, Any]:
 
 
 def engine_died() -> dict[str, Any]:
-    """What those hear whose answer the engine took with it. Asked again, they get it from the next one."""
-    return error_body(503, "The engine died; it is being started again.", Code.ENGINE_UNAVAILABLE)
+    """The error body for requests in flight when the engine died. A retry reaches the next engine."""
+    return error_body(503, "The engine died and is being restarted. Try again.", Code.ENGINE_UNAVAILABLE)
 
 
 def _sse(event: bytes, is_alive: bool) -> bytes:
@@ -74,5 +74,5 @@ def _sse(event: bytes, is_alive: bool) -> bytes:
         status = int(json.loads(payload)["error"]["code"])
     except (ValueError, KeyError, TypeError):
         status = 500
-    told = contract_body(status, payload) if is_alive else engine_died()
-    return b"data: " + json.dumps(told).encode() + b"\n\n" + rest
+    translated = contract_body(status, payload) if is_alive else engine_died()
+    return b"data: " + json.dumps(translated).encode() + b"\n\n" + rest

@@ -1,1 +1,1 @@
-"""The edge of the server: connections, request ids, bodies, logs, metrics of requests, traces. No routes."""
+"""HTTP without routes: connections, request ids, bodies, log lines, request metrics and traces."""

@@ -1,6 +1,7 @@
-"""One log line for every request: which route, how it ended, how long it took, and whose it was.
+"""Writes one log line for each request: route, status, duration and key.
 
-By the route's pattern and the adapters' digests, never by a path, a header or a body of the client's.
+The line has the route's pattern and the adapters' digests. It never has the path, a header or the body of the
+request.
 """
 
 import logging
@@ -15,13 +16,13 @@ from lora_compose.server.paths import PROBES
 logger = logging.getLogger(__name__)
 
 DIGESTS = "digests"
-"""Where in `scope["state"]` a generating route says which adapters it serves."""
-QUIET = PROBES | {"/metrics"}
-"""Asked all the time, by machines: told only when it goes wrong."""
+"""The key in `scope["state"]` under which a generating route stores the digests of its adapters."""
+POLLED = PROBES | {"/metrics"}
+"""Paths that monitoring requests all the time. Only errors are logged for them."""
 
 
 class RequestLogMiddleware:
-    """Stands around everything, also while there is no engine."""
+    """The outermost middleware. It also logs requests that arrive while no engine is running."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -32,27 +33,27 @@ class RequestLogMiddleware:
             return
         started, status = time.perf_counter(), 0
 
-        async def watched(message: Message) -> None:
+        async def send_observed(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
             await send(message)
 
         try:
-            await self._app(scope, receive, watched)
+            await self._app(scope, receive, send_observed)
         finally:
-            if status >= 400 or scope["path"] not in QUIET:
-                _tell(scope, status, time.perf_counter() - started)
+            if status >= 400 or scope["path"] not in POLLED:
+                _log(scope, status, time.perf_counter() - started)
 
 
-def _tell(scope: Scope, status: int, seconds: float) -> None:
+def _log(scope: Scope, status: int, seconds: float) -> None:
     level = logging.ERROR if status == 500 else logging.WARNING if status > 500 else logging.INFO
     if logger.isEnabledFor(level):
         logger.log(level, "answered", extra={"fields": _fields(scope, status, seconds)})
 
 
 def _fields(scope: Scope, status: int, seconds: float) -> dict[str, Any]:
-    """Status 0: the client was gone before there was one."""
+    """The fields of the line. Status 0 means that the client disconnected before the response started."""
     state = scope.get("state", {})
     caller = state.get("caller")
     fields = {

@@ -1,7 +1,7 @@
-"""Reads a JSON request body once, bounded, and as a strict model.
+"""Reads a JSON request body of bounded size, and parses it with a strict model.
 
-A model is the only parser of its body and the source of its schema in the OpenAPI document. Every refusal is
-an InvalidRequest by the model's table `FAULTS`; see `lora_compose.adapters.validation`.
+A model is the only parser of its body and the source of its schema in the OpenAPI document. A refusal is an
+InvalidRequest from the model's table `FAULTS`; see `lora_compose.adapters.validation`.
 """
 
 import json
@@ -34,19 +34,19 @@ from lora_compose.adapters.names import (
 from lora_compose.adapters.validation import Fault, Faults, refusal, unknown_field
 
 MAX_JSON_BYTES = 1024 * 1024
-"""Of what administers; a generating route has a limit of its own."""
+"""The largest body of an administration route. Generating routes use `longest_body`."""
 BYTES_A_TOKEN = 64
-"""At most, of a request that fits its context: JSON escapes and field names included."""
-LEAST_BODY, PICTURES_BODY = 2 << 20, 32 << 20
+"""The most bytes of JSON per token of the context, including JSON escapes and field names."""
+MIN_BODY_LIMIT, IMAGE_BODY_LIMIT = 2 << 20, 32 << 20
 
 
 def longest_body(max_model_len: int, *, takes_pictures: bool) -> int:
-    """Bytes of JSON that a generating request may have: parsing a longer body would delay other requests."""
-    return PICTURES_BODY if takes_pictures else max(LEAST_BODY, max_model_len * BYTES_A_TOKEN)
+    """The largest body of a generating request in bytes. Parsing a longer one would delay other requests."""
+    return IMAGE_BODY_LIMIT if takes_pictures else max(MIN_BODY_LIMIT, max_model_len * BYTES_A_TOKEN)
 
 
 async def read_bytes(request: Request, limit: int = MAX_JSON_BYTES) -> bytes:
-    """The body. Raises HTTPException 413 past `limit`, before the rest is read."""
+    """The body. Raises HTTPException 413 at the first byte over `limit`."""
     declared = request.headers.get("content-length", "0")
     if not declared.isdigit() or int(declared) > limit:
         raise HTTPException(413, f"The request body is larger than {limit} bytes.")
@@ -83,19 +83,19 @@ def parse_object(body: bytes) -> dict[str, Any]:
 
 
 def read_flag(request: Request, name: str) -> bool:
-    """The one query parameter a route takes: `?name` or `?name=true`, `?name=false`, or not there."""
-    given = request.query_params.multi_items()
-    for other, _ in given:
+    """The value of the route's only query parameter: true for `?name` and `?name=true`, else false."""
+    parameters = request.query_params.multi_items()
+    for other, _ in parameters:
         if other != name:
             raise unknown_field(other)
-    values = {value for _, value in given}
+    values = {value for _, value in parameters}
     if not values <= {"", "true"} and values != {"false"}:
         raise InvalidRequest(Code.INVALID_REQUEST, f"{name} must be true or false.", name)
     return bool(values) and values != {"false"}
 
 
 class Body(BaseModel):
-    """A JSON object. A field that a model does not have is refused before the others are looked at."""
+    """A JSON object. Fields that the model does not have are refused before the values are checked."""
 
     model_config = ConfigDict(
         strict=True, extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
@@ -114,7 +114,7 @@ class Body(BaseModel):
     def __get_pydantic_json_schema__(
         cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
-        """Without a default of None: a model holds None for a field that was not given."""
+        """The schema without defaults of None, because None only means that the field is absent."""
         schema = handler(core_schema)
         for field in handler.resolve_ref_schema(schema)["properties"].values():
             if field.get("default", ...) is None:
@@ -124,7 +124,7 @@ class Body(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _has_no_other_field(cls, body: object) -> object:
-        """Stops at the first: pydantic would collect all of them, and a hostile body may have millions."""
+        """Stop at the first unknown field. pydantic would collect all of them, perhaps millions."""
         if isinstance(body, dict) and cls.model_config["extra"] == "forbid":
             for field in body:
                 if field not in cls.model_fields:
@@ -133,14 +133,14 @@ class Body(BaseModel):
 
 
 def text_of(value: object) -> str:
-    """Any string. pydantic's `str` refuses half of a surrogate pair before a check of ours can name it."""
+    """Accept any string. pydantic's `str` refuses half of a surrogate pair before our own checks run."""
     if isinstance(value, str):
         return value
     raise PydanticKnownError("string_type")
 
 
 def matching(pattern: str) -> WithJsonSchema:
-    """The schema of a string that a check of ours holds to `pattern`."""
+    """The schema of a string that our own validator checks against `pattern`."""
     return WithJsonSchema({"type": "string", "pattern": pattern})
 
 

@@ -1,7 +1,7 @@
-"""HTTP/1.1 as uvicorn speaks it, with our error contract, a bound on a request's head, and two clocks.
+"""uvicorn's HTTP/1.1 protocol with our error contract, a limit on the request head, and two time limits.
 
-uvicorn waits for ever for a request's headers, and for a client to read what it was sent: whoever opens
-connections by the hundred would hold them all.
+uvicorn waits without a limit for the headers of a request, and for a client to read its response. A client
+that opens hundreds of connections could keep all of them open.
 """
 
 import json
@@ -20,27 +20,27 @@ LINGER_SECONDS = 1.0
 
 
 class HttpProtocol(HttpToolsProtocol):
-    """One connection. It closes after a refusal here: where the next request would begin is not known."""
+    """One connection. It is closed after a refusal, because the start of the next request is unknown."""
 
     head_seconds = 10.0
-    """From the connection, or a later request's first byte, to the end of that request's head."""
+    """The longest time from the connection, or a later request's first byte, to the end of the head."""
     stalled_seconds = 30.0
-    """For which what is written may lie there unread (64 KiB wait then, beside the kernel's buffers)."""
+    """The longest time without reading by the client while 64 KiB wait here, besides the kernel's buffers."""
 
     _head_bytes = 0
-    _deadline: TimerHandle | None = None
-    _reader: TimerHandle | None = None
+    _head_timer: TimerHandle | None = None
+    _reader_timer: TimerHandle | None = None
     _is_refused = False
 
     @override
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._expect_a_head()
+        self._start_head_timer()
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:
-        self._head_is_here()
-        self._stop_waiting_for_the_reader()
+        self._stop_head_timer()
+        self._stop_reader_timer()
         super().connection_lost(exc)
 
     @override
@@ -49,58 +49,58 @@ class HttpProtocol(HttpToolsProtocol):
             return
         self._head_bytes += len(data)
         super().data_received(data)
-        if self._deadline is not None and self._head_bytes > MAX_HEAD_BYTES:
-            self._refuse(431, f"A request's line and headers have at most {MAX_HEAD_BYTES} bytes.")
+        if self._head_timer is not None and self._head_bytes > MAX_HEAD_BYTES:
+            self._refuse(431, f"The request line and headers must have at most {MAX_HEAD_BYTES} bytes.")
 
     @override
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._expect_a_head()
+        self._start_head_timer()
 
     @override
     def on_headers_complete(self) -> None:
-        self._head_is_here()
+        self._stop_head_timer()
         super().on_headers_complete()
 
     @override
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._reader = self.loop.call_later(self.stalled_seconds, self._abort)
+        self._reader_timer = self.loop.call_later(self.stalled_seconds, self._abort)
 
     @override
     def resume_writing(self) -> None:
-        self._stop_waiting_for_the_reader()
+        self._stop_reader_timer()
         super().resume_writing()
 
     @override
     def send_400_response(self, msg: str) -> None:
-        self._refuse(400, "This is not a valid HTTP/1.1 request.")
+        self._refuse(400, "The request is not valid HTTP/1.1.")
 
-    def _expect_a_head(self) -> None:
-        if self._deadline is None:
+    def _start_head_timer(self) -> None:
+        if self._head_timer is None:
             self._head_bytes = 0
-            self._deadline = self.loop.call_later(self.head_seconds, self._too_late)
+            self._head_timer = self.loop.call_later(self.head_seconds, self._head_timed_out)
 
-    def _head_is_here(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
+    def _stop_head_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
 
-    def _stop_waiting_for_the_reader(self) -> None:
-        if self._reader is not None:
-            self._reader.cancel()
-            self._reader = None
+    def _stop_reader_timer(self) -> None:
+        if self._reader_timer is not None:
+            self._reader_timer.cancel()
+            self._reader_timer = None
 
     def _abort(self) -> None:
-        """At once: to close would be to wait until everything is read."""
+        """End the connection at once. `close` would wait until the client has read everything."""
         transport: Any = self.transport
         transport.abort()
 
-    def _too_late(self) -> None:
+    def _head_timed_out(self) -> None:
         self._refuse(408, f"The request's headers did not arrive within {self.head_seconds:g} seconds.")
 
     def _refuse(self, status: int, message: str) -> None:
-        self._head_is_here()
+        self._stop_head_timer()
         if self._is_refused or self.transport.is_closing():
             return
         self._is_refused = True
@@ -116,5 +116,5 @@ class HttpProtocol(HttpToolsProtocol):
         self.transport.write("\r\n".join(lines).encode() + content)
         if self.transport.can_write_eof():
             self.transport.write_eof()
-        # Closed with bytes of theirs unread, the connection is reset, and our reply is lost to them.
+        # Closing now could reset the connection (unread bytes of the client), and the reply would be lost.
         self.loop.call_later(LINGER_SECONDS, self.transport.close)

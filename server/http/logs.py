@@ -1,7 +1,7 @@
-"""How log lines look: text for people or JSON for machines, ours, uvicorn's and vLLM's alike.
+"""The format of log lines, text or JSON, for this project, uvicorn and vLLM.
 
-Every line that a request causes bears its id, wherever in the process it is written. What was asked, keys and
-clients' paths are in none.
+Every line that is written while a request is answered has its request id. No line has prompts, keys or the
+paths of requests.
 """
 
 import json
@@ -23,7 +23,7 @@ VLLM_CONFIG = "VLLM_LOGGING_CONFIG_PATH"
 
 
 class TextFormatter(logging.Formatter):
-    """`time LEVEL logger: message field=value`"""
+    """Formats a line as `time LEVEL logger: message field=value`."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -35,7 +35,7 @@ class TextFormatter(logging.Formatter):
 
 
 class JsonFormatter(BaseJsonFormatter):
-    """One JSON object a line, a traceback in a field of it. Of a call's `extra`, only `fields` is in it."""
+    """Formats a line as one JSON object, a traceback in a field. Of `extra` it has only `fields`."""
 
     @override
     def add_fields(
@@ -49,17 +49,18 @@ class JsonFormatter(BaseJsonFormatter):
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:
-    """`extra={"fields": {...}}` of a call, and the request it was made for."""
+    """The fields of the call, from `extra={"fields": {...}}`, and the id of the current request."""
     own: dict[str, Any] = dict(getattr(record, "fields", {}))
     request_id = REQUEST_ID.get()
     return own if request_id is None else {"request_id": request_id, **own}
 
 
 def configure(log_format: LogFormat, data_dir: Path) -> None:
-    """For this process; JSON for vLLM's others as well, by the file that vLLM reads when it is imported.
+    """Set up logging for this process and, for JSON, for vLLM's others by a file that vLLM reads on import.
 
-    A VLLM_LOGGING_CONFIG_PATH that is set stays, and vLLM's lines are then its business."""
-    names = ["adapters", "server", "uvicorn"]
+    If VLLM_LOGGING_CONFIG_PATH is already set, it is kept, and that file decides the format of vLLM's lines.
+    """
+    names = [__name__.partition(".")[0], "uvicorn"]
     if log_format == "json" and VLLM_CONFIG not in os.environ:
         names.append("vllm")
         path = data_dir / CONFIG_FILE
@@ -69,7 +70,7 @@ def configure(log_format: LogFormat, data_dir: Path) -> None:
 
 
 def logging_config(log_format: LogFormat, names: list[str]) -> dict[str, Any]:
-    """For `logging.config.dictConfig`. vLLM's level is its VLLM_LOGGING_LEVEL, uvicorn's is WARNING."""
+    """The argument of `logging.config.dictConfig`. vLLM's level is VLLM_LOGGING_LEVEL, uvicorn's WARNING."""
     kind = JsonFormatter if log_format == "json" else TextFormatter
     levels = {"vllm": os.environ.get("VLLM_LOGGING_LEVEL", "INFO"), "uvicorn": "WARNING"}
     return {

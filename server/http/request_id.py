@@ -1,4 +1,4 @@
-"""Every reply says which request it answers: `x-request-id`, the client's own or a new one."""
+"""Adds the header `x-request-id` to every response: the id that the client sent, or a new one."""
 
 import re
 from contextvars import ContextVar
@@ -8,13 +8,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 HEADER = b"x-request-id"
 REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
-"""Of the request that is being answered, for log lines. uvicorn answers each in a task of its own, and so in
-a context of its own; it is not reset, since uvicorn logs what went wrong after the app has returned."""
+"""The id of the current request, for log lines. uvicorn answers each request in its own task and context. The
+value is not reset, because uvicorn logs errors after the app has returned."""
 _SAFE = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 
 
 class RequestIdMiddleware:
-    """Echoes a well-formed id; replaces any other, so that no header or log line can be forged with it."""
+    """Keeps a well-formed id and replaces any other, so that it cannot forge a header or a log line."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -23,8 +23,8 @@ class RequestIdMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given = next((value for name, value in scope["headers"] if name == HEADER), b"")
-        request_id = given if _SAFE.fullmatch(given) else uuid4().hex.encode()
+        received = next((value for name, value in scope["headers"] if name == HEADER), b"")
+        request_id = received if _SAFE.fullmatch(received) else uuid4().hex.encode()
         REQUEST_ID.set(request_id.decode())
         others = [header for header in scope["headers"] if header[0] != HEADER]
 

@@ -1,8 +1,8 @@
-"""Counts and times every request where it enters, so that a refusal is seen wherever it came from.
+"""Counts and times every request, including refusals of any part of the server. It is pure ASGI.
 
-Pure ASGI. What is measured is what a client waits for: queueing, preparing and merging included, which
-vLLM's own histograms of the same names leave out. Labels are routes, statuses and codes of ours, never a
-client's text.
+The times are those that a client waits, including queueing, preparing and merging, which vLLM's own
+histograms of the same names leave out. Labels are routes, statuses and our error codes, never text from a
+client.
 """
 
 import json
@@ -16,9 +16,9 @@ from lora_compose.server.errors import SSE_ERROR
 from lora_compose.server.metrics import Metrics
 
 KIND = "composition_kind"
-"""Where in `scope["state"]` a generating route says what kind of composition it serves."""
+"""The key in `scope["state"]` under which a generating route stores the kind of its composition."""
 UNRESOLVED = "unresolved"
-"""The kind of a request that was refused before it was known what it asks for."""
+"""The kind of a request that was refused before its composition was known."""
 EVENT_STREAM = b"text/event-stream"
 DONE = b"data: [DONE]"
 _CODE = re.compile(r"[a-z][a-z0-9_]{0,63}")
@@ -26,7 +26,7 @@ _MAX_CODES = 200
 
 
 class RequestMetricsMiddleware:
-    """Stands before authentication: what that refuses counts as well."""
+    """The middleware before authentication, so that its refusals are counted too."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
@@ -38,30 +38,30 @@ class RequestMetricsMiddleware:
             await self._app(scope, receive, send)
             return
         state = scope.setdefault("state", {})
-        watched = _Watched(send, self._metrics, state)
+        observer = _ResponseObserver(send, self._metrics, state)
         try:
-            await self._app(scope, receive, watched)
+            await self._app(scope, receive, observer)
         except Exception:
-            watched.status = watched.status or 500
+            observer.status = observer.status or 500
             raise
         finally:
-            self._count(scope, watched)
+            self._count(scope, observer)
 
-    def _count(self, scope: Scope, watched: "_Watched") -> None:
-        metrics, status = self._metrics, str(watched.status or "none")
+    def _count(self, scope: Scope, observer: "_ResponseObserver") -> None:
+        metrics, status = self._metrics, str(observer.status or "none")
         route = getattr(scope.get("route"), "path", "other")
         metrics.http_requests.labels(route, status).inc()
-        if watched.status >= 400:
-            metrics.refusals.labels(self._bounded(watched.code())).inc()
+        if observer.status >= 400:
+            metrics.refusals.labels(self._bounded(observer.code())).inc()
         kind = scope["state"].get(KIND)
         if kind is None:
             return
-        metrics.requests.labels(kind, f"{status[0]}xx" if watched.status else status).inc()
-        if 200 <= watched.status < 300:
-            metrics.e2e_seconds.labels(kind).observe(time.perf_counter() - watched.started)
+        metrics.requests.labels(kind, f"{status[0]}xx" if observer.status else status).inc()
+        if 200 <= observer.status < 300:
+            metrics.e2e_seconds.labels(kind).observe(time.perf_counter() - observer.started)
 
     def _bounded(self, code: str) -> str:
-        """Our codes are literals of this program; should one ever not be, it can not fill the memory."""
+        """The code, or "other" beyond `_MAX_CODES` different codes, so that the series stay bounded."""
         if code not in self._codes:
             if len(self._codes) >= _MAX_CODES or not _CODE.fullmatch(code):
                 return "other"
@@ -69,17 +69,17 @@ class RequestMetricsMiddleware:
         return code
 
 
-class _Watched:
-    """Passes messages on; notes the status and a refusal's body, and times the events of a stream."""
+class _ResponseObserver:
+    """Forwards messages, keeps the status and the body of a refusal, and times the events of a stream."""
 
     def __init__(self, send: Send, metrics: Metrics, state: dict[str, object]) -> None:
         self.started = time.perf_counter()
         self.status = 0
-        """0 while no reply has begun; it stays so where the client was gone first."""
+        """HTTP status; 0 until the response starts, and if the client disconnects before that."""
         self._send = send
         self._metrics = metrics
         self._state = state
-        self._streams = False
+        self._is_stream = False
         self._last_event: float | None = None
         self._body = b""
 
@@ -87,8 +87,8 @@ class _Watched:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             types = [value for name, value in message["headers"] if name.lower() == b"content-type"]
-            self._streams = any(value.startswith(EVENT_STREAM) for value in types)
-        elif self._streams:
+            self._is_stream = any(value.startswith(EVENT_STREAM) for value in types)
+        elif self._is_stream:
             self._time(message.get("body", b""))
         elif self.status >= 400 and len(self._body) < 65536:
             self._body += message.get("body", b"")
@@ -109,7 +109,7 @@ class _Watched:
         self._last_event = now
 
     def code(self) -> str:
-        """The refusal's code; for a body that is not ours to read, `internal_error` or `other`."""
+        """The error code of the refusal; `internal_error` or `other` if the body has another shape."""
         try:
             return str(json.loads(self._body)["error"]["code"])
         except (ValueError, KeyError, TypeError):

@@ -1,7 +1,7 @@
-"""OpenTelemetry: our part of a request's trace, beside vLLM's.
+"""The OpenTelemetry spans of a request in this server. vLLM adds its own spans.
 
-vLLM's `--otlp-traces-endpoint` sets the provider; without it every span here is none, and a client's
-`traceparent` goes on to vLLM as it came.
+vLLM's option `--otlp-traces-endpoint` sets the trace provider. Without it no spans are recorded, and the
+`traceparent` header of a client is forwarded to vLLM unchanged.
 """
 
 from collections.abc import Iterator
@@ -19,17 +19,19 @@ _HEADERS = (b"traceparent", b"tracestate")
 
 @contextmanager
 def request_span(scope: Scope) -> Iterator[Scope]:
-    """A span under the client's, for as long as the request is answered; yields the scope that names it."""
-    given = {name.decode(): value.decode("latin-1") for name, value in scope["headers"] if name in _HEADERS}
-    name, context = f"{scope['method']} {scope['path']}", _PROPAGATOR.extract(given)
+    """Open a span under the client's span. Yields a scope whose headers name the new span as the parent."""
+    received = {
+        name.decode(): value.decode("latin-1") for name, value in scope["headers"] if name in _HEADERS
+    }
+    name, context = f"{scope['method']} {scope['path']}", _PROPAGATOR.extract(received)
     with _TRACER.start_as_current_span(name, context=context, kind=SpanKind.SERVER):
-        told: dict[str, str] = {}
-        _PROPAGATOR.inject(told)
+        propagated: dict[str, str] = {}
+        _PROPAGATOR.inject(propagated)
         others = [header for header in scope["headers"] if header[0] not in _HEADERS]
-        own = [(name.encode(), value.encode("latin-1")) for name, value in told.items()]
+        own = [(name.encode(), value.encode("latin-1")) for name, value in propagated.items()]
         yield {**scope, "headers": [*others, *own]}
 
 
 def step(name: str) -> AbstractContextManager[Span]:
-    """A span of one part of the work: `resolve`, `merge`, `prepare`."""
+    """A span of one step of a request: `resolve`, `merge` or `prepare`."""
     return _TRACER.start_as_current_span(f"lora_compose.{name}")

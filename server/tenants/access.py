@@ -1,4 +1,4 @@
-"""What each role may do, as a table. What is not in it is the operator's alone, or does not exist."""
+"""The table of what each role may do. Other requests are allowed for an operator only."""
 
 import re
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from lora_compose.server.tenants.key import Key
 
 @dataclass(frozen=True)
 class Rule:
-    """`roles` may use `methods` on paths that match whole; an admin of some adapters counts as admin."""
+    """`roles` may use `methods` on paths that match completely. An admin of some adapters counts as admin."""
 
     methods: frozenset[str]
     path: re.Pattern[str]
@@ -36,17 +36,17 @@ RULES = (
 
 
 def may(key: Key, method: str, path: str) -> bool:
-    """Whether the key's role allows it; which adapters it may name is the routes' to ask."""
+    """Whether the key's role allows the request. The routes check which adapters the key may name."""
     return key.is_operator or key.role in roles_of(method, path)
 
 
 def is_public(method: str, path: str) -> bool:
-    """Whether it belongs on the port for inference where admin has one of its own."""
+    """Whether the main port answers the request if administration has its own port."""
     return path in PROBES or "inference" in roles_of(method, path)
 
 
 def roles_of(method: str, path: str) -> frozenset[str]:
-    """Of the first rule that matches; none where the operator alone may."""
+    """The roles of the first rule that matches; empty if only an operator may."""
     for rule in RULES:
         if method in rule.methods and rule.path.fullmatch(path):
             return rule.roles

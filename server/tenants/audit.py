@@ -1,6 +1,6 @@
-"""The audit log: one line of JSON for each request that changed something or was refused by authentication.
+"""The audit log: one line of JSON for each request that changed something or that authentication refused.
 
-Appended to, never rewritten. A request that generates is no change, and is counted by the metrics instead.
+Lines are only appended. Generating requests are not in it; the metrics count them.
 """
 
 import json
@@ -21,47 +21,47 @@ logger = logging.getLogger(__name__)
 
 DENIED = frozenset({401, 403})
 READING = frozenset({"GET", "HEAD", "OPTIONS"})
-STRANGERS_A_MINUTE = 60
-"""Most lines about requests without a valid key, so that they cannot fill the disk."""
+UNAUTHENTICATED_PER_MINUTE = 60
+"""The most lines about requests without a valid key, so that these cannot fill the disk."""
 
 
 @dataclass
 class AuditEntry:
-    """What a request's line says besides how it came and ended. Routes set what they change."""
+    """The key of a request and the objects that it changed. Routes set these fields."""
 
     key: Key | None = None
     adapter: str | None = None
     version: int | None = None
     digest: str | None = None
     composition: str | None = None
-    is_noted: bool = False
-    """Whether the line was written, or the request needs none."""
+    is_recorded: bool = False
+    """Whether `Audit.record` was called for the request."""
 
     def changed(self) -> dict[str, Any]:
-        """What the request changed, as far as a route has said."""
+        """The fields that a route has set."""
         fields = {name: getattr(self, name) for name in ("adapter", "version", "digest", "composition")}
         return {name: value for name, value in fields.items() if value is not None}
 
 
 class Audit:
-    """Writes to `path`."""
+    """Appends lines to `path`."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._strangers = TokenBucket(STRANGERS_A_MINUTE, 60.0)
-        self._left_out = 0
+        self._unauthenticated = TokenBucket(UNAUTHENTICATED_PER_MINUTE, 60.0)
+        self._omitted = 0
 
-    def note(self, scope: Scope, entry: AuditEntry, status: int) -> None:
-        """One line, if the request changed something or was refused by authentication."""
-        entry.is_noted = True
+    def record(self, scope: Scope, entry: AuditEntry, status: int) -> None:
+        """Write a line if the request changed something or authentication refused it."""
+        entry.is_recorded = True
         changes = scope["method"] not in READING and scope["path"] not in (*GENERATING, *NAMING)
         if not changes and status not in DENIED:
             return
         if entry.key is None:
-            if self._strangers.wait(1):
-                self._left_out += 1
+            if self._unauthenticated.wait(1):
+                self._omitted += 1
                 return
-            self._strangers.take(1)
+            self._unauthenticated.take(1)
         self._append(self._line(scope, entry, status))
 
     def _line(self, scope: Scope, entry: AuditEntry, status: int) -> dict[str, Any]:
@@ -77,8 +77,8 @@ class Audit:
             "status": status,
         }
         line |= entry.changed()
-        if self._left_out:
-            line["left_out_before"], self._left_out = self._left_out, 0
+        if self._omitted:
+            line["left_out_before"], self._omitted = self._omitted, 0
         return line
 
     def _append(self, line: dict[str, Any]) -> None:
@@ -86,8 +86,8 @@ class Audit:
         try:
             file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
             try:
-                os.write(file, data)  # one write: lines of several processes do not mix
+                os.write(file, data)  # one write, so that lines of several processes are not mixed
             finally:
                 os.close(file)
         except OSError as error:
-            logger.error("not in the audit log (%s): %s", error, data.decode())
+            logger.error("this line could not be written to the audit log (%s): %s", error, data.decode())

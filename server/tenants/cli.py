@@ -1,4 +1,4 @@
-"""`lora-compose keys`: make, list, rotate and revoke API keys, beside a server that runs or not."""
+"""The commands of `lora-compose keys`: create, list, rotate and revoke API keys of a data directory."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -17,13 +17,15 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="keys",
-    help="Make, list, rotate and revoke API keys. They are the data directory's: a server that runs on it "
-    "sees a change within a second.",
+    help="Create, list, rotate and revoke API keys. They are stored in the data directory. A running server "
+    "on this directory sees a change within one second.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="markdown",
 )
-Name = Annotated[str, typer.Argument(help="Whose it is, or what for.", metavar="NAME")]
+Name = Annotated[
+    str, typer.Argument(help="Name of the key, for example its owner or its purpose.", metavar="NAME")
+]
 
 
 @app.command()
@@ -32,31 +34,43 @@ def create(
     role: Annotated[
         str,
         typer.Option(
-            help="`inference` asks; `admin` also registers, removes and names; `monitor` reads /metrics."
+            help="`inference`: generate and read. `admin`: also register, remove and name adapters and "
+            "compositions. `monitor`: read /metrics and /v1/models."
         ),
     ] = "inference",
     adapters: Annotated[
         list[str] | None,
         typer.Option(
-            help="An adapter it may see, or a prefix that ends in `*`; all others do not exist for it. An "
-            "admin key with any is admin of these only. Repeatable; by default everything.",
+            help="An adapter that the key may see, or a prefix that ends in `*`. For this key, "
+            "other adapters do not exist. An admin key with this option administers only these adapters. "
+            "Repeatable. Default: all adapters.",
             metavar="NAME",
         ),
     ] = None,
-    requests_per_minute: Annotated[int | None, typer.Option(min=0, help="Requests of any kind.")] = None,
-    tokens_per_minute: Annotated[int | None, typer.Option(min=0, help="Of prompts and answers.")] = None,
-    in_flight: Annotated[int | None, typer.Option(min=0, help="Requests at a time.")] = None,
+    requests_per_minute: Annotated[
+        int | None, typer.Option(min=0, help="Quota: requests of any kind per minute.")
+    ] = None,
+    tokens_per_minute: Annotated[
+        int | None, typer.Option(min=0, help="Quota: prompt and answer tokens per minute.")
+    ] = None,
+    in_flight: Annotated[
+        int | None, typer.Option(min=0, help="Quota: answers in progress at the same time.")
+    ] = None,
     builds_per_hour: Annotated[
-        int | None, typer.Option(min=0, help="Merges built and adapters prepared.")
+        int | None,
+        typer.Option(min=0, help="Quota: merges built and adapters prepared or registered per hour."),
     ] = None,
     max_adapters: Annotated[
-        int | None, typer.Option(min=0, help="Versions registered under names it sees.")
+        int | None,
+        typer.Option(min=0, help="Quota: versions registered under the names that the key may see."),
     ] = None,
-    max_bytes: Annotated[int | None, typer.Option(min=0, help="Of their files.", metavar="BYTES")] = None,
+    max_bytes: Annotated[
+        int | None, typer.Option(min=0, help="Quota: size of the files of these versions.", metavar="BYTES")
+    ] = None,
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a key. Its secret is shown this once, and only its digest is kept.
+    """Create a key. The secret is printed only now; the server stores only its digest.
 
     - `lora-compose keys create ops --role admin`
     - `lora-compose keys create acme --adapters 'acme-*' --requests-per-minute 600 --in-flight 8`
@@ -66,16 +80,16 @@ def create(
     quotas = Quotas(
         requests_per_minute, tokens_per_minute, in_flight, builds_per_hour, max_adapters, max_bytes
     )
-    asked: Role = role  # type: ignore[assignment]  # Key refuses any other
-    key = Key("", name, asked, tuple(adapters or EVERYTHING), quotas)
+    checked: Role = role  # type: ignore[assignment]  # Key refuses other values
+    key = Key("", name, checked, tuple(adapters or EVERYTHING), quotas)
     with _store(data_dir) as store:
-        made, secret = store.create(key)
-    _tell(made, secret, as_json)
+        created, secret = store.create(key)
+    _print_secret(created, secret, as_json)
 
 
 @app.command("list")
 def list_keys(data_dir: DataDir = None, as_json: AsJson = False) -> None:
-    """List every key: role, adapters and quotas, never the secret."""
+    """List all keys with role, adapters and quotas. Secrets are not stored and not shown."""
     with _store(data_dir) as store:
         keys = list(store.by_digest().values())
     if as_json:
@@ -83,23 +97,27 @@ def list_keys(data_dir: DataDir = None, as_json: AsJson = False) -> None:
     elif keys:
         Console().print(_table(keys))
     else:
-        typer.echo("There are no keys. Make one: lora-compose keys create NAME --role admin", err=True)
+        typer.echo("There are no keys. Create one: lora-compose keys create NAME --role admin", err=True)
 
 
 @app.command()
 def rotate(name: Name, data_dir: DataDir = None, as_json: AsJson = False) -> None:
-    """Give a key another secret; the one before ends within a second. Quotas and adapters stay."""
+    """Give a key a new secret. The old secret stops working within one second. Quotas and adapters stay."""
     with _store(data_dir) as store:
         key, secret = store.rotate(check_name(name))
-    _tell(key, secret, as_json)
+    _print_secret(key, secret, as_json)
 
 
 @app.command()
 def revoke(name: Name, data_dir: DataDir = None) -> None:
-    """End a key. A server that had any stays closed, even when it was the last."""
+    """Revoke a key. A running server refuses it within one second.
+
+    After the last key is revoked, a running server still requires a key. If it is restarted without any key
+    and listens on loopback addresses only, it accepts requests without a key again.
+    """
     with _store(data_dir) as store:
-        gone = store.revoke(check_name(name))
-    typer.echo(f"revoked {gone.name} ({gone.id})")
+        revoked = store.revoke(check_name(name))
+    typer.echo(f"revoked {revoked.name} ({revoked.id})")
 
 
 def _store(data_dir: Path | None) -> "KeyStore":
@@ -108,11 +126,14 @@ def _store(data_dir: Path | None) -> "KeyStore":
     return KeyStore(data_dir or default_data_dir())
 
 
-def _tell(key: Key, secret: str, as_json: bool) -> None:
+def _print_secret(key: Key, secret: str, as_json: bool) -> None:
     if as_json:
         echo_json({**asdict(key), "secret": secret})
         return
-    typer.echo(f"{key.name} ({key.id}), {key.role} of {', '.join(key.adapters)}. Keep the secret:", err=True)
+    typer.echo(
+        f"{key.name} ({key.id}), role {key.role}, adapters {', '.join(key.adapters)}. Keep this secret:",
+        err=True,
+    )
     typer.echo(secret)
 
 

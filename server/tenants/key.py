@@ -1,6 +1,6 @@
-"""An API key: whose requests these are, what they may do, which adapters exist for them, and how much.
+"""An API key: its role, the adapters it may see, and its quotas.
 
-A key is a tenant: what it may see, its quotas and its part of the prefix cache are its own.
+Each key is a tenant with its own view of the adapters, its own quotas and its own part of the prefix cache.
 """
 
 import hashlib
@@ -19,33 +19,33 @@ PATTERN = re.compile(r"[A-Za-z0-9._-]{0,128}\*?", re.ASCII)
 
 @dataclass(frozen=True)
 class Quotas:
-    """None: no bound."""
+    """The quotas of a key. None means unlimited."""
 
     requests_per_minute: int | None = None
-    """Requests of any kind; a sixth of them may come at once."""
+    """Requests of any kind. A sixth of them may come at once."""
     tokens_per_minute: int | None = None
-    """Prompt and answer. Charged as they are computed, so one answer may run into debt."""
+    """Prompt and answer tokens, charged when they are computed, so that one answer can exceed the quota."""
     in_flight: int | None = None
-    """Answers being made at a time: a request for several counts as several."""
+    """Answers in progress at the same time. A request for several answers counts as several."""
     builds_per_hour: int | None = None
-    """Merges built, adapters checked for registering, and prepared for the engine where they were not."""
+    """Merges built, adapters registered, and adapters prepared for the engine that were not in memory."""
     adapters: int | None = None
     """Versions registered under the names this key may see."""
     adapter_bytes: int | None = None
-    """Of those versions' files."""
+    """Size of the files of these versions."""
 
     def __post_init__(self) -> None:
-        for each in fields(self):
-            value = getattr(self, each.name)
+        for quota in fields(self):
+            value = getattr(self, quota.name)
             if value is not None and value < 0:
                 raise InvalidRequest(
-                    CommandCode.INVALID_QUOTA, f"{each.name} ({value}) must not be negative", each.name
+                    CommandCode.INVALID_QUOTA, f"{quota.name} ({value}) must not be negative", quota.name
                 )
 
 
 @dataclass(frozen=True)
 class Key:
-    """What is known of a key; its secret is known to its holder only."""
+    """An API key without its secret, which the server does not store."""
 
     id: str
     name: str
@@ -59,23 +59,25 @@ class Key:
         check_name(self.name)
         if self.role not in ROLES:
             raise InvalidRequest(
-                CommandCode.INVALID_ROLE, f"{self.role!r} is not a role: {', '.join(ROLES)}", "role"
+                CommandCode.INVALID_ROLE,
+                f"{self.role!r} is not a role. The roles are {', '.join(ROLES)}.",
+                "role",
             )
         for pattern in self.adapters:
             if not pattern or not PATTERN.fullmatch(pattern):
                 raise InvalidRequest(
                     CommandCode.INVALID_PATTERN,
-                    f"{pattern!r:.80} is neither an adapter's name nor a prefix that ends in *",
+                    f"{pattern!r:.80} is neither the name of an adapter nor a prefix that ends in *.",
                     "adapters",
                 )
 
     @property
     def is_operator(self) -> bool:
-        """An admin of the whole server, not of some adapters."""
+        """Whether the key administers the whole server, and not only some adapters."""
         return self.role == "admin" and self.adapters == EVERYTHING
 
     def sees(self, adapter: str) -> bool:
-        """Whether an adapter of that name may exist for this key."""
+        """Whether the key may see an adapter of this name."""
         return any(
             adapter.startswith(pattern[:-1]) if pattern.endswith("*") else adapter == pattern
             for pattern in self.adapters
@@ -83,11 +85,11 @@ class Key:
 
 
 OPERATOR: Final = Key("operator", "operator", "admin")
-"""Whoever holds a key given by `--api-key`; everybody, on a loopback server without keys."""
+"""The key of every secret given by `--api-key`, and of all requests to a loopback server without keys."""
 BENCHMARK: Final = Key("benchmark", "benchmark", "admin")
-"""A benchmark this server runs on itself."""
+"""The key of a benchmark that the server runs on itself."""
 
 
 def digest_of(secret: bytes) -> str:
-    """sha256, hex. Secrets are 256 random bits: nothing slower is needed to keep them from being guessed."""
+    """The SHA-256 in hex. A slower hash is not needed, because a secret has 256 random bits."""
     return hashlib.sha256(secret).hexdigest()

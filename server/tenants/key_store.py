@@ -1,6 +1,7 @@
-"""The keys, in the registry's database: digests of secrets, never the secrets.
+"""Stores the API keys in the registry's database, with the digests of their secrets and not the secrets.
 
-Several processes may write here: `lora-compose keys` does while a server runs, which sees it within a second.
+Several processes may write at the same time. A running server sees changes by `lora-compose keys` within a
+second.
 """
 
 import secrets
@@ -22,7 +23,7 @@ PREFIX = "lc-"
 
 
 class KeyRow(Table):
-    """One key."""
+    """One key in the database."""
 
     __tablename__ = "api_keys"
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -35,7 +36,7 @@ class KeyRow(Table):
 
 
 class KeyStore:
-    """Keys by name. Close it, or use it as a context."""
+    """The keys of a data directory. Close it, or use it as a context manager."""
 
     def __init__(self, data_dir: Path) -> None:
         data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -43,7 +44,7 @@ class KeyStore:
         self._database.migrate()
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Close the database connections."""
         self._database.close()
 
     def __enter__(self) -> Self:
@@ -53,29 +54,29 @@ class KeyStore:
         self.close()
 
     def create(self, key: Key) -> tuple[Key, str]:
-        """The key with its id, and its secret, told this once. Raises Conflict("name_taken")."""
+        """Store a key. Returns it with its id, and its secret. Raises Conflict("name_taken")."""
         secret = PREFIX + secrets.token_urlsafe(32)
-        made = replace(key, id=f"key-{secrets.token_hex(8)}", created_at=time.time())
+        created = replace(key, id=f"key-{secrets.token_hex(8)}", created_at=time.time())
         with self._database.writing() as session:
             if session.scalar(select(KeyRow).where(KeyRow.name == key.name)) is not None:
                 raise Conflict(
-                    Code.NAME_TAKEN, f"There is a key {key.name!r} already: rotate or revoke it.", "name"
+                    Code.NAME_TAKEN, f"The key {key.name!r} already exists. Rotate or revoke it.", "name"
                 )
             session.add(
                 KeyRow(
-                    id=made.id,
-                    name=made.name,
+                    id=created.id,
+                    name=created.name,
                     digest=digest_of(secret.encode()),
-                    role=made.role,
-                    adapters=list(made.adapters),
-                    quotas=asdict(made.quotas),
-                    created_at=made.created_at,
+                    role=created.role,
+                    adapters=list(created.adapters),
+                    quotas=asdict(created.quotas),
+                    created_at=created.created_at,
                 )
             )
-        return made, secret
+        return created, secret
 
     def rotate(self, name: str) -> tuple[Key, str]:
-        """The same key with another secret; the one before is good no more. Raises NotFound."""
+        """Replace a key's secret. Returns the key and the new secret. Raises NotFound("key_not_found")."""
         secret = PREFIX + secrets.token_urlsafe(32)
         with self._database.writing() as session:
             row = _row(session, name)
@@ -83,14 +84,14 @@ class KeyStore:
             return _key(row), secret
 
     def revoke(self, name: str) -> Key:
-        """Forget it. Raises NotFound("key_not_found")."""
+        """Delete the key and return it. Raises NotFound("key_not_found")."""
         with self._database.writing() as session:
             row = _row(session, name)
             session.delete(row)
             return _key(row)
 
     def by_digest(self) -> Mapping[str, Key]:
-        """All of them, by their secret's digest."""
+        """All keys by the digests of their secrets, in the order of their names."""
         with self._database.reading() as session:
             return {row.digest: _key(row) for row in session.scalars(select(KeyRow).order_by(KeyRow.name))}
 
@@ -99,7 +100,9 @@ def _row(session: Session, name: str) -> KeyRow:
     row = session.scalar(select(KeyRow).where(KeyRow.name == name))
     if row is None:
         raise NotFound(
-            CommandCode.KEY_NOT_FOUND, f"There is no key {name!r:.80}: see `lora-compose keys list`.", "name"
+            CommandCode.KEY_NOT_FOUND,
+            f"The key {name!r:.80} does not exist. `lora-compose keys list` shows all keys.",
+            "name",
         )
     return row
 

@@ -1,4 +1,4 @@
-"""Whose key a request comes with. Keys made or revoked by another process count within a second."""
+"""Finds the key of a request. Keys that another process creates or revokes take effect within a second."""
 
 import hmac
 import time
@@ -10,53 +10,53 @@ from starlette.types import Scope
 from lora_compose.server.http.benchmark_traffic import BenchmarkTraffic
 from lora_compose.server.tenants.key import BENCHMARK, OPERATOR, Key, digest_of
 
-FRESH_SECONDS = 1.0
+REFRESH_SECONDS = 1.0
 
 
 @dataclass
 class Keyring:
-    """`load` reads the stored keys; `given` are the operator's own, from the command line."""
+    """All valid keys. `load` reads the stored ones; `operator_secrets` come from the command line."""
 
     load: Callable[[], Mapping[str, Key]]
-    given: Sequence[str]
+    operator_secrets: Sequence[str]
     traffic: BenchmarkTraffic
     is_open: bool = False
-    """Whether requests without a key are the operator's for as long as there is no key."""
+    """Whether every request is the operator's. It becomes false as soon as there is a key."""
     clock: Callable[[], float] = time.monotonic
     _keys: Mapping[str, Key] = field(default_factory=dict)
     _read: float = float("-inf")
 
     def __post_init__(self) -> None:
-        self._own = [digest_of(secret.encode()) for secret in self.given]
+        self._own = [digest_of(secret.encode()) for secret in self.operator_secrets]
         self._refresh()
 
     @property
     def has_keys(self) -> bool:
-        """Whether any key is known."""
+        """Whether there is any key."""
         return bool(self._own or self._keys)
 
     def owner(self, scope: Scope) -> Key | None:
-        """None where it is nobody's. Raises StorageUnavailable where the keys cannot be read."""
+        """The key of the request, or None if it has no valid key. Raises StorageUnavailable."""
         self._refresh()
         if self.traffic.is_own(scope):
             return BENCHMARK
         if self.is_open:
             return OPERATOR
-        given = [value for name, value in scope["headers"] if name == b"authorization"]
-        if len(given) != 1:
+        values = [value for name, value in scope["headers"] if name == b"authorization"]
+        if len(values) != 1:
             return None
-        scheme, _, secret = given[0].partition(b" ")
+        scheme, _, secret = values[0].partition(b" ")
         digest = digest_of(secret)
-        # Every known digest is compared, whichever matches: the time tells nothing.
-        found = None
+        # All digests are compared, so that the time does not depend on which one matches.
+        owner = None
         for known, key in [*((own, OPERATOR) for own in self._own), *self._keys.items()]:
             if hmac.compare_digest(digest, known):
-                found = key
-        return found if scheme.lower() == b"bearer" else None
+                owner = key
+        return owner if scheme.lower() == b"bearer" else None
 
     def _refresh(self) -> None:
         now = self.clock()
-        if now - self._read >= FRESH_SECONDS:
+        if now - self._read >= REFRESH_SECONDS:
             self._keys, self._read = self.load(), now
-            # Once there was a key the server stays closed: revoking the last one must not open it.
+            # It stays false until a restart, so that revoking the last key does not open the running server.
             self.is_open = self.is_open and not self.has_keys

@@ -1,7 +1,7 @@
 """Authentication, authorisation and quotas. Requests that no rule allows are refused here.
 
-It decides by `scope["path"]`, the path that is routed, and by the socket a request came through, never by a
-header such as Host.
+The decision uses `scope["path"]`, which is also the routed path, and the socket of the request. It never uses
+a header such as Host.
 """
 
 from dataclasses import dataclass, field
@@ -24,45 +24,47 @@ from lora_compose.server.tenants.refusal_delay import RefusalDelay
 
 @dataclass
 class AuthContext:
-    """What the middleware works with."""
+    """The objects that the middleware uses."""
 
     keyring: Keyring
     audit: Audit
     admin_port: int | None = None
-    """Where everything but inference is, and nowhere else."""
+    """The only port for requests other than inference; None: one port for all requests."""
     ledger: QuotaLedger = field(default_factory=QuotaLedger)
-    flood: RefusalDelay = field(default_factory=RefusalDelay)
+    refusal_delay: RefusalDelay = field(default_factory=RefusalDelay)
 
     def authorize(self, key: Key | None, scope: Scope) -> Caller | Response:
-        """The caller where the key may make this request, else the refusal."""
+        """The caller if the key may make this request, else the refusal."""
         method, path = scope.get("method", "GET"), scope["path"]
         if key is None:
-            message = "A valid API key is needed: Authorization: Bearer <key>."
+            message = "A valid API key is required in the header Authorization: Bearer <key>."
             headers = error_headers(401) | {"www-authenticate": "Bearer"}
             return JSONResponse(error_body(401, message), 401, headers)
         if self._is_other_port(scope) and not is_public(method, path):
             return error_response(404, "Not Found")
         if not may(key, method, path):
             return error_response(
-                403, f"This key (role {key.role}) may not {method} this path.", Code.PERMISSION_DENIED
+                403,
+                f"This key has the role {key.role}, which may not {method} this path.",
+                Code.PERMISSION_DENIED,
             )
         return Caller(key, self.ledger.account(key))
 
     def _is_other_port(self, scope: Scope) -> bool:
-        """Whether administration has a port of its own, and the request came through the other one."""
+        """Whether administration has its own port and the request came through the main port."""
         _, port = scope.get("server") or ("", None)
         return self.admin_port is not None and self.admin_port != port
 
 
 class AuthMiddleware:
-    """Puts the caller into `request.state.caller`, and a line into the audit log of what changes anything.
+    """Sets `request.state.caller`, and writes changes and refusals to the audit log.
 
-    Routes say in `request.state.audited`, an AuditEntry, what they changed.
+    Routes write what they changed into `request.state.audited`, an AuditEntry.
     """
 
-    def __init__(self, app: ASGIApp, door: AuthContext) -> None:
+    def __init__(self, app: ASGIApp, auth: AuthContext) -> None:
         self._app = app
-        self._door = door
+        self._auth = auth
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan" or scope["path"] in PROBES:
@@ -72,21 +74,21 @@ class AuthMiddleware:
 
         async def audited(message: Message) -> None:
             if message["type"] == "http.response.start":
-                # Before it is sent: a client that has the answer finds the line.
-                self._door.audit.note(scope, entry, message["status"])
+                # The line is written before the response, so that a client with the response finds it.
+                self._auth.audit.record(scope, entry, message["status"])
             await send(message)
 
         try:
-            entry.key = self._door.keyring.owner(scope)
+            entry.key = self._auth.keyring.owner(scope)
             await self._answer(entry.key, scope, receive, audited)
         except (StorageUnavailable, QuotaExceeded) as error:
             await self._refuse(entry.key, refusal(Request(scope), error), scope, receive, audited)
         finally:
-            if not entry.is_noted:
-                self._door.audit.note(scope, entry, 500)
+            if not entry.is_recorded:
+                self._auth.audit.record(scope, entry, 500)
 
     async def _answer(self, key: Key | None, scope: Scope, receive: Receive, send: Send) -> None:
-        granted = self._door.authorize(key, scope)
+        granted = self._auth.authorize(key, scope)
         if isinstance(granted, Response):
             await self._refuse(key, granted, scope, receive, send)
             return
@@ -97,5 +99,5 @@ class AuthMiddleware:
     async def _refuse(
         self, key: Key | None, response: Response, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        await self._door.flood.slow_down(key.id if key else None)
+        await self._auth.refusal_delay.wait(key.id if key else None)
         await response(scope, receive, send)

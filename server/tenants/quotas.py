@@ -1,6 +1,7 @@
-"""What every key has used of its quotas, since the server started.
+"""How much of its quotas each key has used since the server started.
 
-A rate, as a bucket that fills over time. It can go into debt: what an answer costs is known afterwards.
+A rate is a token bucket that fills over time. Its level can be negative (a debt), because the cost of an
+answer is only known afterwards.
 """
 
 import time
@@ -14,7 +15,7 @@ from lora_compose.server.tenants.key import Key, Quotas
 
 @dataclass
 class TokenBucket:
-    """Holds `amount`, full at first, and fills that much every `seconds` (a monotonic clock's)."""
+    """A bucket of `amount` tokens. It starts full and gains `amount` every `seconds` of a monotonic clock."""
 
     amount: float
     seconds: float
@@ -26,14 +27,14 @@ class TokenBucket:
         self._level, self._since = self.amount, self.clock()
 
     def wait(self, cost: float) -> float:
-        """Seconds until `cost` could be taken without debt; 0 now; infinite if it never fits."""
+        """Seconds until `cost` can be taken without a debt; 0 means now; infinite if it exceeds `amount`."""
         missing = cost - self._filled()
         if missing <= 0:
             return 0.0
         return missing * self.seconds / self.amount if cost <= self.amount else float("inf")
 
     def take(self, cost: float) -> None:
-        """Take it, into debt if need be."""
+        """Take `cost`, even if that leaves a debt."""
         self._level = self._filled() - cost
 
     def _filled(self) -> float:
@@ -45,14 +46,15 @@ class TokenBucket:
 
 MINUTE, HOUR = 60.0, 3600.0
 IN_FLIGHT_RETRY = 1.0
-AT_ONCE = 1 / 6
-"""The share of a quota that may come at once; the rest comes evenly. A whole minute's would be a storm."""
-LEAST_AT_ONCE = 10.0
+BURST_SHARE = 1 / 6
+"""Burst size as a share of the quota per minute or hour. Allowing the whole quota at once would overload the
+server."""
+MIN_BURST = 10.0
 
 
 @dataclass
 class Account:
-    """Of one key, under one set of quotas."""
+    """The use of one key's quotas."""
 
     quotas: Quotas
     in_flight: int = 0
@@ -63,11 +65,11 @@ class Account:
         for name, seconds in rates:
             bound = getattr(self.quotas, name)
             if bound:
-                at_once = max(bound * AT_ONCE, min(float(bound), LEAST_AT_ONCE))
-                self.buckets[name] = TokenBucket(at_once, seconds * at_once / bound)
+                burst = max(bound * BURST_SHARE, min(float(bound), MIN_BURST))
+                self.buckets[name] = TokenBucket(burst, seconds * burst / bound)
 
-    def demand(self, name: str, cost: float) -> None:
-        """Raises QuotaExceeded, saying when it could be had, unless there is `cost` of it."""
+    def require(self, name: str, cost: float) -> None:
+        """Raises QuotaExceeded, with the seconds to wait, unless `cost` is available."""
         bucket = self.buckets.get(name)
         if getattr(self.quotas, name) == 0:
             raise exceeded(name, 0, None)
@@ -76,17 +78,17 @@ class Account:
             raise exceeded(name, getattr(self.quotas, name), wait)
 
     def take(self, name: str, cost: float) -> None:
-        """Into debt if need be."""
+        """Take `cost`, even if that leaves a debt."""
         if name in self.buckets:
             self.buckets[name].take(cost)
 
     @contextmanager
     def answering(self) -> Iterator[None]:
-        """For as long as a request is answered. Raises QuotaExceeded."""
-        most = self.quotas.in_flight
-        if most is not None and self.in_flight >= most:
-            raise exceeded("in_flight", most, IN_FLIGHT_RETRY)
-        self.demand("requests_per_minute", 1)
+        """Count a request while it is answered. Raises QuotaExceeded."""
+        limit = self.quotas.in_flight
+        if limit is not None and self.in_flight >= limit:
+            raise exceeded("in_flight", limit, IN_FLIGHT_RETRY)
+        self.require("requests_per_minute", 1)
         self.take("requests_per_minute", 1)
         self.in_flight += 1
         try:
@@ -96,12 +98,13 @@ class Account:
 
     @contextmanager
     def sequences(self, count: int) -> Iterator[None]:
-        """A request that is being answered asks for so many answers: it counts as many.
+        """Count a request for `count` answers as `count` requests in flight while it is answered.
 
-        Raises QuotaExceeded, for good where they are more than may ever be at a time."""
-        most, more = self.quotas.in_flight, count - 1
-        if most is not None and self.in_flight + more > most:
-            raise exceeded("in_flight", most, IN_FLIGHT_RETRY if count <= most else None)
+        Raises QuotaExceeded; without seconds to wait if `count` is above the quota itself.
+        """
+        limit, more = self.quotas.in_flight, count - 1
+        if limit is not None and self.in_flight + more > limit:
+            raise exceeded("in_flight", limit, IN_FLIGHT_RETRY if count <= limit else None)
         self.in_flight += more
         try:
             yield
@@ -111,25 +114,25 @@ class Account:
 
 @dataclass
 class QuotaLedger:
-    """Accounts by key. One whose quotas were changed begins anew."""
+    """The accounts of all keys. A key whose quotas changed gets a new account."""
 
     _accounts: dict[str, Account] = field(default_factory=dict)
 
     def account(self, key: Key) -> Account:
-        """The key's own."""
-        found = self._accounts.get(key.id)
-        if found is None or found.quotas != key.quotas:
-            found = self._accounts[key.id] = Account(key.quotas)
-        return found
+        """The account of the key."""
+        account = self._accounts.get(key.id)
+        if account is None or account.quotas != key.quotas:
+            account = self._accounts[key.id] = Account(key.quotas)
+        return account
 
 
 def exceeded(name: str, bound: int, wait: float | None) -> QuotaExceeded:
-    """`wait` in seconds; None or infinite where waiting does not help."""
-    lasting = wait is None or wait == float("inf")
-    hint = "" if lasting else f" Try again in {wait:.0f} s."
+    """The error for a used-up quota. `wait` is in seconds; None or infinite if waiting does not help."""
+    is_permanent = wait is None or wait == float("inf")
+    hint = "" if is_permanent else f" Try again in {wait:.0f} s."
     return QuotaExceeded(
         Code.QUOTA_EXCEEDED,
         f"This key's quota of {bound} {name.replace('_', ' ')} is used up.{hint}",
         name,
-        None if lasting else wait,
+        None if is_permanent else wait,
     )

@@ -1,7 +1,7 @@
-"""Makes a flood of refusals wait for them, so that it costs those who are served next to nothing.
+"""Delays refusals when there are many, so that they hardly slow down other requests.
 
-Whoever sends as soon as it is refused gets as many refusals a second as it has connections, instead of as
-many as the server could make with all of its time.
+A client that sends again as soon as it is refused then gets one refusal per second and connection. Without
+the delay, the server could spend all of its time on refusals.
 """
 
 import asyncio
@@ -9,26 +9,26 @@ from dataclasses import dataclass, field
 
 from lora_compose.server.tenants.quotas import TokenBucket
 
-AT_ONCE_A_MINUTE = 60
-"""Refusals of one key, or of all who have none, that nobody has to wait for."""
-MOST_WAITING = 512
-"""Connections that may be kept open for this; who comes then is refused at once."""
+IMMEDIATE_PER_MINUTE = 60
+"""Refusals per minute without a delay, for each key and for all requests without a valid key together."""
+MAX_WAITING = 512
+"""The most refusals that wait at the same time. Further ones are sent at once."""
 
 
 @dataclass
 class RefusalDelay:
-    """Of one server."""
+    """The delay of one server's refusals: `seconds` each, once a key has used up the immediate ones."""
 
     seconds: float = 1.0
     waiting: int = 0
     _buckets: dict[str | None, TokenBucket] = field(default_factory=dict)
 
-    async def slow_down(self, key_id: str | None) -> None:
-        """Returns when a refusal may be sent."""
-        bucket = self._buckets.setdefault(key_id, TokenBucket(AT_ONCE_A_MINUTE, 60.0))
+    async def wait(self, key_id: str | None) -> None:
+        """Return when the refusal may be sent."""
+        bucket = self._buckets.setdefault(key_id, TokenBucket(IMMEDIATE_PER_MINUTE, 60.0))
         if not bucket.wait(1):
             bucket.take(1)
-        elif self.waiting < MOST_WAITING:
+        elif self.waiting < MAX_WAITING:
             self.waiting += 1
             try:
                 await asyncio.sleep(self.seconds)

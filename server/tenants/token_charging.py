@@ -1,6 +1,6 @@
-"""Which quota pays for the tokens of the request that is being answered.
+"""The function that charges the tokens of the current request to a quota.
 
-The engine's frontend counts the tokens (`engine/token_charge.py`) and reads the charge here.
+The engine's frontend counts the tokens (`engine/frontend/token_accounting.py`) and reads the function here.
 """
 
 from collections.abc import Callable, Iterator
@@ -22,5 +22,5 @@ def charging(charge: Charge | None) -> Iterator[None]:
 
 
 def current_charge() -> Charge | None:
-    """The charge of this context; None where tokens are free."""
+    """The charge function of this context; None if tokens are not charged."""
     return _charge.get()

@@ -1,4 +1,4 @@
-"""The whole server in this process, over HTTP on a loopback port, with a stand-in for the engine only.
+"""The whole server in this process, over HTTP on a loopback port, with a stand-in for only the engine.
 
 Registry, keys, quotas, audit, metrics, residency and every route are the real ones. The stand-in answers each
 generating request with the name it was asked for, so nothing here may be about what a model says.
@@ -46,14 +46,14 @@ OPERATOR_KEY = "the-operator-s"
 
 
 async def answer(scope: Scope, receive: Receive, send: Send) -> None:
-    """In the place of vLLM's app."""
+    """The stand-in for vLLM's app."""
     body = await Request(scope, receive).json()
     await JSONResponse({"model": body["model"], "tokens": [1]})(scope, receive, send)
 
 
 @dataclass
 class StandIn:
-    """What the server asks of an engine, and remembers nothing but which builds there are."""
+    """A stand-in for the engine. It remembers only which builds there are."""
 
     app: ASGIApp = answer
     base: str = "testbed-base"
@@ -96,7 +96,7 @@ class StandIn:
 
 @dataclass(frozen=True)
 class AppWithoutEngine:
-    """`url` is the port for all but administration where there is a second one, `admin_url`."""
+    """`url` is the main port. `admin_url` is the administration port if there is one."""
 
     url: str
     admin_url: str
@@ -104,7 +104,7 @@ class AppWithoutEngine:
     keys: KeyStore
 
     def create_key(self, name: str, **options: Any) -> str:
-        """The secret of a new key. `options` are a Key's, and `quotas`' by name."""
+        """Create a key and return its secret. `options` are fields of Key and of Quotas."""
         quotas = Quotas(**options.pop("quotas", {}))
         return self.keys.create(Key("", name, options.pop("role", "inference"), quotas=quotas, **options))[1]
 
@@ -120,19 +120,19 @@ class AppWithoutEngine:
 
 @contextmanager
 def app_without_engine(home: Path, *, api_keys: Sequence[str] = ()) -> Iterator[AppWithoutEngine]:
-    """With `api_keys`, administration has a port of its own. The shipped adapters may be registered."""
+    """With `api_keys`, administration has its own port. The shipped adapters may be registered."""
     config = ServerConfig(data_dir=home / "data", adapter_roots=(ADAPTERS_DIR, home), api_keys=(*api_keys,))
     config.data_dir.mkdir(parents=True)
-    next_look = itertools.count(0.0, 10.0).__next__  # a key made or revoked counts at once
+    next_look = itertools.count(0.0, 10.0).__next__  # changes of keys take effect at once
     with ExitStack() as stack:
         sockets = [stack.enter_context(_listening()) for _ in range(2 if api_keys else 1)]
-        ports = [each.getsockname()[1] for each in sockets]
+        ports = [listener.getsockname()[1] for listener in sockets]
         keys = stack.enter_context(KeyStore(config.data_dir))
         registry = stack.enter_context(Registry(config.data_dir, reserved=["testbed-base"]))
         keyring = Keyring(keys.by_digest, config.api_keys, BenchmarkTraffic(), not api_keys, next_look)
-        door = AuthContext(keyring, Audit(config.data_dir / "audit.jsonl"), ports[1] if api_keys else None)
-        door.flood = RefusalDelay(seconds=0.0)
-        stack.enter_context(_served(config, registry, door, sockets))
+        auth = AuthContext(keyring, Audit(config.data_dir / "audit.jsonl"), ports[1] if api_keys else None)
+        auth.refusal_delay = RefusalDelay(seconds=0.0)
+        stack.enter_context(_served(config, registry, auth, sockets))
         urls = [f"http://127.0.0.1:{port}" for port in ports]
         yield AppWithoutEngine(urls[0], urls[-1], config.data_dir, keys)
 
@@ -145,7 +145,7 @@ def _listening() -> socket.socket:
 
 @contextmanager
 def _served(
-    config: ServerConfig, registry: Registry, door: AuthContext, sockets: list[socket.socket]
+    config: ServerConfig, registry: Registry, auth: AuthContext, sockets: list[socket.socket]
 ) -> Iterator[None]:
     front, is_up = AppSwitch(), threading.Event()
     server = uvicorn.Server(
@@ -159,8 +159,8 @@ def _served(
 
     async def serve() -> None:
         metrics = Metrics()
-        async with assemble(config, cast(Any, StandIn()), registry, door.keyring.traffic, metrics) as state:
-            front.open(create_app(state, door), state)
+        async with assemble(config, cast(Any, StandIn()), registry, auth.keyring.traffic, metrics) as state:
+            front.open(create_app(state, auth), state)
             serving = asyncio.create_task(server.serve(sockets))
             while not server.started:
                 await asyncio.sleep(0)
@@ -178,7 +178,7 @@ def _served(
 
 
 def register_shipped(client: httpx.Client, names: Sequence[str]) -> None:
-    """Register these of the shipped adapters under their own names."""
+    """Register these shipped adapters under their own names."""
     for name in names:
         body = {"name": name, "path": str(ADAPTERS_DIR / name)}
         client.post("/v1/adapters", json=body).raise_for_status()

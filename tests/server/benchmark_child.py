@@ -1,4 +1,4 @@
-"""Stands where `python -m lora_compose.benchmarks.serving` does: takes its options and behaves as the plan's seed says."""
+"""A stand-in for `python -m lora_compose.benchmarks.serving`: it behaves as the seed of the plan says."""
 
 import json
 import os

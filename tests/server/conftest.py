@@ -1,4 +1,4 @@
-"""Servers that several modules share, beside the one in `tests/conftest.py`."""
+"""Servers that several modules share, besides the one in `tests/conftest.py`."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""A real server as an operator runs it: keys, an admin port, JSON logs and traces, all at once."""
+"""A real server with keys, an admin port, JSON logs and traces."""
 
 import json
 import subprocess
@@ -22,7 +22,7 @@ OPERATOR_KEY = "the-operator-s-key"
 
 
 class Collector(trace_service_pb2_grpc.TraceServiceServicer):
-    """Keeps every span it is sent."""
+    """Keeps every span that it receives."""
 
     def __init__(self) -> None:
         self.endpoint = ""
@@ -38,11 +38,11 @@ class Collector(trace_service_pb2_grpc.TraceServiceServicer):
         return trace_service_pb2.ExportTraceServiceResponse()
 
     def of_trace(self, trace: str) -> dict[str, Any]:
-        """Its spans so far, by name."""
+        """The spans received so far, by name."""
         return {span.name: span for span in self._spans if span.trace_id.hex() == trace}
 
     def wait_for(self, holds: Callable[[], bool], seconds: float) -> bool:
-        """Whether `holds` came true with a span that arrived."""
+        """Wait for spans until `holds` is true. Returns whether it became true."""
         with self._arrived:
             return self._arrived.wait_for(holds, seconds)
 
@@ -60,7 +60,7 @@ def collecting() -> Iterator[Collector]:
 
 @dataclass(frozen=True)
 class GuardedServer:
-    """`url` is the port for inference, `admin_url` the one for everything."""
+    """`url` is the port for inference, `admin_url` the port for all requests."""
 
     home: Path
     running: RunningServer
@@ -75,12 +75,12 @@ class GuardedServer:
         return httpx.Client(base_url=self.admin_url if admin else self.url, headers=headers, timeout=60)
 
     def keys(self, *arguments: str) -> Any:
-        """What `lora-compose keys ... --json` says."""
+        """The output of `lora-compose keys ... --json`."""
         command = [COMMAND, "keys", *arguments, "--data-dir", str(self.home / "data"), "--json"]
         return json.loads(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
 
     def register(self, names: Sequence[str]) -> None:
-        """Shipped adapters, under their own names."""
+        """Register shipped adapters under their own names."""
         with self.client() as operator:
             for name in names:
                 body = {"name": name, "path": str(ADAPTERS_DIR / name)}

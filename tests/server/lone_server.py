@@ -1,4 +1,4 @@
-"""A real server that tests may do to as they like: kill its engine, fill its memory, restart it."""
+"""A real server whose engine tests may kill, whose memory they may fill, and which they may restart."""
 
 import time
 from collections.abc import Callable
@@ -16,7 +16,7 @@ IN_MEMORY, SLOTS = 32, 8
 
 @dataclass
 class LoneServer:
-    """Its data directory stays when it is restarted. A test takes it as the one before left it."""
+    """The data directory stays when the server is restarted, and from one test to the next."""
 
     home: Path
     running: RunningServer
@@ -35,7 +35,7 @@ class LoneServer:
         return RunningServer.start(home / "data", home / "log", [*roots, *sizes, "--hang-seconds", "8"])
 
     def restart(self) -> int:
-        """SIGTERM, and a new process on the same data; the exit code of the one before."""
+        """Send SIGTERM and start a new process on the same data. Returns the exit code of the old one."""
         code = self.running.stop()
         self.running = self._running(self.home)
         self.running.wait_until_ready()
@@ -49,7 +49,7 @@ class LoneServer:
         return httpx.Client(base_url=self.url, timeout=60)
 
     def register(self, names: tuple[str, ...]) -> None:
-        """Shipped adapters, under their own names."""
+        """Register shipped adapters under their own names."""
         with self.client() as http:
             for name in names:
                 body = {"name": name, "path": str(ADAPTERS_DIR / name)}
@@ -57,7 +57,7 @@ class LoneServer:
 
 
 def until(holds: Callable[[], bool]) -> None:
-    """Returns when `holds` does; fails after PATIENCE seconds."""
+    """Wait until `holds` is true. Fails after PATIENCE seconds."""
     deadline = time.monotonic() + PATIENCE
     while not holds():
         assert time.monotonic() < deadline

@@ -1,4 +1,4 @@
-"""Reads which metrics and labels a PromQL expression names; refuses what it does not understand."""
+"""Finds the metrics and labels that a PromQL expression names. Other syntax is refused."""
 
 import re
 from dataclasses import dataclass, field
@@ -25,16 +25,16 @@ CLOSING = {")": "(", "}": "{"}
 
 @dataclass
 class Reading:
-    """What an expression asks of the metrics."""
+    """The metrics and labels that an expression uses."""
 
     metrics: dict[str, set[str]] = field(default_factory=dict)
-    """Metric -> labels that its selectors match on."""
+    """Metric -> the labels of its selectors."""
     lists: set[str] = field(default_factory=set)
-    """Labels in `by (...)` and its like."""
+    """The labels in `by (...)` and similar clauses."""
 
 
 def tokens_of(expression: str) -> list[tuple[str, str]]:
-    """(kind, text) of each. Raises ValueError at what is no token, and for brackets that do not close."""
+    """The (kind, text) of each token. Raises ValueError for other text and for unclosed brackets."""
     found, position, opened = [], 0, []
     while position < len(expression):
         match = TOKEN.match(expression, position)
@@ -54,7 +54,7 @@ def tokens_of(expression: str) -> list[tuple[str, str]]:
 
 
 def read(expression: str) -> Reading:
-    """Raises ValueError for a function it does not know."""
+    """Raises ValueError for an unknown function."""
     tokens, reading, index = tokens_of(expression), Reading(), 0
     while index < len(tokens):
         kind, text = tokens[index]

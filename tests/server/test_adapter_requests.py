@@ -25,8 +25,8 @@ def test_ten_thousand_names_are_a_bounded_number_of_series() -> None:
 def test_a_removed_adapter_takes_its_series_with_it_and_makes_room() -> None:
     requests, registry = counted(max_names=1)
     requests.count(["first", "second"])
-    requests.forget("first")
-    requests.forget("never-asked-for")
+    requests.remove("first")
+    requests.remove("never-asked-for")
     requests.count(["second", "second"])
     assert value(registry, "first") is None
     assert value(registry, "second") == 2

@@ -1,4 +1,4 @@
-"""Every fault that may share a server with others, tried on the shared one; the rest has one of its own."""
+"""Every fault that can be tried on the shared server. The other faults have a server of their own."""
 
 from pathlib import Path
 

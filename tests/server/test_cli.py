@@ -40,7 +40,7 @@ OUR_WORDS = [["--port", "9001"], ["--strict"], ["--model", "org/m"], ["--adapter
 
 
 def read(arguments: list[str]) -> tuple[list[str], dict[str, Any]]:
-    """What the command leaves to vLLM and what it takes, before it does anything."""
+    """The arguments that the command passes to vLLM and its own config, without running it."""
     context = typer.main.get_command(serve_app).make_context("serve", list(arguments))
     return context.args, context.params
 
@@ -61,7 +61,7 @@ def options_of(config: type[Any], prefix: str = "") -> list[tuple[Field[Any], Ty
 def test_every_field_of_the_config_is_an_option_with_its_docs_and_default(
     config: type[Any], prefix: str
 ) -> None:
-    source = inspect.getsource(config)
+    source = " ".join(inspect.getsource(config).split())
     for field, option in options_of(config, prefix):
         assert option.help
         assert f'"""{option.help.removesuffix(" Repeatable.")}"""' in source

@@ -1,4 +1,4 @@
-"""Every metric and label in the dashboard and the alert rules is one that a running server has."""
+"""A running server has every metric and label of the dashboard and the alert rules."""
 
 import json
 import re
@@ -39,14 +39,14 @@ def our_metrics() -> Iterator[tuple[str, str, set[str]]]:
 
 
 def expressions() -> list[tuple[str, str]]:
-    """(where, PromQL), Grafana's variables included."""
+    """Each (place, PromQL) pair, including Grafana's variables."""
     shown = [(panel["title"], target["expr"]) for panel in PANELS for target in panel["targets"]]
     return [*shown, *((rule["alert"], rule["expr"]) for rule in RULES)]
 
 
 @pytest.fixture(scope="module")
 def known(server: Any) -> Known:
-    """What the real server exposes, and what ours would after events."""
+    """The metrics of the real server, and those of ours that appear after events."""
     text = httpx.get(f"{server.url}/metrics", timeout=60).text
     found: Known = {"up": set()}
     for family in text_string_to_metric_families(text):

@@ -1,4 +1,4 @@
-"""The engine is killed, or stops: nobody is left waiting, and what was asked of it is put back."""
+"""The engine is killed or stops: every request gets an answer, and pins and fusion are restored."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ ASKED = {"prompt": "roll table", "max_tokens": 8, "temperature": 0}
 
 @pytest.fixture(scope="module")
 def asked_much(lone: LoneServer) -> LoneServer:
-    """An adapter is pinned, and a composition of two is fused."""
+    """Pin an adapter and fuse a composition of two adapters."""
     lone.register(("roll", "upper", "dbl"))
     with lone.client() as http:
         http.put("/v1/adapters/dbl/pin").raise_for_status()
@@ -67,7 +67,7 @@ def test_a_fuse_that_the_engines_death_interrupts_is_refused_and_what_was_fused_
     asked_much: LoneServer,
 ) -> None:
     before, engine = seen(asked_much), asked_much.running.engine()
-    os.kill(engine.pid, signal.SIGSTOP)  # so that the call is under way when it dies
+    os.kill(engine.pid, signal.SIGSTOP)  # so that the call is in progress when the engine dies
     with ThreadPoolExecutor(1) as pool:
         body = {"model": "dbl"}
         asked = pool.submit(httpx.put, f"{asked_much.url}/v1/fusion", json=body, timeout=PATIENCE)

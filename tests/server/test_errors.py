@@ -18,7 +18,7 @@ class NothingOfThatName(NotFound):
 
 
 def tree(error: type[LoraComposeError]) -> Iterator[type[LoraComposeError]]:
-    """The class and all that are derived from it."""
+    """The class and all classes derived from it."""
     yield error
     for child in error.__subclasses__():
         yield from tree(child)

@@ -1,4 +1,4 @@
-"""Requests of every kind that are under way when the base changes beneath them, and callers that go away."""
+"""Requests of every kind that are in flight while the base is switched, and clients that disconnect."""
 
 import asyncio
 import shutil
@@ -29,7 +29,7 @@ KINDS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(autouse=True)
 async def _plain_base(async_http: httpx.AsyncClient) -> AsyncIterator[None]:
-    """Other tests share the server."""
+    """Restore the base, because other tests share the server."""
     yield
     reply = await async_http.delete("/v1/fusion", timeout=120)
     assert reply.json()["state"] == "base", reply.text
@@ -44,7 +44,7 @@ async def choices(http: httpx.AsyncClient, model: str, kind: str) -> list[dict[s
 
 
 def numbers(value: Any) -> list[float]:
-    """Every float in it, in order."""
+    """Every float of a JSON value, in order."""
     if isinstance(value, dict):
         return [number for one in value.values() for number in numbers(one)]
     if isinstance(value, list):

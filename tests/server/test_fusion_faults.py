@@ -1,4 +1,4 @@
-"""Switches of the base that go wrong, against a hand-written engine; those that go right are a real one's."""
+"""Switches of the base that fail, with a hand-written engine. Successful ones run on a real engine."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -17,7 +17,7 @@ from tests.server.residency.test_scheduler import RecordingEngine, Swept, names,
 
 
 class LoadingEngine(RecordingEngine):
-    """Remembers what each load of the base folded in. The next `failures` loads fail; `gate` holds all."""
+    """Records what each load of the base folded in. The next `failures` loads fail; `gate` blocks loads."""
 
     base = "base"
     max_lora_rank = 16
@@ -51,7 +51,7 @@ class LoadingEngine(RecordingEngine):
 async def fusion(
     capacity: int = 4, *, runtime_weights: bool = True, max_loras: int = 4
 ) -> AsyncIterator[tuple[FusionSwitch, LoadingEngine, ResidencyScheduler]]:
-    """Whatever happened: once nothing is fused, nothing is held."""
+    """When nothing is fused, nothing is held."""
     engine = LoadingEngine(runtime_weights=runtime_weights, max_loras=max_loras)
     resident = ResidencyScheduler(engine, capacity, max_loras, Metrics(), Swept())
     made = FusionSwitch(engine, resident, Metrics())
@@ -269,7 +269,7 @@ async def test_one_slot_is_too_few_where_the_base_needs_one() -> None:
 
 
 async def test_a_switch_that_would_need_more_room_than_there_is_ends() -> None:
-    """What is fused is held until the next is loaded: together they have to fit, or be refused."""
+    """The fused composition is held until the next one is loaded. If both do not fit, the next is refused."""
     async with fusion(capacity=3) as (made, _, _):
         await made.fuse(servable("a+b"))
         with pytest.raises(Unservable):
@@ -278,7 +278,7 @@ async def test_a_switch_that_would_need_more_room_than_there_is_ends() -> None:
 
 
 async def test_a_request_that_finds_no_room_beside_what_is_fused_is_refused() -> None:
-    """It would wait until the base is restored, and after its patience so would all behind it."""
+    """It would wait until the base is restored, and later requests would wait behind it."""
     async with fusion(capacity=2) as (made, _, resident):
         await made.fuse(servable("a+b"))
         with pytest.raises(Unservable, match="places"):

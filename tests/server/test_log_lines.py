@@ -4,9 +4,12 @@ import logging.config
 import sys
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from lora_compose.adapters.registry import registry
+from lora_compose.server.http import access_log
 from lora_compose.server.http.logs import VLLM_CONFIG, JsonFormatter, TextFormatter, configure
 from lora_compose.server.http.request_id import REQUEST_ID
 
@@ -55,6 +58,14 @@ def test_a_message_that_is_no_text_and_a_field_that_is_no_json_are_written_all_t
     line = json.loads(JsonFormatter().format(made))
     assert line["message"] == "{'a': 1}"
     assert "/x" in line["path"]
+
+
+def test_the_info_lines_of_every_package_are_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    configs: list[dict[str, Any]] = []
+    monkeypatch.setattr(logging.config, "dictConfig", configs.append)
+    configure("text", tmp_path)
+    for module in (access_log.__name__, registry.__name__):
+        assert configs[0]["loggers"][module.partition(".")[0]]["level"] == "INFO"
 
 
 def test_a_logging_config_of_the_operator_s_stays(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

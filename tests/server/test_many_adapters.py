@@ -22,7 +22,7 @@ PREPARED, EVICTED = "lora_compose_prepare_duration_seconds_count", "lora_compose
 
 @dataclass(frozen=True)
 class Books:
-    """The server before the two hundred were registered: what was in memory, and what was counted."""
+    """Memory and counters of the server before the two hundred adapters were registered."""
 
     url: str
     resident: list[str]
@@ -32,7 +32,7 @@ class Books:
 
 @pytest.fixture(scope="module")
 def books(lone: LoneServer) -> Books:
-    """With the two hundred registered: the shipped ones, each scaled 25 ways."""
+    """The server with two hundred adapters: each shipped one scaled 25 ways."""
     sources = sorted(path.name for path in ADAPTERS_DIR.iterdir())
     for number, name in enumerate(NAMES):
         changed_copy(
@@ -65,7 +65,7 @@ async def async_many(books: Books) -> AsyncIterator[httpx.AsyncClient]:
 
 
 def assert_books_are_right(http: httpx.Client, before: Books) -> None:
-    """Nobody asks: nothing is held, and what we say is in the workers is what they say."""
+    """Without requests, nothing is held, and our list of builds is the list of the workers."""
     state = http.get("/v1/residency").json()
     adapters = state["host"]["adapters"]
     assert (state["queued"], state["active"]["compositions"]) == (0, [])
@@ -96,7 +96,7 @@ async def test_popular_and_rare_ones_all_get_their_own_answer(
     popular = draw.permutation(NAMES)
     ranks = np.minimum(draw.zipf(1.2, size=(REQUESTS, 2)) - 1, ADAPTERS * 50) % ADAPTERS
     models = [str(popular[first]) for first, _ in ranks]
-    for number in range(0, REQUESTS, 10):  # some ask for two
+    for number in range(0, REQUESTS, 10):  # some requests use two adapters
         if ranks[number][0] != ranks[number][1]:
             models[number] += f"+{popular[ranks[number][1]]}:0.5"
     assert len(set(models)) > 100
@@ -125,7 +125,7 @@ async def test_popular_and_rare_ones_all_get_their_own_answer(
 async def test_removing_adapters_whose_streams_are_cut_off_harms_nobody(
     many: httpx.Client, async_many: httpx.AsyncClient, books: Books
 ) -> None:
-    """The engine hears of the end of a request, of the adapter's and of its files' one after the other."""
+    """The engine processes the end of a request, of the adapter and of its files one after the other."""
     expected = await complete(async_many, NAMES[0])
 
     async def cut_off(name: str, seconds: float) -> None:

@@ -27,7 +27,7 @@ def test_every_metric_says_what_it_is_and_none_has_a_colon() -> None:
 
 
 def rows() -> list[str]:
-    """A row of docs/operations/metrics.md for each metric, in the order they are made."""
+    """A row of docs/operations/metrics.md for each metric, in the order of the table."""
     made = []
     for metric in metrics.Metrics().registry._collector_to_names:
         assert isinstance(metric, MetricWrapperBase)

@@ -1,4 +1,4 @@
-"""In one batch every request gets its own composition's answer, and nobody else's."""
+"""In one batch, every request gets the answer of its own composition."""
 
 import asyncio
 from typing import Any

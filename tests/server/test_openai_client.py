@@ -1,4 +1,4 @@
-"""The `openai` client, unchanged."""
+"""The unchanged `openai` client works."""
 
 from typing import Any
 

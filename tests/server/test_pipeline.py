@@ -1,4 +1,4 @@
-"""One way from a request to a served composition, on a real registry and a hand-written engine."""
+"""The way from a request to a served composition, with a real registry and a hand-written engine."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -31,7 +31,7 @@ class Bench:
 
     @property
     def users(self) -> int:
-        """Requests that hold a build."""
+        """The number of requests that hold a build."""
         return sum(part.users for part in self.pipeline.residency.host.parts())
 
 

@@ -1,4 +1,4 @@
-"""Bad input gets a clear 4xx in OpenAI's shape, and nothing has changed: on the app without an engine."""
+"""Invalid input gets a clear 4xx in OpenAI's shape and changes nothing. No engine is needed."""
 
 import json
 import os
@@ -71,19 +71,19 @@ BAD_NAMES = ["", None, 7, "../x", "a/b", "a b", "x\n", "a,b", "ü", "n" * 20000]
 
 @pytest.fixture
 def http(plain_http: httpx.Client) -> httpx.Client:
-    """No engine is needed to refuse; `test_refusals_served.py` asks a real one afterwards."""
+    """Refusals need no engine. `test_refusals_served.py` uses a real one."""
     return plain_http
 
 
 @pytest.fixture
 def adapter_root(plain: AppWithoutEngine) -> Path:
-    """A directory that adapters may be registered from."""
+    """A directory from which adapters may be registered."""
     return plain.data_dir.parent
 
 
 @pytest.fixture
 def unchanged(http: httpx.Client) -> Iterator[None]:
-    """The registry lists the same as before, and the engine was asked for nothing."""
+    """The registry lists the same as before, and the engine was not called."""
     before = state(http)
     yield
     assert state(http) == before

@@ -1,4 +1,4 @@
-"""What only a real engine can show of refusals: vLLM's own, and that every answer stays what it was."""
+"""Refusals that need a real engine: vLLM's own, and that they change no later answer."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from tests.server.test_stack import PROMPT, served
 
 
 def state(http: httpx.Client) -> list[object]:
-    """What the base and a good adapter answer, to the byte, and what the registry lists."""
+    """The exact answers of the base and a valid adapter, and the list of the registry."""
     answers = [served(http, model=model) for model in ("testbed-base", "upper")]
     return [http.get("/livez").status_code, http.get("/v1/adapters").json(), *answers]
 

@@ -1,4 +1,5 @@
-"""Adapters come, change and go while the server runs; nobody else's answer moves, and none is ever stale."""
+"""Adapters are added, changed and removed while the server runs. Other answers stay the same, and no answer
+is stale."""
 
 import asyncio
 import shutil
@@ -13,7 +14,7 @@ from tests.server.test_mixed_batch import PROMPT, complete
 
 
 def changed_copy(source: str, directory: Path, factor: float) -> Path:
-    """The adapter with every B scaled: other bytes, another answer."""
+    """The adapter with every B scaled: other files and another answer."""
     shutil.copytree(ADAPTERS_DIR / source, directory)
     weights = load_file(directory / "adapter_model.safetensors")
     scaled = {k: torch.mul(v, factor) if "lora_B" in k else v for k, v in weights.items()}
@@ -28,7 +29,7 @@ async def register(http: httpx.AsyncClient, name: str, directory: Path) -> httpx
 
 
 async def stream(http: httpx.AsyncClient, model: str, tokens: int, begun: asyncio.Event | None = None) -> str:
-    """The whole text; `begun` is set with the first event."""
+    """The complete text. `begun` is set with the first event."""
     body = {
         "model": model,
         "prompt": PROMPT,

@@ -1,4 +1,4 @@
-"""What is counted and timed of answers that a real engine gives."""
+"""Counts and times of answers by a real engine."""
 
 from functools import partial
 from typing import Any
@@ -11,7 +11,7 @@ from tests.server.http.test_request_metrics import PROMPT, Read, value
 
 @pytest.fixture
 def sample(http: httpx.Client) -> Read:
-    """The value of one series now; 0 where there is none."""
+    """The current value of a series; 0 if it does not exist."""
     return partial(value, http)
 
 

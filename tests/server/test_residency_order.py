@@ -1,4 +1,4 @@
-"""Who is next, in which order things happen, and giving up at any point of it."""
+"""The order of the queue, the order of events, and cancelling a request at any point."""
 
 import asyncio
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from tests.server.residency.test_scheduler import (
 
 
 class Clock:
-    """Stands still until it is told."""
+    """Blocks until it is released."""
 
     now = 0.0
 
@@ -37,9 +37,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 async def relay(resident: ResidencyScheduler, hot: str, rare: str, clock: Clock, seconds: float) -> int:
-    """`hot` requests, the next always there before the last is done, and one `rare` one after the first.
+    """Send overlapping `hot` requests without a pause, and one `rare` request after the first.
 
-    Each takes `seconds`. Gives how many hot ones began before the rare one; 100 where it never did.
+    Each takes `seconds`. Returns how many hot requests began before the rare one; 100 if it never began.
     """
     served: list[str] = []
 
@@ -104,7 +104,7 @@ async def test_the_patient_are_served_in_the_order_they_came(clock: Clock) -> No
 
 
 class OrderedEngine(RecordingEngine):
-    """Writes down when each call begins and ends."""
+    """Records the start and the end of each call."""
 
     def __init__(self) -> None:
         super().__init__(runtime_weights=True)
@@ -133,7 +133,7 @@ async def test_what_is_evicted_has_left_before_the_next_is_built() -> None:
 async def test_a_request_cut_off_after_any_number_of_turns_gives_back_what_it_had(
     moment: int, runtime_weights: bool
 ) -> None:
-    """Queued, let in, building, served, leaving: each is some turn of the loop."""
+    """Each step (queued, admitted, building, served, released) is some turn of the loop."""
     async with residency(capacity=2, slots=1, runtime_weights=runtime_weights) as (resident, _, _):
         first = asyncio.create_task(use(resident, "a", turns=6))
         second = asyncio.create_task(use(resident, "b+c", turns=6))

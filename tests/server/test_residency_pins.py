@@ -1,4 +1,4 @@
-"""Pins: what stays in host memory, how much of it may, and when it ends."""
+"""Pins: which adapters stay in host memory, how many may, and when a pin ends."""
 
 import asyncio
 
@@ -11,7 +11,7 @@ from tests.server.residency.test_scheduler import names, residency, servable, tu
 
 
 def merge(text: str, of: str) -> Servable:
-    """A merge of the adapters `of`, in a directory of its own."""
+    """A merge of the adapters `of`, in its own directory."""
     member = StoredAdapter(Component(text, 1.0, 8), frozenset(of), frozenset(f"digest-{name}" for name in of))
     return Servable(text, (member,))
 

@@ -1,4 +1,4 @@
-"""After a restart everything registered is there, and answers as before."""
+"""After a restart, everything registered is still there and answers as before."""
 
 from tests.running_server import RunningServer
 from tests.server.lone_server import LoneServer
@@ -30,7 +30,7 @@ def test_a_restart_loses_nothing_and_sigterm_ends_with_code_zero(lone: LoneServe
 
 
 def refuse_second_owner(lone: LoneServer) -> None:
-    """A data directory in use is refused at once, before any engine starts."""
+    """A data directory in use is refused before an engine starts."""
     second = RunningServer.start(lone.home / "data", lone.home / "second-log")
     assert second.process.wait(60) != 0
     assert "another process" in second.log.read_text().lower()

@@ -1,4 +1,4 @@
-"""A served stack is the exact weighted sum of true deltas, as PEFT's `cat` has it."""
+"""A served stack is the exact weighted sum of the deltas, as with PEFT's `cat`."""
 
 import shutil
 from collections.abc import Mapping

@@ -1,7 +1,7 @@
-"""The running server against the plainest model of it: dictionaries, and the answers its adapters gave alone.
+"""The running server against a simple model: dictionaries, and the answers that its adapters gave alone.
 
-Registering, aliases, removal, streams that outlive what they use, pins, other stacks in between, fusing and
-restoring, in any order; whatever happened, an answer is the one of the adapter that was asked for.
+Registering, aliases, removal, streams that outlive their adapters, pins, other stacks, fusing and restoring
+happen in any order. An answer is always the one of the adapter in the request.
 """
 
 import json
@@ -39,7 +39,7 @@ LONG = {"max_tokens": 60, "ignore_eos": True, "stream": True}
 
 @dataclass
 class Stream:
-    """One that has begun, and what it must say in the end."""
+    """A stream that has begun, and the complete text that it must have."""
 
     lines: Iterator[str]
     said: str
@@ -124,7 +124,7 @@ class LiveServer(RuleBasedStateMachine):
 
     @rule(weight=st.integers(1, 999))
     def ask_another(self, weight: int) -> None:
-        """A stack that nobody has asked for, and a merge: they take places."""
+        """A new stack and a merge, which take places in memory."""
         for model in (f"roll:0.{weight:03d}+polite", "linear(dbl+polite,rank=4)"):
             self.http.post("/v1/completions", json=ASKED | {"model": model}).raise_for_status()
 
@@ -166,7 +166,7 @@ class LiveServer(RuleBasedStateMachine):
                 self.http.delete(f"/v1/adapters/{name}").raise_for_status()
 
     def content(self, name: str, alias: str | None) -> str | None:
-        """What `name`, or what its alias points at, is made of."""
+        """The source of `name`, or of the version that its alias points to."""
         live = self.versions[name]
         number = max(live, default=0) if alias is None else self.aliases[name].get(alias, 0)
         return live.get(number)
@@ -179,7 +179,7 @@ class LiveServer(RuleBasedStateMachine):
 
 
 def _text(line: str) -> str:
-    """Of one server-sent event."""
+    """The text of one server-sent event."""
     if not line.startswith("data: {"):
         return ""
     event = json.loads(line[6:])
@@ -190,7 +190,7 @@ def _text(line: str) -> str:
 
 @pytest.fixture
 def alone(http: httpx.Client) -> None:
-    """The answers of each adapter, with nothing else going on."""
+    """The answers of each adapter without other requests."""
     LiveServer.http, LiveServer.texts, LiveServer.long_texts = http, {}, {}
     for content in CONTENTS:
         reply = http.post("/v1/completions", json=ASKED | {"model": content}).json()

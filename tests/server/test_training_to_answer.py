@@ -1,4 +1,4 @@
-"""From data to an answer: one command trains, publishes to a running server, and a client asks it."""
+"""From data to an answer: one command trains and publishes to a running server, and a client uses it."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Weights are searched by asking a real server; a stack at other weights needs nothing built there."""
+"""Weights are searched with a real server. A stack with other weights needs no new build."""
 
 from lora_compose.adapters.composition.grammar import parse
 from lora_compose.server.client.chat import ChatClient

@@ -1,4 +1,4 @@
-"""Tensor parallelism: each worker prepares, weighs and folds its own share, and the answers are the same."""
+"""Tensor parallelism: each worker prepares, scales and folds its own shard, and the answers are the same."""
 
 import os
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ pytestmark = [
 def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     home = tmp_path_factory.mktemp("two-workers")
     options = ["--adapter-root", str(ADAPTERS_DIR), "--tensor-parallel-size", "2"]
-    with pytest.MonkeyPatch.context() as patch:  # left to itself vLLM binds each worker to a NUMA node
+    with pytest.MonkeyPatch.context() as patch:  # without this, vLLM binds each worker to a NUMA node
         patch.setenv("VLLM_CPU_OMP_THREADS_BIND", f"{CORES[0]}|{CORES[1]}")
         running = RunningServer.start(home / "data", home / "log", options)
     try:

@@ -1,4 +1,4 @@
-"""`/v1/benchmarks` on the shared server: what it refuses, and one run that goes the whole way."""
+"""`/v1/benchmarks` on the shared server: refusals, and one complete run."""
 
 import time
 from typing import Any

@@ -1,4 +1,4 @@
-"""No code is raised that the document does not know, and each with the status it says."""
+"""Every code that is raised is in the document, with the same status."""
 
 import ast
 from collections.abc import Iterable, Iterator
@@ -17,7 +17,7 @@ VARIABLE = {
     "Code(f'invalid_{name}')": {Code(f"invalid_{name}") for name in OPTION_NAMES},
     "_TOO_LARGE[target.name]": {Code.BAD_ADAPTER_CONFIG, Code.WEIGHTS_TOO_LARGE},
     "missing": {Code.MISSING_CONFIG, Code.MISSING_WEIGHTS},
-    # Of a `Fault`, or of another refusal: found there.
+    # The code of a `Fault` or of another refusal. It is found there.
     **dict.fromkeys(("fault.code", "refused.code", "BAD_WEIGHT.code"), frozenset()),
     "code": {Code.UNKNOWN_LAYER, Code.UNKNOWN_MODULE, Code.UNSUPPORTED_FEATURE, Code.CORRUPT_WEIGHTS}
     | {Code.WRONG_BASE, Code.RANK_MISMATCH},
@@ -32,7 +32,7 @@ def calls(room: str) -> Iterator[tuple[str, ast.Call]]:
 
 
 def codes_of(argument: ast.expr) -> Iterable[Code]:
-    """What a call's code can be; nothing for the codes of commands and of other servers."""
+    """The codes that a call can have; empty for codes of commands and of other servers."""
     text = ast.unparse(argument)
     if text.startswith("Code."):
         return (Code[text.removeprefix("Code.")],)
@@ -42,7 +42,7 @@ def codes_of(argument: ast.expr) -> Iterable[Code]:
 
 
 def raised() -> Iterator[tuple[int, Code]]:
-    """(status, code) of every refusal in the code."""
+    """The (status, code) of every refusal in the source."""
     for room in ("adapters", "server"):
         for name, call in calls(room):
             if name in STATUSES and call.args:

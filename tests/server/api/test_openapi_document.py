@@ -1,4 +1,4 @@
-"""The document says what the code does: routes, fields, codes and examples."""
+"""The document matches the code: routes, fields, codes and examples."""
 
 import json
 from typing import Any
@@ -31,7 +31,7 @@ def test_every_route_has_an_operation_and_every_operation_a_route() -> None:
 def test_the_server_tells_what_the_code_says(http: httpx.Client, told: dict[str, Any]) -> None:
     served = http.get("/openapi.json").json()
     assert served["paths"] == json.loads(json.dumps(told["paths"]))
-    # vLLM's own are left out: pydantic names and orders some of them by the hash of a string.
+    # vLLM's types are left out, because pydantic names and orders some of them by the hash of a string.
     for name in ("Error", "CompositionFields", "AdapterOffer"):
         assert served["components"]["schemas"][name] == told["components"]["schemas"][name]
 

@@ -1,4 +1,4 @@
-"""Hostile bodies, read by the models that our routes read them with."""
+"""Hostile bodies, read by the models of our routes."""
 
 import re
 from time import perf_counter

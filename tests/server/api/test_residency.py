@@ -36,7 +36,7 @@ def test_registering_prepares_before_anybody_asks(http: httpx.Client, adapter_ro
     config = (adapter_root / "early" / "adapter_config.json").read_text()
     (adapter_root / "early" / "adapter_config.json").write_text(
         config + "\n"
-    )  # other bytes: a build of its own
+    )  # other files, so another build
     http.post("/v1/adapters", json={"name": "early", "path": str(adapter_root / "early")}).raise_for_status()
     deadline = time.monotonic() + 10
     while resident(http, "early").get("state") != "prepared" and time.monotonic() < deadline:
@@ -117,7 +117,7 @@ async def test_who_asks_for_what_can_be_seen(http: httpx.Client, async_http: htt
 
 
 def test_hits_and_misses_are_counted_once_a_request(http: httpx.Client, adapter_root: Path) -> None:
-    """An adapter of the same bytes is the same build."""
+    """Adapters with the same files share a build."""
     names = [f"lora_compose_residency_{kind}_total" for kind in ("hits", "misses")]
 
     def counted() -> list[float]:
@@ -142,7 +142,7 @@ def test_hits_and_misses_are_counted_once_a_request(http: httpx.Client, adapter_
 
 
 async def test_nothing_is_held_when_nobody_asks(http: httpx.Client, async_http: httpx.AsyncClient) -> None:
-    """Finished, failed, cut off, and with several choices: each gives back once."""
+    """Requests that finish, fail, are cut off or have several choices: each releases its build once."""
     ok = {"model": "roll+upper", "prompt": PROMPT, "max_tokens": 4, "n": 3}
     assert (await async_http.post("/v1/completions", json=ok)).status_code == 200
     assert (await async_http.post("/v1/completions", json=ok | {"temperature": -1})).status_code == 400

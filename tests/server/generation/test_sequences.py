@@ -1,4 +1,4 @@
-"""One request counts as the answers it asks for."""
+"""A request counts as the number of answers that it needs."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The key of a running benchmark: good at the door for as long as it runs, and for nothing else."""
+"""The key of a running benchmark: it is valid while the benchmark runs, and only for its requests."""
 
 from pathlib import Path
 
@@ -13,15 +13,15 @@ from lora_compose.server.tenants.middleware import AuthContext, AuthMiddleware
 
 
 async def status(traffic: BenchmarkTraffic, key: str) -> int:
-    door = AuthContext(Keyring(dict, ["configured"], traffic), Audit(Path("/dev/null")))
-    app = AuthMiddleware(PlainTextResponse("in"), door)
+    auth = AuthContext(Keyring(dict, ["configured"], traffic), Audit(Path("/dev/null")))
+    app = AuthMiddleware(PlainTextResponse("in"), auth)
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://server") as client:
         reply = await client.get("/v1/models", headers={"authorization": f"Bearer {key}"})
         return reply.status_code
 
 
-async def test_a_run_s_key_opens_the_door_only_while_it_runs() -> None:
+async def test_a_run_s_key_is_valid_only_while_it_runs() -> None:
     traffic = BenchmarkTraffic()
     first = traffic.open()
     second = traffic.open()

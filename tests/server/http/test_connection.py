@@ -1,5 +1,5 @@
-"""What is no HTTP request, or never becomes one, gets an error in our shape; who does not go on with a
-connection loses it, and nobody else does."""
+"""Bytes that are not an HTTP request get an error in our shape. A client that stalls loses its own
+connection, and other clients keep theirs."""
 
 import json
 import socket
@@ -21,7 +21,7 @@ from tests.server.app_without_engine import AppWithoutEngine
 
 
 def said(plain: AppWithoutEngine, data: bytes) -> tuple[bytes, bytes]:
-    """Head and body of the reply to these bytes, read to its end: the server must close."""
+    """Head and body of the reply to these bytes. It is read to the end, so the server must close."""
     address = urlsplit(plain.url)
     with socket.create_connection((address.hostname, address.port), timeout=20) as connection:
         connection.sendall(data)
@@ -76,7 +76,7 @@ def large(_: Request) -> StreamingResponse:
 
 @pytest.fixture(scope="module")
 def hasty() -> Iterator[uvicorn.Server]:
-    """With short deadlines."""
+    """The protocol with short time limits."""
     number = free_port()
     app = Starlette(routes=[Route("/", short), Route("/large", large)])
     server = uvicorn.Server(

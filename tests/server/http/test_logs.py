@@ -1,4 +1,4 @@
-"""Log lines on a real server: every request has one, with its id, and none has what was asked."""
+"""Log lines of a real server: every request has one with its id, and no line has a prompt."""
 
 import json
 from typing import Any
@@ -14,7 +14,7 @@ ASKED = {"model": "roll", "prompt": PROMPT, "max_tokens": 2}
 
 @pytest.fixture(scope="module")
 def sent(guarded: GuardedServer) -> int:
-    """Some good and some bad requests; the number of lines that the log had before."""
+    """Send valid and invalid requests. Returns the number of log lines before them."""
     before = len(guarded.running.log.read_text().splitlines())
     with guarded.client() as http:
         http.post(
@@ -31,12 +31,12 @@ def sent(guarded: GuardedServer) -> int:
 
 @pytest.fixture(scope="module")
 def lines(guarded: GuardedServer, sent: int) -> list[str]:
-    """The whole log."""
+    """All lines of the log."""
     return guarded.running.log.read_text().splitlines()
 
 
 def told(lines: list[str]) -> list[dict[str, Any]]:
-    """From when it served: until then libraries write what they like, and draw progress bars."""
+    """Lines from the start of serving. Before that, libraries write other lines and progress bars."""
     begun = [index for index, line in enumerate(lines) if "serving " in line]
     return [json.loads(line) for line in lines[begun[0] :]]
 

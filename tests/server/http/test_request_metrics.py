@@ -1,4 +1,4 @@
-"""Every request is counted where it enters: on the app without an engine, and on small apps for odd ends."""
+"""Every request is counted: on the app without an engine, and on small apps for unusual endings."""
 
 from collections.abc import AsyncIterator, Callable
 from functools import partial
@@ -38,7 +38,7 @@ def adapter_root(plain: AppWithoutEngine) -> Path:
 
 
 def value(http: httpx.Client, name: str, **labels: str) -> float:
-    """Of one series now; 0 where there is none."""
+    """The current number of observations of a series; 0 if it does not exist."""
     for family in text_string_to_metric_families(http.get("/metrics").text):
         for found in family.samples:
             if found.name == name and found.labels == labels:
@@ -48,7 +48,7 @@ def value(http: httpx.Client, name: str, **labels: str) -> float:
 
 @pytest.fixture
 def sample(http: httpx.Client) -> Read:
-    """The value of one series now; 0 where there is none."""
+    """The current value of a series; 0 if it does not exist."""
     return partial(value, http)
 
 
@@ -139,8 +139,8 @@ async def test_an_error_inside_a_stream_is_counted_and_is_no_token() -> None:
 async def test_what_authentication_refuses_is_counted(tmp_path: Path) -> None:
     with KeyStore(tmp_path) as keys:
         keyring = Keyring(keys.by_digest, ("secret",), BenchmarkTraffic(), is_open=False)
-        door = AuthContext(keyring, Audit(tmp_path / "audit.jsonl"))
-        metrics = await asked(["/one"], lambda _: Response(), Middleware(AuthMiddleware, door))
+        auth = AuthContext(keyring, Audit(tmp_path / "audit.jsonl"))
+        metrics = await asked(["/one"], lambda _: Response(), Middleware(AuthMiddleware, auth))
     read = metrics.registry.get_sample_value
     assert read("lora_compose_refusals_total", {"code": "invalid_api_key"}) == 1
     assert read("lora_compose_http_requests_total", {"route": "other", "status": "401"}) == 1

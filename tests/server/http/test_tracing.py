@@ -1,4 +1,4 @@
-"""A request's trace, from the client's span through ours to vLLM's, as an OTLP collector gets it."""
+"""The trace of a request at an OTLP collector: the client's span, ours, and vLLM's."""
 
 from tests.server.guarded_server import Collector, GuardedServer
 

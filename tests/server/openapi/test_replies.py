@@ -1,7 +1,7 @@
-"""The bounded form of `tests.campaigns.openapi_fuzz`: what a server answers is what its document says.
+"""The bounded form of `tests.campaigns.openapi_fuzz`: the replies of a server match its document.
 
-hypothesis makes up bodies and names; each reply is held against its operation: status, content type, headers
-and schema, down to which codes a status may come with.
+hypothesis generates bodies and names. Each reply is checked against its operation: status, content type,
+headers, schema, and the codes that a status may have.
 """
 
 from typing import Any
@@ -61,7 +61,7 @@ BODIES = st.dictionaries(
     st.sampled_from(FIELDS), NAMES | st.lists(MEMBER, max_size=3) | METHOD | ANYTHING, max_size=4
 )
 LONG = {"/v1/benchmarks", "/v1/fusion", "/metrics", "/openapi.json"}
-"""Not by chance, many times: a process, a switch of the base, and two long texts."""
+"""Paths that are not called many times: a process, a switch of the base, and two long texts."""
 OPERATIONS = [
     (method, path)
     for path, methods in DOCUMENT["paths"].items()

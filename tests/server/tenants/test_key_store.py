@@ -1,4 +1,4 @@
-"""Keys outlive processes, their secrets are nowhere, and a change by another process counts at once."""
+"""Keys survive restarts, secrets are not stored, and changes by another process take effect."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from lora_compose.adapters.registry.registry import Registry
 from lora_compose.server.http.benchmark_traffic import BenchmarkTraffic
 from lora_compose.server.tenants.key import OPERATOR, Key, Quotas, digest_of
 from lora_compose.server.tenants.key_store import KeyStore
-from lora_compose.server.tenants.keyring import FRESH_SECONDS, Keyring
+from lora_compose.server.tenants.keyring import REFRESH_SECONDS, Keyring
 
 ACME = Key("", "acme", "inference", ("acme-*",), Quotas(in_flight=2))
 
@@ -37,10 +37,10 @@ def test_rotating_and_revoking_count_within_a_second(tmp_path: Path) -> None:
         ring = Keyring(ours.by_digest, (), BenchmarkTraffic(), clock=lambda: now[0])
         assert ring.owner(scope(first)) == made
         _, second = theirs.rotate("acme")
-        now[0] += FRESH_SECONDS
+        now[0] += REFRESH_SECONDS
         assert (ring.owner(scope(first)), ring.owner(scope(second))) == (None, made)
         theirs.revoke("acme")
-        now[0] += FRESH_SECONDS
+        now[0] += REFRESH_SECONDS
         assert ring.owner(scope(second)) is None
         with pytest.raises(NotFound):
             theirs.revoke("acme")
@@ -52,10 +52,10 @@ def test_an_open_server_closes_with_the_first_key_and_stays_closed(tmp_path: Pat
         ring = Keyring(store.by_digest, (), BenchmarkTraffic(), is_open=True, clock=lambda: now[0])
         assert ring.owner({"headers": []}) == OPERATOR
         store.create(ACME)
-        now[0] += FRESH_SECONDS
+        now[0] += REFRESH_SECONDS
         assert ring.owner({"headers": []}) is None
         store.revoke("acme")
-        now[0] += FRESH_SECONDS
+        now[0] += REFRESH_SECONDS
         assert ring.owner({"headers": []}) is None
 
 

@@ -1,4 +1,4 @@
-"""A quota is what was promised: never more at once, never less over time, and debts are paid first."""
+"""A quota allows no more at once and no less over time than it says, and a debt is paid first."""
 
 from hypothesis import given
 from hypothesis import strategies as st

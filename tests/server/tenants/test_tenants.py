@@ -1,4 +1,4 @@
-"""Tenants over HTTP: to each key only its own adapters exist, within its quotas. No engine is needed."""
+"""Tenants over HTTP without an engine: a key sees only its own adapters, and its quotas hold."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -1,4 +1,4 @@
-"""Tenants on a real server: keys made by the command, tokens that vLLM counts, its prefix cache, ports."""
+"""Tenants on a real server: keys from the command, tokens counted by vLLM, the prefix cache, ports."""
 
 import json
 import subprocess
@@ -22,7 +22,7 @@ KEYS = {
 
 @pytest.fixture(scope="module")
 def secrets(guarded: GuardedServer) -> dict[str, str]:
-    """The secret of each key, with an adapter for two of them."""
+    """The secret of each key. Two of the keys have an adapter."""
     made = {name: guarded.keys("create", name, *options)["secret"] for name, options in KEYS.items()}
     with guarded.client() as operator:
         body = {"name": "acme-roll", "path": str(ADAPTERS_DIR / "roll")}
