@@ -51,7 +51,7 @@ class CompositionPipeline:
         composition = asked if isinstance(asked, Composition) else self._asked(asked, caller)
         if composition is None:
             return None
-        return self.resolver.pin(composition, None if caller is None else caller.sees)
+        return self.resolver.resolve(composition, None if caller is None else caller.sees)
 
     def _asked(self, asked: dict[str, Any] | CompositionFields, caller: Caller | None) -> Composition | None:
         saved = self.resolver.saved if caller is None else caller.saved(self.resolver.saved)
@@ -69,7 +69,7 @@ class CompositionPipeline:
             servable = None
             if resolved is not None:
                 with step("merge"):
-                    servable = await self.merges.servable(resolved, caller.build)
+                    servable = await self.merges.build(resolved, caller.build)
                 with step("prepare"):
                     await stack.enter_async_context(self.residency.hold(servable, may_build=caller.build))
             self.fusion.check(servable)
@@ -77,8 +77,8 @@ class CompositionPipeline:
 
     async def fuse(self, resolved: ResolvedComposition) -> None:
         """Fold it into the base. Raises what building and `Fusion.fuse` raise."""
-        await self.fusion.fuse(await self.merges.servable(resolved))
+        await self.fusion.fuse(await self.merges.build(resolved))
 
     async def pin(self, resolved: ResolvedComposition) -> None:
         """Keep one adapter in host memory. Raises what `Residency.pin` raises."""
-        await self.residency.pin(await self.merges.servable(resolved))
+        await self.residency.pin(await self.merges.build(resolved))

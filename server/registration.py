@@ -206,4 +206,4 @@ class Removal:
         self.metrics.registered.set(len(left))
         for removed in {version.name for version in gone} - left:
             self.metrics.adapter_requests.forget(removed)
-        await self.residency.withdraw(frozenset(version.id for version in gone))
+        await self.residency.remove(frozenset(version.id for version in gone))

@@ -95,7 +95,7 @@ async def _serve(config: ServerConfig, args: Namespace, registry: Registry, door
     @asynccontextmanager
     async def start() -> AsyncIterator[AppState]:
         async with launch(
-            args, lora_requests_info=config.lora_requests_info, beside_others=supervisor.up.is_set()
+            args, lora_requests_info=config.lora_requests_info, in_thread=supervisor.up.is_set()
         ) as engine:
             # vLLM's error handler stops the server it finds here when its engine has died; ours goes on.
             engine.app.state.server = SimpleNamespace(should_exit=False)

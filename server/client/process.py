@@ -68,7 +68,7 @@ class ServerProcess:
     ) -> Self:
         """Start a command that listens on the loopback `port`; `log` is appended to.
 
-        In a session of its own the server does not get this terminal's Ctrl-C: its owner stops it."""
+        With `own_session` the server does not get Ctrl-C of this terminal: the caller must stop it."""
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as output:
             process = subprocess.Popen(
@@ -108,7 +108,9 @@ class ServerProcess:
         try:
             return self.process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
-            logger.warning("the server at %s did not stop within %.0f s: killed", self.url, STOP_SECONDS)
+            logger.warning(
+                "the server at %s did not stop within %.0f s and is being killed", self.url, STOP_SECONDS
+            )
             self._kill()
             return self.process.wait()
 

@@ -1,4 +1,5 @@
-"""Stands where `python -m lora_compose.benchmarks.serving` does: takes its options and behaves as the plan's seed says."""
+"""A stand-in for `python -m lora_compose.benchmarks.serving`: same options; the plan's seed selects what it
+does."""
 
 import json
 import os

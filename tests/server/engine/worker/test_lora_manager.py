@@ -13,7 +13,7 @@ from vllm.lora.layers import LoRAMapping
 from vllm.lora.request import LoRARequest
 
 from lora_compose.server.engine.spec import Component, combined, decode_spec, encode_spec
-from lora_compose.server.engine.worker.background_build import Preparing, at_leisure
+from lora_compose.server.engine.worker.background_build import BackgroundBuilds, yielding
 from lora_compose.server.engine.worker.lora_manager import RESIDUAL_OF_BASE, StackingLoRAManager
 from lora_compose.server.engine.worker.stacking import Yielding
 
@@ -70,7 +70,7 @@ class Manager(StackingLoRAManager):
 
     def __init__(self, capacity: int = 4, slots: int = 2) -> None:
         self.slots = self._adapter_manager = Slots(capacity, slots)
-        self._preparing: Preparing[Any] = Preparing()
+        self._builds: BackgroundBuilds[Any] = BackgroundBuilds()
         self._specs: dict[int, str] = {}
         self._fused: tuple[Component, ...] = ()
         self.gate = threading.Event()
@@ -179,13 +179,13 @@ def test_what_is_forgotten_is_gone_whether_it_was_built_or_not() -> None:
     manager = Manager()
     wanted = request(1, a=1.0)
     prepare(manager, wanted)
-    manager.forget(wanted)
+    manager.unload(wanted)
     assert not manager.slots.adapters
     manager.gate.clear()
     assert manager.prepare(wanted)[0] == "preparing"
-    manager.forget(wanted)
+    manager.unload(wanted)
     manager.gate.set()
-    manager.forget(wanted)
+    manager.unload(wanted)
     assert not manager.slots.adapters
 
 
@@ -198,7 +198,7 @@ def test_a_build_begun_before_an_edge_is_not_used_after_it(is_done: bool) -> Non
     assert manager.begun.wait(10)
     if is_done:
         manager.gate.set()
-        while manager._preparing.state(1)[0] == "preparing":
+        while manager._builds.state(1)[0] == "preparing":
             time.sleep(0.001)
     manager.fuse(FUSED)
     manager.gate.set()
@@ -209,6 +209,6 @@ def test_a_build_begun_before_an_edge_is_not_used_after_it(is_done: bool) -> Non
 def test_a_build_pauses_in_the_background_and_not_in_the_engine_loop() -> None:
     manager = Manager()
     prepare(manager, request(1, a=1.0))
-    assert manager.yielding is at_leisure
+    assert manager.yielding is yielding
     manager.add_adapter(request(2, a=2.0))
     assert manager.yielding is iter
