@@ -151,9 +151,8 @@ class Benchmarks:
         task = self._task
         if task is None:
             return
-        await asyncio.sleep(
-            0
-        )  # a task that is cancelled before its first step would not set its run's status
+        # A task that is cancelled before its first step would not set the status of its run.
+        await asyncio.sleep(0)
         if not task.cancelling():  # a second cancellation would interrupt the cleanup
             task.cancel()
         await asyncio.wait({task})

@@ -81,7 +81,7 @@ def list_adapters(url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJso
     elif adapters:
         Console().print(adapter_list(adapters))
     else:
-        typer.echo("No adapter is registered. Register one: lora-compose adapters add NAME DIRECTORY")
+        typer.echo("No adapter is registered. Register one with `lora-compose adapters add NAME DIRECTORY`.")
 
 
 @app.command()

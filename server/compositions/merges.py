@@ -103,7 +103,7 @@ class MergeBuilder:
             loop = asyncio.get_running_loop()
             report = await loop.run_in_executor(
                 self._pool,
-                _merge,
+                _merge_files,
                 (
                     resolved.composition.method,
                     ingredients,
@@ -139,14 +139,14 @@ def merge_key(resolved: ResolvedComposition) -> str:
 
 
 def _lower_priority() -> None:
-    """Keep merges from slowing the engine. Runs in the pool's process, like `_merge`."""
+    """Keep merges from slowing the engine. Runs in the pool's process, like `_merge_files`."""
     import torch
 
     os.nice(10)
     torch.set_num_threads(1)
 
 
-def _merge(arguments: tuple[Any, ...]) -> dict[str, Any]:
+def _merge_files(arguments: tuple[Any, ...]) -> dict[str, Any]:
     from lora_compose.adapters.merging import merge  # it imports torch, which only this process needs
 
     method, ingredients, options, output, base = arguments

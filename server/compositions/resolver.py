@@ -98,9 +98,8 @@ class Resolver:
     def _refuse_unseen(self, composition: Composition, sees: Callable[[str], bool]) -> None:
         if all(sees(member.name) for member in composition.members):
             return
-        for (
-            member
-        ) in composition.members:  # report the first that is missing, whether it is hidden or does not exist
+        # Report the first missing member, whether it is hidden or does not exist.
+        for member in composition.members:
             if not sees(member.name):
                 raise no_adapter(member.name)
             self._version(member.name, member.ref)

@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 POLL_SECONDS = 0.1
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0
 STEADY_SECONDS = 60.0
-"""An engine that ran this long did not die of a failure at start, so the next pause is the shortest one."""
+"""If an engine ran for this long, the pause before the next start is `FIRST_PAUSE` again."""
 
 Start = Callable[[], AbstractAsyncContextManager[AppState]]
 Build = Callable[[AppState], ASGIApp]

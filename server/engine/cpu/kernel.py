@@ -88,7 +88,6 @@ def add_deltas(
             j = min(i + 1, end - 1)
             y0, y1 = y[rows[i], first : first + width], y[rows[j], first : first + width]
             if i == j:
-                y1 = spare[
-                    :width
-                ]  # pad to two rows, so that a row's result does not depend on whether the count is odd
+                # pad to two rows, so that a row's result does not depend on whether the count is odd
+                y1 = spare[:width]
             _add_two((y0, y1), (x[rows[i]], x[rows[j]]), (lora_a, lora_b), (weights[i], weights[j]))

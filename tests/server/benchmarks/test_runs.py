@@ -44,7 +44,7 @@ async def ended(benchmarks: Benchmarks, seed: int, plan: BenchmarkPlan = PLAN) -
 
 
 async def hanging(benchmarks: Benchmarks, seed: int = child.HANGS) -> tuple[BenchmarkRun, int]:
-    """A run whose child has a child of its own, and that one's pid."""
+    """A run whose child process has a child process, and the pid of that one."""
     run = benchmarks.start(PLAN.model_copy(update={"seed": seed}), URL)
     await until(lambda: run.progress is not None and run.progress["total"] == 0)
     assert run.progress is not None

@@ -1,4 +1,4 @@
-"""Merges are built outside the engine and answer as the deltas say."""
+"""Merges are built outside the engine, and their answers match the merged deltas."""
 
 from pathlib import Path
 

@@ -13,7 +13,7 @@ from tests.adapters.registries import register
 
 
 class Overtaken(Registry):
-    """The next look-up is overtaken: its answer is old by the time it arrives."""
+    """A registry that changes during the next look-up, so that the result of the look-up is old."""
 
     overtaking: str | None = None
     resolver: Resolver
@@ -42,7 +42,7 @@ def test_what_was_looked_up_is_remembered_until_the_registry_changes(tmp_path: P
 
 @pytest.mark.parametrize("again", ["a", "a:0.5"])
 def test_an_answer_that_was_overtaken_is_not_remembered(tmp_path: Path, again: str) -> None:
-    """Registering runs in a thread of its own and says that it changed something from there."""
+    """Registering runs in another thread and calls `registry_changed` from there."""
     with Overtaken(tmp_path) as registry:
         register(registry, "a", "first")
         registry.resolver = Resolver(registry, 64)

@@ -175,9 +175,8 @@ async def test_who_has_waited_too_long_is_overtaken_by_nobody(monkeypatch: pytes
                 await asyncio.sleep(0.005)
 
         hot: list[asyncio.Task[None]] = []
-        for number in range(
-            40
-        ):  # there is always one in flight and one on its way: "b" would never get the slot
+        # One "a" is always in flight and one waits, so without the limit "b" would never get the slot.
+        for number in range(40):
             hot.append(asyncio.create_task(client("a")))
             if number == 2:
                 hot.append(asyncio.create_task(client("b")))

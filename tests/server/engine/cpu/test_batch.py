@@ -1,4 +1,4 @@
-"""Rows of a batch, by the members they want."""
+"""The rows of a batch, by the members that they use."""
 
 from hypothesis import given
 from hypothesis import strategies as st

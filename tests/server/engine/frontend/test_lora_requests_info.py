@@ -9,7 +9,7 @@ LABELS = ["max_lora", "waiting_lora_adapters", "running_lora_adapters"]
 
 
 def logger() -> SimpleNamespace:
-    """As vLLM's Prometheus logger has it."""
+    """A logger with the same attributes as vLLM's Prometheus logger."""
     return SimpleNamespace(gauge_lora_info=Gauge(NAME, "Running stats on lora requests.", LABELS))
 
 

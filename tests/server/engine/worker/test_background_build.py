@@ -73,7 +73,7 @@ def test_forgetting_what_is_being_built_lets_the_next_begin() -> None:
 
 
 def test_a_long_build_leaves_the_interpreter_to_others() -> None:
-    """Whoever is on the engine's thread gets most of it, though the build has work without end."""
+    """The engine's thread gets most of the CPU, although the build never ends."""
     builds: BackgroundBuilds[int] = BackgroundBuilds()
     end = threading.Event()
 

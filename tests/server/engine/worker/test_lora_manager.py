@@ -1,4 +1,4 @@
-"""The manager where slots hold factors, as GPUs have it, with its slots written by hand."""
+"""The manager for slots that hold factors, as on GPUs, with hand-written slots."""
 
 import threading
 import time
@@ -19,7 +19,7 @@ from lora_compose.server.engine.worker.stacking import Yielding
 
 
 class Slots:
-    """In place of vLLM's adapter manager: the least recently used one leaves a full slot or memory."""
+    """Replaces vLLM's adapter manager: the least recently used adapter leaves a full slot or memory."""
 
     def __init__(self, capacity: int, lora_slots: int) -> None:
         self.capacity, self.lora_slots = capacity, lora_slots
@@ -66,7 +66,7 @@ class Slots:
 
 
 class Manager(StackingLoRAManager):
-    """Ours, with builds that say what they are made of. While `gate` is closed a build does not end."""
+    """Our manager, with builds that record their components. While `gate` is closed, builds do not end."""
 
     def __init__(self, capacity: int = 4, slots: int = 2) -> None:
         self.slots = self._adapter_manager = Slots(capacity, slots)
@@ -106,7 +106,7 @@ def prepare(manager: Manager, wanted: LoRARequest) -> tuple[str, str]:
 
 
 def run(manager: Manager, requests: Sequence[LoRARequest | None]) -> list[int]:
-    """A batch of one row a request: the id whose factors each row got, 0 for none."""
+    """Run a batch of one row a request. Returns the id whose factors each row got, 0 without factors."""
     ids = tuple(r.lora_int_id if r else 0 for r in requests)
     manager.set_active_adapters({r for r in requests if r}, LoRAMapping(ids, ids))
     assert manager.slots.mapping is not None
@@ -161,7 +161,7 @@ def test_what_a_batch_uses_keeps_its_slot() -> None:
     for first, second, lost in ((1, 2, []), (3, 2, [1]), (3, 1, [1, 2]), (1, 3, [1, 2])):
         run(manager, [request(first, a=first), request(second, a=second)])
         assert manager.slots.lost_slots == lost
-    with pytest.raises(RuntimeError, match="3 adapters in a batch, 2 slots"):
+    with pytest.raises(RuntimeError, match="3 adapters, but there are 2 slots"):
         run(manager, [request(number, a=1.0) for number in (1, 2, 3)])
 
 
