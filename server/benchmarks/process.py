@@ -77,8 +77,8 @@ async def _lines(stream: asyncio.StreamReader | None) -> AsyncIterator[bytes]:
     assert stream is not None
     rest = b""
     while chunk := await stream.read(MAX_LINE_BYTES):
-        *whole, rest = (rest + chunk).split(b"\n")
-        for line in whole:
+        *complete, rest = (rest + chunk).split(b"\n")
+        for line in complete:
             yield line
         rest = rest[-MAX_LINE_BYTES:]
     if rest:

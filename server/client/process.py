@@ -120,10 +120,10 @@ class ServerProcess:
         except httpx.TransportError:
             return False
 
-    def _not_ready(self, what: str) -> LoraComposeError:
+    def _not_ready(self, problem: str) -> LoraComposeError:
         end = "\n".join(self.log.read_text(errors="replace").splitlines()[-LOG_LINES:])
         return LoraComposeError(
-            CommandCode.SERVER_NOT_READY, f"The server at {self.url} {what}. Its log ends:\n{end}"
+            CommandCode.SERVER_NOT_READY, f"The server at {self.url} {problem}. Its log ends:\n{end}"
         )
 
     def _kill(self) -> None:

@@ -60,15 +60,15 @@ def lock(directory: Path) -> Finding:
 
     if not (directory / "lock").is_file():
         return ok("no server has used this directory yet")
-    held = lock_of(directory)
+    lock_file = lock_of(directory)
     try:
-        take(held)
+        take(lock_file)
     except Conflict:
         return warn(
             "a server uses this directory now, so a second server cannot start on it",
             "Stop that server first, or start the second one with another --data-dir",
         )
-    held.release()
+    lock_file.release()
     return ok("no server uses this directory now")
 
 

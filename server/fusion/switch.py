@@ -97,7 +97,7 @@ class FusionSwitch:
         fused = self._target if self.state == "fusing" else self.fused
         if fused is None or wanted is None or self._engine.runtime_weights:
             return
-        rank = sum(part.rank for part in combined(wanted.components, fused.components))
+        rank = sum(component.rank for component in combined(wanted.components, fused.components))
         if rank > self._engine.max_lora_rank:
             raise Unservable(
                 Code.RANK_TOO_LARGE,
