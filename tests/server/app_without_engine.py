@@ -88,7 +88,7 @@ class StandIn:
     def is_alive(self) -> bool:
         return True
 
-    async def beat(self) -> None: ...
+    async def ping(self) -> None: ...
 
     def cpu_seconds(self) -> float:
         return 0.0
