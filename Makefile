@@ -9,7 +9,7 @@ LOCK := requirements/$(DEVICE).lock
 # The lock is complete, so pip resolves nothing. torch+cpu comes from an index in pip's own configuration.
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help setup demo serve test test-workers lint types format testbed bench bench-hot-load bench-residency bench-fusion bench-auto-fuse bench-kernels bench-crosscheck quality bench-memory bench-training faults soak hostile fuzz clean
+.PHONY: help setup demo serve test test-workers lint types format testbed bench bench-hot-load bench-residency bench-fusion bench-auto-fuse bench-kernels bench-crosscheck quality bench-memory bench-training gpu-kit gpu-check faults soak hostile fuzz clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -81,6 +81,12 @@ bench-memory: setup ## compare the memory planner with measured peaks (about hal
 
 bench-training: setup ## compare the training speed with plain TRL (five minutes)
 	$(BIN)/python -m lora_compose.training.testbed.speed
+
+gpu-kit: setup ## make .gpu/: vLLM for a GPU machine without a network, and print the commands to run there
+	PYTHON=$(CURDIR)/$(BIN)/python bash benchmarks/gpu/build_kit.sh
+
+gpu-check: setup ## check the engine's hooks on a GPU, eight minutes (without one: GPU_CHECK='--cpu --parts small')
+	$(BIN)/python -m lora_compose.benchmarks.gpu $(GPU_CHECK)
 
 faults: setup ## try every known fault, 200 kills, 10,000 damaged adapters, 10,000 registered adapters (20 minutes)
 	$(BIN)/python -m tests.campaigns.faults.run

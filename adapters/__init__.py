@@ -1,0 +1,1 @@
+"""What an adapter is and how adapters combine. It does not use vLLM, Starlette or HTTP."""

@@ -1,4 +1,4 @@
-"""`lora-compose compose`: build a merge without a server and export it as a PEFT directory."""
+"""`lora-compose compose`: merge adapters without a server and write the result as a PEFT directory."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,17 +23,17 @@ MOVED = (
     "Use `lora-compose train weights COMPOSITION OUT --rows JSONL`, with --url, --api-key and --seed."
 )
 
-CompositionText = Annotated[str, typer.Argument(help="What to combine, and how.", metavar="COMPOSITION")]
+CompositionText = Annotated[str, typer.Argument(help="The composition to build.", metavar="COMPOSITION")]
 Output = Annotated[Path, typer.Argument(help="The PEFT directory to write.", metavar="OUT")]
 AdapterDirectories = Annotated[
     list[str] | None,
     typer.Option(
         "--adapter",
-        help="A plain PEFT directory, under the name COMPOSITION uses. Repeatable.",
+        help="A PEFT directory that is not in the registry, and its name in COMPOSITION. Repeatable.",
         metavar="NAME=DIR",
     ),
 ]
-Force = Annotated[bool, typer.Option("--force", help="Replace the adapter in OUT.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace the adapter that is in OUT.")]
 
 
 def compose(
@@ -45,69 +45,74 @@ def compose(
     moved: Annotated[str | None, typer.Option("--tune", "--url", "--api-key", "--seed", hidden=True)] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Combine adapters into one ordinary PEFT adapter, and report what that cost.
+    """Merge adapters into one ordinary PEFT adapter, and report the error of the merge.
 
-    Members are adapters of the registry in --data-dir, or directories given with --adapter.
+    The adapters come from the registry in --data-dir, or from directories given with --adapter.
 
-    - `lora-compose compose "sql:0.7+polite" out` writes the exact sum, at the sum of the ranks
-    - `lora-compose compose "svd(sql@3+polite,rank=16)" out` writes the best fit of rank 16
+    - `lora-compose compose "sql:0.7+polite" out` writes the exact sum. Its rank is the sum of the ranks
+    - `lora-compose compose "svd(sql@3+polite,rank=16)" out` writes the closest adapter of rank 16
     - `lora-compose compose "ties(a+b:0.5,density=0.3)" out --adapter a=./a --adapter b=./b`
 
-    `lora-compose train weights` searches the weights of a stack against a running server.
+    To search for the weights of a stack with a running server, use `lora-compose train weights`.
 
     Methods: stack (the default), linear, svd, ties, dare_linear, dare_ties, magnitude_prune.
     """
     if moved is not None:
         raise LoraComposeError(CommandCode.OPTION_MOVED, MOVED, "tune")
-    asked = parse(composition, "composition")
+    parsed = parse(composition, "composition")
     check_output(output, force)
-    found = find_members(asked, named_directories(adapter), data_dir or default_data_dir())
-    report = export_with_progress(asked, found, output, force)
+    members = find_members(parsed, named_directories(adapter), data_dir or default_data_dir())
+    report = export_with_progress(parsed, members, output, force)
     if as_json:
-        echo_json(export_facts(asked, found, output, report))
+        echo_json(export_facts(parsed, members, output, report))
     else:
-        show_export(asked, output, report)
+        show_export(parsed, output, report)
 
 
 def export_with_progress(
-    asked: Composition, found: Sequence[ResolvedMember], output: Path, force: bool
+    composition: Composition, members: Sequence[ResolvedMember], output: Path, force: bool
 ) -> "MergeReport":
-    """`export`, with a progress bar on stderr if that is a terminal."""
+    """`export`, with a progress bar on stderr if stderr is a terminal."""
     columns = (*Progress.get_default_columns(), MofNCompleteColumn())
     screen = Console(stderr=True)
     with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bar:
         task = bar.add_task("modules", total=None)
         return export(
-            asked, found, output, force, lambda done, total: bar.update(task, completed=done, total=total)
+            composition,
+            members,
+            output,
+            force,
+            lambda done, total: bar.update(task, completed=done, total=total),
         )
 
 
 def export_facts(
-    asked: Composition, found: Sequence[ResolvedMember], output: Path, report: "MergeReport"
+    composition: Composition, members: Sequence[ResolvedMember], output: Path, report: "MergeReport"
 ) -> dict[str, Any]:
-    """What --json prints of an export."""
-    members = [
-        {"id": each.id, "weight": each.member.weight, "directory": str(each.directory)} for each in found
+    """The facts about an export that --json prints."""
+    rows = [
+        {"id": resolved.id, "weight": resolved.member.weight, "directory": str(resolved.directory)}
+        for resolved in members
     ]
-    facts = {"composition": asked.canonical, "directory": str(output), "members": members}
+    facts = {"composition": composition.canonical, "directory": str(output), "members": rows}
     return facts | {"report": report.to_dict()}
 
 
-def show_export(asked: Composition, output: Path, report: "MergeReport") -> None:
-    """The report as a table, and the directory that was written."""
+def show_export(composition: Composition, output: Path, report: "MergeReport") -> None:
+    """Print the report as a table, and the directory that was written."""
     from lora_compose.adapters.merging.report import report_table
 
     Console().print(report_table(report))
-    typer.echo(f"Wrote {asked.canonical} to {output}")
+    typer.echo(f"Wrote {composition.canonical} to {output}")
 
 
-def named_directories(given: Sequence[str] | None) -> dict[str, Path]:
-    """Every `NAME=DIR` of the command line."""
-    return dict(map(_named_directory, given or ()))
+def named_directories(values: Sequence[str] | None) -> dict[str, Path]:
+    """The directories of all `--adapter NAME=DIR` options, by name."""
+    return dict(map(_named_directory, values or ()))
 
 
-def _named_directory(given: str) -> tuple[str, Path]:
-    name, equals, directory = given.partition("=")
+def _named_directory(value: str) -> tuple[str, Path]:
+    name, equals, directory = value.partition("=")
     if not equals or not Path(directory).is_dir():
-        raise typer.BadParameter(f"--adapter {given}: write NAME=DIR, with a directory that exists")
+        raise typer.BadParameter(f"--adapter {value} must be NAME=DIR, and the directory DIR must exist")
     return check_name(name, "adapter"), Path(directory)

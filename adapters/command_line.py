@@ -1,10 +1,9 @@
-"""The `lora-compose` command: finds its sub-commands, and shows a refusal as one line.
+"""The `lora-compose` command, and the options that several sub-commands share.
 
-Each sub-command is a row `name = "package.module:object"` of the entry-point group `lora_compose.commands`, a
-`typer.Typer` or a function, so that this package need not import the others. A row's module is imported when
-its command is asked for, or to list it in the help: such modules import what is slow inside their functions.
-
-Options that several commands share: which server, which key, which registry, and output for machines.
+Each sub-command is an entry point `name = "package.module:object"` in the group `lora_compose.commands`. The
+object is a `typer.Typer` or a function. In this way the package does not import the other packages. The
+module of an entry point is imported when its command runs or is listed in the help, so these modules import
+slow libraries inside functions. An error is shown as one line.
 """
 
 import json
@@ -26,7 +25,7 @@ DEFAULT_URL = "http://127.0.0.1:8000"
 
 def _check_url(url: str) -> str:
     if not url.startswith(("http://", "https://")):
-        raise typer.BadParameter(f"{url} does not begin with http:// or https://")
+        raise typer.BadParameter(f"{url} must begin with http:// or https://")
     return url
 
 
@@ -35,7 +34,7 @@ Url = Annotated[
     typer.Option(
         "--url",
         envvar="LORA_COMPOSE_URL",
-        help="Where the server listens.",
+        help="Address of the server.",
         metavar="URL",
         callback=_check_url,
     ),
@@ -45,7 +44,7 @@ ApiKey = Annotated[
     typer.Option(
         "--api-key",
         envvar="LORA_COMPOSE_API_KEY",
-        help="The key to send, where the server wants one.",
+        help="API key to send, if the server requires one.",
         metavar="KEY",
         show_default=False,
     ),
@@ -54,21 +53,21 @@ DataDir = Annotated[
     Path | None,
     typer.Option(
         "--data-dir",
-        help="Home of the registry; by default that of `lora-compose serve`.",
+        help="Directory of the registry. The default is the one that `lora-compose serve` uses.",
         metavar="DIR",
         show_default=False,
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
 
 def default_data_dir() -> Path:
-    """Where the registry is if nobody says otherwise: in the platform's user data directory."""
+    """The default directory of the registry: it is in the platform's user data directory."""
     return user_data_path("lora-compose")
 
 
 def echo_json(value: object) -> None:
-    """`value` on stdout as one indented JSON document."""
+    """Print `value` on stdout as one indented JSON document."""
     typer.echo(json.dumps(value, indent=2))
 
 
@@ -80,61 +79,61 @@ Command = TyperCommand | TyperGroup
 
 
 class Subcommands(TyperGroup):
-    """The rows of the entry-point group, imported one by one as they are needed."""
+    """The sub-commands of the entry-point group. Each is imported only when it is needed."""
 
     @override
     def list_commands(self, ctx: object) -> list[str]:
-        return sorted(_rows())
+        return sorted(_entry_points())
 
     @override
     def get_command(self, ctx: object, cmd_name: str) -> Command | None:
-        rows = _rows()
-        if cmd_name in rows:
-            return load_command(rows[cmd_name])
-        self.commands.update(dict.fromkeys(rows, self))  # the names that typer suggests for a typo
+        known = _entry_points()
+        if cmd_name in known:
+            return load_command(known[cmd_name])
+        self.commands.update(dict.fromkeys(known, self))  # typer suggests one of these names for a typo
         return None
 
 
-def _rows() -> dict[str, EntryPoint]:
-    return {row.name: row for row in entry_points(group=GROUP)}
+def _entry_points() -> dict[str, EntryPoint]:
+    return {entry_point.name: entry_point for entry_point in entry_points(group=GROUP)}
 
 
-def load_command(row: EntryPoint) -> Command:
-    """The command of one row; where its module cannot be imported, one that says why when it is run."""
+def load_command(entry_point: EntryPoint) -> Command:
+    """The command of one entry point. If its module cannot be imported, the command fails with the reason."""
     try:
-        loaded = row.load()
+        loaded = entry_point.load()
     except ImportError as error:
-        loaded = _unavailable(row.name, error)
+        loaded = _unavailable(entry_point.name, error)
     if not isinstance(loaded, typer.Typer):
         app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
-        app.command(row.name)(loaded)
+        app.command(entry_point.name)(loaded)
         loaded = app
     command = typer.main.get_command(loaded)
     assert isinstance(command, Command)
-    command.name = row.name
+    command.name = entry_point.name
     return command
 
 
 def _unavailable(name: str, error: ImportError) -> typer.Typer:
     app = typer.Typer(add_completion=False)
 
-    @app.command(name, help=f"Not available here: {error}", context_settings=ANY_ARGUMENTS)
+    @app.command(name, help=f"Not available in this installation: {error}", context_settings=ANY_ARGUMENTS)
     def unavailable() -> None:
         raise LoraComposeError(
-            CommandCode.COMMAND_UNAVAILABLE, f"{name} cannot be loaded: {error}"
+            CommandCode.COMMAND_UNAVAILABLE, f"The command {name} cannot be loaded: {error}"
         ) from error
 
     return app
 
 
-def _show_version(wanted: bool) -> None:
-    if wanted:
+def _show_version(requested: bool) -> None:
+    if requested:
         typer.echo(f"{DISTRIBUTION} {version(DISTRIBUTION)}")
         raise typer.Exit
 
 
 def create_app() -> typer.Typer:
-    """The command with its own options; sub-commands are looked up when it runs."""
+    """The `lora-compose` command with its own options. Sub-commands are looked up when it runs."""
     app = typer.Typer(
         name=DISTRIBUTION,
         cls=Subcommands,
@@ -146,17 +145,17 @@ def create_app() -> typer.Typer:
 
     @app.callback()
     def options(
-        shown: Annotated[
+        version_shown: Annotated[
             bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
         ] = False,
     ) -> None:
-        """Serve one base model and many LoRA adapters: stacked, merged, and weighted by each request."""
+        """Serve one base model and many LoRA adapters. Each request chooses adapters and weights."""
 
     return app
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run `arguments`, by default the process's own. A refusal is one line on stderr and exit code 1."""
+    """Run `arguments`, by default those of the process. An error is one line on stderr and exit code 1."""
     try:
         typer.main.get_command(create_app())(arguments, prog_name=DISTRIBUTION)
     except LoraComposeError as error:

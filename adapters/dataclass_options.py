@@ -4,9 +4,10 @@ The dataclass is a standard one, decorated with `@with_config(ATTRIBUTE_DOCSTRIN
 is the help of its option. A field whose type is another such dataclass gives the options of that dataclass.
 
 `field(metadata=...)` may hold:
-- `flag`: the flag, if it is not the field's name with dashes; None for a field without an option
-- `separator`: a tuple is one text with this between its values; without, the option can be repeated
-- `prefix`: of the flags of a nested dataclass
+- `flag`: the flag, if it is not the field's name with dashes. None for a field without an option
+- `separator`: a tuple is written as one text, with this separator between its values. A tuple field without
+  a separator becomes an option that can be repeated
+- `prefix`: prefix of the flags of a nested dataclass
 - any other argument of `typer.Option`: `metavar`, `envvar`, `show_default`, `rich_help_panel`, `min`, `max`
 """
 
@@ -28,9 +29,9 @@ Command = Callable[..., None]
 
 
 def options_from(config: type[Any]) -> Callable[[Command], Command]:
-    """Decorator that replaces a command's parameter of the type `config` by one option for each field.
+    """Decorator: replaces the parameter of type `config` in a command by one option for each field.
 
-    A ValueError or LoraComposeError from `config` is printed, and the exit code is 2.
+    If `config` raises a ValueError or LoraComposeError, it is printed and the exit code is 2.
     """
 
     def decorate(command: Command) -> Command:
@@ -59,7 +60,7 @@ def options_from(config: type[Any]) -> Callable[[Command], Command]:
 
 
 def _options(config: type[Any], prefix: str) -> Iterator[tuple[Field[Any], Any, str]]:
-    """The fields that have options, each with its type and the name of its parameter."""
+    """(field, its type, name of its parameter) for each field that has an option."""
     types = get_type_hints(config)
     for field in fields(config):
         if field.metadata.get("flag", field.name) is not None:
@@ -94,11 +95,11 @@ def _parameter(field: Field[Any], kind: Any, name: str, text: str) -> inspect.Pa
 
 def _build(config: type[Any], values: dict[str, Any], prefix: str = "") -> Any:
     """An instance of `config` from its options, which are removed from `values`. None means the default."""
-    given: dict[str, Any] = {}
+    arguments: dict[str, Any] = {}
     for field, kind, name in _options(config, prefix):
         if is_dataclass(kind):
             assert isinstance(kind, type)
-            given[field.name] = _build(kind, values, field.metadata.get("prefix", ""))
+            arguments[field.name] = _build(kind, values, field.metadata.get("prefix", ""))
             continue
         value = values.pop(name)
         if separator := field.metadata.get("separator"):
@@ -106,13 +107,13 @@ def _build(config: type[Any], values: dict[str, Any], prefix: str = "") -> Any:
         elif get_origin(kind) is tuple:
             value = tuple(value) if value else None
         if value is not None:
-            given[field.name] = value
-    return config(**given)
+            arguments[field.name] = value
+    return config(**arguments)
 
 
 def _split(text: str, separator: str, element: type[Any], name: str) -> tuple[Any, ...]:
     try:
         return tuple(element(part.strip()) for part in text.split(separator) if part.strip())
     except ValueError as error:
-        values = f"{element.__name__} values with {separator!r} between them"
+        values = f"{element.__name__} values separated by {separator!r}"
         raise ValueError(f"--{name.replace('_', '-')} ({text}) must be {values}") from error

@@ -1,7 +1,7 @@
-"""What can be refused, as exceptions whose facts are fields.
+"""Exceptions for everything that is refused, and their error codes.
 
-Every class here is something a user can cause. `code` is the stable string an API client may switch on;
-`server/errors.py` maps the classes to HTTP statuses. Nothing is ever decided by message text.
+Every class here is an error that a user can cause. `code` is a stable string that API clients may compare.
+`server/errors.py` maps the classes to HTTP statuses. No code makes a decision from the text of a message.
 """
 
 from dataclasses import dataclass
@@ -9,11 +9,13 @@ from enum import StrEnum
 from typing import NewType
 
 ServerCode = NewType("ServerCode", str)
-"""A code that a server sent: perhaps one that this version does not know."""
+"""A code that a server sent. This version may not know it."""
 
 
 class Code(StrEnum):
-    """Every stable `code` that a server sends. `server/api/error_codes.py` has the status and meaning of each."""
+    """Every stable `code` that a server sends.
+
+    `server/api/error_codes.py` has the status and meaning of each."""
 
     ADAPTER_FILES_MISSING = "adapter_files_missing"
     ADAPTER_NOT_FOUND = "adapter_not_found"
@@ -100,9 +102,9 @@ class Code(StrEnum):
 
 
 class CommandCode(StrEnum):
-    """Every stable `code` that a command shows and no server sends."""
+    """Every stable `code` that only commands show. Servers do not send them."""
 
-    # Refused at the start of a server, or by a command that opens the registry itself.
+    # Errors when a server starts, or in a command that opens the registry itself.
     DATA_DIR_IN_USE = "data_dir_in_use"
     WRONG_DATABASE = "wrong_database"
     NO_REGISTRY = "no_registry"
@@ -114,7 +116,7 @@ class CommandCode(StrEnum):
     INVALID_PATTERN = "invalid_pattern"
     INVALID_QUOTA = "invalid_quota"
 
-    # Of commands only.
+    # Errors of the other commands.
     ALREADY_QUANTIZED = "already_quantized"
     AMBIGUOUS_FORM = "ambiguous_form"
     BAD_CONFIG = "bad_config"
@@ -182,7 +184,7 @@ AnyCode = Code | CommandCode | ServerCode
 
 @dataclass
 class LoraComposeError(Exception):
-    """A refusal: `code` is stable, `message` is for people, `param` names the request field at fault."""
+    """A refusal. `code` is stable, `message` is for people, `param` names the wrong field of the request."""
 
     code: AnyCode
     message: str
@@ -193,45 +195,45 @@ class LoraComposeError(Exception):
 
 
 class AdapterRejected(LoraComposeError):
-    """An adapter's files do not pass admission (HTTP 422)."""
+    """The files of an adapter do not pass admission (HTTP 422)."""
 
 
 class InvalidRequest(LoraComposeError, ValueError):
-    """A name, weight, method or composition that is not well-formed (HTTP 400).
+    """A name, weight, method or composition is not well-formed (HTTP 400).
 
-    It is a ValueError, so that a pydantic model can have our checks as its validators."""
+    It is a ValueError, so that pydantic models can use our check functions as validators."""
 
 
 class NotFound(LoraComposeError):
-    """A name, version, alias or composition that is not registered (HTTP 404)."""
+    """A name, version, alias or composition is not registered (HTTP 404)."""
 
 
 class Conflict(LoraComposeError):
-    """A name that is taken or reserved, or a thing still in use (HTTP 409)."""
+    """A name is taken or reserved, or an object is still in use (HTTP 409)."""
 
 
 class Forbidden(LoraComposeError):
-    """A path or action that is not allowed (HTTP 403)."""
+    """A path or action is not allowed (HTTP 403)."""
 
 
 class Unservable(LoraComposeError):
-    """A well-formed composition this server cannot serve, such as too high a rank (HTTP 422)."""
+    """A composition is well-formed, but this server cannot serve it: its rank is too high (HTTP 422)."""
 
 
 class Busy(LoraComposeError):
-    """Something that has to wait until the server is less busy (HTTP 503)."""
+    """The server is too busy for this request now (HTTP 503)."""
 
 
 @dataclass
 class QuotaExceeded(LoraComposeError):
-    """More than a key may have (HTTP 429)."""
+    """A request exceeds a quota of its API key (HTTP 429)."""
 
     retry_after: float | None = None
-    """Seconds after which it may be had; None where waiting does not help."""
+    """Seconds until the request can succeed. None if waiting does not help."""
 
     def __str__(self) -> str:
         return self.message
 
 
 class StorageUnavailable(LoraComposeError):
-    """The registry's disk or database cannot be read or written now (HTTP 503)."""
+    """The disk or database of the registry cannot be read or written now (HTTP 503)."""

@@ -1,7 +1,7 @@
-"""Build a composition outside any server and write it as one ordinary PEFT directory.
+"""Merges a composition without a server and writes it as one ordinary PEFT directory.
 
-Its members come from a data directory's registry, which a server may be using meanwhile, or from plain PEFT
-directories. The adapter is built beside its place and moved there whole.
+The members come from a registry, which a server may use at the same time, or from plain PEFT directories.
+The adapter is built in a temporary directory beside `output` and renamed, so `output` is never incomplete.
 """
 
 import tempfile
@@ -21,83 +21,86 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ResolvedMember:
-    """A member, which version it resolved to (its name, for a plain directory), and where its files are."""
+    """A member of a composition, and the directory of its files."""
 
     member: Member
     id: str
+    """`name@number` of its version, or its name if it is a plain directory."""
     directory: Path
 
 
 def find_members(
     composition: Composition, directories: Mapping[str, Path], data_dir: Path
 ) -> list[ResolvedMember]:
-    """Each member in `directories`, by name, or else in the registry in `data_dir`.
+    """Find each member by its name in `directories`, or else in the registry in `data_dir`.
 
-    Raises NotFound for what is in neither, InvalidRequest for a version of a plain directory."""
-    found = []
+    Raises NotFound if a member is in neither, InvalidRequest if a plain directory has a version or alias."""
+    members = []
     with ExitStack() as stack:
         registry = None
         for member in composition.members:
             directory = directories.get(member.name)
             if directory is not None:
-                found.append(_plain(member, directory))
+                members.append(_plain_directory(member, directory))
                 continue
             if registry is None:
                 from lora_compose.adapters.registry.registry import Registry
 
                 registry = stack.enter_context(Registry.open_readonly(data_dir))
             version = registry.resolve(member.name, member.ref)
-            found.append(ResolvedMember(member, version.id, version.directory))
-    return found
+            members.append(ResolvedMember(member, version.id, version.directory))
+    return members
 
 
-def _plain(member: Member, directory: Path) -> ResolvedMember:
+def _plain_directory(member: Member, directory: Path) -> ResolvedMember:
     if member.ref is not None:
         raise InvalidRequest(
-            Code.INVALID_COMPOSITION, f"{directory} is a plain directory: it has no @{member.ref}"
+            Code.INVALID_COMPOSITION,
+            f"{member.name!r} is the plain directory {directory}, which has no versions or aliases. "
+            f"Remove '@{member.ref}'.",
         )
     return ResolvedMember(member, member.name, directory)
 
 
 def export(
     composition: Composition,
-    found: Sequence[ResolvedMember],
+    members: Sequence[ResolvedMember],
     output: Path,
     overwrite: bool = False,
-    progress: Callable[[int, int], None] | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> "MergeReport":
-    """Merge `found` into the directory `output`; `progress(done, total)` counts modules.
+    """Merge `members` into the directory `output`. `on_progress(done, total)` counts modules.
 
-    Raises Conflict("output_exists") where `output` holds anything and `overwrite` is not set, and
-    StorageUnavailable where it cannot be written. Overwriting replaces an adapter's two files only."""
+    Raises Conflict("output_exists") if `output` is not empty and `overwrite` is false, and StorageUnavailable
+    if it cannot be written. Overwriting replaces only the two files of an adapter."""
     from lora_compose.adapters.merging import merge
 
     check_output(output, overwrite)
-    ingredients = [merge.Ingredient(each.directory, each.member.weight) for each in found]
-    base = _base_of(found)
-    with _built_beside(output) as built:
-        report = merge.build(composition.method, ingredients, composition.options, built, base, progress)
+    inputs = [merge.MergeInput(resolved.directory, resolved.member.weight) for resolved in members]
+    base = _base_of(members)
+    with _moved_to(output) as directory:
+        report = merge.build(composition.method, inputs, composition.options, directory, base, on_progress)
     return report
 
 
 @contextmanager
-def _built_beside(output: Path) -> Iterator[Path]:
-    """A directory to write an adapter into; what is in it gets to `output` when the context ends well."""
+def _moved_to(output: Path) -> Iterator[Path]:
+    """A temporary directory for an adapter. Its files are moved to `output` if the body raises nothing."""
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".lora-compose-", dir=output.parent) as temporary:
             built = Path(temporary, "built")
             built.mkdir()
             yield built
-            _place(built, output)
+            _move(built, output)
     except OSError as error:
         raise StorageUnavailable(
-            CommandCode.OUTPUT_NOT_WRITTEN, f"{output} cannot be written: {error}"
+            CommandCode.OUTPUT_NOT_WRITTEN, f"The directory {output} cannot be written: {error}"
         ) from error
 
 
-def _place(built: Path, output: Path) -> None:
-    # safetensors keeps its file to the owner; the config has the mode that any new file has here.
+def _move(built: Path, output: Path) -> None:
+    # safetensors makes a file that only its owner can read. The config has the usual mode of a new file.
     (built / WEIGHTS_FILE).chmod((built / CONFIG_FILE).stat().st_mode)
     if not output.exists():
         built.rename(output)
@@ -107,18 +110,18 @@ def _place(built: Path, output: Path) -> None:
 
 
 def check_output(output: Path, overwrite: bool) -> None:
-    """Refuse an output that would hide what is there, before any work is done."""
+    """Raise Conflict("output_exists") before any work is done, if writing would replace a user's files."""
     if output.exists() and not output.is_dir():
-        raise Conflict(CommandCode.OUTPUT_EXISTS, f"{output} is a file")
+        raise Conflict(CommandCode.OUTPUT_EXISTS, f"{output} is a file. Choose a directory.")
     if output.is_dir() and any(output.iterdir()) and not overwrite:
         raise Conflict(
-            CommandCode.OUTPUT_EXISTS, f"{output} is not empty; --force replaces the adapter in it"
+            CommandCode.OUTPUT_EXISTS, f"{output} is not empty. Use --force to replace the adapter in it."
         )
 
 
-def _base_of(found: Sequence[ResolvedMember]) -> str:
-    """The base the first member names; that the members' shapes agree is checked when they are merged."""
+def _base_of(members: Sequence[ResolvedMember]) -> str:
+    """The base in the config of the first member that has one. Merging checks that the shapes agree."""
     from lora_compose.adapters.peft.config import read_config
 
-    names = (read_config(each.directory).base_model_name_or_path for each in found)
+    names = (read_config(resolved.directory).base_model_name_or_path for resolved in members)
     return next((name for name in names if name), "")

@@ -1,11 +1,10 @@
-"""Opens a regular file and nothing else: a FIFO, device, socket, folder or symlink is refused at once.
+"""Opens files and directories safely when another process may change what their paths name.
 
-The descriptor is checked after it is opened: what was checked is what is read, whatever the name does.
+`open_regular` opens a regular file. It refuses a FIFO, device, socket, directory or symlink at once. It
+checks the descriptor after opening it, so the file that was checked is the file that is read.
 
-Opens a directory below a root without following any link on the way, so that nobody can swap one in.
-
-A path that was resolved and found inside says where it was then; what is opened through the descriptor is
-inside for as long as it is open.
+`confined_directory` opens a directory below a root without following links. A resolved path only shows that
+the directory was below the root at that moment. Files opened through the descriptor stay below the root.
 """
 
 import errno
@@ -18,22 +17,22 @@ from typing import BinaryIO
 
 from lora_compose.adapters.errors import AdapterRejected, Code
 
-# O_NONBLOCK: opening a FIFO that nobody writes to must not wait.
+# O_NONBLOCK: opening a FIFO without a writer must not wait.
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-# What open(2) says of a symlink, and of a socket or a device without a driver.
+# The errors of open(2) for a symlink, and for a socket or a device without a driver.
 _IRREGULAR = frozenset({errno.ELOOP, errno.ENXIO, errno.ENODEV})
 
 
 def open_regular(path: Path, missing: Code, directory: int | None = None) -> BinaryIO:
-    """Open `path` for reading bytes; with the descriptor `directory`, the file of its name in there.
+    """Open `path` for reading bytes. With `directory`, a descriptor, open the file `path.name` in it.
 
-    Raises AdapterRejected `not_a_regular_file`, or one with the code `missing` where there is no such file;
-    any other OSError (permissions, a failing disk) is left to the caller.
+    Raises AdapterRejected `not_a_regular_file`, or one with the code `missing` if the file does not exist.
+    Any other OSError (permissions, a failing disk) is raised unchanged.
     """
     try:
         descriptor = os.open(path if directory is None else path.name, _FLAGS, dir_fd=directory)
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise AdapterRejected(missing, f"The adapter has no file {path.name}; add it.", path.name) from error
+        raise AdapterRejected(missing, f"The adapter has no file {path.name}. Add it.", path.name) from error
     except OSError as error:
         if error.errno in _IRREGULAR:
             raise _irregular(path) from error
@@ -54,10 +53,10 @@ _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 @contextmanager
 def confined_directory(root: Path, directory: Path) -> Iterator[int]:
-    """A descriptor of `directory`, which must be below `root`; both are resolved already.
+    """A descriptor of `directory`, which must be below `root`. Both paths must be resolved already.
 
-    Raises OSError: FileNotFoundError where it has gone, ELOOP or NotADirectoryError where a link is in its
-    place."""
+    Raises OSError: FileNotFoundError if the directory is gone, ELOOP or NotADirectoryError if a link has
+    replaced it."""
     descriptor = os.open(root, _DIRECTORY_FLAGS)
     try:
         for part in directory.relative_to(root).parts:

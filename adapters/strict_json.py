@@ -1,7 +1,7 @@
-"""Parses one JSON object from bytes nobody vouches for.
+"""Parses one JSON object from untrusted bytes.
 
-Python's own parser lets pass what two readers may understand differently (a key given twice, NaN, half a
-surrogate pair) and recurses as deep as the text says. Here each of these is an error, found in linear time.
+Python's own parser accepts text that two parsers may read differently: a duplicate key, NaN, half a surrogate
+pair. It also recurses as deep as the text is nested. Here each of these is an error, found in linear time.
 """
 
 import json
@@ -12,13 +12,13 @@ _STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
 
 
 class NotStrictJson(ValueError):
-    """The bytes are not one well-formed JSON object; the text says what is wrong and where."""
+    """The bytes are not one well-formed JSON object. The error text has the reason and the position."""
 
 
 def parse_object(data: bytes, max_depth: int) -> dict[str, Any]:
-    """The JSON object in `data`, nested at most `max_depth` deep. Raises NotStrictJson."""
+    """Parse `data`, which may be nested at most `max_depth` deep. Raises NotStrictJson."""
     if data.startswith(b"\xef\xbb\xbf"):
-        raise NotStrictJson("it begins with a byte order mark; save it as UTF-8 without one")
+        raise NotStrictJson("it begins with a byte order mark. Save it as UTF-8 without one")
     if _depth(data) > max_depth:
         raise NotStrictJson(f"it is nested deeper than {max_depth} levels")
     try:
@@ -30,18 +30,18 @@ def parse_object(data: bytes, max_depth: int) -> dict[str, Any]:
         )
         json.dumps(value, ensure_ascii=False).encode("utf-8")
     except UnicodeError as error:
-        raise NotStrictJson("it holds text that is not valid UTF-8") from error
+        raise NotStrictJson("it contains text that is not valid UTF-8") from error
     except NotStrictJson:
         raise
     except ValueError as error:
         raise NotStrictJson(f"it is not valid JSON: {error}") from error
     if not isinstance(value, dict):
-        raise NotStrictJson(f"it must hold a JSON object, not {_kind(value)}")
+        raise NotStrictJson(f"it must be a JSON object, not {_kind(value)}")
     return value
 
 
 def _depth(data: bytes) -> int:
-    """How deep brackets are nested, those inside strings left out."""
+    """How deep brackets are nested. Brackets inside strings are ignored."""
     depth = deepest = 0
     for byte in _STRING.sub(b"", data):
         if byte in b"[{":
@@ -56,19 +56,19 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for key, value in pairs:
         if key in result:
-            raise NotStrictJson(f"the key {key[:100]!r} is given twice")
+            raise NotStrictJson(f"it contains the key {key[:100]!r} twice")
         result[key] = value
     return result
 
 
 def _refuse_constant(text: str) -> NoReturn:
-    raise NotStrictJson(f"{text} is not a JSON number")
+    raise NotStrictJson(f"it contains {text}, which is not a JSON number")
 
 
 def _whole(text: str) -> int:
-    # -0 is an integer to Python and a float to Rust's parser.
+    # Python parses -0 as an integer, and Rust's parser as a float.
     if text == "-0":
-        raise NotStrictJson("-0 is not a whole number to every reader")
+        raise NotStrictJson("it contains -0, which some parsers do not read as a whole number")
     return int(text)
 
 

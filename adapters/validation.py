@@ -1,7 +1,7 @@
-"""What pydantic refuses, as an InvalidRequest with one of our codes.
+"""Converts pydantic's ValidationError to an InvalidRequest with one of our codes.
 
-A model comes with a table of faults by field and by pydantic's kind of error. A check of ours that runs as a
-validator raises an InvalidRequest, whose code and sentence stay. pydantic's sentences are never shown.
+Each model has a table of faults by field and by pydantic's kind of error. If one of our check functions runs
+as a validator and raises an InvalidRequest, its code and message are kept. pydantic's messages are not shown.
 """
 
 from collections.abc import Mapping
@@ -12,16 +12,16 @@ from pydantic import ValidationError
 from lora_compose.adapters.errors import Code, InvalidRequest
 
 ANY = "*"
-"""Every kind of error that a field's table has no row of its own for."""
-OURS = "value_error"
-"""The kind of an InvalidRequest that a validator raises. Its row is read for the `param` only."""
+"""All kinds of error that have no row of their own for a field."""
+RAISED_BY_VALIDATOR = "value_error"
+"""The kind of an InvalidRequest that a validator raises. Only the `param` of its row is used."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """A stable code, a sentence for people, and the `param` where that is not the path of the field.
+    """The code and message of an error, and its `param` if that is not the path of the field.
 
-    `{param}` in the sentence stands for the path."""
+    `{param}` in the message is replaced by the path."""
 
     code: Code
     message: str
@@ -29,30 +29,30 @@ class Fault:
 
 
 Faults = Mapping[tuple[str, str], Fault]
-"""By (field, kind). A field is a path with `[]` for any index, as in `adapters[].weight`."""
+"""Faults by (field, kind). A field is a path with `[]` for any index, such as `adapters[].weight`."""
 
-OTHER = Fault(Code.INVALID_REQUEST, "{param} is missing or has a value that it cannot have.")
+OTHER = Fault(Code.INVALID_REQUEST, "{param} is missing or its value is not allowed.")
 _EVERYWHERE: Faults = {
     (ANY, "string_type"): Fault(Code.INVALID_REQUEST, "{param} must be a string."),
     (ANY, "bool_type"): Fault(Code.INVALID_REQUEST, "{param} must be true or false."),
 }
 
 
-def under(prefix: str, faults: Faults) -> Faults:
-    """`faults` for fields that stand below `prefix`."""
+def with_prefix(prefix: str, faults: Faults) -> Faults:
+    """`faults` with `prefix` before each field."""
     return {(prefix + field, kind): fault for (field, kind), fault in faults.items()}
 
 
 def unknown_field(name: str, prefix: str = "") -> InvalidRequest:
-    """The refusal of a field that no model has. Its name may be any text, so it is escaped and cut."""
+    """The error for an unknown field. Its name may be any text, so it is escaped and shortened."""
     shown = ascii(name[:64])
-    return InvalidRequest(Code.UNKNOWN_FIELD, f"There is no field {shown} here.", prefix + shown[1:-1])
+    return InvalidRequest(Code.UNKNOWN_FIELD, f"The field {shown} is unknown here.", prefix + shown[1:-1])
 
 
 def refusal(error: ValidationError, faults: Faults, prefix: str = "") -> InvalidRequest:
-    """The first fault of `error`. `prefix` goes before the param.
+    """The first error in `error`, with `prefix` before its param.
 
-    The param of an InvalidRequest that a validator raised is relative to what it validates."""
+    If a validator raised an InvalidRequest, its param is relative to the field that it validates."""
     first = error.errors(include_url=False)[0]
     path, field = "", ""
     for part in first["loc"]:

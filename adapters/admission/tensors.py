@@ -1,8 +1,7 @@
-"""Pairs an adapter's tensors and checks their names, types and shapes against the base.
+"""Pairs the tensors of an adapter and checks their names, dtypes and shapes against the base.
 
-Only the header is read and no weight, so a file for another base costs no time. The safetensors library reads
-the header.
-Every refusal names the tensor, what it is and what it should be.
+The safetensors library reads only the header and no weights, so a file for another base is refused quickly.
+Every error names the tensor, the value that it has and the value that it should have.
 """
 
 import re
@@ -21,13 +20,13 @@ from lora_compose.adapters.peft.config import AdapterConfig
 from lora_compose.adapters.safe_files import open_regular
 
 MAX_HEADER_BYTES = 16 << 20
-"""About a hundred thousand tensors. The library itself reads headers of up to 100 MB."""
+"""Enough for about a hundred thousand tensors. The library itself reads headers of up to 100 MB."""
 _DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 _KEY = re.compile(r"base_model\.model\.(.+)\.lora_([AB])\.weight")
 _NUMBER = re.compile(r"(?<=\.)[0-9]+(?=\.)")
 
-# Tensors of PEFT features beyond a plain LoRA: (part of the name, what it belongs to).
-_FOREIGN = (
+# Tensors of PEFT features that are not plain LoRA: (part of the name, feature).
+_OTHER_FEATURES = (
     ("lora_embedding_", "a LoRA of an embedding"),
     ("lora_magnitude_vector", "DoRA"),
     (".lora_B.bias", "lora_bias"),
@@ -41,7 +40,7 @@ _FOREIGN = (
 
 
 class TensorEntry(NamedTuple):
-    """One tensor as the header declares it."""
+    """The dtype and shape of a tensor in the header."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -49,7 +48,7 @@ class TensorEntry(NamedTuple):
 
 @dataclass(frozen=True)
 class TensorPair:
-    """The two factors of one module, by tensor name. Their shapes are (rank, d_in) and (d_out, rank)."""
+    """The tensor names of the two factors of a module. The shapes are (rank, d_in) and (d_out, rank)."""
 
     module: str
     rank: int
@@ -61,7 +60,7 @@ class TensorPair:
 def read_header(path: Path, max_bytes: int) -> dict[str, TensorEntry]:
     """The tensors of a safetensors file, in the order of their data.
 
-    The library maps the file only after the sizes of the file and of its header were checked. Raises
+    The sizes of the file and of its header are checked before the library maps the file. Raises
     AdapterRejected not_a_regular_file, missing_weights, weights_too_large, corrupt_weights."""
     with open_regular(path, missing=Code.MISSING_WEIGHTS) as file:
         _check_sizes(file, max_bytes)
@@ -74,35 +73,36 @@ def read_header(path: Path, max_bytes: int) -> dict[str, TensorEntry]:
 
 
 def check_header(weights: BinaryIO, max_bytes: int, directory: Path) -> None:
-    """Refuse an open file as `read_header` would, before gigabytes of it are copied. Leaves it at its begin.
+    """Check an open file like `read_header`, before gigabytes of it are copied. Rewinds the file.
 
-    The library reads a stand-in in `directory`: the header alone, in a sparse file of the same size. The file
-    itself is never mapped, since a file that its owner cuts short would then end this process."""
+    The library reads a sparse file of the same size in `directory`, which has only the header. The file
+    itself is not mapped: if its owner truncated it, access to the mapping would kill this process."""
     length = _check_sizes(weights, max_bytes)
-    with NamedTemporaryFile(dir=directory) as stand_in:
+    with NamedTemporaryFile(dir=directory) as sparse:
         size = weights.seek(0, 2)
         weights.seek(0)
-        stand_in.write(weights.read(8 + length))
-        stand_in.truncate(size)
-        stand_in.flush()
-        read_header(Path(stand_in.name), max_bytes)
+        sparse.write(weights.read(8 + length))
+        sparse.truncate(size)
+        sparse.flush()
+        read_header(Path(sparse.name), max_bytes)
     weights.seek(0)
 
 
 def _check_sizes(file: BinaryIO, max_bytes: int) -> int:
-    """The length of the header."""
+    """Returns the length of the header."""
     size = file.seek(0, 2)
     if size > max_bytes:
         raise AdapterRejected(
-            Code.WEIGHTS_TOO_LARGE, f"The weights hold {size} bytes; at most {max_bytes} are accepted."
+            Code.WEIGHTS_TOO_LARGE,
+            f"adapter_model.safetensors has {size} bytes, but at most {max_bytes} are accepted.",
         )
     file.seek(0)
     prefix = file.read(8)
     if len(prefix) < 8:
-        raise _corrupt(f"it is {size} bytes long, too short for a header")
+        raise _corrupt(f"it has {size} bytes, too few for a header")
     length: int = struct.unpack("<Q", prefix)[0]
     if length > MAX_HEADER_BYTES:
-        raise _corrupt(f"its header claims {length} bytes; at most {MAX_HEADER_BYTES} are read")
+        raise _corrupt(f"the length of its header is {length} bytes, but at most {MAX_HEADER_BYTES} are read")
     return length
 
 
@@ -118,11 +118,13 @@ def pair_tensors(
 ) -> list[TensorPair]:
     """The checked pairs, in the order of the file.
 
-    Raises AdapterRejected: corrupt_weights (nothing in it, or half a pair), unknown_module, unknown_layer,
+    Raises AdapterRejected: corrupt_weights (no tensor, or a missing factor), unknown_module, unknown_layer,
     unsupported_feature, wrong_base, rank_mismatch.
     """
     if not header:
-        raise AdapterRejected(Code.CORRUPT_WEIGHTS, "The weights hold no tensors; export the adapter again.")
+        raise AdapterRejected(
+            Code.CORRUPT_WEIGHTS, "adapter_model.safetensors contains no tensors. Export the adapter again."
+        )
     factors: dict[str, dict[str, str]] = {}
     for tensor, entry in header.items():
         module, factor = _parse(tensor)
@@ -133,16 +135,18 @@ def pair_tensors(
 
 
 def _parse(tensor: str) -> tuple[str, str]:
-    """The module and "A" or "B" of a tensor's name."""
-    for part, feature in _FOREIGN:
+    """The module and "A" or "B", from the name of a tensor."""
+    for part, feature in _OTHER_FEATURES:
         if part in tensor:
             raise _refusal(
-                Code.UNSUPPORTED_FEATURE, tensor, f"belongs to {feature}, which is not served; leave it out"
+                Code.UNSUPPORTED_FEATURE,
+                tensor,
+                f"belongs to {feature}, which is not supported. Save the adapter without it",
             )
     match = _KEY.fullmatch(tensor)
     if match is None:
         wanted = "base_model.model.<module>.lora_A.weight or .lora_B.weight, as PEFT writes it"
-        raise _refusal(Code.UNKNOWN_MODULE, tensor, f"is no LoRA factor; its name must be {wanted}")
+        raise _refusal(Code.UNKNOWN_MODULE, tensor, f"is not a LoRA factor. Its name must be {wanted}")
     return match[1], match[2]
 
 
@@ -153,16 +157,16 @@ def _check_module(tensor: str, module: str, base: BaseShapes) -> None:
         raise _refusal(
             Code.UNSUPPORTED_FEATURE,
             tensor,
-            "adapts an embedding or the output head; train on linear layers only",
+            "adapts an embedding or the output head. Train only on linear layers",
         )
     layers = base.layers
-    # The same module in another block means that only the number is wrong.
+    # If the base has this module in another block, only the layer number is wrong.
     if layers and _NUMBER.sub("*", module) in {_NUMBER.sub("*", known) for known in base.linears}:
-        reason = f"is for layer {layer_of(module)}; base {base.name} has {layers[0]} to {layers[-1]}"
-        raise _refusal(Code.UNKNOWN_LAYER, tensor, f"{reason}: it was trained on another base")
+        reason = f"is for {layer_of(module)}, but the base {base.name} has {layers[0]} to {layers[-1]}"
+        raise _refusal(Code.UNKNOWN_LAYER, tensor, f"{reason}. The adapter was trained on another base")
     kinds = ", ".join(sorted({known.rpartition(".")[2] for known in base.linears}))
     raise _refusal(
-        Code.UNKNOWN_MODULE, tensor, f"is for no linear layer of base {base.name}, which has {kinds}"
+        Code.UNKNOWN_MODULE, tensor, f"is not for a linear layer of the base {base.name}, which has {kinds}"
     )
 
 
@@ -170,7 +174,7 @@ def _check_dtype(tensor: str, entry: TensorEntry) -> None:
     if entry.dtype not in _DTYPES:
         wanted = ", ".join(_DTYPES.values())
         raise _refusal(
-            Code.UNSUPPORTED_FEATURE, tensor, f"has dtype {entry.dtype}; save it as one of {wanted}"
+            Code.UNSUPPORTED_FEATURE, tensor, f"has dtype {entry.dtype}. Save it as one of {wanted}"
         )
 
 
@@ -183,7 +187,7 @@ def _pair(
 ) -> TensorPair:
     if len(found) < 2:
         present, absent = ("A", "B") if "A" in found else ("B", "A")
-        reason = f"has no lora_{absent} beside it; the file is incomplete, export it again"
+        reason = f"has no matching lora_{absent}. The file is incomplete. Export the adapter again"
         raise _refusal(Code.CORRUPT_WEIGHTS, found[present], reason)
     rank = config.rank_of(module)
     d_out, d_in = base.linears[module]
@@ -196,11 +200,13 @@ def _check_shape(
     tensor: str, got: tuple[int, ...], want: tuple[int, int], rank_axis: int, base: BaseShapes
 ) -> None:
     if len(got) != 2 or got[1 - rank_axis] != want[1 - rank_axis]:
-        reason = f"has shape {list(got)!r:.80} and base {base.name} needs {list(want)}"
-        raise _refusal(Code.WRONG_BASE, tensor, f"{reason}; serve the base it was trained on")
+        reason = f"has shape {list(got)!r:.80}, but the base {base.name} needs {list(want)}"
+        raise _refusal(Code.WRONG_BASE, tensor, f"{reason}. Serve the base that the adapter was trained on")
     if got[rank_axis] != want[rank_axis]:
-        reason = f"has rank {got[rank_axis]} and adapter_config.json says {want[rank_axis]}"
-        raise _refusal(Code.RANK_MISMATCH, tensor, f"{reason}; correct r or rank_pattern, or export it again")
+        reason = f"has rank {got[rank_axis]}, but adapter_config.json says {want[rank_axis]}"
+        raise _refusal(
+            Code.RANK_MISMATCH, tensor, f"{reason}. Correct r or rank_pattern, or export the adapter again"
+        )
 
 
 def _refusal(code: Code, tensor: str, reason: str) -> AdapterRejected:

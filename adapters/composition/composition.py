@@ -1,16 +1,11 @@
-"""Whether a method's options are well-formed and go with the method, and how they are written.
+"""A composition: which adapters, with which weights, combined by which method with which options.
 
-Every form of a request (text, our JSON fields, LoRAX's) ends here, so each rule stands once.
+Every Composition object is well-formed, because its constructor checks it. Its members are sorted, so equal
+requests give equal objects with the same canonical text. Requests of all forms (text, our JSON fields,
+LoRAX's fields) are checked by the functions here. Other code checks that the members exist and fit the base.
 
-A composition: which adapters, how strongly, combined by which method. It touches no disk and no tensor.
-
-A Composition that exists is well-formed, and its members are sorted, so equal requests are equal objects with
-one canonical name however they were written. Whether its members exist and fit is checked elsewhere.
-
-The names of the combination methods and the options each one takes, as plain data.
-
-Composition text is parsed where torch is not wanted, and the merge mathematics needs the same words: both
-read them here. This file computes nothing: `adapters/merging/methods.py` does, and a test keeps the two agreed.
+The names of the methods and their options are plain data here, so that text can be parsed without torch.
+`adapters/merging/methods.py` computes the merges. A test checks that the two files agree.
 """
 
 from collections.abc import Mapping
@@ -33,7 +28,7 @@ Seed = Annotated[int, Ge(0), Le(MAX_SEED)]
 MajoritySignMethod = Literal["total", "frequency"]
 
 STACK = "stack"
-"""The exact sum of deltas, kept factored: the method of a composition that names none."""
+"""The exact sum of the deltas, stored as factors. It is the default method."""
 
 METHOD_NAMES: tuple[str, ...] = (
     STACK,
@@ -46,7 +41,7 @@ METHOD_NAMES: tuple[str, ...] = (
 )
 
 SPELLINGS: dict[str, str] = {"cat": STACK}
-"""Other spellings accepted on input, such as PEFT's name for the exact sum."""
+"""Other names that requests may use for a method, such as PEFT's name for the exact sum."""
 
 NEEDS_DENSITY: frozenset[str] = frozenset({"ties", "dare_linear", "dare_ties", "magnitude_prune"})
 SEEDED: frozenset[str] = frozenset({"dare_linear", "dare_ties"})
@@ -56,16 +51,16 @@ TAKES_RANK: frozenset[str] = frozenset(METHOD_NAMES) - {STACK}
 
 @dataclass(frozen=True)
 class MethodOptions:
-    """How a method is to combine: a default means the request did not say."""
+    """The options of a method. A request without an option means its default."""
 
     rank: int | None = None
-    """Rank of the result; None lets the method choose. Never given for a stack."""
+    """Rank of the result. None: the method chooses it. A stack does not take it."""
     density: float | None = None
-    """Fraction of each delta's entries kept, 0 < density <= 1; for the methods in NEEDS_DENSITY only."""
+    """Fraction of each delta's entries that is kept, 0 < density <= 1. Only for methods in NEEDS_DENSITY."""
     seed: int = 0
-    """Seed of the random drop, 0 <= seed < 2**31; for the methods in SEEDED only."""
+    """Seed for dropping entries at random, 0 <= seed < 2**31. Only for methods in SEEDED."""
     majority_sign_method: MajoritySignMethod = "total"
-    """How the sign of an entry is elected; for the methods in ELECTS_SIGN only."""
+    """How the sign of an entry is elected. Only for methods in ELECTS_SIGN."""
 
 
 _TAKEN_BY: dict[str, frozenset[str]] = {
@@ -76,28 +71,30 @@ _TAKEN_BY: dict[str, frozenset[str]] = {
 }
 OPTION_NAMES = tuple(sorted(_TAKEN_BY))
 OPTION_FAULTS: Faults = {
-    ("rank", ANY): Fault(Code.INVALID_RANK, f"The rank must be a whole number from 1 to {MAX_RANK}."),
-    ("density", ANY): Fault(Code.INVALID_DENSITY, "The density must be above 0 and at most 1."),
-    ("seed", ANY): Fault(Code.INVALID_SEED, f"The seed must be a whole number from 0 to {MAX_SEED}."),
+    ("rank", ANY): Fault(Code.INVALID_RANK, f"rank must be a whole number from 1 to {MAX_RANK}."),
+    ("density", ANY): Fault(Code.INVALID_DENSITY, "density must be a number above 0 and at most 1."),
+    ("seed", ANY): Fault(Code.INVALID_SEED, f"seed must be a whole number from 0 to {MAX_SEED}."),
     ("majority_sign_method", ANY): Fault(
-        Code.INVALID_MAJORITY_SIGN_METHOD, "The majority_sign_method must be 'total' or 'frequency'."
+        Code.INVALID_MAJORITY_SIGN_METHOD, "majority_sign_method must be 'total' or 'frequency'."
     ),
 }
 
 
 @with_config(ConfigDict(strict=True, allow_inf_nan=False))
-class _Given(TypedDict, total=False):
+class _OptionFields(TypedDict, total=False):
     rank: Rank
     density: Density
     seed: Seed
     majority_sign_method: MajoritySignMethod
 
 
-_OPTIONS = TypeAdapter(_Given)
+_OPTIONS = TypeAdapter(_OptionFields)
 
 
 def check_method(value: object, param: str | None = "composition.method") -> str:
-    """`value` as one of METHOD_NAMES, other spellings turned into it, or InvalidRequest("unknown_method")."""
+    """The name in METHOD_NAMES that `value` is or is another spelling of.
+
+    Raises InvalidRequest("unknown_method")."""
     if isinstance(value, str):
         method = SPELLINGS.get(value, value)
         if method in METHOD_NAMES:
@@ -105,49 +102,51 @@ def check_method(value: object, param: str | None = "composition.method") -> str
     raise InvalidRequest(Code.UNKNOWN_METHOD, f"The method must be one of {', '.join(METHOD_NAMES)}.", param)
 
 
-def read_options(method: str, given: Mapping[str, object], prefix: str = "composition.") -> MethodOptions:
-    """The options a request gave, checked against `method`; None stands for "not given".
+def read_options(method: str, options: Mapping[str, object], prefix: str = "composition.") -> MethodOptions:
+    """Check the options of a request for `method`. An option with the value None counts as missing.
 
-    `prefix` goes before an option's name in the error's `param`."""
-    said = {name: value for name, value in given.items() if value is not None}
-    for name in said:
+    `prefix` comes before the name of the option in the `param` of an error."""
+    present = {name: value for name, value in options.items() if value is not None}
+    for name in present:
         if name not in _TAKEN_BY:
             raise unknown_field(name, prefix)
         if method not in _TAKEN_BY[name]:
             raise InvalidRequest(
-                Code(f"invalid_{name}"), f"The method {method!r} takes no {name}.", prefix + name
+                Code(f"invalid_{name}"), f"The method {method!r} has no option {name}.", prefix + name
             )
-    if method in NEEDS_DENSITY and "density" not in said:
+    if method in NEEDS_DENSITY and "density" not in present:
         raise InvalidRequest(
-            Code.MISSING_DENSITY, f"The method {method!r} needs a density.", prefix + "density"
+            Code.MISSING_DENSITY, f"The method {method!r} needs the option density.", prefix + "density"
         )
     try:
-        return MethodOptions(**_OPTIONS.validate_python(said))
+        return MethodOptions(**_OPTIONS.validate_python(present))
     except ValidationError as error:
         raise refusal(error, OPTION_FAULTS, prefix) from error
 
 
 def check_options(method: str, options: MethodOptions) -> None:
-    """Raises InvalidRequest unless `options` could have been given for `method`."""
+    """Raises InvalidRequest unless `method` is in METHOD_NAMES and takes `options`."""
     if check_method(method) != method:
         raise InvalidRequest(
-            Code.UNKNOWN_METHOD, f"{method!r} is only a spelling on input.", "composition.method"
+            Code.UNKNOWN_METHOD,
+            f"{method!r} must be written as {check_method(method)!r} here.",
+            "composition.method",
         )
-    read_options(method, _said(options))
+    read_options(method, _not_default(options))
 
 
 def shown_options(options: MethodOptions) -> list[str]:
-    """`name=value` for each option that is not at its default, in alphabetical order."""
-    said = _said(options)
-    return [f"{name}={_shown(said[name])}" for name in OPTION_NAMES if name in said]
+    """`name=value` for each option that does not have its default, in alphabetical order."""
+    values = _not_default(options)
+    return [f"{name}={_shown(values[name])}" for name in OPTION_NAMES if name in values]
 
 
 def number_text(value: float) -> str:
-    """The shortest decimal text that reads back as the same double: `0.5`, `2`, `1e-05`."""
+    """The shortest decimal text that parses to the same double: `0.5`, `2`, `1e-05`."""
     return repr(value).removesuffix(".0")
 
 
-def _said(options: MethodOptions) -> dict[str, object]:
+def _not_default(options: MethodOptions) -> dict[str, object]:
     values = {field.name: getattr(options, field.name) for field in fields(options)}
     return {
         field.name: values[field.name] for field in fields(options) if values[field.name] != field.default
@@ -173,15 +172,15 @@ class Member:
 
     name: str
     weight: float = 1.0
-    """Factor on the adapter's delta; finite, |weight| <= MAX_WEIGHT, and 0 or negative if wanted."""
+    """Factor on the delta of the adapter. It is finite, |weight| <= MAX_WEIGHT, and may be 0 or negative."""
     ref: str | None = None
-    """A version number in digits, or an alias; None is the newest version."""
+    """A version number in digits, or an alias. None means the newest version."""
 
     def __post_init__(self) -> None:
         check_name(self.name)
         if self.ref is not None:
             check_ref(self.ref)
-        # Adding 0.0 turns -0.0 into 0.0: the two are equal and so must print alike.
+        # Adding 0.0 changes -0.0 to 0.0. The two are equal, so they must have the same text.
         object.__setattr__(self, "weight", check_weight(self.weight) + 0.0)
 
     @property
@@ -196,7 +195,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Composition:
-    """Adapters with weights and a method. Raises InvalidRequest where the parts do not go together."""
+    """Adapters with weights and a method. Raises InvalidRequest if it is not well-formed."""
 
     members: tuple[Member, ...]
     method: str = STACK
@@ -208,14 +207,15 @@ class Composition:
         object.__setattr__(self, "members", tuple(sorted(self.members, key=_order)))
         if len(self.canonical) > MAX_TEXT_LENGTH:
             raise InvalidRequest(
-                Code.INVALID_COMPOSITION, f"The composition takes more than {MAX_TEXT_LENGTH} characters."
+                Code.INVALID_COMPOSITION,
+                f"The text of the composition is longer than {MAX_TEXT_LENGTH} characters.",
             )
 
     @property
     def canonical(self) -> str:
-        """The one spelling: `a@1:0.3+b@2`, `ties(a@1+b@2,density=0.3)`.
+        """The canonical text: `a@1:0.3+b@2`, `ties(a@1+b@2,density=0.3)`.
 
-        Pinned, it is the engine's `lora_name`."""
+        If all members have version numbers, it is the engine's `lora_name`."""
         members = "+".join(member.canonical for member in self.members)
         if self.method == STACK:
             return members
@@ -226,20 +226,22 @@ class Composition:
         return self.method == STACK
 
     @property
-    def is_pinned(self) -> bool:
-        """Whether every member names a version number, so that its meaning can never change."""
+    def is_resolved(self) -> bool:
+        """Whether every member has a version number, so that the composition cannot change its meaning."""
         return all(member.ref is not None and is_version(member.ref) for member in self.members)
 
     def with_refs(self, versions: Mapping[Member, int]) -> "Composition":
-        """This composition with each member pinned to the version number it resolved to.
+        """This composition with the version numbers `versions` as the refs of its members.
 
-        Raises InvalidRequest("duplicate_member") where two spellings turn out to be one version."""
-        pinned = tuple(replace(member, ref=str(versions[member])) for member in self.members)
-        return replace(self, members=pinned)
+        Raises InvalidRequest("duplicate_member") if two members resolve to the same version."""
+        members = tuple(replace(member, ref=str(versions[member])) for member in self.members)
+        return replace(self, members=members)
 
 
 def check_weight(value: object, param: str | None = "weight") -> float:
-    """`value` as a weight, or InvalidRequest("invalid_weight"): a finite number, never a bool or a string."""
+    """Return `value` if it is a finite number in range, and not a bool or string.
+
+    Raises InvalidRequest("invalid_weight")."""
     try:
         return _WEIGHT.validate_python(value)
     except ValidationError as error:
@@ -261,12 +263,14 @@ def _check_members(members: tuple[Member, ...]) -> None:
     for member in members:
         if member.id in seen:
             raise InvalidRequest(
-                Code.DUPLICATE_MEMBER, f"The adapter {member.id!r} is named twice.", "adapters"
+                Code.DUPLICATE_MEMBER,
+                f"The composition contains the adapter {member.id!r} twice.",
+                "adapters",
             )
         seen.add(member.id)
 
 
 def _order(member: Member) -> tuple[str, int, str]:
-    """By name; under one name aliases and the newest first, then version numbers."""
+    """Sort key: by name. Members of one name are sorted: newest, aliases, then version numbers."""
     ref = member.ref or ""
     return member.name, int(ref) if is_version(ref) else 0, ref

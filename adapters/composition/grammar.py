@@ -1,4 +1,4 @@
-"""A composition written as text, as in `"model": "sql@2:0.7+polite"` or `"ties(sql+polite,density=0.3)"`.
+"""Parses compositions written as text: `"sql@2:0.7+polite"` or `"ties(sql+polite,density=0.3)"`.
 
     composition = members | method "(" members { "," option "=" value } ")"
     members     = member { "+" member }
@@ -26,25 +26,27 @@ _INTEGER = re.compile(r"-?[0-9]{1,18}", re.ASCII)
 
 
 def parse(text: str, param: str | None = "model") -> Composition:
-    """The composition that `text` spells.
+    """Parse a composition.
 
-    Raises InvalidRequest: invalid_name for an impossible name, invalid_weight, unknown_method, unknown_field,
-    duplicate_member, invalid_<option>, missing_density, and invalid_composition for everything else."""
+    Raises InvalidRequest: invalid_name, invalid_weight, unknown_method, unknown_field, duplicate_member,
+    invalid_<option>, missing_density, and invalid_composition for all other errors."""
     if len(text) > MAX_TEXT_LENGTH:
         raise InvalidRequest(
-            Code.INVALID_COMPOSITION, f"A composition has at most {MAX_TEXT_LENGTH} characters.", param
+            Code.INVALID_COMPOSITION,
+            f"The text of a composition has at most {MAX_TEXT_LENGTH} characters.",
+            param,
         )
     call = _CALL.fullmatch(text)
     if call is None:
         return Composition(_members(text, param))
     method = check_method(call[1], param)
     members, *options = (part.strip(" ") for part in call[2].split(","))
-    given = _options(options, param)
-    return Composition(_members(members, param), method, read_options(method, given, prefix=""))
+    values = _options(options, param)
+    return Composition(_members(members, param), method, read_options(method, values, prefix=""))
 
 
 def parse_reference(text: object, param: str | None) -> tuple[str, str | None]:
-    """(name, ref) of `name` or `name@ref`; ref is None where there is no "@"."""
+    """(name, ref) of `name` or `name@ref`. ref is None if there is no "@"."""
     if not isinstance(text, str):
         return check_name(text, param), None
     name, at, ref = text.partition("@")
@@ -57,7 +59,7 @@ def _members(text: str, param: str | None) -> tuple[Member, ...]:
 
 def _member(text: str, param: str | None) -> Member:
     if not text:
-        raise InvalidRequest(Code.INVALID_COMPOSITION, "An adapter's name is missing.", param)
+        raise InvalidRequest(Code.INVALID_COMPOSITION, "The name of an adapter is missing.", param)
     reference, colon, weight = text.partition(":")
     name, ref = parse_reference(reference, param)
     return Member(name, _weight(weight, param) if colon else 1.0, ref)
@@ -70,19 +72,19 @@ def _weight(text: str, param: str | None) -> float:
 
 
 def _options(parts: list[str], param: str | None) -> dict[str, object]:
-    given: dict[str, object] = {}
+    values: dict[str, object] = {}
     for part in parts:
         name, equals, value = part.partition("=")
-        if not equals or not value or name in given:
+        if not equals or not value or name in values:
             raise InvalidRequest(
-                Code.INVALID_COMPOSITION, "Options are written name=value, each of them once.", param
+                Code.INVALID_COMPOSITION, "Each option must be written once, as name=value.", param
             )
-        given[name] = _value(value)
-    return given
+        values[name] = _value(value)
+    return values
 
 
 def _value(text: str) -> object:
-    """The number or word that `text` spells; which of them an option may be is decided by the option."""
+    """`text` as a number if it is one, or else `text`. The type is checked later, for each option."""
     if _INTEGER.fullmatch(text):
         return int(text)
     return float(text) if _DECIMAL.fullmatch(text) else text

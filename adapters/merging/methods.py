@@ -1,9 +1,11 @@
-"""The combination methods, one row each: sparsify x consensus x rank of the result x guarantee.
+"""The combination methods. Each is one row of a table: sparsify, consensus, rank of the result, guarantee.
 
-All work on true deltas, D_i = scaling_i * B_i @ A_i, of one module at a time; a module an adapter lacks is
-a zero there and so takes no part. PEFT's methods of the same names without `_svd` sum A and B apart, which
-adds cross terms; these correspond to its `cat`, `svd` and `*_svd`. To add a method: add a row here and its
-name in `method_options.py`, then its law in tests/adapters/merging/test_methods.py.
+All methods work on the true deltas D_i = scaling_i * B_i @ A_i of one module at a time. An adapter without
+the module takes no part in it. PEFT's methods with the same names and no `_svd` sum A and B separately, which
+adds cross terms. The methods here correspond to PEFT's `cat`, `svd` and `*_svd`.
+
+To add a method, add a row here, its name in `composition/composition.py`, and its law in
+tests/adapters/merging/test_methods.py.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,7 +18,7 @@ from torch import Generator, Tensor
 from lora_compose.adapters.composition.composition import MajoritySignMethod
 
 Sparsify = Callable[[Tensor, float, Generator], Tensor]
-"""(delta, density, generator) -> delta of the same shape some entries zero. May overwrite its argument."""
+"""(delta, density, generator) -> delta of the same shape with some entries zero. May overwrite `delta`."""
 
 Consensus = Callable[[Sequence[Tensor], Sequence[float], MajoritySignMethod], Tensor]
 """(deltas, weights, majority_sign_method) -> one dense delta."""
@@ -24,20 +26,20 @@ Consensus = Callable[[Sequence[Tensor], Sequence[float], MajoritySignMethod], Te
 
 @dataclass(frozen=True)
 class CombinationMethod:
-    """A row of the table."""
+    """A row of the table: how a method combines deltas, and what its result guarantees."""
 
     summary: str
     guarantee: str
     paper: str | None = None
-    """arXiv number of where it comes from."""
+    """arXiv number of the paper that describes it."""
     sparsify: Sparsify | None = None
     consensus: Consensus | None = None
-    """None: the plain weighted sum, which never leaves the thin factors."""
+    """None: the weighted sum, computed on the factors and not on dense deltas."""
     default_rank: Literal["sum", "largest"] = "largest"
-    """Without a rank option: the sum of the members' ranks, or the largest member's rank."""
+    """Rank of the result without a rank option: the sum of the members' ranks, or the largest of them."""
     takes_rank: bool = True
     exact: bool = False
-    """Without a rank option the result is the stack, up to rounding."""
+    """Whether the result without a rank option equals the stack, up to rounding."""
     seeded: bool = False
 
     @property
@@ -54,18 +56,18 @@ class CombinationMethod:
 
 
 def trim(delta: Tensor, density: float, _: Generator) -> Tensor:
-    """TIES step 1, per module: keep the int(density * n) largest entries, and any that tie with the last."""
+    """TIES step 1, per module: keep the int(density * n) largest entries, and all equal to the last."""
     kept = int(density * delta.numel())
     if kept == 0:
         return delta.zero_()
     dropped = delta.numel() - kept
     magnitudes = delta.abs().flatten().numpy()
-    magnitudes.partition(dropped)  # in place and without indices: a third of kthvalue's time and memory
+    magnitudes.partition(dropped)  # in place, without indices: a third of the time and memory of kthvalue
     return delta.masked_fill_(delta.abs() < float(magnitudes[dropped]), 0.0)
 
 
 def drop_and_rescale(delta: Tensor, density: float, generator: Generator) -> Tensor:
-    """DARE: keep each entry with probability `density` and divide by it: the expectation is the delta."""
+    """DARE: keep each entry with probability `density`, divided by `density`. The expectation is `delta`."""
     dropped = torch.rand(delta.shape, generator=generator) >= density
     return delta.masked_fill_(dropped, 0.0).div_(density)
 
@@ -79,12 +81,12 @@ def weighted_sum(deltas: Sequence[Tensor], weights: Sequence[float], _: Majority
 
 
 def disjoint_mean(deltas: Sequence[Tensor], weights: Sequence[float], majority: MajoritySignMethod) -> Tensor:
-    """TIES steps 2 and 3 in PEFT's variant: elect a sign for each entry, then average what agrees with it.
+    """TIES steps 2 and 3 in PEFT's variant: elect signs, then average the entries with the elected sign.
 
-    The sign is elected WITHOUT the weights: that of the sum of D_i ("total") or of the sum of sign(D_i)
-    ("frequency"), zero counting as positive. The result is the sum of w_i * D_i over the members whose
-    entry has the elected sign, divided by the NUMBER of them (zeros do not count), not by the sum of their
-    weights.
+    The election does NOT use the weights. The elected sign is the sign of the sum of D_i ("total") or of the
+    sum of sign(D_i) ("frequency"). Zero counts as positive. The result is the sum of w_i * D_i over the
+    members whose entry has the elected sign, divided by the NUMBER of these members and not by the sum of
+    their weights. Members whose entry is zero do not count.
     """
     votes = torch.zeros_like(deltas[0])
     for delta in deltas:
@@ -100,49 +102,49 @@ def disjoint_mean(deltas: Sequence[Tensor], weights: Sequence[float], majority: 
 
 METHODS: dict[str, CombinationMethod] = {
     "stack": CombinationMethod(
-        summary="Every delta times its weight, summed; the factors are concatenated.",
-        guarantee="Exact: the weighted sum of true deltas up to float32 rounding, at the sum of ranks.",
+        summary="The sum of each delta times its weight. The factors are concatenated.",
+        guarantee="Exact up to float32 rounding: the weighted sum of deltas, whose rank is the sum of ranks.",
         default_rank="sum",
         takes_rank=False,
         exact=True,
     ),
     "linear": CombinationMethod(
-        summary="The stack as one adapter; given a rank, its best approximation of that rank.",
-        guarantee="Exact without a rank; with one, no adapter of that rank is closer (Frobenius).",
+        summary="The stack as one adapter. With a rank option, its best approximation of that rank.",
+        guarantee="Exact without a rank option. With it, no adapter of that rank is closer (Frobenius norm).",
         paper="2212.04089",
         default_rank="sum",
         exact=True,
     ),
     "svd": CombinationMethod(
-        summary="The stack's best approximation of a given rank, by default the largest member's.",
-        guarantee="No adapter of that rank is closer to the stack (Frobenius); exact at full rank.",
+        summary="The best approximation of the stack at a rank, by default the largest rank of a member.",
+        guarantee="No adapter of that rank is closer to the stack (Frobenius norm). Exact at full rank.",
     ),
     "ties": CombinationMethod(
-        summary="Trim small entries, elect a sign for each entry, average the members that agree with it.",
-        guarantee="A mean, not a sum. One adapter at density 1 is itself; no closeness to the stack.",
+        summary="Trim small entries, elect a sign for each entry, and average the members with that sign.",
+        guarantee="A mean, not a sum; it may be far from the stack. One adapter at density 1 is unchanged.",
         paper="2306.01708",
         sparsify=trim,
         consensus=disjoint_mean,
     ),
     "dare_linear": CombinationMethod(
-        summary="Drop entries at random, rescale the rest, sum.",
-        guarantee="Before truncation, the stack in expectation over seeds; one seed gives one result.",
+        summary="Drop entries at random, rescale the rest, and sum.",
+        guarantee="Before truncation, the mean over seeds is the stack. The same seed gives the same result.",
         paper="2311.03099",
         sparsify=drop_and_rescale,
         consensus=weighted_sum,
         seeded=True,
     ),
     "dare_ties": CombinationMethod(
-        summary="Drop entries at random, rescale the rest, then the sign election and mean of TIES.",
-        guarantee="A mean, not a sum; one seed gives one result. One adapter at density 1 is itself.",
+        summary="Drop entries at random, rescale the rest, then elect signs and average as TIES does.",
+        guarantee="A mean, not a sum. One seed gives one result. One adapter at density 1 is unchanged.",
         paper="2311.03099",
         sparsify=drop_and_rescale,
         consensus=disjoint_mean,
         seeded=True,
     ),
     "magnitude_prune": CombinationMethod(
-        summary="Trim small entries, sum.",
-        guarantee="The stack at density 1 up to truncation; below it, large entries survive unchanged.",
+        summary="Trim small entries, and sum.",
+        guarantee="At density 1, the stack up to truncation. Below 1, large entries are unchanged.",
         sparsify=trim,
         consensus=weighted_sum,
     ),

@@ -1,8 +1,7 @@
-"""What a merge cost: how far the result is from the exact stack, and how much its members collide.
+"""The report of a merge: how far the result is from the exact stack, and how much its members conflict.
 
-Everything is measured on the factors as written, after rounding to float32. Nothing here changes a result.
-
-A merge's report for people to read: the whole in one line, then the modules it hurt most.
+All figures are measured on the factors in the file, after rounding to float32. Nothing here changes a result.
+`report_table` shows a report as a table: one line for all modules, then the modules with the largest errors.
 """
 
 import math
@@ -16,23 +15,22 @@ import torch
 from rich.filesize import decimal
 from rich.table import Table
 
-from lora_compose.adapters.merging import low_rank as thin
-from lora_compose.adapters.merging.low_rank import LowRank
+from lora_compose.adapters.merging.low_rank import LowRank, distance, norm, overlap, svd
 
 SAMPLED_ROWS = 256
-"""Sign conflict is counted on at most this many evenly spaced rows, so that no dense delta is formed."""
+"""Sign conflicts are counted on at most this many evenly spaced rows, so no dense delta is needed."""
 
 
 @dataclass(frozen=True)
 class ModuleReport:
-    """One module's merge. The members are its weighted deltas w_i * D_i."""
+    """The figures of one module. The members are its weighted deltas w_i * D_i."""
 
     relative_error: float | None
-    """|merge - stack|_F / |stack|_F; None where the stack is zero and the merge is not."""
+    """|merge - stack|_F / |stack|_F. None if the stack is zero and the merge is not."""
     sign_conflict: float
-    """Of the (sampled) entries where two or more members are non-zero, the share where their signs differ."""
+    """Share of entries where signs differ, among (sampled) entries where two or more members are non-zero."""
     subspace_overlap: float
-    """Mean over pairs of members of `thin.overlap`, 0 to 1."""
+    """Mean of `low_rank.overlap` over pairs of members, 0 to 1."""
     rank: int
     members: int
     error_norm: float
@@ -42,7 +40,10 @@ class ModuleReport:
 
 @dataclass(frozen=True)
 class MergeReport:
-    """A whole merge: errors pool all modules; conflict and overlap are means where several members meet."""
+    """The figures of a whole merge.
+
+    `relative_error` is over all modules together. `sign_conflict` and `subspace_overlap` are means over the
+    modules that two or more members have."""
 
     method: str
     modules: dict[str, ModuleReport]
@@ -50,14 +51,14 @@ class MergeReport:
     sign_conflict: float
     subspace_overlap: float
     rank: int
-    """The largest of any module."""
+    """The largest rank of any module."""
     bytes: int
     """Size of the two files written."""
     seconds: float
 
     @classmethod
     def of(cls, method: str, modules: Mapping[str, ModuleReport], size: int, seconds: float) -> "MergeReport":
-        """Sum up: `size` in bytes, `seconds` of wall time."""
+        """Combine the reports of `modules`. `size` is in bytes, `seconds` is wall time."""
         shared = [module for module in modules.values() if module.members > 1]
         return cls(
             method=method,
@@ -74,18 +75,19 @@ class MergeReport:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """The report as a JSON-able dict."""
         return asdict(self)
 
 
 def measure(result: LowRank, members: Sequence[LowRank], stack: LowRank) -> ModuleReport:
-    """Compare a module's `result` with its exact `stack` (may have rank 0), weighted `members` by pairs."""
-    pairs = list(combinations((thin.svd(member) for member in members), 2))
-    error, size = thin.distance(result, stack), thin.norm(stack)
+    """Compare the `result` of a module with its exact `stack` (may have rank 0), and its weighted `members`
+    with each other."""
+    pairs = list(combinations((svd(member) for member in members), 2))
+    error, size = distance(result, stack), norm(stack)
     return ModuleReport(
         relative_error=relative(error, size),
         sign_conflict=sign_conflict(members),
-        subspace_overlap=fmean(thin.overlap(one, two) for one, two in pairs) if pairs else 0.0,
+        subspace_overlap=fmean(overlap(left, right) for left, right in pairs) if pairs else 0.0,
         rank=result.rank,
         members=len(members),
         error_norm=error,
@@ -94,14 +96,14 @@ def measure(result: LowRank, members: Sequence[LowRank], stack: LowRank) -> Modu
 
 
 def relative(error: float, size: float) -> float | None:
-    """error / size, where nothing of nothing is 0 and something of nothing is None."""
+    """error / size. It is 0 if both are zero, and None if only `size` is zero."""
     if size > 0:
         return error / size
     return None if error > 0 else 0.0
 
 
 def sign_conflict(members: Sequence[LowRank]) -> float:
-    """The share defined in `ModuleReport.sign_conflict`, in 0..1."""
+    """The share that `ModuleReport.sign_conflict` defines, 0 to 1."""
     rows = members[0].B.shape[0]
     step = math.ceil(rows / SAMPLED_ROWS)
     signs = torch.stack([(member.B[::step] @ member.A).sign() for member in members])
@@ -133,13 +135,13 @@ def report_table(report: MergeReport, worst: int = WORST) -> Table:
             str(module.rank),
         )
     cost = f"{report.method}, {decimal(report.bytes)}, {report.seconds:.1f} s."
-    table.caption = f"{cost} Error: Frobenius, against the exact stack."
+    table.caption = f"{cost} Relative error: Frobenius norm, against the exact stack."
     table.caption_justify = "left"
     return table
 
 
 def _badness(row: tuple[str, ModuleReport]) -> tuple[float, str]:
-    """Worst first; a module whose error has no size to compare with is worse than any."""
+    """Sort key: largest error first. A module without a relative error comes before all others."""
     name, module = row
     return (float("-inf") if module.relative_error is None else -module.relative_error, name)
 

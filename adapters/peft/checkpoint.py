@@ -1,13 +1,9 @@
-"""PEFT adapter directories to `Lora` and back.
+"""A LoRA adapter in memory, and reading and writing it as a PEFT directory.
 
-Reading takes each module's rank and scaling from `adapter_config.py`, which refuses what is not a plain LoRA.
-Writing folds the scaling into lora_B, so that lora_alpha equals r everywhere, and gives the same bytes for
-the same adapter. Nothing is checked against a base here: that is `admission.py`.
-
-An adapter in memory: for each module of the base that it changes, two thin factors and a scaling.
-
-The delta a module adds to its weight is scaling * lora_B @ lora_A. Files are read and written in
-`peft_format.py`; combining adapters is in `methods.py` and `merge.py`.
+For each module that the adapter changes, `Lora` has two low-rank factors and a scaling. The delta added to
+the weight is scaling * lora_B @ lora_A. Reading gets each module's rank and scaling from `config.py`, which
+refuses all but plain LoRA. Writing folds the scaling into lora_B, so lora_alpha equals r for every module,
+and equal adapters give equal bytes. Nothing is checked against a base here; `admission` does that.
 """
 
 import hashlib
@@ -32,14 +28,14 @@ from lora_compose.adapters.peft.module_matching import ModulePatterns
 
 @dataclass(frozen=True, eq=False)
 class LoraModule:
-    """What one adapter adds to one linear layer, in the dtype it was stored in."""
+    """The factors of an adapter for one linear layer, in the dtype of the file."""
 
     lora_A: Tensor
     """(r, d_in)"""
     lora_B: Tensor
     """(d_out, r)"""
     scaling: float
-    """lora_alpha / r, or lora_alpha / sqrt(r) for rsLoRA."""
+    """lora_alpha / r, or lora_alpha / sqrt(r) with rsLoRA."""
 
     @property
     def rank(self) -> int:
@@ -47,15 +43,15 @@ class LoraModule:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(d_out, d_in) of the weight it changes."""
+        """(d_out, d_in) of the weight that it changes."""
         return self.lora_B.shape[0], self.lora_A.shape[1]
 
     def delta(self) -> Tensor:
-        """The true delta scaling * lora_B @ lora_A, (d_out, d_in) in float32."""
+        """The true delta, scaling * lora_B @ lora_A, of shape (d_out, d_in) in float32."""
         return (self.lora_B.float() * self.scaling) @ self.lora_A.float()
 
     def digest(self) -> bytes:
-        """Identity of the content: equal values give equal digests, whatever file or dtype they came in."""
+        """A digest of the values. Equal values have equal digests, even from another file or dtype."""
         content = hashlib.sha256(repr((self.shape, self.rank, self.scaling)).encode())
         for factor in (self.lora_A, self.lora_B):
             content.update(factor.to(torch.float32).contiguous().numpy().data)
@@ -64,13 +60,13 @@ class LoraModule:
 
 @dataclass(frozen=True, eq=False)
 class Lora:
-    """An adapter: its modules by the base's own names, such as "model.layers.0.self_attn.q_proj"."""
+    """An adapter: its modules by their names in the base, such as "model.layers.0.self_attn.q_proj"."""
 
     modules: dict[str, LoraModule]
 
     @property
     def rank(self) -> int:
-        """The largest rank of any module: what a serving slot must hold."""
+        """The largest rank of any module. A serving slot must be able to hold it."""
         return max(module.rank for module in self.modules.values())
 
 
@@ -78,14 +74,14 @@ PREFIX = "base_model.model."
 
 
 def open_adapter(directory: Path) -> Lora:
-    """Read a PEFT directory, each module's scaling resolved. AdapterRejected unless a plain, whole LoRA."""
+    """Read a PEFT directory. Raises AdapterRejected unless it is a complete, plain LoRA."""
     config = read_config(directory)
     pairs = _pair(_read_tensors(directory / WEIGHTS_FILE))
     return Lora({name: _module(config, name, pairs[name]) for name in sorted(pairs)})
 
 
 def write_adapter(lora: Lora, directory: Path, base_model_name_or_path: str) -> None:
-    """Write a PEFT directory of float32 factors with scaling 1, byte for byte the same every time."""
+    """Write a PEFT directory with float32 factors and scaling 1. Equal adapters give equal bytes."""
     directory.mkdir(parents=True, exist_ok=True)
     tensors: dict[str, Tensor] = {}
     for name, module in lora.modules.items():
@@ -100,33 +96,36 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         tensors = load_file(path)
     except FileNotFoundError as error:
-        raise AdapterRejected(Code.MISSING_WEIGHTS, f"there is no {WEIGHTS_FILE}") from error
+        raise AdapterRejected(Code.MISSING_WEIGHTS, f"The adapter has no file {WEIGHTS_FILE}.") from error
     except SafetensorError as error:
         raise AdapterRejected(
-            Code.CORRUPT_WEIGHTS, f"{WEIGHTS_FILE} is not a whole safetensors file: {error}"
+            Code.CORRUPT_WEIGHTS, f"{WEIGHTS_FILE} is not a complete safetensors file: {error}."
         ) from error
     if not tensors:
-        raise AdapterRejected(Code.CORRUPT_WEIGHTS, f"{WEIGHTS_FILE} holds no tensors")
+        raise AdapterRejected(Code.CORRUPT_WEIGHTS, f"{WEIGHTS_FILE} contains no tensors.")
     return tensors
 
 
 def _pair(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-    """Module name -> {"A": lora_A, "B": lora_B}; every tensor must be half of such a pair."""
+    """Module name -> {"A": lora_A, "B": lora_B}. Every tensor must belong to such a pair."""
     pairs: dict[str, dict[str, Tensor]] = defaultdict(dict)
     for key, tensor in tensors.items():
         match = re.fullmatch(rf"{re.escape(PREFIX)}(.+)\.lora_([AB])\.weight", key)
         if match is None:
             raise AdapterRejected(
-                Code.UNKNOWN_MODULE, f"{key!r:.120} is not a lora_A or lora_B weight of a linear layer"
+                Code.UNKNOWN_MODULE,
+                f"The tensor {key!r:.120} is not a lora_A or lora_B weight of a linear layer.",
             )
         if tensor.dim() != 2 or not tensor.is_floating_point():
             raise AdapterRejected(
-                Code.CORRUPT_WEIGHTS, f"{key!r:.120} is not a matrix of floating-point numbers"
+                Code.CORRUPT_WEIGHTS, f"The tensor {key!r:.120} is not a matrix of floating-point numbers."
             )
         pairs[match[1]][match[2]] = tensor
     for name, pair in pairs.items():
         if len(pair) != 2:
-            raise AdapterRejected(Code.CORRUPT_WEIGHTS, f"{name!r:.120} has only one of lora_A and lora_B")
+            raise AdapterRejected(
+                Code.CORRUPT_WEIGHTS, f"The module {name!r:.120} has only one of lora_A and lora_B."
+            )
     return pairs
 
 
@@ -135,7 +134,8 @@ def _module(config: AdapterConfig, name: str, pair: Mapping[str, Tensor]) -> Lor
     rank = config.rank_of(name)
     if not lora_A.shape[0] == lora_B.shape[1] == rank:
         message = (
-            f"{name}: rank {rank} in the config, {lora_A.shape[0]} in lora_A, {lora_B.shape[1]} in lora_B"
+            f"The module {name} has rank {rank} in {CONFIG_FILE}, rank {lora_A.shape[0]} in lora_A and rank "
+            f"{lora_B.shape[1]} in lora_B."
         )
         raise AdapterRejected(Code.RANK_MISMATCH, message, "r")
     return LoraModule(lora_A, lora_B, config.scaling_of(name))
@@ -164,10 +164,11 @@ def _config_of(lora: Lora, base_model_name_or_path: str) -> dict[str, Any]:
 
 
 def _rank_pattern(lora: Lora) -> dict[str, int]:
-    """Keys for the modules below the largest rank: "q_proj" where that says it all, else the whole name.
+    """Keys for the modules below the largest rank. A key is "q_proj" if that is enough, or the whole name.
 
-    Short and plain, because readers match every key against every module. Where PEFT's rule would then match
-    another module too ("a.b" is the tail of "x.a.b" and, its dot matching anything, "a_b"), keys are exact.
+    Keys are short and plain, because readers match every key against every module. PEFT's rule could also
+    match another module: "a.b" is the end of "x.a.b", and its dot matches any character, as in "a_b". In such
+    cases the keys are exact regular expressions.
     """
     ranks: dict[str, set[int]] = defaultdict(set)
     for name, module in lora.modules.items():
@@ -188,5 +189,5 @@ def _tail(name: str) -> str:
 
 
 def _plain(name: str) -> str:
-    """Escaped but for the dots and dashes that ordinary names have."""
+    """`name`, escaped except for the dots and dashes of ordinary names."""
     return re.escape(name).replace(r"\.", ".").replace(r"\-", "-")

@@ -1,12 +1,11 @@
-"""Reads adapter_config.json into the few facts that decide what an adapter computes.
+"""Reads and checks the fields of adapter_config.json that decide what an adapter computes.
 
-Strict on purpose: `r` = 8.5 or "8", a key given twice or an alpha that overflows is refused here, by field
-and value, because an engine that guesses loads it and answers nonsense. Reads no weights.
+It is strict: `r` = 8.5 or "8", a duplicate key and an alpha that overflows are refused, with field and value.
+An engine that guesses would load such an adapter and generate nonsense. Weights are not read here.
 
-Names what an adapter_config.json asks for that a plain sum `scaling * B @ A` cannot give.
-
-Follows LoraConfig of PEFT 0.21 field by field. A field PEFT itself ignores when it runs a trained adapter
-(dropout, an initialisation that leaves the base alone, how modules were chosen) is no reason to refuse.
+It refuses fields that need more than the sum `scaling * B @ A`. It follows LoraConfig of PEFT 0.21 field by
+field. A field that PEFT ignores when it runs a trained adapter (dropout, an initialisation that does not
+change the base, the choice of modules) is accepted.
 """
 
 import math
@@ -20,35 +19,36 @@ from lora_compose.adapters.peft.module_matching import BadPattern, ModulePattern
 from lora_compose.adapters.safe_files import open_regular
 from lora_compose.adapters.strict_json import NotStrictJson, parse_object
 
-# field -> (values that ask for nothing besides None, False and empties; why anything else is refused)
+# Values that switch a field off.
 _PLAIN: tuple[Any, ...] = (None, False, [], {})
+# Unsupported fields: field -> the reason to refuse any other value.
 _UNSUPPORTED: dict[str, str] = {
-    "use_dora": "DoRA rescales weights by a learned magnitude, which is no low-rank sum; train without it",
-    "modules_to_save": "it replaces whole modules of the base; train with LoRA on linear layers only",
+    "use_dora": "DoRA rescales weights by a learned magnitude, so it is not a low-rank sum; train without it",
+    "modules_to_save": "it replaces whole modules of the base; train only with LoRA on linear layers",
     "lora_bias": "it adds a bias vector, which is not served; train with lora_bias=false",
-    "alora_invocation_tokens": "activated LoRA applies to some tokens only; train an ordinary LoRA",
+    "alora_invocation_tokens": "activated LoRA applies only to some tokens; train an ordinary LoRA",
     "use_qalora": "QALoRA pools the inputs of lora_A; train an ordinary LoRA",
-    "monteclora_config": "MonteCLoRA adds samplers of its own; merge it into an ordinary LoRA first",
-    "velora_config": "VeLoRA saves tensors of its own; train an ordinary LoRA",
-    "kasa_config": "KaSA changes the base's own weights; train an ordinary LoRA",
-    "arrow_config": "Arrow routes between adapters token by token; register its adapters one by one",
-    "use_bdlora": "block-diagonal LoRA has factors of another shape; train an ordinary LoRA",
-    "layer_replication": "it repeats layers of the base; serve a base that has those layers",
-    "trainable_token_indices": "it changes token embeddings; train with LoRA on linear layers only",
-    "target_parameters": "it adapts bare parameters (fused experts); target linear modules instead",
+    "monteclora_config": "MonteCLoRA adds its own samplers; merge it into an ordinary LoRA first",
+    "velora_config": "VeLoRA saves its own tensors; train an ordinary LoRA",
+    "kasa_config": "KaSA changes the weights of the base; train an ordinary LoRA",
+    "arrow_config": "Arrow chooses an adapter for each token; register its adapters separately",
+    "use_bdlora": "block-diagonal LoRA has factors with other shapes; train an ordinary LoRA",
+    "layer_replication": "it repeats layers of the base; serve a base that has these layers",
+    "trainable_token_indices": "it changes token embeddings; train only with LoRA on linear layers",
+    "target_parameters": "it adapts parameters such as fused experts; use target_modules for linear modules",
     "megatron_config": "Megatron's parallel layers are not served; convert the adapter to plain PEFT",
 }
 
-# To PEFT an empty one of these is no less of a feature than a full one.
+# PEFT switches these features on even if the value is empty.
 _OFF_ONLY_AS_NONE = frozenset({
     "arrow_config", "kasa_config", "monteclora_config", "trainable_token_indices", "use_bdlora",
     "velora_config",
 })  # fmt: skip
 
-# Initialisations that leave the base's weights alone, so that a trained adapter is a plain LoRA.
+# Initialisations that do not change the base's weights, so that a trained adapter is a plain LoRA.
 _HARMLESS_INITS = frozenset({"gaussian", "eva", "orthogonal", "mica"})
 
-# Every other field of LoraConfig, with those of older releases: none changes what a trained adapter computes.
+# All other fields of LoraConfig, also of older releases. They do not change what a trained adapter computes.
 _KNOWN = frozenset({
     "task_type", "peft_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision",
     "inference_mode", "r", "target_modules", "exclude_modules", "lora_alpha", "lora_dropout",
@@ -60,25 +60,27 @@ _KNOWN = frozenset({
 
 
 def refuse_unsupported(raw: dict[str, Any]) -> None:
-    """Raises AdapterRejected `unsupported_feature` naming the field, what it does and what to do instead."""
+    """Raises AdapterRejected `unsupported_feature` with the field, what it does and what to do instead."""
     if raw.get("peft_type") != "LORA":
         _refuse("peft_type", raw.get("peft_type"), 'only "LORA" adapters are served')
     if raw.get("bias", "none") != "none":
-        _refuse("bias", raw["bias"], 'it trains biases of the base; train with bias="none"')
+        _refuse("bias", raw["bias"], 'it changes biases of the base; train with bias="none"')
     for name, reason in _UNSUPPORTED.items():
         if raw.get(name) not in ((None,) if name in _OFF_ONLY_AS_NONE else _PLAIN):
             _refuse(name, raw[name], reason)
     _check_init(raw.get("init_lora_weights", True))
     for name, value in raw.items():
-        # A switch this release has never heard of may change anything; a stray number or note does not.
+        # An unknown field that is switched on may change anything. An unknown number or string is ignored.
         if name not in _KNOWN | _UNSUPPORTED.keys() and (
             value is True or (value and isinstance(value, dict | list))
         ):
-            _refuse(name, value, "this release does not know the field; remove it if it changes nothing")
+            _refuse(
+                name, value, "this version does not know the field; remove it if the adapter does not need it"
+            )
 
 
 def unknown_fields(raw: dict[str, Any]) -> tuple[str, ...]:
-    """Fields of `raw` that PEFT 0.21 does not have, in order."""
+    """The fields of `raw` that PEFT 0.21 does not have, in order."""
     return tuple(field for field in raw if field not in _KNOWN | _UNSUPPORTED.keys())
 
 
@@ -90,8 +92,8 @@ def _check_init(value: object) -> None:
     ):
         return
     reason = (
-        "this initialisation changes the base's own weights, so the adapter alone is not what was trained; "
-        "save it with PEFT's path_initial_model_for_weight_conversion"
+        "this initialisation changes the weights of the base, which are not in the adapter; save the adapter "
+        "with PEFT's path_initial_model_for_weight_conversion"
     )
     _refuse("init_lora_weights", value, reason)
 
@@ -104,9 +106,9 @@ def _refuse(field: str, value: object, reason: str) -> None:
 
 MAX_DEPTH = 16
 MAX_RANK = 1 << 16
-"""A rank above this is a typing error and not a large adapter."""
+"""A rank above this is a typing error."""
 MAX_ALPHA = 1e6
-"""Alphas in use are at most a few thousand; near 1e38 scaling * B is infinite and poisons the KV cache."""
+"""Real alphas are at most a few thousand. Near 1e38, scaling * B is infinite and corrupts the KV cache."""
 
 SETTINGS = (
     "eva_config", "corda_config", "lora_ga_config", "arrow_config", "loftq_config", "auto_mapping",
@@ -116,7 +118,7 @@ TASK_TYPES = (None, "SEQ_CLS", "SEQ_2_SEQ_LM", "CAUSAL_LM", "TOKEN_CLS", "QUESTI
 
 @dataclass(frozen=True)
 class AdapterConfig:
-    """What adapter_config.json says of the deltas, checked: ranks >= 1, alphas finite and >= 0."""
+    """The checked facts of adapter_config.json about the deltas: ranks >= 1, alphas finite and >= 0."""
 
     r: int
     lora_alpha: float
@@ -125,7 +127,7 @@ class AdapterConfig:
     alpha_pattern: dict[str, float]
     base_model_name_or_path: str | None
     raw: dict[str, Any]
-    """The whole file as parsed, for fields nothing is computed from."""
+    """The whole parsed file, for fields that only checks and warnings use."""
     _ranks: ModulePatterns = field(init=False, repr=False, compare=False)
     _alphas: ModulePatterns = field(init=False, repr=False, compare=False)
 
@@ -134,18 +136,18 @@ class AdapterConfig:
         object.__setattr__(self, "_alphas", _patterns("alpha_pattern", self.alpha_pattern))
 
     def rank_of(self, module: str) -> int:
-        """Rank of `module` ("model.layers.0.self_attn.q_proj"), by PEFT's rule for `rank_pattern`."""
+        """Rank of `module` ("model.layers.0.self_attn.q_proj") by PEFT's rule for `rank_pattern`."""
         return self.rank_pattern.get(_key_for("rank_pattern", self._ranks, module), self.r)
 
     def scaling_of(self, module: str) -> float:
-        """Factor of B @ A at `module`: alpha / rank, or alpha / sqrt(rank) for rsLoRA (arXiv 2312.03732)."""
+        """Factor of B @ A in `module`: alpha / rank, or alpha / sqrt(rank) with rsLoRA (arXiv 2312.03732)."""
         alpha = self.alpha_pattern.get(_key_for("alpha_pattern", self._alphas, module), self.lora_alpha)
         rank = self.rank_of(module)
         return alpha / math.sqrt(rank) if self.use_rslora else alpha / rank
 
 
 def read_config(directory: Path, max_bytes: int = MAX_CONFIG_BYTES) -> AdapterConfig:
-    """The checked `directory`/adapter_config.json.
+    """Read and check `directory`/adapter_config.json.
 
     Raises AdapterRejected: missing_config, not_a_regular_file, bad_adapter_config, bad_rank, bad_alpha,
     unsupported_feature.
@@ -153,7 +155,7 @@ def read_config(directory: Path, max_bytes: int = MAX_CONFIG_BYTES) -> AdapterCo
     with open_regular(directory / CONFIG_FILE, missing=Code.MISSING_CONFIG) as file:
         data = file.read(max_bytes + 1)
     if len(data) > max_bytes:
-        raise _bad(None, f"it is larger than {max_bytes} bytes")
+        raise _bad(None, f"it has more than {max_bytes} bytes")
     try:
         raw = parse_object(data, MAX_DEPTH)
     except NotStrictJson as error:
@@ -162,7 +164,7 @@ def read_config(directory: Path, max_bytes: int = MAX_CONFIG_BYTES) -> AdapterCo
 
 
 def parse_config(raw: dict[str, Any]) -> AdapterConfig:
-    """The same, of a config already parsed. Raises as `read_config` does."""
+    """Like `read_config`, for a file that is parsed already. Raises the same errors."""
     _check_types(raw)
     refuse_unsupported(raw)
     return AdapterConfig(
@@ -205,31 +207,31 @@ def _check_types(raw: dict[str, Any]) -> None:
             raise _bad(name, f"{name} must be {words}, not {raw[name]!r:.80}")
     for name in ("peft_type", "target_modules"):
         if name not in raw:
-            raise _bad(name, f"{name} is missing; PEFT always writes it")
+            raise _bad(name, f"{name} is missing. PEFT always writes it")
     for name in ("target_modules", "exclude_modules", "layers_pattern"):
-        found = raw.get(name)
-        if isinstance(found, list) and not all(isinstance(one, str) for one in found):
-            raise _bad(name, f"{name} must hold only strings, not {found!r:.80}")
-    _check_what_peft_checks(raw)
+        value = raw.get(name)
+        if isinstance(value, list) and not all(isinstance(element, str) for element in value):
+            raise _bad(name, f"{name} must contain only strings, not {value!r:.80}")
+    _check_as_peft(raw)
 
 
-def _check_what_peft_checks(raw: dict[str, Any]) -> None:
-    """Nothing here is computed with, but PEFT would not load the adapter: it is not one."""
+def _check_as_peft(raw: dict[str, Any]) -> None:
+    """Refuse what PEFT refuses to load. These fields do not change what the adapter computes."""
     if not raw["target_modules"]:
-        raise _bad("target_modules", "target_modules names no module")
+        raise _bad("target_modules", "target_modules must name at least one module")
     if raw.get("task_type") not in TASK_TYPES:
-        raise _bad("task_type", f"there is no task_type {raw['task_type']!r:.80}")
+        raise _bad("task_type", f"task_type {raw['task_type']!r:.80} is unknown to PEFT")
     if not 0 <= raw.get("lora_dropout", 0) <= 1:
         raise _bad("lora_dropout", "lora_dropout must be between 0 and 1")
     layers = raw.get("layers_to_transform")
     if isinstance(layers, list) and not all(type(layer) is int for layer in layers):
-        raise _bad("layers_to_transform", "layers_to_transform must hold only whole numbers")
+        raise _bad("layers_to_transform", "layers_to_transform must contain only whole numbers")
     if isinstance(raw["target_modules"], str):
         for name in ("layers_to_transform", "layers_pattern"):
             if raw.get(name) is not None:
-                raise _bad(name, f"{name} cannot be used when target_modules is a pattern")
+                raise _bad(name, f"{name} cannot be used if target_modules is one pattern")
     if raw.get("layers_pattern") and layers in (None, []):
-        raise _bad("layers_pattern", "layers_pattern needs layers_to_transform")
+        raise _bad("layers_pattern", "layers_pattern can only be used with layers_to_transform")
 
 
 def _rank(name: str, value: object) -> int:
@@ -240,7 +242,7 @@ def _rank(name: str, value: object) -> int:
 
 
 def _alpha(name: str, value: object) -> float:
-    # NaN fails both comparisons; an int too large for a float is compared exactly.
+    # NaN fails both comparisons. An int that is too large for a float is compared exactly.
     if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= MAX_ALPHA:
         return float(value)
     message = f"{CONFIG_FILE}: {name} must be a number from 0 to {MAX_ALPHA:g}, not {_shown(value)}."

@@ -1,4 +1,4 @@
-"""The two files of an adapter: their names, the largest sizes, and the code for one that is missing."""
+"""The two files of an adapter: their names, their largest sizes, and the error code if one is missing."""
 
 from typing import Final
 

@@ -1,17 +1,15 @@
-"""Finds the pattern key that PEFT applies to a module, with a bound on the time a hostile pattern can take.
+"""Matches module names as PEFT does, with a time limit, because the patterns come from untrusted files.
 
-The rule is `peft.utils.other.get_pattern_key`: keys are regular expressions matched, in order, against the
-end of a module name from a dot on; the first that matches wins. Plain names, of which EVA writes one for each
-module, are looked up instead.
+`ModulePatterns` finds the key of `rank_pattern` or `alpha_pattern` for a module. The rule is
+`peft.utils.other.get_pattern_key`: keys are regular expressions, matched in order against the end of the
+module name after a dot. The first match wins. Plain names are looked up in a dict, because EVA writes one for
+each module.
 
-Which modules an adapter_config.json targets, by PEFT's own rule.
+`TargetedModules` decides whether a config targets a module. The rule is
+`peft.tuners.tuners_utils.check_target_module_exists`. PEFT ignores the tensors of a module that the config
+does not target, so an engine that serves them would give other results than PEFT.
 
-The rule is `peft.tuners.tuners_utils.check_target_module_exists`. PEFT drops, without a word, the tensors of
-a module that the config does not target, so an engine that serves them all would answer otherwise than PEFT.
-
-Regular expressions that strangers wrote, with a bound on the time they can take.
-
-`regex` reads them as `re` does, but can be told to stop.
+The library `regex` is used, because it reads patterns like `re` and has timeouts.
 """
 
 import re
@@ -24,18 +22,18 @@ import regex  # type: ignore[import-untyped]
 
 MAX_LENGTH = 4096
 BUDGET_SECONDS = 2.0
-"""Time one BoundedRegex may spend matching in all its life; ordinary adapters need some thousandths."""
+"""Total time that one BoundedRegex may use. Ordinary adapters need a few milliseconds."""
 
 
 class BadPattern(ValueError):
-    """A pattern that is no regular expression, or that takes too long to match; the text says which."""
+    """A pattern is not a regular expression or takes too long to match. The error text has the reason."""
 
 
 def compiled(pattern: str, written: str) -> "regex.Pattern[str]":
-    """`pattern`, of which somebody wrote `written`. Raises BadPattern where it is no regular expression."""
-    # "[[" is where `regex` and `re` part ways, and no module's name needs it.
+    """Compile `pattern`, which contains the user's text `written`. Raises BadPattern."""
+    # `regex` and `re` read "[[" differently. Module names do not need it.
     if len(written) > MAX_LENGTH or "[[" in written:
-        raise BadPattern(f"the pattern {written[:60]!r} is too long or too intricate")
+        raise BadPattern(f"the pattern {written[:60]!r} is too long or too complex")
     try:
         return regex.compile(pattern)
     except (regex.error, RecursionError, OverflowError) as error:
@@ -43,13 +41,13 @@ def compiled(pattern: str, written: str) -> "regex.Pattern[str]":
 
 
 class BoundedRegex:
-    """One budget of time for all that is matched through it."""
+    """Limits the total time of all matches made with it."""
 
     def __init__(self) -> None:
         self._left = BUDGET_SECONDS
 
     def match(self, match: Callable[..., "regex.Match[str] | None"], text: str) -> "regex.Match[str] | None":
-        """`match` is a compiled pattern's `match` or `fullmatch`. Raises BadPattern once time is up."""
+        """Call `match`, a pattern's `match` or `fullmatch`. Raises BadPattern if the time is used up."""
         start, found = time.perf_counter(), None
         try:
             if self._left > 0:
@@ -69,13 +67,13 @@ _NAME = regex.compile(r"[\w.-]+")
 
 
 class ModulePatterns:
-    """The keys of one `rank_pattern` or `alpha_pattern`. Answers are remembered, so asking again is free."""
+    """The keys of one `rank_pattern` or `alpha_pattern`. Results are cached for each module."""
 
     def __init__(self, keys: Iterable[str]) -> None:
-        """Raises BadPattern for a key that does not compile, or for too many or too long keys."""
+        """Raises BadPattern if a key does not compile or is too long, or if there are too many keys."""
         self._keys = tuple(keys)
         if len(self._keys) > MAX_KEYS:
-            raise BadPattern(f"it has {len(self._keys)} keys; at most {MAX_KEYS} are read")
+            raise BadPattern(f"it has {len(self._keys)} keys, but at most {MAX_KEYS} are allowed")
         self._names: dict[tuple[int, ...], dict[str, int]] = {}
         self._patterns: list[tuple[int, regex.Pattern[str]]] = []
         for order, key in enumerate(self._keys):
@@ -87,16 +85,16 @@ class ModulePatterns:
         self._bounded = BoundedRegex()
 
     def key_for(self, module: str) -> str | None:
-        """The first key that matches `module`, None where none does. Raises BadPattern once time is up."""
+        """The first key that matches `module`, or None. Raises BadPattern if the time is used up."""
         if module not in self._found:
             order = self._match(module, self._look_up(module))
-            # PEFT falls back to the name itself, which may be a key that does not match itself as a pattern.
+            # PEFT then uses the name itself as a key. Such a key may not match itself as a pattern.
             fallback = module if module in self._keys else None
             self._found[module] = fallback if order == len(self._keys) else self._keys[order]
         return self._found[module]
 
     def _look_up(self, module: str) -> int:
-        """Place of the first plain name that matches, or the number of keys. Its dots match anything."""
+        """Index of the first plain name that matches, or the number of keys. Its dots match any character."""
         best = len(self._keys)
         for dots, names in self._names.items():
             start = len(module) - dots[0]
@@ -109,7 +107,7 @@ class ModulePatterns:
         return best
 
     def _match(self, module: str, best: int) -> int:
-        """Place of the first pattern that matches and comes before `best`, else `best`."""
+        """Index of the first pattern that matches and comes before `best`, or else `best`."""
         for order, pattern in self._patterns:
             if order > best:
                 break
@@ -123,14 +121,14 @@ class ModulePatterns:
 
 
 def _dots(key: str) -> tuple[int, ...]:
-    """The key's length, then where its dots are: keys alike in this are looked up at once."""
+    """The key's length and the positions of its dots. Keys that agree in these share one dict."""
     return (len(key), *(position for position, character in enumerate(key) if character == "."))
 
 
 def _compile(key: str) -> "regex.Pattern[str]":
-    # "(?" is where a key's groups would mix with the rule's own, and no module's name needs it.
+    # With "(?", groups of a key could mix with the groups of the rule. Module names do not need it.
     if len(key) > MAX_KEY_LENGTH or "(?" in key:
-        raise BadPattern(f"the key {key[:60]!r} is too long or too intricate a pattern")
+        raise BadPattern(f"the key {key[:60]!r} is too long or too complex")
     return compiled(rf"(.*\.)?({key})$", key)
 
 
@@ -140,7 +138,7 @@ _ANY_LAYER = re.compile(r".*?\.[^.]*\.(?P<idx>\d+)\.")
 
 @dataclass(frozen=True)
 class TargetedModules:
-    """The fields of a config that decide it, as they are there. Raises BadPattern, as do its methods."""
+    """The fields of a config that decide which modules are targeted. The methods raise BadPattern."""
 
     target_modules: str | list[str]
     exclude_modules: str | list[str] | None = None
@@ -153,12 +151,12 @@ class TargetedModules:
 
     @classmethod
     def of(cls, raw: Mapping[str, Any]) -> "TargetedModules":
-        """Of a parsed adapter_config.json whose fields have the right types."""
+        """The fields of a parsed adapter_config.json, whose types are checked already."""
         others = ("exclude_modules", "layers_to_transform", "layers_pattern")
         return cls(raw["target_modules"], *(raw.get(name) for name in others))
 
-    def field_against(self, module: str) -> str | None:
-        """The field that keeps PEFT from adapting the linear layer `module`; None where it does adapt it."""
+    def excluding_field(self, module: str) -> str | None:
+        """The field that excludes the linear layer `module`, or None if PEFT adapts the layer."""
         if self.exclude_modules and self._named(self.exclude_modules, module):
             return "exclude_modules"
         if isinstance(self.target_modules, str) and self.target_modules.lower() == ALL_LINEAR:
@@ -166,7 +164,7 @@ class TargetedModules:
         if not self._named(self.target_modules, module):
             return "target_modules"
         if isinstance(self.target_modules, str) or module in self.target_modules:
-            return None  # a module named in full is adapted in whatever layer it is
+            return None  # the full name of a module ignores layers_to_transform
         return None if self._in_layers(module) else "layers_to_transform"
 
     def _named(self, names: str | list[str], module: str) -> bool:
@@ -188,8 +186,8 @@ class TargetedModules:
             found = _ANY_LAYER.match(module)
             return int(found["idx"]) if found else None
         for written in patterns:
-            if "(?" in written:  # its groups would mix with the rule's own
-                raise BadPattern(f"the pattern {written[:60]!r} is too intricate")
+            if "(?" in written:  # its groups could mix with the groups of the rule
+                raise BadPattern(f"the pattern {written[:60]!r} is too complex")
             pattern = self._pattern(rf"(?:^|.*?\.){written}\.(?P<idx>\d+)\.", written)
             if found := self._bounded.match(pattern.match, module):
                 return int(found["idx"])

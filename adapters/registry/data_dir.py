@@ -1,9 +1,9 @@
-"""Which database describes which data directory, so that neither is ever read beside a stranger.
+"""Ties a database to its data directory by a shared random id, and locks the directory for one process.
 
-Files that no row names are deleted when a registry opens: with the wrong database URL, all of them. So both
-sides hold one random id, and a pair that does not match is refused.
+When a registry opens, it deletes the files that no row of the database names. With a wrong database URL these
+would be the files of another registry. So both sides store one id, and a pair that does not match is refused.
 
-One process at a time owns a data directory: it holds a file lock, which the system drops when it dies.
+One process at a time owns a data directory. It holds a file lock, which the system releases when it dies.
 """
 
 import os
@@ -22,9 +22,9 @@ ID_FILE = "registry-id"
 
 
 def pair(session: Session, data_dir: Path, empty: bool) -> None:
-    """Introduce a new database and a new directory to each other, or raise Conflict("wrong_database").
+    """Check that the database and the directory have the same id, or give one to a new pair.
 
-    `empty` says that the directory's store holds nothing yet that a sweep could lose."""
+    Raises Conflict("wrong_database"). `empty`: the store in the directory has no files that could be lost."""
     file = data_dir / ID_FILE
     on_disk = file.read_text() or None if file.exists() else None
     in_rows = session.scalars(select(IdentityRow.id)).first()
@@ -33,10 +33,10 @@ def pair(session: Session, data_dir: Path, empty: bool) -> None:
     if in_rows or not empty:
         raise Conflict(
             CommandCode.WRONG_DATABASE,
-            "The data directory and the database belong to different registries. Give the database this "
-            "directory was made with, or a new data directory.",
+            "The data directory and the database belong to different registries. Use the database that was "
+            "made with this data directory, or a new data directory.",
         )
-    # The file is durable before the row commits: killed between the two, the next start comes here again.
+    # The file is durable before the row is committed. If killed between the two, the next start repeats this.
     identity = on_disk or uuid.uuid4().hex
     session.add(IdentityRow(id=identity))
     with file.open("w") as opened:
@@ -46,16 +46,14 @@ def pair(session: Session, data_dir: Path, empty: bool) -> None:
     sync_directory(data_dir)
 
 
-def lock_of(data_dir: Path) -> FileLock:
-    """The directory's lock, not yet taken. Any thread may release it."""
+def directory_lock(data_dir: Path) -> FileLock:
+    """The lock of the directory, not acquired yet. Any thread may release it."""
     return FileLock(data_dir / "lock", thread_local=False)
 
 
-def take(lock: FileLock) -> None:
-    """Own the directory from now on, or raise Conflict("data_dir_in_use") at once."""
+def acquire(lock: FileLock) -> None:
+    """Acquire the lock without waiting, or raise Conflict("data_dir_in_use")."""
     try:
         lock.acquire(blocking=False)
     except Timeout as error:
-        raise Conflict(
-            CommandCode.DATA_DIR_IN_USE, "Another process has opened this data directory."
-        ) from error
+        raise Conflict(CommandCode.DATA_DIR_IN_USE, "Another process uses this data directory.") from error

@@ -1,10 +1,9 @@
-"""The registry's tables. Only portable column types: which database it is, is a setting.
+"""The registry's tables, and its database: one writer at a time, many readers.
 
-Times are seconds since 1970 (UTC), since SQLite has no time zones. Names sort and compare by byte.
+The default database is SQLite in the data directory. A SQLAlchemy URL can name another one, so all column
+types are portable. Settings that only SQLite needs are here. Database errors become StorageUnavailable.
 
-The registry's database: one writer at a time, many readers, and faults turned into StorageUnavailable.
-
-By default SQLite in the data directory; any SQLAlchemy URL takes its place. SQLite's own settings are here.
+Times are seconds since 1970 (UTC), because SQLite has no time zones. Names sort and compare by byte.
 """
 
 import logging
@@ -42,14 +41,14 @@ class Table(DeclarativeBase):
 
 
 class IdentityRow(Table):
-    """One row: which data directory these rows describe."""
+    """A single row: the id of the data directory that belongs to this database."""
 
     __tablename__ = "identity"
     id: Mapped[str] = mapped_column(primary_key=True)
 
 
 class AdapterRow(Table):
-    """A name that was registered once. It outlives its versions, for their numbers are never given again."""
+    """A name that was registered once. The row outlives its versions, so that no number is used again."""
 
     __tablename__ = "adapters"
     name: Mapped[str] = mapped_column(primary_key=True)
@@ -57,7 +56,7 @@ class AdapterRow(Table):
 
 
 class StoredContent:
-    """The columns of a row that stands for two files in the store."""
+    """The columns of a row that describes two files in the store."""
 
     digest: Mapped[str] = mapped_column(index=True)
     config_bytes: Mapped[int] = mapped_column(BigInteger)
@@ -83,7 +82,7 @@ class VersionRow(StoredContent, Table):
 
 
 class AliasRow(Table):
-    """`name@alias` points at `name@number`, and goes when that version goes."""
+    """`name@alias` points at `name@number`. The row is deleted with that version."""
 
     __tablename__ = "aliases"
     __table_args__ = (
@@ -95,7 +94,7 @@ class AliasRow(Table):
 
 
 class CompositionRow(Table):
-    """A saved composition, as its canonical text with the references as they were written."""
+    """A saved composition: its canonical text, with versions and aliases as the user wrote them."""
 
     __tablename__ = "compositions"
     name: Mapped[str] = mapped_column(primary_key=True)
@@ -103,16 +102,16 @@ class CompositionRow(Table):
     created_at: Mapped[float]
 
 
-class DerivedRow(StoredContent, Table):
-    """A merge, cached under what it is made of."""
+class MergeRow(StoredContent, Table):
+    """A cached merge. Its key is computed from its members, weights and options."""
 
     __tablename__ = "derived"
     key: Mapped[str] = mapped_column(primary_key=True)
     report: Mapped[dict[str, Any]]
 
 
-class DerivedMemberRow(Table):
-    """One of the contents a merge was made from."""
+class MergeMemberRow(Table):
+    """A content that a cached merge was made from."""
 
     __tablename__ = "derived_members"
     key: Mapped[str] = mapped_column(ForeignKey("derived.key", ondelete="CASCADE"), primary_key=True)
@@ -127,27 +126,27 @@ def sqlite_url(data_dir: Path) -> URL:
 
 
 class Database:
-    """Sessions over one engine. `readonly` refuses every write."""
+    """Makes sessions on one database. If `readonly` is set, every write is refused."""
 
     def __init__(self, url: str | URL, readonly: bool = False, schema: Schema = SCHEMA) -> None:
         self._readonly = readonly
         self._schema = schema
         self._writer = threading.Lock()
-        # What a session reads is one state, not a mixture of before and after somebody's write.
+        # A session reads one state of the database, and never a mixture from before and after a write.
         self._engine = create_engine(url, isolation_level="SERIALIZABLE")
         if self._engine.dialect.name == "sqlite":
             event.listen(self._engine, "connect", _set_up_sqlite)
             event.listen(self._engine, "begin", _begin_sqlite)
-        # SQLite can wait for another writer only at the start of a transaction.
+        # SQLite can wait for another writer only when a transaction starts.
         self._writing_engine = self._engine.execution_options(sqlite_begin="BEGIN IMMEDIATE")
 
     def migrate(self) -> None:
-        """Make the tables, or bring older ones up to date. Raises Conflict("schema_too_new")."""
+        """Create the tables, or migrate older ones. Raises Conflict("schema_too_new")."""
         with storage_faults():
             self._schema.migrate(self._writing_engine)
 
     def require_schema(self) -> None:
-        """Check, without a write, that this code can read the tables.
+        """Check that this code can read the tables. It writes nothing.
 
         Raises NotFound("no_registry"), Conflict schema_too_new or schema_too_old."""
         with storage_faults(), self._engine.connect() as connection:
@@ -160,9 +159,9 @@ class Database:
 
     @contextmanager
     def writing(self) -> Iterator[Session]:
-        """A transaction, alone among this process's threads; rolled back if the body raises."""
+        """A transaction. Other threads of this process wait. It is rolled back if the body raises."""
         if self._readonly:
-            raise Forbidden(CommandCode.READ_ONLY, "The registry was opened for reading only.")
+            raise Forbidden(CommandCode.READ_ONLY, "The registry is open for reading only.")
         with self._writer, storage_faults(), Session(self._writing_engine) as session, session.begin():
             yield session
 
@@ -172,19 +171,21 @@ class Database:
 
 @contextmanager
 def storage_faults() -> Iterator[None]:
-    """A fault of disk or database becomes StorageUnavailable("storage_unavailable"); the log says which."""
+    """Log an error of the disk or database, and raise StorageUnavailable("storage_unavailable")."""
     try:
         yield
     except (OSError, DBAPIError, PoolTimeout) as fault:
-        logger.error("storage fault: %s", fault)
-        raise StorageUnavailable(Code.STORAGE_UNAVAILABLE, "The adapter store cannot be used now.") from fault
+        logger.error("storage error: %s", fault)
+        raise StorageUnavailable(
+            Code.STORAGE_UNAVAILABLE, "The registry's disk or database cannot be used now."
+        ) from fault
 
 
 def _set_up_sqlite(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
     assert isinstance(connection, sqlite3.Connection)
-    # Python's driver would begin a transaction at the first write only; SQLAlchemy's events do it, see below.
+    # Python's driver would begin a transaction only at the first write. `_begin_sqlite` begins it instead.
     connection.isolation_level = None
-    # Readers go on while one writes; a commit is on the disk when it returns.
+    # Readers can read during a write. A commit is on the disk when it returns.
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA foreign_keys = ON")

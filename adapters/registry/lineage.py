@@ -1,4 +1,4 @@
-"""What a client says of how an adapter came about: any JSON object, kept as it is and shown to people."""
+"""Lineage: a JSON object in which a client describes how an adapter was made. It is stored unchanged."""
 
 import json
 from typing import Any, Final
@@ -11,13 +11,11 @@ MAX_DEPTH: Final = 8
 
 
 def check_lineage(value: object, param: str | None = "lineage") -> dict[str, Any]:
-    """A JSON object, or the text of one. Raises InvalidRequest("invalid_lineage")."""
+    """Return `value`, a JSON object or its text, as a dict. Raises InvalidRequest("invalid_lineage")."""
     try:
         text = value if isinstance(value, str) else json.dumps(value, allow_nan=False)
         if len(text.encode()) > MAX_LINEAGE_BYTES:
-            raise ValueError(f"it is larger than {MAX_LINEAGE_BYTES} bytes")
+            raise ValueError(f"it has more than {MAX_LINEAGE_BYTES} bytes")
         return parse_object(text.encode(), MAX_DEPTH)
     except (ValueError, TypeError, RecursionError) as error:
-        raise InvalidRequest(
-            Code.INVALID_LINEAGE, f"lineage must be a JSON object: {error}", param
-        ) from error
+        raise InvalidRequest(Code.INVALID_LINEAGE, f"lineage is not valid: {error}.", param) from error

@@ -1,6 +1,6 @@
-"""The cache of merges, within one session: which content answers which key, and what it was made from.
+"""The rows of cached merges: the content for each key, and the contents it was made from. Within one session.
 
-A merge lives as long as its members do. It can always be built again, so a damaged one is just forgotten.
+A merge is removed with any of its members. It can be built again, so a damaged one is just removed.
 """
 
 import time
@@ -10,17 +10,17 @@ from typing import Any
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from lora_compose.adapters.registry.database import DerivedMemberRow, DerivedRow, VersionRow
+from lora_compose.adapters.registry.database import MergeMemberRow, MergeRow, VersionRow
 from lora_compose.adapters.registry.store import Content
 
 
-def insert_derived(
+def insert_merge(
     session: Session, key: str, content: Content, report: Mapping[str, Any], members: Iterable[str]
 ) -> None:
-    """Answer `key` with `content` from now on. `members` are the digests it was made from."""
-    session.execute(delete(DerivedRow).filter_by(key=key))
+    """Store `content` as the merge of `key`, replacing an older one. `members` are their digests."""
+    session.execute(delete(MergeRow).filter_by(key=key))
     session.add(
-        DerivedRow(
+        MergeRow(
             key=key,
             digest=content.digest,
             config_bytes=content.config_bytes,
@@ -30,17 +30,17 @@ def insert_derived(
         )
     )
     session.flush()
-    session.add_all(DerivedMemberRow(key=key, digest=digest) for digest in set(members))
+    session.add_all(MergeMemberRow(key=key, digest=digest) for digest in set(members))
 
 
-def forget_without_members(session: Session, keep: Collection[str]) -> None:
-    """Forget the merges with a member that is neither a version's content nor among the digests `keep`."""
+def delete_without_members(session: Session, keep: Collection[str]) -> None:
+    """Delete each merge with a member that is neither the content of a version nor a digest in `keep`."""
     wanted = {*session.scalars(select(VersionRow.digest)), *keep}
-    rows = session.execute(select(DerivedMemberRow.key, DerivedMemberRow.digest))
+    rows = session.execute(select(MergeMemberRow.key, MergeMemberRow.digest))
     for key in {key for key, digest in rows if digest not in wanted}:
-        session.execute(delete(DerivedRow).filter_by(key=key))
+        session.execute(delete(MergeRow).filter_by(key=key))
 
 
-def named_digests(session: Session) -> set[str]:
-    """The contents that some version or merge is made of."""
-    return {*session.scalars(select(VersionRow.digest)), *session.scalars(select(DerivedRow.digest))}
+def referenced_digests(session: Session) -> set[str]:
+    """The digests of the contents of all versions and merges."""
+    return {*session.scalars(select(VersionRow.digest)), *session.scalars(select(MergeRow.digest))}

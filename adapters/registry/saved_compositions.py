@@ -1,4 +1,4 @@
-"""Compositions saved under a name, within one session. References stay as written, so aliases may move."""
+"""The rows of saved compositions, within one session. Aliases in them are not resolved, so they may move."""
 
 import time
 from collections.abc import Collection
@@ -10,29 +10,33 @@ from lora_compose.adapters.composition.composition import Composition
 from lora_compose.adapters.composition.grammar import parse
 from lora_compose.adapters.errors import Code, Conflict, NotFound
 from lora_compose.adapters.registry.database import CompositionRow, VersionRow
-from lora_compose.adapters.registry.versions import find, live
+from lora_compose.adapters.registry.versions import find_version, versions_of
 
 
-def insert(session: Session, name: str, composition: Composition) -> bool:
-    """Whether it is new. Its members must resolve, to different versions; a name keeps what it was given."""
+def insert_composition(session: Session, name: str, composition: Composition) -> bool:
+    """Save a composition. True if it is new. Its members must resolve to different versions.
+
+    A name cannot be saved again with another composition."""
     if session.scalars(select(VersionRow.number).filter_by(name=name).limit(1)).first() is not None:
-        raise Conflict(Code.NAME_RESERVED, f"{name!r} is an adapter.", "name")
-    composition.with_refs({m: find(session, m.name, m.ref).number for m in composition.members})
+        raise Conflict(
+            Code.NAME_RESERVED, f"{name!r} is the name of an adapter. Choose another name.", "name"
+        )
+    composition.with_refs({m: find_version(session, m.name, m.ref).number for m in composition.members})
     row = session.get(CompositionRow, name)
     if row is None:
         session.add(CompositionRow(name=name, text=composition.canonical, created_at=time.time()))
     elif row.text != composition.canonical:
-        raise Conflict(Code.NAME_TAKEN, f"{name!r} is the composition {row.text}; delete it first.", "name")
+        raise Conflict(Code.NAME_TAKEN, f"{name!r} is already saved as {row.text}. Delete it first.", "name")
     return row is None
 
 
-def every(session: Session) -> dict[str, Composition]:
+def all_compositions(session: Session) -> dict[str, Composition]:
     """Every saved composition, by name."""
     rows = session.scalars(select(CompositionRow))
     return {row.name: parse(row.text) for row in sorted(rows, key=lambda row: row.name)}
 
 
-def get(session: Session, name: str) -> CompositionRow:
+def get_composition(session: Session, name: str) -> CompositionRow:
     row = session.get(CompositionRow, name)
     if row is None:
         raise no_composition(name)
@@ -40,40 +44,42 @@ def get(session: Session, name: str) -> CompositionRow:
 
 
 def refuse_use_of_name(session: Session, name: str) -> None:
-    """Raises Conflict("name_reserved") where `name` is a saved composition's."""
+    """Raises Conflict("name_reserved") if `name` is the name of a saved composition."""
     if session.get(CompositionRow, name) is not None:
-        raise Conflict(Code.NAME_RESERVED, f"{name!r} is a saved composition.", "name")
+        raise Conflict(
+            Code.NAME_RESERVED, f"{name!r} is the name of a saved composition. Choose another name.", "name"
+        )
 
 
-def depending_on_versions(session: Session, doomed: Collection[VersionRow]) -> list[str]:
-    """Names of the compositions that would not resolve without the versions `doomed` of one adapter.
+def depending_on_versions(session: Session, versions: Collection[VersionRow]) -> list[str]:
+    """Names of the compositions that would not resolve without `versions`, which are of one adapter.
 
-    While another version stays, a member without a reference does."""
-    name = next(iter(doomed)).name
-    last = len(doomed) == len(live(session, name))
+    A member without a version or alias resolves as long as any version is left."""
+    name = next(iter(versions)).name
+    last = len(versions) == len(versions_of(session, name))
     needing = []
-    for saved, composition in every(session).items():
+    for saved, composition in all_compositions(session).items():
         refs = [member.ref for member in composition.members if member.name == name]
-        if any(last if ref is None else find(session, name, ref) in doomed for ref in refs):
+        if any(last if ref is None else find_version(session, name, ref) in versions for ref in refs):
             needing.append(saved)
     return needing
 
 
 def depending_on_alias(session: Session, name: str, alias: str) -> list[str]:
-    """Names of the compositions with the member `name@alias`."""
+    """Names of the compositions that have the member `name@alias`."""
     return [
         saved
-        for saved, composition in every(session).items()
+        for saved, composition in all_compositions(session).items()
         if any((member.name, member.ref) == (name, alias) for member in composition.members)
     ]
 
 
 def refuse_if_needed(needing: list[str], what: str) -> None:
-    """Raises Conflict("in_use") naming one of the compositions `needing`, if there are any."""
+    """Raises Conflict("in_use") with the first name in `needing`, unless `needing` is empty."""
     if needing:
-        raise Conflict(Code.IN_USE, f"The composition {needing[0]!r} needs {what}.", "name")
+        raise Conflict(Code.IN_USE, f"The saved composition {needing[0]!r} needs {what}.", "name")
 
 
 def no_composition(name: str) -> NotFound:
-    """What is said of a name nothing is saved under."""
-    return NotFound(Code.COMPOSITION_NOT_FOUND, f"There is no composition {name!r:.200}.", "name")
+    """The error for a name that is not a saved composition."""
+    return NotFound(Code.COMPOSITION_NOT_FOUND, f"There is no saved composition {name!r:.200}.", "name")

@@ -1,7 +1,7 @@
-"""The version of the registry's tables: read it, migrate an older database, refuse a newer one.
+"""The revision of the registry's tables: reads it, migrates an older database, and refuses a newer one.
 
-Each step is an Alembic script in `migrations/versions`. Alembic keeps the revision of a database in its table
-`alembic_version`. Alembic itself is imported only if there is something to migrate, since that takes 0.1 s.
+Each step is an Alembic script in `migrations/versions`. Alembic stores a database's revision in its table
+`alembic_version`. Alembic is imported only if there is something to migrate, because the import takes 0.1 s.
 """
 
 import logging
@@ -34,7 +34,7 @@ class Schema:
     """Alembic's script location: `env.py` and `versions/`."""
 
     def require(self, connection: Connection) -> None:
-        """Check that the tables can be read as they are.
+        """Check that the tables can be read without a migration.
 
         Raises NotFound("no_registry"), Conflict schema_too_new or schema_too_old."""
         found = revision(connection)
@@ -47,11 +47,11 @@ class Schema:
         raise Conflict(
             CommandCode.SCHEMA_TOO_OLD,
             f"The registry's database has schema revision {found!r}, and this version of lora-compose needs "
-            f"{self.head!r}. Open it once for writing to migrate it, for example with `lora-compose serve`.",
+            f"{self.head!r}. To migrate it, open it once for writing, for example with `lora-compose serve`.",
         )
 
     def migrate(self, engine: Engine) -> None:
-        """Make the tables in an empty database, or bring older ones to `head`, in one transaction.
+        """Create the tables in an empty database, or migrate older ones to `head`, in one transaction.
 
         Several processes may do this at once. Raises Conflict("schema_too_new")."""
         with engine.connect() as connection:
@@ -64,7 +64,7 @@ class Schema:
             if before is not None and before not in self._known():
                 raise self._too_new(before)
             self._upgrade(connection)
-        logger.info("registry schema: %s, before: %s", self.head, before or "empty database")
+        logger.info("registry schema is at revision %s, before: %s", self.head, before or "empty database")
 
     def _upgrade(self, connection: Connection) -> None:
         from alembic import command
@@ -93,8 +93,9 @@ SCHEMA = Schema(head="0001", scripts=Path(__file__).parent / "migrations")
 
 
 def revision(connection: Connection) -> str | None:
-    """The revision of a database: what is written in it, or BASELINE if its tables are from 0.1.0; None if
-    the database has no tables of a registry."""
+    """The revision that the database records, or BASELINE if its tables are from 0.1.0.
+
+    None if the database has no tables of a registry."""
     written = _stamped(connection)
     if written is None and inspect(connection).has_table(BASELINE_TABLE):
         return BASELINE
@@ -110,7 +111,7 @@ def _stamped(connection: Connection) -> str | None:
 
 @contextmanager
 def _alone(engine: Engine) -> Iterator[Connection]:
-    """A transaction, while no other process migrates this database."""
+    """A transaction during which no other process can migrate this database."""
     with engine.connect() as connection:
         if engine.dialect.name == "postgresql":
             # The statements after the lock must see what was committed while this process waited for it.

@@ -1,7 +1,7 @@
-"""Adapter files by content: `store/<digest>/`, holding the two files of a PEFT adapter, immutable.
+"""Stores adapter files by content: `store/<digest>/` has the two files of a PEFT adapter. They never change.
 
-New files are made in `tmp/` and renamed into place, so a reader never sees half an adapter. Which contents
-are wanted the registry's rows say. An OSError of the disk is the caller's to turn into a refusal.
+New files are written in `tmp/` and renamed into `store/`, so a reader never sees an incomplete adapter. The
+rows of the registry decide which contents are kept. Callers must convert an OSError of the disk to a refusal.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True)
 class Content:
-    """Two files as they must be in the store: named by their digest; the sizes tell at once if one is cut."""
+    """The digest and sizes of two files in the store. The sizes show quickly whether a file was cut short."""
 
     digest: str
     config_bytes: int
@@ -39,7 +39,7 @@ class Content:
 
 @dataclass(frozen=True)
 class Sealed:
-    """Two files in a folder of `tmp/`, ready to be put in their place."""
+    """Two read-only files in a directory of `tmp/`, ready to be moved into the store."""
 
     directory: Path
     content: Content
@@ -47,17 +47,17 @@ class Sealed:
 
 @dataclass(frozen=True)
 class Version:
-    """An immutable adapter: what the registry knows about `name@number`."""
+    """An immutable version of an adapter, `name@number`, as the registry describes it."""
 
     name: str
     number: int
     content: Content
     directory: Path
-    """Where its two files are, in our store."""
+    """The directory of its two files in the store."""
     rank: int
     parameters: int
     peak: float
-    """Bound on the norm of any module's delta at weight 1."""
+    """Upper bound on the norm of the delta of any module at weight 1."""
     coverage: dict[str, Any]
     warnings: tuple[str, ...]
     source: str
@@ -79,19 +79,19 @@ class Version:
 
     @property
     def base_fingerprint(self) -> str | None:
-        """`BaseShapes.fingerprint` of the base it was admitted for, where the lineage says."""
+        """`BaseShapes.fingerprint` of the base it was admitted for, if the lineage has it."""
         return self.lineage.get("base_fingerprint")
 
 
 class Store:
-    """The folders `store/` and `tmp/` of a data directory. One thread at a time may `install` or `remove`."""
+    """The directories `store/` and `tmp/`. Only one thread at a time may call `install` or `remove`."""
 
     def __init__(self, data_dir: Path) -> None:
         self.contents = data_dir / "store"
         self.staging_dir = data_dir / "tmp"
 
     def create(self) -> None:
-        """Make the folders, and undo what a process that died left: files in `tmp/`, folders not sealed."""
+        """Create the directories. Clean up after a killed process: empty `tmp/`, make contents read-only."""
         for directory in (self.contents, self.staging_dir):
             directory.mkdir(parents=True, exist_ok=True)
             sync_directory(directory.parent)
@@ -103,19 +103,19 @@ class Store:
 
     @contextmanager
     def staging(self) -> Iterator[Path]:
-        """A new empty folder on the store's disk, gone at the end with all that is in it."""
+        """A new empty directory on the disk of the store. It is deleted at the end with its contents."""
         directory = self.staging_dir / uuid.uuid4().hex
         directory.mkdir(mode=0o700)
         try:
             yield directory
         finally:
-            # What a failing disk will not let go is emptied at the next start.
+            # If a failing disk prevents this, the next start deletes it.
             with suppress(OSError):
                 _remove(directory)
 
     @contextmanager
     def sealed(self, staged: Path) -> Iterator[Sealed]:
-        """The two files moved out of `staged`, made read-only and durable, until the end or `install`.
+        """Move the two files out of `staged`, and make them read-only and durable, for `install`.
 
         Raises AdapterRejected unless both are regular files."""
         with self.staging() as directory:
@@ -128,29 +128,29 @@ class Store:
             yield Sealed(directory, content_of(directory))
 
     def install(self, sealed: Sealed) -> None:
-        """Put a sealed folder in its place.
+        """Move a sealed directory into the store.
 
-        If the content is there already, its files are renewed: a repair that no reader can notice."""
-        place = self.path(sealed.content.digest)
-        if place.exists():
-            place.chmod(0o755)
+        If the content exists already, its files are replaced. This repairs them; readers do not notice."""
+        target = self.path(sealed.content.digest)
+        if target.exists():
+            target.chmod(0o755)
             for name in sealed.content.sizes:
-                (sealed.directory / name).replace(place / name)
+                (sealed.directory / name).replace(target / name)
         else:
-            sealed.directory.rename(place)
-        place.chmod(0o555)
-        sync_directory(place)
+            sealed.directory.rename(target)
+        target.chmod(0o555)
+        sync_directory(target)
         sync_directory(self.contents)
 
     def path(self, digest: str) -> Path:
         return self.contents / digest
 
     def digests(self) -> set[str]:
-        """What is on the disk, wanted or not."""
+        """The digests of all contents on the disk, whether a row names them or not."""
         return {entry.name for entry in self.contents.iterdir()}
 
     def holds(self, content: Content) -> bool:
-        """Whether both files are there at their full size; quick, so their bytes are not read."""
+        """Whether both files exist with their full sizes. It is quick and reads no bytes of them."""
         for name, size in content.sizes.items():
             try:
                 found = (self.path(content.digest) / name).lstat()
@@ -161,22 +161,22 @@ class Store:
         return True
 
     def is_intact(self, content: Content) -> bool:
-        """Whether both files still have the bytes that gave them their name. Reads them whole."""
+        """Whether both files still have the digest of `content`. It reads all their bytes."""
         return self.holds(content) and content_of(self.path(content.digest)) == content
 
     def remove(self, digest: str) -> None:
-        """Take a content out at once, then delete it."""
-        place = self.path(digest)
-        # Moving a folder to another parent needs the right to write in it.
-        place.chmod(0o755)
-        doomed = self.staging_dir / uuid.uuid4().hex
-        place.rename(doomed)
+        """Move a content out of the store in one step, then delete it."""
+        directory = self.path(digest)
+        # Moving a directory to another parent needs write permission for the directory.
+        directory.chmod(0o755)
+        moved = self.staging_dir / uuid.uuid4().hex
+        directory.rename(moved)
         sync_directory(self.contents)
-        _remove(doomed)
+        _remove(moved)
 
 
 def content_of(directory: Path) -> Content:
-    """The digest is sha256 over the sha256 of the config and of the weights (32 bytes each), in hex."""
+    """The content of `directory`. Its digest is the hex sha256 of the sha256 (32 bytes) of both files."""
     whole, sizes = hashlib.sha256(), []
     for name in FILES:
         with open_regular(directory / name, MISSING[name]) as file:
@@ -189,10 +189,10 @@ def content_of(directory: Path) -> Content:
 
 
 def copy_regular(source: Path | BinaryIO, target: Path, max_bytes: int) -> None:
-    """Copy a regular file, or one that is open already, to the new file `target`, one of the two by name.
+    """Copy a regular file, or an open file, to the new file `target`, named like one of the two files.
 
-    Raises AdapterRejected not_a_regular_file, missing_*, or bad_adapter_config or weights_too_large beyond
-    `max_bytes`."""
+    Raises AdapterRejected: not_a_regular_file, missing_*, and if the file has more than `max_bytes`,
+    bad_adapter_config or weights_too_large."""
     if isinstance(source, Path):
         with open_regular(source, MISSING[target.name]) as file:
             copy_regular(file, target, max_bytes)
@@ -201,19 +201,20 @@ def copy_regular(source: Path | BinaryIO, target: Path, max_bytes: int) -> None:
         while chunk := source.read(_CHUNK):
             if copy.tell() + len(chunk) > max_bytes:
                 raise AdapterRejected(
-                    _TOO_LARGE[target.name], f"{target.name} has more than {max_bytes} bytes."
+                    _TOO_LARGE[target.name],
+                    f"{target.name} has more than {max_bytes} bytes, the largest size that is accepted.",
                 )
             copy.write(chunk)
 
 
 def copy_adapter(config: Path | BinaryIO, weights: Path | BinaryIO, directory: Path, max_bytes: int) -> None:
-    """Copy the two files of an adapter into `directory`; raises as `copy_regular`."""
+    """Copy the two files of an adapter into `directory`. Raises the same errors as `copy_regular`."""
     copy_regular(config, directory / CONFIG_FILE, MAX_CONFIG_BYTES)
     copy_regular(weights, directory / WEIGHTS_FILE, max_bytes)
 
 
 def sync_directory(directory: Path) -> None:
-    """Make a directory's entries survive a power cut."""
+    """Make the entries of a directory durable, so that they survive a power failure."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -222,12 +223,12 @@ def sync_directory(directory: Path) -> None:
 
 
 def _remove(path: Path) -> None:
-    """Delete a folder, read-only or not, or a stray file."""
+    """Delete a directory, which may be read-only, or a file."""
     if path.is_symlink() or not path.is_dir():
         path.unlink(missing_ok=True)
         return
     path.chmod(0o700)
-    # What is there as a rule goes without a descriptor, of which there may be none left.
+    # The usual files are deleted without opening a descriptor, because the process may have no more of them.
     for name in FILES:
         with suppress(IsADirectoryError):
             (path / name).unlink(missing_ok=True)

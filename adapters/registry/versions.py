@@ -1,6 +1,6 @@
-"""The rows of versions, within one session: finding one by name and reference, adding one.
+"""The rows of versions and aliases, within one session.
 
-Aliases: movable names for versions, within one session. An alias is one row, so moving it is atomic.
+An alias is a name for a version that can be moved to another version. It is one row, so moving it is atomic.
 """
 
 import time
@@ -19,7 +19,7 @@ from lora_compose.adapters.registry.store import Content, Store, Version
 
 
 class Admitted(Protocol):
-    """What admission found out about an adapter, JSON-able; `admission.Admission` is one."""
+    """The JSON-able facts that admission found about an adapter. `admit.Admission` has them."""
 
     @property
     def rank(self) -> int: ...
@@ -33,8 +33,8 @@ class Admitted(Protocol):
     def warnings(self) -> Sequence[str]: ...
 
 
-def live(session: Session, name: str) -> list[VersionRow]:
-    """The versions of `name`, oldest first; NotFound("model_not_found") where there is none."""
+def versions_of(session: Session, name: str) -> list[VersionRow]:
+    """The versions of `name`, oldest first. Raises NotFound("model_not_found") if it has none."""
     rows = list(session.scalars(select(VersionRow).filter_by(name=name).order_by(VersionRow.number)))
     if not rows:
         raise no_adapter(name)
@@ -42,16 +42,16 @@ def live(session: Session, name: str) -> list[VersionRow]:
 
 
 def no_adapter(name: str) -> NotFound:
-    """What is said of a name nobody registered."""
+    """The error for a name that is not registered."""
     return NotFound(Code.MODEL_NOT_FOUND, f"There is no adapter {name!r}.", "model")
 
 
-def find(session: Session, name: str, ref: str | None) -> VersionRow:
-    """The version that a number, an alias, or None (the newest) names; NotFound("model_not_found")."""
+def find_version(session: Session, name: str, ref: str | None) -> VersionRow:
+    """The version for a number, an alias, or None (the newest). Raises NotFound("model_not_found")."""
     row = _newest_of(session, name) if ref is None else _numbered(session, name, ref)
     if row is not None:
         return row
-    live(session, name)
+    versions_of(session, name)
     raise NotFound(Code.MODEL_NOT_FOUND, f"The adapter {name!r} has no version or alias {ref!r}.", "model")
 
 
@@ -61,45 +61,45 @@ def _newest_of(session: Session, name: str) -> VersionRow | None:
 
 
 def _numbered(session: Session, name: str, ref: str) -> VersionRow | None:
-    """By its key: a name may have thousands of versions."""
+    """Look up by primary key, because a name may have thousands of versions."""
     if is_version(ref):
         return session.get(VersionRow, (name, int(ref)))
     alias = session.get(AliasRow, (name, ref))
     return None if alias is None else session.get(VersionRow, (name, alias.number))
 
 
-def newest(session: Session) -> list[VersionRow]:
-    """The newest version of each adapter, by name."""
+def newest_versions(session: Session) -> list[VersionRow]:
+    """The newest version of each adapter, sorted by name."""
     last = select(VersionRow.name, func.max(VersionRow.number)).group_by(VersionRow.name)
     rows = select(VersionRow).where(tuple_(VersionRow.name, VersionRow.number).in_(last))
     return sorted(session.scalars(rows), key=lambda row: row.name)
 
 
-def every(session: Session) -> list[VersionRow]:
-    """Every version, by name and the newest of a name first."""
+def all_versions(session: Session) -> list[VersionRow]:
+    """All versions, sorted by name. The newest version of a name comes first."""
     return sorted(session.scalars(select(VersionRow)), key=lambda row: (row.name, -row.number))
 
 
-def names(session: Session) -> list[str]:
-    """The adapters that have a version, sorted."""
+def adapter_names(session: Session) -> list[str]:
+    """The names of adapters that have a version, sorted."""
     return sorted(session.scalars(select(VersionRow.name).distinct()))
 
 
-def count_names(session: Session) -> int:
-    """How many adapters have a version."""
+def count_adapters(session: Session) -> int:
+    """The number of adapters that have a version."""
     return session.scalar(select(func.count(VersionRow.name.distinct()))) or 0
 
 
 def find_content(session: Session, name: str, digest: str) -> VersionRow | None:
-    """The newest version of `name` with these bytes."""
+    """The newest version of `name` with the content `digest`."""
     rows = select(VersionRow).filter_by(name=name, digest=digest).order_by(VersionRow.number.desc())
     return session.scalars(rows).first()
 
 
 def insert_version(session: Session, name: str, content: Content) -> VersionRow:
-    """A row under the next number, still without the facts of `describe`.
+    """Add a row with the next number. `set_facts` must fill in the facts.
 
-    The number of a removed version is not free: the engine may have cached by it."""
+    The number of a removed version is not used again, because the engine may have a cache entry for it."""
     adapter = session.get(AdapterRow, name)
     if adapter is None:
         adapter = AdapterRow(name=name, last_number=0)
@@ -119,8 +119,8 @@ def insert_version(session: Session, name: str, content: Content) -> VersionRow:
     return row
 
 
-def describe(row: VersionRow, facts: Admitted, source: str, lineage: Mapping[str, Any]) -> None:
-    """Write down what the latest admission says; lineage told earlier stays unless the new says otherwise."""
+def set_facts(row: VersionRow, facts: Admitted, source: str, lineage: Mapping[str, Any]) -> None:
+    """Store the facts of the latest admission. Keys of the earlier lineage stay unless `lineage` has them."""
     row.rank, row.parameters, row.peak = facts.rank, facts.parameters, facts.peak
     row.coverage, row.warnings = facts.coverage, list(facts.warnings)
     row.source = source
@@ -128,9 +128,10 @@ def describe(row: VersionRow, facts: Admitted, source: str, lineage: Mapping[str
 
 
 def damaged(version: Version) -> StorageUnavailable:
-    """What to raise where the files of a version are not what its row says."""
+    """The error for a version whose files do not match its row."""
     return StorageUnavailable(
-        Code.ADAPTER_FILES_MISSING, f"The files of {version.id} are missing or damaged; register it again."
+        Code.ADAPTER_FILES_MISSING,
+        f"The files of {version.id} are missing or damaged. Register the adapter again.",
     )
 
 
@@ -152,14 +153,14 @@ def as_version(row: VersionRow, store: Store) -> Version:
 
 
 def aliases_of(session: Session, name: str) -> dict[str, int]:
-    """Alias to version number, by alias."""
-    live(session, name)
+    """Alias to version number, sorted by alias. Raises NotFound("model_not_found")."""
+    versions_of(session, name)
     rows = session.scalars(select(AliasRow).filter_by(name=name))
     return {row.alias: row.number for row in sorted(rows, key=lambda row: row.alias)}
 
 
 def aliases_by_version(session: Session) -> Mapping[tuple[str, int], list[str]]:
-    """The aliases of each adapter's version (name, number), sorted; an empty list where there is none."""
+    """The sorted aliases of each version (name, number). Versions without aliases have an empty list."""
     found: defaultdict[tuple[str, int], list[str]] = defaultdict(list)
     for row in session.scalars(select(AliasRow).order_by(AliasRow.alias)):
         found[row.name, row.number].append(row.alias)
@@ -167,9 +168,9 @@ def aliases_by_version(session: Session) -> Mapping[tuple[str, int], list[str]]:
 
 
 def point_alias(session: Session, name: str, alias: str, ref: str | None) -> VersionRow:
-    """Make or move `name@alias` to what `ref` names now. Raises InvalidRequest("invalid_name")."""
+    """Make `name@alias` point at the version that `ref` names now. Raises InvalidRequest("invalid_name")."""
     check_alias(alias)
-    version = find(session, name, ref)
+    version = find_version(session, name, ref)
     session.merge(AliasRow(name=name, alias=alias, number=version.number))
     return version
 

@@ -1,0 +1,1 @@
+"""Simulates the auto-fuse policy on made-up traffic and compares it with hindsight."""

@@ -1,0 +1,1 @@
+"""`lora-compose bench`: every way to serve adapters, measured under load."""

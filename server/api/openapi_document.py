@@ -186,7 +186,7 @@ def _responses(operation: Operation, schemas: Schemas) -> dict[str, Any]:
             "headers": {"x-request-id": REQUEST_ID, **headers},
             **_answer_content(answer, schemas),
         }
-    statuses: dict[int, list[str]] = defaultdict(list)
+    statuses: dict[int, list[Code]] = defaultdict(list)
     for code in sorted(operation.codes):
         statuses[ERROR_CODES[code].status].append(code)
     return found | {str(status): _refusal(status, codes) for status, codes in sorted(statuses.items())}

@@ -15,7 +15,7 @@ from lora_compose.adapters.composition.grammar import parse_reference
 from lora_compose.adapters.errors import Code, InvalidRequest
 from lora_compose.adapters.names import REFERENCE_PATTERN
 from lora_compose.adapters.registry.registry import Registry
-from lora_compose.adapters.validation import ANY, OURS, Fault, Faults
+from lora_compose.adapters.validation import ANY, RAISED_BY_VALIDATOR, Fault, Faults
 from lora_compose.server.http.body import Body, matching, text_of
 
 DEFAULT_ADAPTERS = 8
@@ -59,7 +59,7 @@ def _listed(field: str, entry: str) -> Faults:
     return {
         (field, ANY): Fault(Code.OUT_OF_RANGE, f"{field} must be a list of 1 to {MAX_LIST_LENGTH} entries."),
         (f"{field}[]", ANY): Fault(Code.OUT_OF_RANGE, f"Each entry of {field} must be {entry}.", field),
-        (f"{field}[]", OURS): Fault(Code.OUT_OF_RANGE, "", field),
+        (f"{field}[]", RAISED_BY_VALIDATOR): Fault(Code.OUT_OF_RANGE, "", field),
     }
 
 

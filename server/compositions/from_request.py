@@ -32,7 +32,7 @@ from lora_compose.adapters.composition.composition import (
 from lora_compose.adapters.composition.grammar import parse, parse_reference
 from lora_compose.adapters.errors import Code, InvalidRequest, NotFound
 from lora_compose.adapters.names import REFERENCE_PATTERN
-from lora_compose.adapters.validation import ANY, Fault, Faults, under
+from lora_compose.adapters.validation import ANY, Fault, Faults, with_prefix
 from lora_compose.server.http.body import MISSING_NAME, Body, Reference, matching
 
 Method = Annotated[
@@ -174,7 +174,7 @@ class CompositionFields(Body):
         ("adapters[].name", "missing"): MISSING_NAME,
         ("adapters[].weight", ANY): BAD_WEIGHT,
         ("composition", ANY): NO_OBJECT,
-        **under("composition.", OPTION_FAULTS),
+        **with_prefix("composition.", OPTION_FAULTS),
         **_form("lora"),
         ("lora[].scale", ANY): BAD_WEIGHT,
         ("merged_adapters", ANY): NO_OBJECT,
@@ -189,7 +189,7 @@ class CompositionFields(Body):
         ("merged_adapters.merge_strategy", ANY): Fault(
             Code.UNKNOWN_METHOD, f"merge_strategy must be one of {', '.join(LORAX_STRATEGIES)}."
         ),
-        **under("merged_adapters.", OPTION_FAULTS),
+        **with_prefix("merged_adapters.", OPTION_FAULTS),
     }
 
     @model_validator(mode="before")

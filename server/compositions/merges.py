@@ -71,12 +71,12 @@ class MergeBuilder:
         if resolved.composition.is_stack:
             return None
         await self._directory(resolved, may_build)
-        return await run_in_threadpool(self._registry.derived_report, merge_key(resolved))
+        return await run_in_threadpool(self._registry.cached_merge_report, merge_key(resolved))
 
     async def _directory(self, resolved: ResolvedComposition, may_build: MayBuild | None) -> Path:
         key = merge_key(resolved)
         if may_build is not None and key not in self._building:
-            found = await run_in_threadpool(self._registry.derived, key)
+            found = await run_in_threadpool(self._registry.cached_merge, key)
             if found is not None:
                 return found
             may_build()
@@ -87,7 +87,7 @@ class MergeBuilder:
         return await asyncio.shield(task)
 
     async def _find_or_build(self, key: str, resolved: ResolvedComposition) -> Path:
-        found = await run_in_threadpool(self._registry.derived, key)
+        found = await run_in_threadpool(self._registry.cached_merge, key)
         if found is not None:
             return found
         with (
@@ -98,7 +98,7 @@ class MergeBuilder:
 
     async def _merge(self, key: str, resolved: ResolvedComposition) -> Path:
         started = time.perf_counter()
-        ingredients = [(version.directory, member.weight) for member, version in resolved.versions]
+        inputs = [(version.directory, member.weight) for member, version in resolved.versions]
         with TemporaryDirectory(dir=self._registry.staging_dir) as output:
             loop = asyncio.get_running_loop()
             report = await loop.run_in_executor(
@@ -106,14 +106,14 @@ class MergeBuilder:
                 _merge_files,
                 (
                     resolved.composition.method,
-                    ingredients,
+                    inputs,
                     resolved.composition.options,
                     Path(output),
                     self._base,
                 ),
             )
             path = await run_in_threadpool(
-                self._registry.add_derived, key, Path(output), report, sorted(resolved.digests)
+                self._registry.cache_merge, key, Path(output), report, sorted(resolved.digests)
             )
         seconds = time.perf_counter() - started
         self._metrics.merge_seconds.observe(seconds)
@@ -149,6 +149,6 @@ def _lower_priority() -> None:
 def _merge_files(arguments: tuple[Any, ...]) -> dict[str, Any]:
     from lora_compose.adapters.merging import merge  # it imports torch, which only this process needs
 
-    method, ingredients, options, output, base = arguments
-    members = [merge.Ingredient(directory, weight) for directory, weight in ingredients]
+    method, inputs, options, output, base = arguments
+    members = [merge.MergeInput(directory, weight) for directory, weight in inputs]
     return merge.build(method, members, options, output, base).to_dict()

@@ -56,13 +56,13 @@ def disk(directory: Path) -> Finding:
 
 
 def lock(directory: Path) -> Finding:
-    from lora_compose.adapters.registry.data_dir import lock_of, take
+    from lora_compose.adapters.registry.data_dir import acquire, directory_lock
 
     if not (directory / "lock").is_file():
         return ok("no server has used this directory yet")
-    lock_file = lock_of(directory)
+    lock_file = directory_lock(directory)
     try:
-        take(lock_file)
+        acquire(lock_file)
     except Conflict:
         return warn(
             "a server uses this directory now, so a second server cannot start on it",

@@ -1,0 +1,1 @@
+"""Restarts a dead engine and restores its state. HTTP stays up meanwhile."""

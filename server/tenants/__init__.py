@@ -1,0 +1,1 @@
+"""Keys, roles, quotas and the audit log: all of authentication and authorisation."""

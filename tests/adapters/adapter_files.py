@@ -1,4 +1,4 @@
-"""A tiny base on disk and adapter directories for it: plain tensors and JSON that a test can bend at will."""
+"""A tiny base on disk and adapter directories for it: plain tensors and JSON that a test can change."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ CONFIG: dict[str, Any] = {
 
 
 def write_base(directory: Path, **changes: Any) -> Path:
-    """config.json of a 2-layer, 32-wide Llama and a random weights file, enough to know its shapes."""
+    """config.json of a 2-layer, 32-wide Llama and a random weights file. They are enough for its shapes."""
     fields: dict[str, Any] = {"vocab_size": 64, "hidden_size": WIDTH, "intermediate_size": INNER}
     fields |= {"num_hidden_layers": LAYERS, "num_attention_heads": 4, "num_key_value_heads": 2}
     LlamaConfig(architectures=["LlamaForCausalLM"], **fields | changes).save_pretrained(directory)
@@ -44,7 +44,7 @@ def factors(layers: range = range(LAYERS), rank: int = 4, width: int = WIDTH) ->
 
 
 def write_adapter(directory: Path, tensors: dict[str, torch.Tensor] | None = None, **config: Any) -> Path:
-    """An adapter of `tensors` (the default `factors()`), its config CONFIG with `config` on top."""
+    """An adapter with `tensors` (by default `factors()`) and the config CONFIG, updated with `config`."""
     directory.mkdir(exist_ok=True)
     save_file(factors() if tensors is None else tensors, directory / "adapter_model.safetensors")
     (directory / "adapter_config.json").write_text(json.dumps(CONFIG | config))

@@ -1,4 +1,4 @@
-"""Hypothesis strategies for compositions: every one that may exist, with names that a person might choose."""
+"""Hypothesis strategies for compositions: all valid ones, with names that a person could choose."""
 
 from hypothesis import strategies as st
 
@@ -23,7 +23,7 @@ members = st.builds(Member, names, weights, refs)
 
 @st.composite
 def options(draw: st.DrawFn, method: str) -> MethodOptions:
-    """Any options `method` may take."""
+    """Any options that `method` may take."""
     return MethodOptions(
         rank=draw(st.none() | st.integers(1, 512)) if method in TAKES_RANK else None,
         density=draw(st.floats(0, 1, exclude_min=True)) if method in NEEDS_DENSITY else None,

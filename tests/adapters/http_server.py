@@ -1,4 +1,4 @@
-"""A real HTTP server for tests of clients: any ASGI app, on a loopback port, in a thread."""
+"""A real HTTP server for tests of clients. It runs an ASGI app on a loopback port in a thread."""
 
 import socket
 import time
@@ -12,7 +12,7 @@ from starlette.types import ASGIApp
 
 @contextmanager
 def serving(app: ASGIApp) -> Iterator[str]:
-    """The URL `app` answers at while the context is open."""
+    """The URL of `app`, which is served while the context is open."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off", ws="none"))
         thread = Thread(target=server.run, kwargs={"sockets": [listening]})
@@ -27,6 +27,6 @@ def serving(app: ASGIApp) -> Iterator[str]:
 
 
 def closed_url() -> str:
-    """A URL that nothing listens at."""
+    """A URL without a server."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         return f"http://127.0.0.1:{listening.getsockname()[1]}"

@@ -1,4 +1,4 @@
-"""Small contents for a registry: it never looks inside them, so a few bytes will do."""
+"""Small contents for a registry. It never reads inside them, so a few bytes are enough."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +11,7 @@ from lora_compose.adapters.registry.store import Version
 
 @dataclass(frozen=True)
 class Facts:
-    """What an admission might have said."""
+    """Facts that an admission could have found."""
 
     rank: int = 8
     parameters: int = 1024
@@ -21,7 +21,7 @@ class Facts:
 
 
 def write_files(directory: Path, text: str) -> Path:
-    """The two files, with bytes that `text` decides."""
+    """The two files, with bytes that depend on `text`."""
     directory.mkdir(parents=True, exist_ok=True)
     (directory / CONFIG_FILE).write_text("{}")
     (directory / WEIGHTS_FILE).write_text(text)
@@ -37,7 +37,7 @@ def register(registry: Registry, name: str, text: str) -> tuple[Version, bool]:
 
 def add_merge(registry: Registry, key: str, text: str, members: list[str]) -> Path:
     with registry.staging() as staged:
-        return registry.add_derived(key, write_files(staged, text), {"relative_error": 0.25}, members)
+        return registry.cache_merge(key, write_files(staged, text), {"relative_error": 0.25}, members)
 
 
 def weights_of(version: Version) -> str:

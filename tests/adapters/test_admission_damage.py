@@ -36,7 +36,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def outcome_before_copying(directory: Path, data: bytes) -> str:
-    """ACCEPTED, or the code that the weights file `data` is refused with before it is copied."""
+    """ACCEPTED, or the error code for the weights file `data` before it is copied."""
     file = io.BytesIO(data)
     try:
         check_header(file, LIMITS.max_bytes, directory)
@@ -49,7 +49,7 @@ def outcome_before_copying(directory: Path, data: bytes) -> str:
 
 
 def outcome(directory: Path, data: bytes, base: BaseShapes) -> str:
-    """ACCEPTED, or the code that the adapter with the weights file `data` is refused with."""
+    """ACCEPTED, or the error code for the adapter with the weights file `data`."""
     (directory / WEIGHTS).write_bytes(data)
     try:
         admit(directory, base, LIMITS)
@@ -64,7 +64,7 @@ def built(header: Any, data: bytes = bytes(8)) -> bytes:
 
 
 def twice(second: dict[str, Any], data: bytes = bytes(8)) -> bytes:
-    """A file whose header has two entries of one name."""
+    """A file whose header has two entries with one name."""
     return built(b'{"a":%b,"a":%b}' % (json.dumps(ENTRY).encode(), json.dumps(second).encode()), data)
 
 

@@ -32,24 +32,24 @@ def b(tmp_path: Path) -> Written:
 
 
 @pytest.fixture
-def given(a: Written, b: Written) -> list[str]:
+def adapter_options(a: Written, b: Written) -> list[str]:
     return ["--adapter", f"a={a.directory}", "--adapter", f"b={b.directory}"]
 
 
 def test_an_exported_stack_is_the_weighted_sum_of_its_members(
-    a: Written, b: Written, given: list[str], tmp_path: Path
+    a: Written, b: Written, adapter_options: list[str], tmp_path: Path
 ) -> None:
     out = tmp_path / "new" / "out"
-    assert compose("a:0.5+b:-2", out, *given).exit_code == 0
+    assert compose("a:0.5+b:-2", out, *adapter_options).exit_code == 0
     expected = weighted_sum((a.deltas, 0.5), (b.deltas, -2.0))
     assert difference(read_peft(out), expected) < 1e-5 * norm(expected)
     assert json.loads((out / "adapter_config.json").read_text())["base_model_name_or_path"] == "org/base"
 
 
 def test_the_reported_error_is_that_of_the_files_written(
-    a: Written, b: Written, given: list[str], tmp_path: Path
+    a: Written, b: Written, adapter_options: list[str], tmp_path: Path
 ) -> None:
-    result = compose("svd(a+b,rank=2)", tmp_path / "out", *given, "--json")
+    result = compose("svd(a+b,rank=2)", tmp_path / "out", *adapter_options, "--json")
     report = json.loads(result.stdout)["report"]
     stack = weighted_sum((a.deltas, 1.0), (b.deltas, 1.0))
     true_error = difference(read_peft(tmp_path / "out"), stack) / norm(stack)
@@ -58,20 +58,22 @@ def test_the_reported_error_is_that_of_the_files_written(
 
 
 def test_a_directory_with_anything_in_it_is_left_as_it_is_without_force(
-    given: list[str], tmp_path: Path
+    adapter_options: list[str], tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
     out.mkdir()
     (out / "README.md").write_text("mine")
-    assert code_of(compose("a+b", out, *given)) == "output_exists"
+    assert code_of(compose("a+b", out, *adapter_options)) == "output_exists"
     assert [file.name for file in out.iterdir()] == ["README.md"]
 
 
-def test_force_replaces_the_adapter_and_nothing_else(a: Written, given: list[str], tmp_path: Path) -> None:
+def test_force_replaces_the_adapter_and_nothing_else(
+    a: Written, adapter_options: list[str], tmp_path: Path
+) -> None:
     out = tmp_path / "out"
-    compose("a+b", out, *given)
+    compose("a+b", out, *adapter_options)
     (out / "README.md").write_text("mine")
-    assert compose("a:3", out, *given, "--force").exit_code == 0
+    assert compose("a:3", out, *adapter_options, "--force").exit_code == 0
     assert (out / "README.md").read_text() == "mine"
     (out / "README.md").unlink()
     assert difference(read_peft(out), weighted_sum((a.deltas, 3.0))) < 1e-4
@@ -99,25 +101,25 @@ def test_members_come_from_a_registry_that_a_server_owns(a: Written, b: Written,
     ],
 )
 def test_what_cannot_be_composed_leaves_no_trace(
-    given: list[str], tmp_path: Path, composition: str, code: str
+    adapter_options: list[str], tmp_path: Path, composition: str, code: str
 ) -> None:
     odd = write_peft(tmp_path / "odd", seed=3, shapes={"model.layers.0.self_attn.q_proj": (5, 7)})
     before = sorted(tmp_path.iterdir())
     odd_too = ["--adapter", f"odd={odd.directory}", "--data-dir", str(tmp_path / "none")]
-    assert code_of(compose(composition, tmp_path / "out", *given, *odd_too)) == code
+    assert code_of(compose(composition, tmp_path / "out", *adapter_options, *odd_too)) == code
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_an_output_that_cannot_be_made_is_a_refusal(given: list[str], tmp_path: Path) -> None:
+def test_an_output_that_cannot_be_made_is_a_refusal(adapter_options: list[str], tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    assert code_of(compose("a+b", tmp_path / "file" / "out", *given)) == "output_not_written"
+    assert code_of(compose("a+b", tmp_path / "file" / "out", *adapter_options)) == "output_not_written"
 
 
 @pytest.mark.parametrize("option", ["--tune", "--url", "--api-key", "--seed"])
 def test_the_options_of_the_weight_search_say_where_they_went(
-    given: list[str], tmp_path: Path, option: str
+    adapter_options: list[str], tmp_path: Path, option: str
 ) -> None:
-    result = compose("a+b", tmp_path / "out", *given, option, "1")
+    result = compose("a+b", tmp_path / "out", *adapter_options, option, "1")
     assert code_of(result) == "option_moved"
     assert isinstance(result.exception, LoraComposeError)
     first, second = result.exception.message.splitlines()

@@ -11,8 +11,9 @@ from tests.adapters.http_server import closed_url
 
 
 def imported_by(*arguments: str) -> set[str]:
-    """The top-level modules a process has imported after running the command with `arguments`."""
-    code = "import sys; from lora_compose.adapters.command_line import main\ntry: main(sys.argv[1:])\nexcept SystemExit: pass\n"
+    """The top-level modules that a process imports when it runs the command with `arguments`."""
+    code = "import sys; from lora_compose.adapters.command_line import main\n"
+    code += "try: main(sys.argv[1:])\nexcept SystemExit: pass\n"
     code += "print('\\n', *sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True

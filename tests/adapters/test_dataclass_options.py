@@ -99,7 +99,7 @@ def test_help_and_defaults_are_the_fields_own() -> None:
     ("arguments", "message"),
     [
         (["--port", "0"], "error: --port (0) must be between 1 and 65535"),
-        (["--ranks", "x"], "error: --ranks (x) must be int values with ',' between them"),
+        (["--ranks", "x"], "error: --ranks (x) must be int values separated by ','"),
     ],
 )
 def test_a_value_that_cannot_work_is_one_line_and_exit_code_2(arguments: list[str], message: str) -> None:

@@ -1,4 +1,4 @@
-"""Merges beside the real PEFT's own, on a real tiny Llama."""
+"""Merges compared with PEFT's own merges, on a real tiny Llama."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import torch
 from peft import PeftModel
 
 from lora_compose.adapters.composition.composition import MethodOptions
-from lora_compose.adapters.merging.merge import Ingredient, build
+from lora_compose.adapters.merging.merge import MergeInput, build
 from lora_compose.adapters.peft.checkpoint import open_adapter
 from tests.adapters.tiny_llama import dense_logits, peft_deltas, peft_logits, save_adapter, tiny_llama
 
@@ -16,7 +16,7 @@ WEIGHTS = {"plain": 0.7, "rslora": -0.5, "pattern": 1.5}
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Three ranks, three scalings, three sets of modules."""
+    """Adapters with three ranks, three scalings and three sets of modules."""
     root = tmp_path_factory.mktemp("adapters")
     pattern = {"rank_pattern": {"q_proj": 2, "layers.1.mlp.down_proj": 6}, "alpha_pattern": {"down_proj": 20}}
     return {
@@ -36,8 +36,8 @@ def loaded(saved: dict[str, Path]) -> PeftModel:
 
 
 def merged(saved: dict[str, Path], output: Path, method: str, **options: float) -> Path:
-    ingredients = [Ingredient(saved[name], weight) for name, weight in WEIGHTS.items()]
-    build(method, ingredients, MethodOptions(**options), output, "base")  # type: ignore[arg-type]
+    inputs = [MergeInput(saved[name], weight) for name, weight in WEIGHTS.items()]
+    build(method, inputs, MethodOptions(**options), output, "base")  # type: ignore[arg-type]
     return output
 
 

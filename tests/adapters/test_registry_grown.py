@@ -1,4 +1,4 @@
-"""What a registry does for one request does not grow with what is registered."""
+"""The work of a registry for one request does not grow with the number of registered adapters."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,17 +15,17 @@ from tests.adapters.registries import Facts, register, write_files
 
 @contextmanager
 def counted(target: object, name: str) -> Iterator[list[object]]:
-    """What SQLAlchemy's event `name` of `target` told, in the body."""
-    told: list[object] = []
+    """The arguments of SQLAlchemy's event `name` of `target` during the body."""
+    events: list[object] = []
 
-    def tell(*arguments: object) -> None:
-        told.append(arguments)
+    def record(*arguments: object) -> None:
+        events.append(arguments)
 
-    event.listen(target, name, tell)
+    event.listen(target, name, record)
     try:
-        yield told
+        yield events
     finally:
-        event.remove(target, name, tell)
+        event.remove(target, name, record)
 
 
 @pytest.mark.parametrize("ask", [Registry.catalogue, Registry.newest, Registry.count, Registry.compositions])
@@ -33,14 +33,14 @@ def test_a_listing_asks_the_database_as_often_for_thirty_adapters_as_for_one(
     tmp_path: Path, ask: Callable[[Registry], object]
 ) -> None:
     with Registry(tmp_path) as registry:
-        asked = []
+        counts = []
         for upto in (1, 30):
             for number in range(upto):
                 register(registry, f"a{number}", f"content {number}")
             with counted(Engine, "before_cursor_execute") as statements:
                 ask(registry)
-            asked.append(len(statements))
-    assert asked[0] == asked[1]
+            counts.append(len(statements))
+    assert counts[0] == counts[1]
 
 
 @pytest.mark.parametrize("ref", [None, "1", "prod"])

@@ -29,7 +29,7 @@ with Registry(Path(sys.argv[1])) as registry:
 
 
 def left_by(data_dir: Path, text: str) -> str:
-    """Files that were put in their place by a process killed before it committed their row; their digest."""
+    """Put files into the store like a process that is killed before it commits the row. Returns a digest."""
     store = Store(data_dir)
     with store.staging() as staged, store.sealed(write_files(staged, text)) as sealed:
         store.install(sealed)
@@ -54,7 +54,7 @@ def test_a_removal_killed_before_its_sweep_is_finished_at_the_start(tmp_path: Pa
         add_merge(registry, "key", "merged", [member.digest])
         registry.remove("sql")
     with Registry(tmp_path) as registry:
-        assert registry.derived("key") is None
+        assert registry.cached_merge("key") is None
         assert not list((tmp_path / "store").iterdir())
 
 

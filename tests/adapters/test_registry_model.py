@@ -1,4 +1,4 @@
-"""The registry against the plainest model of it: dictionaries that are never restarted."""
+"""The registry, compared with a simple model of it: dictionaries that are never restarted."""
 
 import shutil
 import tempfile

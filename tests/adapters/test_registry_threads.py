@@ -19,7 +19,7 @@ def registry(tmp_path: Path) -> Iterator[Registry]:
 
 
 def together(calls: int, call: Callable[[int], T]) -> list[T]:
-    """What `call(0)`, `call(1)`, … gave, eight of them at a time."""
+    """The results of `call(0)`, `call(1)`, …, with eight calls at a time."""
     with ThreadPoolExecutor(8) as pool:
         return list(pool.map(call, range(calls)))
 

@@ -1,4 +1,4 @@
-"""The same on PostgreSQL, where the machine has a server to start and Python has its driver."""
+"""The schema tests on PostgreSQL. They need a PostgreSQL server program and its Python driver."""
 
 import os
 import shutil
@@ -29,7 +29,7 @@ AS_USER = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
-    """The URL of a server of its own, on a socket."""
+    """The URL of a server that only this test uses, on a socket."""
     if PG_CTL is None:
         pytest.skip("no PostgreSQL on this machine")
     with tempfile.TemporaryDirectory() as directory:

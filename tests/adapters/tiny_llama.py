@@ -1,4 +1,4 @@
-"""A real LlamaForCausalLM (2 layers, 32 wide, random) and adapters that PEFT itself made for it."""
+"""A real LlamaForCausalLM (2 layers, 32 wide, random) and adapters that PEFT made for it."""
 
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ def tiny_llama() -> Any:
 
 
 def save_adapter(directory: Path, seed: int, **config: Any) -> Path:
-    """A PEFT adapter of random factors on a fresh tiny Llama, saved by PEFT itself."""
+    """A PEFT adapter with random factors for a new tiny Llama, saved by PEFT."""
     config = {"target_modules": ["q_proj", "v_proj", "down_proj"], "r": 4, "lora_alpha": 8} | config
     model = get_peft_model(tiny_llama(), LoraConfig(task_type="CAUSAL_LM", **config))
     torch.manual_seed(seed)
@@ -47,7 +47,7 @@ def peft_logits(directory: Path) -> torch.Tensor:
 
 
 def peft_deltas(model: Any, adapter: str) -> dict[str, torch.Tensor]:
-    """The deltas PEFT would merge for `adapter`, by the base's module names."""
+    """The deltas that PEFT would merge for `adapter`, by the module names of the base."""
     return {
         name.removeprefix("base_model.model."): layer.get_delta_weight(adapter).detach()
         for name, layer in model.named_modules()
@@ -57,7 +57,7 @@ def peft_deltas(model: Any, adapter: str) -> dict[str, torch.Tensor]:
 
 @torch.no_grad()
 def dense_logits(deltas: dict[str, torch.Tensor]) -> torch.Tensor:
-    """The logits of the base with the deltas added to its weights: no LoRA code at all."""
+    """The logits of the base with the deltas added to its weights, without any LoRA code."""
     model = tiny_llama()
     for name, delta in deltas.items():
         model.get_submodule(name).weight += delta

@@ -1,4 +1,4 @@
-"""PEFT directories written without our own code, beside the float64 deltas they stand for."""
+"""PEFT directories written without our own code, with the float64 deltas that they represent."""
 
 import json
 import math
@@ -18,7 +18,7 @@ SHAPES = {
     "model.layers.0.mlp.down_proj": (9, 14),
     "model.layers.1.self_attn.q_proj": (12, 10),
 }
-"""(d_out, d_in) of the modules of a made-up base."""
+"""(d_out, d_in) of the modules of an imaginary base."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def write_peft(
     shapes: Mapping[str, tuple[int, int]] = SHAPES,
     **config: Any,
 ) -> Written:
-    """A random adapter on every module of `shapes`; `config` goes into adapter_config.json as it is."""
+    """A random adapter for every module in `shapes`. `config` is written to adapter_config.json unchanged."""
     directory.mkdir(parents=True)
     draw = np.random.default_rng(seed)
     tensors, deltas = {}, {}
@@ -53,7 +53,7 @@ def write_peft(
 
 
 def read_peft(directory: Path) -> Deltas:
-    """The deltas of a directory with one scaling, lora_alpha / r, for all modules of the same rank."""
+    """The deltas of a directory in which all modules of one rank have the scaling lora_alpha / r."""
     config = json.loads((directory / "adapter_config.json").read_text())
     assert config["lora_alpha"] == config["r"]
     assert config["rank_pattern"] == config["alpha_pattern"]
@@ -69,7 +69,7 @@ def read_peft(directory: Path) -> Deltas:
 
 
 def weighted_sum(*terms: tuple[Deltas, float]) -> Deltas:
-    """Module by module; a module a term lacks is a zero."""
+    """The weighted sum of each module. A module that a term does not have counts as zero."""
     names = {name for deltas, _ in terms for name in deltas}
     return {
         name: sum((deltas[name] * w for deltas, w in terms if name in deltas), np.zeros(())) for name in names
@@ -77,7 +77,7 @@ def weighted_sum(*terms: tuple[Deltas, float]) -> Deltas:
 
 
 def difference(left: Deltas, right: Deltas) -> float:
-    """Frobenius norm over all modules of left - right."""
+    """Frobenius norm of left - right over all modules."""
     assert left.keys() == right.keys()
     return math.sqrt(sum(float(np.sum((left[name] - right[name]) ** 2)) for name in left))
 

@@ -1,0 +1,1 @@
+"""What a model knows, has lost and prefers. Reads tasks from files and knows no testbed."""

@@ -1,0 +1,1 @@
+"""A result as page, charts and tables."""

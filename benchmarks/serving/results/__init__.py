@@ -1,0 +1,1 @@
+"""A result as types, and what follows from it: metrics, summary, comparison, advice. Pure."""

@@ -240,7 +240,7 @@ def test_another_bases_name_warns_and_in_strict_mode_is_refused(tmp_path: Path, 
     assert "/home" not in refusal.message
 
 
-def test_a_field_nobody_knows_warns_and_in_strict_mode_is_refused(tmp_path: Path, base: BaseShapes) -> None:
+def test_an_unknown_field_warns_and_in_strict_mode_is_refused(tmp_path: Path, base: BaseShapes) -> None:
     write_adapter(tmp_path, note="made on a Monday")
     (warning,) = admit(tmp_path, base, LIMITS).warnings
     assert "'note'" in warning
@@ -250,7 +250,7 @@ def test_a_field_nobody_knows_warns_and_in_strict_mode_is_refused(tmp_path: Path
 @pytest.mark.parametrize("name", ["adapter_model.bin", "adapter_model.pt"])
 def test_a_pickle_is_refused_and_never_opened(tmp_path: Path, base: BaseShapes, name: str) -> None:
     (write_adapter(tmp_path) / "adapter_model.safetensors").unlink()
-    # Opening a FIFO nobody writes to would hang, so that the test ends is the proof.
+    # Opening a FIFO without a writer would hang. The test ends, so nothing opened it.
     os.mkfifo(tmp_path / name)
     refusal = refused(tmp_path, base)
     assert (refusal.code, refusal.param) == ("pickle_refused", name)

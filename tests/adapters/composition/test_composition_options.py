@@ -12,7 +12,7 @@ from lora_compose.adapters.errors import InvalidRequest
 
 
 @pytest.mark.parametrize(
-    ("method", "given", "code"),
+    ("method", "options", "code"),
     [
         ("stack", {"rank": 8}, "invalid_rank"),
         ("svd", {"rank": 0}, "invalid_rank"),
@@ -33,10 +33,10 @@ from lora_compose.adapters.errors import InvalidRequest
     ],
 )
 def test_an_option_must_be_well_formed_and_go_with_its_method(
-    method: str, given: dict[str, object], code: str
+    method: str, options: dict[str, object], code: str
 ) -> None:
     with pytest.raises(InvalidRequest) as refused:
-        read_options(method, given)
+        read_options(method, options)
     assert refused.value.code == code
     assert str(refused.value.param).startswith("composition.")
 

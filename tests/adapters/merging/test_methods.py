@@ -1,4 +1,4 @@
-"""The table of methods: rows agree with the plain-data names, dense steps do what their papers say."""
+"""The table of methods agrees with the plain-data names, and dense steps do what their papers describe."""
 
 from collections.abc import Sequence
 
@@ -33,7 +33,7 @@ Matrix = NDArray[np.float64]
 def reference_ties(
     deltas: Sequence[Matrix], weights: Sequence[float], density: float, majority: str
 ) -> Matrix:
-    """TIES entry by entry: trim, elect an unweighted sign, mean of the weighted agreeing."""
+    """TIES entry by entry: trim, elect a sign without weights, average the weighted entries with it."""
     trimmed = []
     for delta in deltas:
         order = np.argsort(-np.abs(delta), axis=None)[: int(density * delta.size)]
@@ -104,8 +104,8 @@ def test_ties_is_the_variant_of_peft(majority: MajoritySignMethod) -> None:
 
 
 def test_the_sign_is_elected_without_weights_and_zeros_do_not_count() -> None:
-    one, two = torch.tensor([3.0, 0.0, 1.0]), torch.tensor([-1.0, -4.0, 1.0])
-    result = disjoint_mean([one, two], [0.1, 10.0], "total")
+    left, right = torch.tensor([3.0, 0.0, 1.0]), torch.tensor([-1.0, -4.0, 1.0])
+    result = disjoint_mean([left, right], [0.1, 10.0], "total")
     torch.testing.assert_close(result, torch.tensor([0.3, -40.0, 5.05]))
 
 

@@ -1,4 +1,4 @@
-"""The figures of a merge report, on matrices small enough to count by hand."""
+"""The figures of a merge report, on matrices that are small enough to check by hand."""
 
 import json
 
@@ -28,8 +28,8 @@ def test_sign_conflict_counts_entries_where_two_members_pull_apart() -> None:
 def test_sign_conflict_of_a_tall_module_is_estimated_from_evenly_spaced_rows() -> None:
     column = torch.ones(1000, 1, dtype=torch.float64)
     agrees = torch.where(torch.arange(1000) < 250, 1.0, -1.0).double()[:, None]
-    one = torch.ones(1, 1, dtype=torch.float64)
-    assert sign_conflict([LowRank(B=column, A=one), LowRank(B=agrees, A=one)]) == pytest.approx(
+    unit = torch.ones(1, 1, dtype=torch.float64)
+    assert sign_conflict([LowRank(B=column, A=unit), LowRank(B=agrees, A=unit)]) == pytest.approx(
         0.75, abs=0.01
     )
 
@@ -40,7 +40,7 @@ def test_a_module_is_measured_against_its_stack_and_its_members_against_each_oth
     assert report.error_norm == pytest.approx(1.0)
     assert report.stack_norm == pytest.approx(5.0)
     assert report.relative_error == pytest.approx(0.2)
-    assert report.subspace_overlap == pytest.approx(0.5)  # one output for both, inputs apart
+    assert report.subspace_overlap == pytest.approx(0.5)  # the outputs are equal, the inputs are orthogonal
     assert (report.rank, report.members, report.sign_conflict) == (1, 2, 0.0)
 
 

@@ -1,4 +1,4 @@
-"""What an adapter is in memory."""
+"""An adapter in memory."""
 
 import numpy as np
 import torch

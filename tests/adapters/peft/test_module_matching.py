@@ -39,27 +39,27 @@ def _held_to_peft(named: object, excluded: object, layers: object, pattern: obje
     targets, config = TargetedModules(**fields), LoraConfig(**fields)  # type: ignore[arg-type]
     for module in MODULES:
         adapted = bool(check_target_module_exists(config, module))
-        assert (targets.field_against(module) is None) == adapted, module
+        assert (targets.excluding_field(module) is None) == adapted, module
 
 
 def test_all_linear_is_every_linear_layer() -> None:
-    assert TargetedModules("All-Linear").field_against(MODULES[0]) is None
+    assert TargetedModules("All-Linear").excluding_field(MODULES[0]) is None
 
 
 @pytest.mark.parametrize("pattern", ["(", "a**", "[[a]", "x" * 5000, "(?<n>"])
 def test_a_pattern_that_is_none_is_refused(pattern: str) -> None:
     with pytest.raises(BadPattern):
-        TargetedModules(pattern).field_against("q_proj")
+        TargetedModules(pattern).excluding_field("q_proj")
     with pytest.raises(BadPattern):
-        TargetedModules(["q_proj"], pattern).field_against("q_proj")
+        TargetedModules(["q_proj"], pattern).excluding_field("q_proj")
     with pytest.raises(BadPattern):
-        TargetedModules(["q_proj"], None, 0, pattern).field_against("model.layers.0.q_proj")
+        TargetedModules(["q_proj"], None, 0, pattern).excluding_field("model.layers.0.q_proj")
 
 
 def test_a_pattern_made_to_take_for_ever_is_refused_in_seconds() -> None:
     start = time.perf_counter()
     with pytest.raises(BadPattern):
-        TargetedModules("([a-z._0-9]|[a-z]|[a-z.])*[0-9]_[0-9]").field_against(
+        TargetedModules("([a-z._0-9]|[a-z]|[a-z.])*[0-9]_[0-9]").excluding_field(
             "model.layers.0.q_proj_and_a_long_tail"
         )
     assert time.perf_counter() - start < 10

@@ -1,4 +1,4 @@
-"""PEFT directories: read by PEFT's rules, written so that PEFT agrees, refused when not a plain LoRA."""
+"""PEFT directories are read by PEFT's rules, written so that PEFT agrees, and refused if not plain LoRA."""
 
 import json
 from pathlib import Path

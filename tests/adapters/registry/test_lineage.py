@@ -1,4 +1,4 @@
-"""What a client tells of an adapter's training: any small object, and nothing else."""
+"""The lineage that a client gives: any small JSON object, and nothing else."""
 
 import json
 from typing import Any

@@ -61,9 +61,9 @@ def test_registering_again_renews_facts_and_keeps_what_lineage_told_before(regis
 
 
 def test_two_names_may_share_their_bytes(registry: Registry) -> None:
-    one, _ = register(registry, "sql", "one")
+    first, _ = register(registry, "sql", "one")
     other, _ = register(registry, "also-sql", "one")
-    assert one.directory == other.directory
+    assert first.directory == other.directory
     registry.remove("sql")
     assert registry.sweep() == set()
     assert weights_of(registry.resolve("also-sql")) == "one"
@@ -219,10 +219,10 @@ def test_a_full_disk_is_unavailable_and_registers_nothing(registry: Registry, tm
 
 
 def test_a_database_on_a_full_disk_registers_nothing_and_recovers(registry: Registry, tmp_path: Path) -> None:
-    kept, _ = register(registry, "sql", "one")
+    version, _ = register(registry, "sql", "one")
     with files_end_at(16), pytest.raises(StorageUnavailable):
         register(registry, "sql", "two")
-    assert registry.versions("sql") == [kept]
+    assert registry.versions("sql") == [version]
     assert register(registry, "sql", "three")[0].number == 2
     registry.close()
     with Registry(tmp_path / "data") as again:

@@ -1,4 +1,4 @@
-"""A database is brought to the schema of this code, or refused; one made by release 0.1.0 has no revision."""
+"""A database is migrated to the schema of this code, or refused. Release 0.1.0 wrote no revision."""
 
 import logging
 import shutil
@@ -22,8 +22,8 @@ from lora_compose.adapters.registry.schema import SCHEMA, Schema, revision
 from lora_compose.server.tenants.key_store import KeyStore
 
 MADE_BY_0_1_0 = Path(__file__).parent / "data" / "registry-0.1.0"
-"""Made by the last code that wrote no revision. It has three versions, an alias, a composition, a merge and a
-key."""
+"""Made by the last code that wrote no revision. It has three versions, an alias, a composition, a merge and
+a key."""
 
 NEXT_SCRIPT = """
 import sqlalchemy as sa
@@ -96,7 +96,7 @@ def test_a_directory_made_by_0_1_0_opens_with_all_that_was_in_it(old: Path) -> N
     for _ in range(2):
         with Registry(old) as registry:
             check_contents(registry)
-            assert registry.derived(str(merge)) is not None
+            assert registry.cached_merge(str(merge)) is not None
         with KeyStore(old) as keys:
             assert [(key.name, key.role) for key in keys.by_digest().values()] == [("ops", "admin")]
         assert rows(old, "SELECT version_num FROM alembic_version") == [(SCHEMA.head,)]
@@ -213,4 +213,6 @@ assert "alembic" not in sys.modules
 def test_a_migration_is_one_line_of_the_log(old: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         Registry(old).close()
-    assert [record.getMessage() for record in caplog.records] == ["registry schema: 0001, before: 0001"]
+    assert [record.getMessage() for record in caplog.records] == [
+        "registry schema is at revision 0001, before: 0001"
+    ]

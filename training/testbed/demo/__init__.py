@@ -1,0 +1,1 @@
+"""`make demo`: serves the embedded base and shows registering, stacking, merging and comparing."""

@@ -26,7 +26,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lora_compose.adapters.composition.composition import Composition, Member, MethodOptions
-from lora_compose.adapters.merging.merge import Ingredient, build
+from lora_compose.adapters.merging.merge import MergeInput, build
 from lora_compose.adapters.peft.checkpoint import Lora, open_adapter
 from lora_compose.training.testbed.corpus import CorpusRow, lessons
 from lora_compose.training.testbed.measure import ask
@@ -102,7 +102,7 @@ VALIDATION_SEED: Final = 77
 
 def joint(testbed: MergedBase, mixture: Mixture, weights: Weights, n: int, seed: int) -> float:
     """Exactly right answers of the stack at `weights`."""
-    members = [Ingredient(ADAPTERS_DIR / name, w) for name, w in zip(mixture.members, weights, strict=True)]
+    members = [MergeInput(ADAPTERS_DIR / name, w) for name, w in zip(mixture.members, weights, strict=True)]
     with tempfile.TemporaryDirectory() as directory:
         build("stack", members, MethodOptions(), Path(directory), BASE_NAME)
         stack = open_adapter(Path(directory))

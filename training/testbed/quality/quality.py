@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from lora_compose.adapters.composition.composition import MethodOptions
-from lora_compose.adapters.merging.merge import Ingredient, build
+from lora_compose.adapters.merging.merge import MergeInput, build
 from lora_compose.adapters.peft.checkpoint import Lora, open_adapter
 from lora_compose.training.testbed.measure import read_record, write_record
 from lora_compose.training.testbed.paths import ADAPTERS_DIR, BASE_DIR, BASE_NAME, TESTBED_DIR
@@ -47,7 +47,7 @@ class Way:
     def compose(self, mixture: Mixture, adapters: Path, output: Path) -> Lora:
         weight = 1 / len(mixture.members) if self.mean else 1.0
         rank = self.rank_each and self.rank_each * len(mixture.members)
-        members = [Ingredient(adapters / name, weight) for name in mixture.members]
+        members = [MergeInput(adapters / name, weight) for name in mixture.members]
         build(self.method, members, MethodOptions(rank=rank, density=self.density), output, BASE_NAME)
         return open_adapter(output)
 

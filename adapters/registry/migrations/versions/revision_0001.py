@@ -1,6 +1,6 @@
 """The tables of release 0.1.0.
 
-A database made by 0.1.0 has these tables and no revision, so a table that exists is left alone.
+A database made by 0.1.0 has these tables and no revision, so tables that exist are not changed.
 """
 
 import sqlalchemy as sa
@@ -76,7 +76,7 @@ def _create(name: str, *parts: sa.schema.SchemaItem) -> None:
 
 
 def _content() -> tuple[sa.Column[object], ...]:
-    """The columns of a row that stands for two files in the store."""
+    """The columns of a row that describes two files in the store."""
     return (
         sa.Column("digest", sa.String(), nullable=False),
         sa.Column("config_bytes", sa.BigInteger(), nullable=False),

@@ -1,0 +1,43 @@
+"""The parts, in the order they run, with the function that runs each and the seconds it may take."""
+
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from lora_compose.benchmarks.gpu.run import CheckRun
+
+PACKAGE = "lora_compose.benchmarks.gpu.parts"
+CPU_FACTOR = 8
+"""A CPU gets that many times the seconds."""
+
+
+@dataclass(frozen=True)
+class CheckPart:
+    """`function` is `module:name` in this package. Its module is imported only in the part's own process."""
+
+    name: str
+    seconds: float
+    function: str
+    about: str
+
+    def load(self) -> Callable[[CheckRun], None]:
+        """The function. Imports vLLM."""
+        found: Callable[[CheckRun], None] = pkgutil.resolve_name(f"{PACKAGE}.{self.function}")
+        return found
+
+
+PARTS = {
+    part.name: part
+    for part in (
+        CheckPart("env", 90, "versions:versions", "versions, and one compiled kernel of vLLM"),
+        CheckPart(
+            "small", 150, "answers:eager", "right answers of a small model, before, while and after fusing"
+        ),
+        CheckPart("graphs", 150, "answers:under_graphs", "the same under CUDA graphs"),
+        CheckPart(
+            "kernels", 90, "kernels:kernels", "LoRA kernels of an 8B layer, with weights for each request"
+        ),
+        CheckPart("big", 240, "speed:speed", "speed and hot loading on an 8B shape"),
+        CheckPart("fuse", 120, "fusion:fusion", "fusing into 8 layers of an 8B shape, by bytes"),
+    )
+}
