@@ -51,7 +51,7 @@ class CompositionPipeline:
         composition = source if isinstance(source, Composition) else self._read(source, caller)
         if composition is None:
             return None
-        return self.resolver.pin(composition, None if caller is None else caller.sees)
+        return self.resolver.resolve(composition, None if caller is None else caller.sees)
 
     def _read(self, source: dict[str, Any] | CompositionFields, caller: Caller | None) -> Composition | None:
         saved = self.resolver.saved if caller is None else caller.saved(self.resolver.saved)
@@ -70,7 +70,7 @@ class CompositionPipeline:
             servable = None
             if resolved is not None:
                 with step("merge"):
-                    servable = await self.merges.servable(resolved, caller.build)
+                    servable = await self.merges.build(resolved, caller.build)
                 with step("prepare"):
                     await stack.enter_async_context(self.residency.hold(servable, may_build=caller.build))
             self.fusion.check(servable)
@@ -78,8 +78,8 @@ class CompositionPipeline:
 
     async def fuse(self, resolved: ResolvedComposition) -> None:
         """Fold it into the base weights. Raises the errors of the build and of `FusionSwitch.fuse`."""
-        await self.fusion.fuse(await self.merges.servable(resolved))
+        await self.fusion.fuse(await self.merges.build(resolved))
 
     async def pin(self, resolved: ResolvedComposition) -> None:
         """Keep one adapter in host memory. Raises the errors of `ResidencyScheduler.pin`."""
-        await self.residency.pin(await self.merges.servable(resolved))
+        await self.residency.pin(await self.merges.build(resolved))

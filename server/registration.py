@@ -214,4 +214,4 @@ class Removal:
         self.metrics.registered.set(len(remaining))
         for removed in {version.name for version in versions} - remaining:
             self.metrics.adapter_requests.remove(removed)
-        await self.residency.withdraw(frozenset(version.id for version in versions))
+        await self.residency.remove(frozenset(version.id for version in versions))

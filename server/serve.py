@@ -96,7 +96,7 @@ async def _serve(config: ServerConfig, args: Namespace, registry: Registry, auth
     @asynccontextmanager
     async def start() -> AsyncIterator[AppState]:
         async with launch(
-            args, lora_requests_info=config.lora_requests_info, beside_others=supervisor.up.is_set()
+            args, lora_requests_info=config.lora_requests_info, in_thread=supervisor.up.is_set()
         ) as engine:
             # When the engine dies, vLLM's error handler stops the server that it finds here. Ours continues.
             engine.app.state.server = SimpleNamespace(should_exit=False)

@@ -19,9 +19,9 @@ def composition_object(name: str | None, resolved: ResolvedComposition) -> Compo
     return {
         "object": "composition",
         "name": name,
-        "model": resolved.asked.canonical,
+        "model": resolved.requested.canonical,
         "resolved": resolved.name,
-        "method": resolved.asked.method,
+        "method": resolved.requested.method,
         "rank": resolved.rank,
     }
 
@@ -44,7 +44,7 @@ async def save(request: Request) -> JSONResponse:
     name = check_name(fields.name)
     caller.require_name(name)
     state.audited.composition = name
-    await run_in_threadpool(state.registry.save_composition, name, resolved.asked)
+    await run_in_threadpool(state.registry.save_composition, name, resolved.requested)
     state.resolver.registry_changed()
     return JSONResponse(composition_object(name, resolved), 201)
 

@@ -23,10 +23,10 @@ async def show(request: Request) -> JSONResponse:
         "object": "residency",
         "runtime_weights": runtime_weights,
         "host": {
-            "capacity": residency.host.capacity,
+            "capacity": residency.cache.capacity,
             "adapters": [
-                _part(part, residency.host.is_pinned(part), workers, runtime_weights)
-                for part in residency.host.parts()
+                _part(part, residency.cache.is_pinned(part), workers, runtime_weights)
+                for part in residency.cache.entries()
             ],
         },
         "active": {"slots": residency.slots, "compositions": residency.active()},
@@ -40,10 +40,10 @@ def _part(
     part: CacheEntry, pinned: bool, workers: list[dict[str, Any]], runtime_weights: bool
 ) -> PreparedPart:
     """One build as JSON. `workers` counts the workers that have it, `bytes` is its size in all of them."""
-    key = part.order.key if runtime_weights else str(part.lora_int_id)
+    key = part.spec.key if runtime_weights else str(part.lora_int_id)
     sizes = [worker["bytes"][key] for worker in workers if key in worker["bytes"]]
     return {
-        "id": part.order.label,
+        "id": part.spec.label,
         "state": "prepared" if part.is_ready else "preparing",
         "requests": part.users,
         "pinned": pinned,

@@ -1,6 +1,7 @@
-"""What a benchmark over HTTP will measure: the body of the request against the registry.
+"""The plan of a benchmark over HTTP: its fields, checked against the registry.
 
-Nothing here changes what others are answered: arms that fuse the base or start processes are refused.
+A benchmark must not change the answers to other requests, so arms that fuse the base or start processes are
+refused.
 """
 
 import re
@@ -18,7 +19,7 @@ from lora_compose.adapters.validation import ANY, RAISED_BY_VALIDATOR, Fault, Fa
 from lora_compose.server.http.body import Body, matching, text_of
 
 DEFAULT_ADAPTERS = 8
-LONGEST_LIST = 16
+MAX_LIST_LENGTH = 16
 MAX_CONCURRENCY, MAX_RATE = 64, 1000.0
 BOUNDS = {
     "requests": (1, 1000),
@@ -48,16 +49,16 @@ def _arm(value: object) -> str:
         return text
     raise InvalidRequest(
         Code.ARM_NOT_ALLOWED,
-        f"The arm {text!a:.80} cannot be run over HTTP: base, single, stack:1 to stack:8 and merge:1 to "
-        "merge:8 can. `lora-compose bench serve` runs all of them.",
+        f"The arm {text!a:.80} cannot be run over HTTP. Use base, single, stack:1 to stack:8 or merge:1 to "
+        "merge:8. The command `lora-compose bench serve` runs every arm.",
     )
 
 
-def _listed(field: str, each: str) -> Faults:
-    """Of a list and its entries, which are all reported as the list."""
+def _listed(field: str, entry: str) -> Faults:
+    """Faults of a list. Faults of its entries name the list as their param."""
     return {
-        (field, ANY): Fault(Code.OUT_OF_RANGE, f"{field} must be a list of 1 to {LONGEST_LIST}."),
-        (f"{field}[]", ANY): Fault(Code.OUT_OF_RANGE, f"{field}: each must be {each}.", field),
+        (field, ANY): Fault(Code.OUT_OF_RANGE, f"{field} must be a list of 1 to {MAX_LIST_LENGTH} entries."),
+        (f"{field}[]", ANY): Fault(Code.OUT_OF_RANGE, f"Each entry of {field} must be {entry}.", field),
         (f"{field}[]", RAISED_BY_VALIDATOR): Fault(Code.OUT_OF_RANGE, "", field),
     }
 
@@ -71,27 +72,27 @@ _Rate = Annotated[float, Gt(0), Le(MAX_RATE)]
 class BenchmarkFields(Body):
     """What to measure; every field has a default."""
 
-    adapters: Annotated[list[_BenchmarkAdapter], MinLen(1), MaxLen(LONGEST_LIST)] = Field(
+    adapters: Annotated[list[_BenchmarkAdapter], MinLen(1), MaxLen(MAX_LIST_LENGTH)] = Field(
         default_factory=list
     )
-    arms: Annotated[list[_Arm], MinLen(1), MaxLen(LONGEST_LIST)] = Field(default_factory=list)
-    concurrency: Annotated[list[_Concurrency], MinLen(1), MaxLen(LONGEST_LIST)] = Field(default=[4])
-    rates: Annotated[list[_Rate], MinLen(1), MaxLen(LONGEST_LIST)] = Field(default=[2.0])
+    arms: Annotated[list[_Arm], MinLen(1), MaxLen(MAX_LIST_LENGTH)] = Field(default_factory=list)
+    concurrency: Annotated[list[_Concurrency], MinLen(1), MaxLen(MAX_LIST_LENGTH)] = Field(default=[4])
+    rates: Annotated[list[_Rate], MinLen(1), MaxLen(MAX_LIST_LENGTH)] = Field(default=[2.0])
     requests: Annotated[int, _bounded("requests")] = 16
     output_tokens: Annotated[int, _bounded("output_tokens")] = 32
     prompt_tokens: Annotated[int, _bounded("prompt_tokens")] = 32
     repeats: Annotated[int, _bounded("repeats")] = 5
     seed: Annotated[int, _bounded("seed")] = 0
     max_seconds: Annotated[int, _bounded("max_seconds")] = 300
-    """No pass begins later."""
+    """No pass starts after this many seconds."""
     force: bool = False
-    """Begin and go on however busy the server is."""
+    """Start and continue even if other requests need the server."""
 
     FAULTS: ClassVar[Faults] = {
         **_listed("adapters", "an adapter's name"),
         **_listed("arms", "an arm's name"),
         **_listed("concurrency", f"a whole number from 1 to {MAX_CONCURRENCY}"),
-        **_listed("rates", f"above 0 and at most {MAX_RATE:g} a second"),
+        **_listed("rates", f"a number above 0 and at most {MAX_RATE:g} (requests per second)"),
         **{
             (field, ANY): Fault(Code.OUT_OF_RANGE, f"{field} must be a whole number from {low} to {high}.")
             for field, (low, high) in BOUNDS.items()
@@ -100,24 +101,26 @@ class BenchmarkFields(Body):
 
 
 class BenchmarkPlan(BenchmarkFields):
-    """A bounded benchmark. Every adapter is registered, and every arm has adapters enough."""
+    """A bounded benchmark. Every adapter is registered, and every arm has enough adapters."""
 
     def to_json(self) -> dict[str, Any]:
-        """As it could be sent again."""
+        """The plan as a request body."""
         return self.model_dump()
 
     def arguments(self) -> list[str]:
-        """For `python -m lora_compose.benchmarks.serving`. No timeline: it would register adapters and fuse."""
-        found = ["--timeline-seconds", "0"]
+        """Options for `python -m lora_compose.benchmarks.serving`.
+
+        Without its timeline, because that registers adapters and fuses."""
+        arguments = ["--timeline-seconds", "0"]
         for name, value in self.to_json().items():
             text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
             if name != "force" and text:
-                found += [f"--{name.replace('_', '-')}", text]
-        return found
+                arguments += [f"--{name.replace('_', '-')}", text]
+        return arguments
 
 
 def read_plan(body: dict[str, Any], registry: Registry, max_model_len: int) -> BenchmarkPlan:
-    """Raises InvalidRequest, naming the field, and NotFound for an adapter that is not registered."""
+    """Raises InvalidRequest with the field, and NotFound for an adapter that is not registered."""
     fields = BenchmarkPlan.read(body)
     adapters = fields.adapters or sorted(registry.names())[:DEFAULT_ADAPTERS]
     for name in fields.adapters:
@@ -129,7 +132,7 @@ def read_plan(body: dict[str, Any], registry: Registry, max_model_len: int) -> B
     if fields.prompt_tokens + fields.output_tokens > max_model_len:
         raise InvalidRequest(
             Code.OUT_OF_RANGE,
-            f"prompt_tokens and output_tokens together must be at most {max_model_len}, the model's length.",
+            f"prompt_tokens plus output_tokens must be at most {max_model_len}, the model's max_model_len.",
             "output_tokens" if "output_tokens" in body else "prompt_tokens",
         )
     return fields.model_copy(update={"adapters": adapters, "arms": arms})
@@ -140,10 +143,12 @@ def _require_adapters(arms: Sequence[str], adapters: int) -> None:
         needed = 0 if arm == "base" else int(arm.partition(":")[2] or 1)
         if needed > adapters:
             raise InvalidRequest(
-                Code.TOO_FEW_ADAPTERS, f"The arm {arm} needs {needed} adapters, not {adapters}.", "arms"
+                Code.TOO_FEW_ADAPTERS,
+                f"The arm {arm} needs {needed} adapters, but the plan has {adapters}.",
+                "arms",
             )
 
 
 def _refuse_twice(values: Sequence[str], name: str) -> None:
     if len(set(values)) < len(values):
-        raise InvalidRequest(Code.GIVEN_TWICE, f"{name} must differ from each other.", name)
+        raise InvalidRequest(Code.GIVEN_TWICE, f"The entries of {name} must be different.", name)

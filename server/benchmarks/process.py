@@ -1,4 +1,4 @@
-"""One benchmark, as a process of its own: the server only starts it, hears of its progress, and ends it."""
+"""Runs a benchmark as a child process: starts it, reads its progress, and ends it."""
 
 import asyncio
 import json
@@ -13,29 +13,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-LAST_LINES = 5
-LONGEST_LINE = 1 << 16
+KEPT_LINES = 5
+MAX_LINE_BYTES = 1 << 16
 END_SECONDS = 5.0
-# The directories of absolute paths; not of what follows a host in an URL.
+# The directories of absolute paths, but not the path of a URL.
 DIRECTORIES = re.compile(r"(?<![\w/.])/(?!/)(?:[^\s'\"/]+/)*")
 
-Told = Callable[[dict[str, Any]], None]
+OnProgress = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
 class Exit:
-    """How it ended by itself: its exit code, and the end of its stderr without directories."""
+    """How the process ended by itself: exit code, and the last lines of its stderr, without directories."""
 
     code: int
-    words: str
+    stderr: str
 
 
-async def follow(argv: Sequence[str], folder: Path, environment: Mapping[str, str], told: Told) -> Exit:
-    """Run `argv` in `folder`, and `told` each progress it reports; a line of JSON each, other lines are
-    ignored.
+async def follow(
+    argv: Sequence[str], folder: Path, environment: Mapping[str, str], on_progress: OnProgress
+) -> Exit:
+    """Run `argv` in `folder`. `on_progress` gets the progress of each JSON line; other lines are ignored.
 
-    However this is left, cancelled too, the process and those it started in its session are gone.
-    Raises OSError where it cannot be started.
+    When this returns, raises or is cancelled, the process and the others of its session have ended.
+    Raises OSError if it cannot be started.
     """
     process = await asyncio.create_subprocess_exec(
         *argv,
@@ -46,46 +47,46 @@ async def follow(argv: Sequence[str], folder: Path, environment: Mapping[str, st
         stderr=PIPE,
         start_new_session=True,
     )
-    words: deque[str] = deque(maxlen=LAST_LINES)
+    last_lines: deque[str] = deque(maxlen=KEPT_LINES)
     try:
         async with asyncio.TaskGroup() as group:
-            group.create_task(_hear(process.stdout, told))
-            group.create_task(_keep(process.stderr, words))
-        return Exit(await process.wait(), DIRECTORIES.sub("", "\n".join(words)))
+            group.create_task(_read_progress(process.stdout, on_progress))
+            group.create_task(_keep_last_lines(process.stderr, last_lines))
+        return Exit(await process.wait(), DIRECTORIES.sub("", "\n".join(last_lines)))
     finally:
         await _end(process)
 
 
-async def _hear(stream: asyncio.StreamReader | None, told: Told) -> None:
+async def _read_progress(stream: asyncio.StreamReader | None, on_progress: OnProgress) -> None:
     async for line in _lines(stream):
         with suppress(ValueError, RecursionError):
-            said = json.loads(line)
-            progress = said.get("progress") if isinstance(said, dict) else None
+            fields = json.loads(line)
+            progress = fields.get("progress") if isinstance(fields, dict) else None
             if isinstance(progress, dict):
-                told({name: progress.get(name) for name in ("done", "total", "what")})
+                on_progress({name: progress.get(name) for name in ("done", "total", "what")})
 
 
-async def _keep(stream: asyncio.StreamReader | None, words: deque[str]) -> None:
+async def _keep_last_lines(stream: asyncio.StreamReader | None, lines: deque[str]) -> None:
     async for line in _lines(stream):
         if line.strip():
-            words.append(line.decode(errors="replace")[-500:])
+            lines.append(line.decode(errors="replace")[-500:])
 
 
 async def _lines(stream: asyncio.StreamReader | None) -> AsyncIterator[bytes]:
-    """Its lines, those too long cut: `StreamReader.readline` would raise."""
+    """The lines of a stream. Lines that are too long are cut; `StreamReader.readline` would raise."""
     assert stream is not None
     rest = b""
-    while chunk := await stream.read(LONGEST_LINE):
-        *whole, rest = (rest + chunk).split(b"\n")
-        for line in whole:
+    while chunk := await stream.read(MAX_LINE_BYTES):
+        *complete, rest = (rest + chunk).split(b"\n")
+        for line in complete:
             yield line
-        rest = rest[-LONGEST_LINE:]
+        rest = rest[-MAX_LINE_BYTES:]
     if rest:
         yield rest
 
 
 async def _end(process: Process) -> None:
-    """Ask its whole session to end, then make it."""
+    """Send SIGTERM to the process, and after END_SECONDS SIGKILL, with its whole session."""
     if process.returncode is None:
         _signal(process, signal.SIGTERM)
         with suppress(TimeoutError):

@@ -1,7 +1,7 @@
-"""The benchmarks of this server: one at a time in a process beside it, and the newest results on disk.
+"""The benchmarks of this server: one at a time, in a child process, with the newest results on disk.
 
-A run works in a hidden folder that gets its name when it has ended, so a result is there whole or not at
-all. It yields to real traffic, and ends with the server.
+A run writes into a hidden folder, which is renamed when the run has ended. So a result is complete or absent.
+A run is ended if user traffic needs the server, and when the server ends.
 """
 
 import asyncio
@@ -28,26 +28,33 @@ COMMAND = (sys.executable, "-m", "lora_compose.benchmarks.serving")
 REPOSITORY = Path(__file__).resolve().parents[2]
 RESULT, REPORT, RECORD = "result.json", "report.html", "run.json"
 KEPT_RUNS = 20
-LOOK_SECONDS = 0.25
+POLL_SECONDS = 0.25
 
 Status = Literal["running", "succeeded", "failed", "cancelled", "yielded"]
+ENDED: dict[Status, str] = {
+    "succeeded": "has succeeded",
+    "failed": "has failed",
+    "cancelled": "was cancelled",
+    "yielded": "was ended by other requests",
+}
+"""The end of a run in an error message."""
 
 
 @dataclass(frozen=True)
 class RunLimits:
-    """How much a run may take, and how long."""
+    """Limits of a run."""
 
     in_flight: int
-    """Other requests in flight beyond which it does not begin, and does not go on."""
+    """If more other requests than this are in flight, a run does not start, and a running one is ended."""
     grace_seconds: float = 30.0
-    """To end its last pass and write its result, after its plan's `max_seconds`."""
+    """Time after the plan's `max_seconds` to end the last pass and write the result."""
     yield_seconds: float = 5.0
-    """Of too much real traffic, before it yields."""
+    """A run is ended after this many seconds of too much user traffic."""
 
 
 @dataclass
 class BenchmarkRun:
-    """One benchmark, as told over HTTP."""
+    """One benchmark, with the fields that are shown over HTTP."""
 
     id: str
     created: int
@@ -57,13 +64,13 @@ class BenchmarkRun:
     error: dict[str, str] | None = None
 
     def end(self, status: Status, code: str = "", message: str = "") -> None:
-        """It is over; with a code, say why."""
+        """Set the final status, and with a code the error."""
         self.status = status
         self.error = {"code": code, "message": message} if code else None
 
 
 class Benchmarks:
-    """Owner of the runs. `command` is followed by the arguments of each."""
+    """Owner of the runs. The arguments of a run are appended to `command`."""
 
     def __init__(
         self, folder: Path, traffic: BenchmarkTraffic, limits: RunLimits, command: Sequence[str] = COMMAND
@@ -77,7 +84,7 @@ class Benchmarks:
         self._is_closed = False
 
     def runs(self) -> list[BenchmarkRun]:
-        """The newest first."""
+        """All runs, the newest first."""
         return sorted(self._runs.values(), key=lambda run: run.id, reverse=True)
 
     def run(self, name: str) -> BenchmarkRun:
@@ -87,25 +94,33 @@ class Benchmarks:
         return self._runs[name]
 
     def file(self, name: str, file: str) -> Path:
-        """RESULT or REPORT of a run. Raises NotFound, and Conflict while it is running."""
+        """The path of RESULT or REPORT of a run. Raises NotFound, and Conflict while the run is running."""
         run, path = self.run(name), self._folder / name / file
         if run.status == "running":
-            raise Conflict(Code.BENCHMARK_RUNNING, f"{name} is not finished yet.", "id")
+            raise Conflict(
+                Code.BENCHMARK_RUNNING,
+                f"The benchmark {name} is still running, so it has no result yet.",
+                "id",
+            )
         if not path.is_file():
-            raise NotFound(Code.RESULT_NOT_FOUND, f"{name} ended without it: it is {run.status}.", "id")
+            raise NotFound(
+                Code.RESULT_NOT_FOUND, f"The benchmark {name} has no such file: it {ENDED[run.status]}.", "id"
+            )
         return path
 
     def start(self, plan: BenchmarkPlan, url: str) -> BenchmarkRun:
-        """Begin one against this server's own `url`. Raises Conflict where one is running, Busy."""
+        """Start a run against this server's own `url`. Raises Conflict if one is running, and Busy."""
         if self._task is not None or self._is_closed:
             raise Conflict(
-                Code.BENCHMARK_RUNNING, "A benchmark is running; one at a time. Cancel it, or wait."
+                Code.BENCHMARK_RUNNING,
+                "A benchmark is already running, and only one can run at a time. Wait or cancel it.",
             )
-        if self._is_crowded() and not plan.force:
+        if self._is_busy() and not plan.force:
             raise Busy(
                 Code.SERVER_BUSY,
-                f"{self.traffic.real} requests are in flight, and a benchmark would slow them: at most "
-                f'{self._limits.in_flight} may be. Try again later, or send "force": true.',
+                f"{self.traffic.real} other requests are in flight, and a benchmark starts only while there "
+                f"are at most {self._limits.in_flight}, because it slows them. Try again later, or send "
+                '"force": true.',
                 "force",
             )
         run = BenchmarkRun(f"bench-{time.time_ns():016x}", int(time.time()), plan.to_json())
@@ -116,15 +131,19 @@ class Benchmarks:
         return run
 
     async def cancel(self, name: str) -> BenchmarkRun:
-        """Returns when its process is gone. Raises NotFound, and Conflict where it is not running."""
+        """Return when its process has ended. Raises NotFound, and Conflict if it is not running."""
         run = self.run(name)
         if run.status != "running":
-            raise Conflict(Code.BENCHMARK_NOT_RUNNING, f"{name} has ended already: it is {run.status}.", "id")
+            raise Conflict(
+                Code.BENCHMARK_NOT_RUNNING,
+                f"The benchmark {name} cannot be cancelled: it {ENDED[run.status]} already.",
+                "id",
+            )
         await self._end()
         return run
 
     async def close(self) -> None:
-        """End what is running, and begin nothing more. May be called again."""
+        """End the running benchmark, and refuse to start another. May be called again."""
         self._is_closed = True
         await self._end()
 
@@ -132,36 +151,39 @@ class Benchmarks:
         task = self._task
         if task is None:
             return
-        await asyncio.sleep(0)  # a task cancelled before its first step would leave its run as it is
-        if not task.cancelling():  # a second time would interrupt the cleaning up
+        # A task that is cancelled before its first step would not set the status of its run.
+        await asyncio.sleep(0)
+        if not task.cancelling():  # a second cancellation would interrupt the cleanup
             task.cancel()
         await asyncio.wait({task})
 
     def _hidden(self, run: BenchmarkRun) -> Path:
         return self._folder / f".{run.id}"
 
-    def _is_crowded(self) -> bool:
+    def _is_busy(self) -> bool:
         return self.traffic.real > self._limits.in_flight
 
     async def _work(self, run: BenchmarkRun, plan: BenchmarkPlan, url: str) -> None:
         logger.info("benchmark %s begins", run.id)
         try:
-            await self._attend(run, plan, url)
+            await self._supervise(run, plan, url)
         except asyncio.CancelledError:
             run.end("cancelled")
         except OSError as error:
-            run.end("failed", "benchmark_not_started", f"It could not be started: {error.strerror}.")
+            run.end(
+                "failed", "benchmark_not_started", f"The benchmark could not be started: {error.strerror}."
+            )
         finally:
             self.traffic.close()
             self._task = None
-            self._put_away(run)
+            self._store(run)
             logger.info("benchmark %s %s", run.id, run.status)
 
-    async def _attend(self, run: BenchmarkRun, plan: BenchmarkPlan, url: str) -> None:
-        """Until it ends, takes too long, or traffic needs the server; then it is gone."""
+    async def _supervise(self, run: BenchmarkRun, plan: BenchmarkPlan, url: str) -> None:
+        """Return when the run has ended by itself, or was ended by its time limit or by user traffic."""
         following = asyncio.create_task(self._follow(run, plan, url))
-        yielding = asyncio.create_task(self._crowded(plan))
-        both = {following, yielding}
+        busy = asyncio.create_task(self._wait_until_busy(plan))
+        both = {following, busy}
         seconds = plan.max_seconds + self._limits.grace_seconds
         try:
             done, _ = await asyncio.wait(both, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
@@ -170,11 +192,19 @@ class Benchmarks:
                 task.cancel()
             await asyncio.wait(both)
         if following in done:
-            _tell_exit(run, following.result(), has_result=(self._hidden(run) / RESULT).is_file())
-        elif yielding in done:
-            run.end("yielded", Code.SERVER_BUSY, "It was ended: other requests needed the server.")
+            _record_exit(run, following.result(), has_result=(self._hidden(run) / RESULT).is_file())
+        elif busy in done:
+            run.end(
+                "yielded",
+                Code.SERVER_BUSY,
+                "The benchmark was ended because other requests needed the server.",
+            )
         else:
-            run.end("failed", "benchmark_timed_out", f"It was ended after {seconds:g} seconds.")
+            run.end(
+                "failed",
+                "benchmark_timed_out",
+                f"The benchmark was ended after its time limit of {seconds:g} seconds.",
+            )
 
     async def _follow(self, run: BenchmarkRun, plan: BenchmarkPlan, url: str) -> Exit:
         folder = self._hidden(run).resolve()
@@ -182,16 +212,16 @@ class Benchmarks:
         argv = [*self._command, "--url", url, *files, "--progress", "json", *plan.arguments()]
         return await follow(argv, folder, _environment(self.traffic.open()), lambda p: _progress(run, p))
 
-    async def _crowded(self, plan: BenchmarkPlan) -> None:
-        """Returns when there has been too much real traffic for too long."""
-        calm = time.monotonic()
-        while plan.force or time.monotonic() - calm < self._limits.yield_seconds:
-            await asyncio.sleep(min(LOOK_SECONDS, self._limits.yield_seconds))
-            if not self._is_crowded():
-                calm = time.monotonic()
+    async def _wait_until_busy(self, plan: BenchmarkPlan) -> None:
+        """Return when there was too much user traffic for `yield_seconds`. Never returns with `force`."""
+        not_busy = time.monotonic()
+        while plan.force or time.monotonic() - not_busy < self._limits.yield_seconds:
+            await asyncio.sleep(min(POLL_SECONDS, self._limits.yield_seconds))
+            if not self._is_busy():
+                not_busy = time.monotonic()
 
-    def _put_away(self, run: BenchmarkRun) -> None:
-        """Give its folder its name, with what a finished run leaves; and forget the oldest run."""
+    def _store(self, run: BenchmarkRun) -> None:
+        """Rename the hidden folder, with only the files of a finished run, and delete the oldest runs."""
         hidden = self._hidden(run)
         by_itself = run.status == "succeeded" or (run.error or {}).get("code") == "benchmark_failed"
         for path in hidden.iterdir():
@@ -208,26 +238,26 @@ def _progress(run: BenchmarkRun, progress: dict[str, Any]) -> None:
     run.progress = progress
 
 
-def _tell_exit(run: BenchmarkRun, exit_: Exit, *, has_result: bool) -> None:
+def _record_exit(run: BenchmarkRun, exit_: Exit, *, has_result: bool) -> None:
     if exit_.code == 0 and has_result:
         run.end("succeeded")
     else:
         run.end(
             "failed",
             "benchmark_failed",
-            exit_.words or f"It ended with code {exit_.code}, without saying why.",
+            exit_.stderr or f"The benchmark ended with code {exit_.code} and wrote no error message.",
         )
 
 
 def _environment(key: str) -> dict[str, str]:
-    """Ours, with the run's key, our own code first, and no proxy on the way to ourselves."""
+    """This process's environment, with the run's key, our own code first, and no proxy."""
     paths = [str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])]
     own = {"LORA_COMPOSE_API_KEY": key, "PYTHONPATH": os.pathsep.join(paths)}
     return {**os.environ, **own, "NO_PROXY": "*", "no_proxy": "*"}
 
 
 def _read(folder: Path) -> dict[str, BenchmarkRun]:
-    """The runs on disk. What a server that was killed left half-done is removed."""
+    """The runs on disk. Folders of unfinished runs, left by a server that was killed, are deleted."""
     for path in folder.glob(".bench-*"):
         logger.warning("benchmark %s was not finished when its server ended", path.name[1:])
         shutil.rmtree(path)
@@ -236,7 +266,9 @@ def _read(folder: Path) -> dict[str, BenchmarkRun]:
         try:
             run = BenchmarkRun(**json.loads(path.read_text()))
         except (OSError, ValueError, TypeError):
-            logger.warning("the record of benchmark %s cannot be read; it is left as it is", path.parent.name)
+            logger.warning(
+                "the record of benchmark %s cannot be read: the benchmark is not listed", path.parent.name
+            )
             continue
         runs[run.id] = run
     return runs

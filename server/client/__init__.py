@@ -1,4 +1,4 @@
-"""The face that training, benchmarks and the commands use: HTTP client, server process, client commands.
+"""What other packages use of the server: HTTP clients, the server process and client commands.
 
-No vLLM, no torch, no Starlette in it.
+It imports no vLLM, torch or Starlette.
 """

@@ -32,46 +32,48 @@ Reference = Annotated[str, typer.Argument(help="`name`, `name@2` or `name@alias`
 
 @app.command()
 def add(
-    name: Annotated[str, typer.Argument(help="What requests will call it.")],
+    name: Annotated[str, typer.Argument(help="The name for requests to use.")],
     directory: Annotated[
-        Path | None, typer.Argument(help="A PEFT directory on this machine, to upload.", show_default=False)
+        Path | None, typer.Argument(help="A PEFT directory on this machine to upload.", show_default=False)
     ] = None,
     path: Annotated[
         str | None,
-        typer.Option(help="A directory on the server, inside one of its --adapter-root.", metavar="DIR"),
+        typer.Option(
+            help="A directory on the server, inside an --adapter-root of the server.", metavar="DIR"
+        ),
     ] = None,
     hf: Annotated[
         str | None,
-        typer.Option(help="A Hugging Face repository, where the server allows it.", metavar="ORG/REPO@REV"),
+        typer.Option(help="A Hugging Face repository, if the server allows it.", metavar="ORG/REPO@REV"),
     ] = None,
-    alias: Annotated[str | None, typer.Option(help="An alias to point at this version.")] = None,
+    alias: Annotated[str | None, typer.Option(help="An alias for this version.")] = None,
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
     as_json: AsJson = False,
 ) -> None:
-    """Register an adapter: upload a directory, or name one the server can reach.
+    """Register an adapter: upload a directory, or name one that the server can read.
 
-    The same bytes again are the same version; other bytes are the next version of NAME.
+    The same files again are the same version. Other files become the next version of NAME.
 
     - `lora-compose adapters add sql ./out/sql-lora --alias prod`
     - `lora-compose adapters add sql --path /srv/adapters/sql`
     """
     if sum(source is not None for source in (directory, path, hf)) != 1:
-        raise typer.BadParameter("give one of DIRECTORY, --path and --hf")
+        raise typer.BadParameter("Give exactly one of DIRECTORY, --path and --hf.")
     fields = {"name": check_name(name), "path": path, "hf": hf, "alias": alias and check_alias(alias)}
-    given = {field: value for field, value in fields.items() if value is not None}
+    body = {field: value for field, value in fields.items() if value is not None}
     with Client(url, api_key) as client:
         if directory is None:
-            adapter = client.register(given)
+            adapter = client.register(body)
         else:
             with _opened(directory) as files:
-                adapter = client.upload(given, files)
+                adapter = client.upload(body, files)
     _show(adapter, as_json)
 
 
 @app.command("list")
 def list_adapters(url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJson = False) -> None:
-    """List every version of every adapter, the newest of a name first."""
+    """List every version of every adapter. The newest version of a name comes first."""
     with Client(url, api_key) as client:
         adapters = client.adapters()
     if as_json:
@@ -79,14 +81,14 @@ def list_adapters(url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJso
     elif adapters:
         Console().print(adapter_list(adapters))
     else:
-        typer.echo("No adapter is registered. Register one: lora-compose adapters add NAME DIRECTORY")
+        typer.echo("No adapter is registered. Register one with `lora-compose adapters add NAME DIRECTORY`.")
 
 
 @app.command()
 def show(
     reference: Reference, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJson = False
 ) -> None:
-    """Show what is known about one version: its files, what it covers, warnings."""
+    """Show the details of a version: its files, the layers that it covers, warnings."""
     _check(reference)
     with Client(url, api_key) as client:
         _show(client.adapter(reference), as_json)
@@ -96,13 +98,13 @@ def show(
 def remove(
     reference: Reference,
     cascade: Annotated[
-        bool, typer.Option("--cascade", help="Also remove the saved compositions that need it.")
+        bool, typer.Option("--cascade", help="Also remove the saved compositions that use it.")
     ] = False,
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
     as_json: AsJson = False,
 ) -> None:
-    """Remove one version, or with a bare NAME all of them. Answers under way are finished first."""
+    """Remove a version, or with NAME alone all of its versions. Requests in flight finish first."""
     _check(reference)
     with Client(url, api_key) as client:
         client.remove(reference, cascade)
@@ -113,12 +115,12 @@ def remove(
 def alias(
     reference: Reference,
     alias: Annotated[str, typer.Argument(help="The alias, such as `prod`.")],
-    delete: Annotated[bool, typer.Option("--delete", help="Forget the alias instead.")] = False,
+    delete: Annotated[bool, typer.Option("--delete", help="Remove the alias instead.")] = False,
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
     as_json: AsJson = False,
 ) -> None:
-    """Let `NAME@ALIAS` mean a version. To roll back, move it back.
+    """Make `NAME@ALIAS` an alias of a version. To roll back, set it to the old version.
 
     - `lora-compose adapters alias sql@2 prod`
     """
@@ -133,7 +135,7 @@ def alias(
 
 
 def _check(reference: str) -> tuple[str, str | None]:
-    """(name, ref), refused here before it becomes part of a URL."""
+    """(name, ref). Raises InvalidRequest before the reference becomes part of a URL."""
     return parse_reference(reference, "name")
 
 
@@ -153,7 +155,7 @@ def _show(adapter: Json, as_json: bool) -> None:
 
 @contextmanager
 def _opened(directory: Path) -> Iterator[dict[str, BinaryIO]]:
-    """The two files of a PEFT directory, with a bar on stderr that moves as they are read."""
+    """The two files of a PEFT directory. A bar on stderr shows how much of them is read."""
     from rich.progress import DownloadColumn, Progress, TransferSpeedColumn
 
     columns = (*Progress.get_default_columns(), DownloadColumn(), TransferSpeedColumn())
@@ -171,7 +173,7 @@ def _opened(directory: Path) -> Iterator[dict[str, BinaryIO]]:
 
 
 def adapter_list(adapters: Sequence[Json]) -> Table:
-    """One line a version, in the order given."""
+    """A table with one line a version, in the given order."""
     table = Table("adapter", "rank", "size", "aliases", "registered", "source", box=None, pad_edge=False)
     for adapter in adapters:
         table.add_row(
@@ -186,7 +188,7 @@ def adapter_list(adapters: Sequence[Json]) -> Table:
 
 
 def adapter_facts(adapter: Json) -> Table:
-    """One line a fact, the warnings last."""
+    """A table with one line a fact. Warnings come last."""
     table = Table(box=None, show_header=False, pad_edge=False)
     for field in ("id", "aliases", "rank", "parameters", "bytes", "created_at", "source", "base", "digest"):
         table.add_row(field, escape(_shown(field, adapter[field])))
@@ -199,13 +201,13 @@ def adapter_facts(adapter: Json) -> Table:
     return table
 
 
-def _flat(at: str, value: object) -> Iterator[tuple[str, object]]:
-    """A lineage's leaves under dotted names."""
+def _flat(prefix: str, value: object) -> Iterator[tuple[str, object]]:
+    """The leaf values of a lineage, with dotted names."""
     if isinstance(value, dict) and value:
         for key, inner in value.items():
-            yield from _flat(f"{at}.{key}" if at else str(key), inner)
-    elif at:
-        yield at, round(value, 6) if isinstance(value, float) else value
+            yield from _flat(f"{prefix}.{key}" if prefix else str(key), inner)
+    elif prefix:
+        yield prefix, round(value, 6) if isinstance(value, float) else value
 
 
 def _shown(field: str, value: object) -> str:
@@ -217,5 +219,5 @@ def _shown(field: str, value: object) -> str:
 
 
 def _when(seconds: float) -> str:
-    """In the reader's own time zone."""
+    """Date and time in the local time zone."""
     return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M")

@@ -1,4 +1,4 @@
-"""`lora-compose ask`: ask a running server one question and print the answer as it arrives."""
+"""`lora-compose ask`: asks a running server one question, and prints the answer as it arrives."""
 
 import sys
 from typing import Annotated
@@ -13,28 +13,33 @@ from lora_compose.server.client.chat import ChatAnswer, ChatClient, ChatQuestion
 
 
 def ask(
-    prompt: Annotated[str, typer.Argument(help="What to say, or `-` to read it from stdin.")],
+    prompt: Annotated[str, typer.Argument(help="The question, or `-` to read it from stdin.")],
     adapters: Annotated[
-        str | None, typer.Option(help="A composition; without one the base answers.", metavar="COMPOSITION")
+        str | None,
+        typer.Option(
+            help="The composition that answers. Without it the base answers.", metavar="COMPOSITION"
+        ),
     ] = None,
     method: Annotated[
         str | None,
-        typer.Option(help="Merge the adapters: linear, svd, ties, dare_linear, dare_ties, magnitude_prune."),
+        typer.Option(
+            help="Merge the adapters with linear, svd, ties, dare_linear, dare_ties or magnitude_prune."
+        ),
     ] = None,
-    rank: Annotated[int | None, typer.Option(help="Rank of the merge.")] = None,
+    rank: Annotated[int | None, typer.Option(help="The rank of the merge.")] = None,
     density: Annotated[
-        float | None, typer.Option(help="Share of each delta's entries a sparse method keeps.")
+        float | None, typer.Option(help="The share of each delta's entries that a sparse method keeps.")
     ] = None,
-    system: Annotated[str | None, typer.Option(help="A system message to put in front.")] = None,
-    max_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.")] = ChatQuestion.max_tokens,
+    system: Annotated[str | None, typer.Option(help="A system message to send before the question.")] = None,
+    max_tokens: Annotated[int, typer.Option(help="The longest answer, in tokens.")] = ChatQuestion.max_tokens,
     temperature: Annotated[
-        float, typer.Option(help="0 gives the same answer every time.")
+        float, typer.Option(help="The sampling temperature. 0 gives the same answer every time.")
     ] = ChatQuestion.temperature,
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
     as_json: AsJson = False,
 ) -> None:
-    """Ask one question; the answer is printed as it comes.
+    """Ask one question. The answer is printed as it arrives.
 
     - `lora-compose ask "roll table"`
     - `lora-compose ask "roll table" --adapters roll:0.7+upper`
@@ -42,7 +47,7 @@ def ask(
     """
     model = None if adapters is None else composition_text(adapters, method, rank, density)
     if adapters is None and method is not None:
-        raise typer.BadParameter("--method needs --adapters")
+        raise typer.BadParameter("--method needs --adapters.")
     text = sys.stdin.read() if prompt == "-" else prompt
     question = ChatQuestion(text, model, system, max_tokens, temperature)
     with ChatClient(url, api_key) as client:
@@ -57,17 +62,21 @@ def ask(
 def composition_text(
     adapters: str, method: str | None, rank: int | None = None, density: float | None = None
 ) -> str:
-    """`adapters` with `method` and its options put round it; as it is where there are none.
+    """`adapters` as an argument of `method` with its options; unchanged without a method.
 
-    Raises InvalidRequest where they do not go together."""
+    Raises InvalidRequest if they contradict each other."""
     options = {"rank": rank, "density": density}
     if method is None:
         if any(value is not None for value in options.values()):
-            raise InvalidRequest(CommandCode.MISSING_METHOD, "a rank or a density needs a method", "method")
+            raise InvalidRequest(CommandCode.MISSING_METHOD, "A rank or a density needs a method.", "method")
         return adapters
     members = parse(adapters, "adapters")
     if not members.is_stack:
-        raise InvalidRequest(Code.INVALID_COMPOSITION, f"{adapters} names a method already", "method")
+        raise InvalidRequest(
+            Code.INVALID_COMPOSITION,
+            f"{adapters} already names a method, so no other method can be given.",
+            "method",
+        )
     method = check_method(method, "method")
     return Composition(members.members, method, read_options(method, options, prefix="")).canonical
 
@@ -81,12 +90,12 @@ def _write(piece: str) -> None:
 
 
 def _summary(answer: ChatAnswer) -> str:
-    """What answered and how fast, in one line."""
+    """One line: the model that answered, its tokens and its speed."""
     parts = [answer.model]
     if answer.usage is not None:
         parts.append(f"{answer.usage['completion_tokens']} tokens")
     if answer.time_to_first_token is not None:
-        parts.append(f"first after {answer.time_to_first_token * 1000:.0f} ms")
+        parts.append(f"first token after {answer.time_to_first_token * 1000:.0f} ms")
     if answer.tokens_per_second is not None:
         parts.append(f"{answer.tokens_per_second:.0f} tokens/s")
     if answer.finish_reason == "length":

@@ -1,7 +1,7 @@
-"""Asks a running server chat questions with the `openai` client. The only code that does so.
+"""Asks a running server chat questions with the `openai` client. No other module does this.
 
-`answer` returns a text; `stream` also returns times, usage and the name of what answered. A refusal is raised
-as LoraComposeError with the server's own code and message. If no server answers, the code is
+`answer` returns a text. `stream` also returns times, usage and the name of the model that answered. A refusal
+is raised as LoraComposeError with the server's own code and message. If no server answers, the code is
 `server_unreachable`. The `openai` package is imported when a client is made, so that `--help` stays fast.
 """
 
@@ -25,7 +25,7 @@ Message = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class ChatQuestion:
-    """What to ask. Without a `model` the server's base answers."""
+    """A question. Without a `model` the server's base answers."""
 
     prompt: str
     model: str | None = None
@@ -49,7 +49,7 @@ class ChatAnswer:
 
     text: str
     model: str
-    """The canonical name of what answered."""
+    """The canonical name of the model that answered."""
     finish_reason: str | None
     usage: dict[str, Any] | None
     time_to_first_token: float | None
@@ -110,11 +110,11 @@ class ChatClient:
 
     def stream(self, question: ChatQuestion, on_text: Callable[[str], None] = lambda _: None) -> ChatAnswer:
         """The timed answer to `question`; `on_text` gets each piece of it as it arrives."""
-        asked = question.model or self.base_model()
+        requested = question.model or self.base_model()
         pieces: list[str] = []
         model, first, reason, usage = None, None, None, None
         started = perf_counter()
-        for chunk in self._chunks(question, asked):
+        for chunk in self._chunks(question, requested):
             model, usage = chunk.model, chunk.usage or usage
             reason = next((choice.finish_reason for choice in chunk.choices), None) or reason
             if piece := "".join(choice.delta.content or "" for choice in chunk.choices):

@@ -1,4 +1,4 @@
-"""`lora-compose fuse`: fold a composition into the base of a running server, look, or restore."""
+"""`lora-compose fuse`: fuses a composition into a running server, shows the state, or restores the base."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -17,30 +17,34 @@ POLL_SECONDS = 0.1
 def fuse(
     composition: Annotated[
         str | None,
-        typer.Argument(help="What to fuse; without it, what is fused is shown.", metavar="COMPOSITION"),
+        typer.Argument(
+            help="The composition to fuse. Without it the fused composition is shown.", metavar="COMPOSITION"
+        ),
     ] = None,
-    restore: Annotated[bool, typer.Option("--restore", help="Restore the plain base, to the bit.")] = False,
+    restore: Annotated[
+        bool, typer.Option("--restore", help="Restore the plain base weights, bit for bit.")
+    ] = False,
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
     as_json: AsJson = False,
 ) -> None:
-    """Fold a composition into the running base: its requests then carry no LoRA work at all.
+    """Fold a composition into the running base weights. Its requests then need no LoRA work at all.
 
-    Everything else is served at the same time, as the difference to it; restoring is exact. Requests in
-    flight wait for the switch and go on.
+    All other compositions are still served, as the difference to the fused one. Restoring is exact. Requests
+    in flight wait for the switch and then continue.
 
-    - `lora-compose fuse` shows what is fused
-    - `lora-compose fuse roll+upper` fuses a stack, in place of what is fused now
+    - `lora-compose fuse` shows the fused composition
+    - `lora-compose fuse roll+upper` fuses a stack, in place of the one that is fused now
     - `lora-compose fuse "svd(roll+upper,rank=8)"` fuses a merge
     - `lora-compose fuse --restore` restores the base
     """
     if restore and composition is not None:
-        raise typer.BadParameter("give a COMPOSITION or --restore, not both")
+        raise typer.BadParameter("Give a COMPOSITION or --restore, but not both.")
     with Client(url, api_key) as client:
         if restore:
-            state = _watched(client, "restoring the base", client.restore_base)
+            state = _with_progress(client, "restoring the base", client.restore_base)
         elif composition is not None:
-            state = _watched(client, f"fusing {composition}", lambda: client.fuse(composition))
+            state = _with_progress(client, f"fusing {composition}", lambda: client.fuse(composition))
         else:
             state = client.fusion()
     if as_json:
@@ -49,15 +53,15 @@ def fuse(
         typer.echo(_summary(state))
 
 
-def _watched(client: Client, what: str, switch: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Do it, with a progress bar on stderr: a large checkpoint takes a while."""
+def _with_progress(client: Client, title: str, switch: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Run `switch`, with a progress bar on stderr, because a large checkpoint takes time."""
     screen = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
     with (
         ThreadPoolExecutor(1) as thread,
         Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bar,
     ):
-        task = bar.add_task(what, total=1.0)
+        task = bar.add_task(title, total=1.0)
         switching = thread.submit(switch)
         while wait([switching], POLL_SECONDS).not_done:
             bar.update(task, completed=client.fusion()["progress"] or 0.0)
@@ -65,10 +69,10 @@ def _watched(client: Client, what: str, switch: Callable[[], dict[str, Any]]) ->
 
 
 def _summary(state: dict[str, Any]) -> str:
-    """The state in one line."""
-    what = f"{state['model']} is fused" if state["model"] else f"nothing is fused ({state['state']})"
+    """One line with the state and the last switch."""
+    fused = f"{state['model']} is fused" if state["model"] else f"nothing is fused ({state['state']})"
     last = state["last_switch"]
     if last is None:
-        return what
-    stalled = f"generation stood still for {last['stalled_seconds']:.2f} s"
-    return f"{what}; the last switch took {last['seconds']:.2f} s, {stalled}"
+        return fused
+    stalled = f"generation was paused for {last['stalled_seconds']:.2f} s"
+    return f"{fused}; the last switch took {last['seconds']:.2f} s, and {stalled}"

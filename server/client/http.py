@@ -21,17 +21,21 @@ def unreachable(url: str, reason: str) -> LoraComposeError:
     """The error for a `url` at which no server answers."""
     return LoraComposeError(
         CommandCode.SERVER_UNREACHABLE,
-        f"No server answers at {url}: {reason}. Start one with `lora-compose serve`, or give its --url",
+        f"No server answers at {url}: {reason}. Start one with `lora-compose serve`, or set --url.",
     )
 
 
 def foreign_reply(url: str) -> LoraComposeError:
     """The error for a reply at `url` that lora-compose cannot have sent."""
-    return LoraComposeError(CommandCode.NOT_A_SERVER, f"{url} answered, but not as lora-compose does")
+    return LoraComposeError(
+        CommandCode.NOT_A_SERVER, f"{url} sent a reply that is not from a lora-compose server."
+    )
 
 
 class Client:
-    """One server. A call waits for as long as the server works: to check a large adapter takes time."""
+    """One server.
+
+    Calls have no time limit, because the server needs time, for example to check a large adapter."""
 
     def __init__(self, url: str, api_key: str | None = None) -> None:
         self._url = url.rstrip("/")
@@ -41,7 +45,7 @@ class Client:
             self._http = httpx.Client(base_url=self._url, headers=headers, timeout=timeout)
         except (httpx.InvalidURL, UnicodeEncodeError) as error:
             raise LoraComposeError(
-                CommandCode.INVALID_URL, f"{url!r} or the API key cannot be sent: {error}"
+                CommandCode.INVALID_URL, f"The URL {url!r} or the API key is not valid: {error}"
             ) from error
 
     def __enter__(self) -> Self:
@@ -53,23 +57,27 @@ class Client:
         self._http.close()
 
     def is_ready(self) -> bool:
-        """Whether the server is there and takes requests."""
+        """True if the server answers and accepts requests."""
         try:
             return self._http.get("/readyz").is_success
         except httpx.TransportError:
             return False
 
     def models(self) -> list[Json]:
-        """The model cards, the base's first."""
+        """The model cards. The base is the first."""
         return list(self._call("GET", "/v1/models")["data"])
 
     def upload(self, fields: Mapping[str, str], files: Mapping[str, BinaryIO]) -> Json:
-        """Register the two files of an adapter, by their names, under `fields` name and perhaps alias."""
+        """Register an adapter from its two files, by file name.
+
+        `fields` has a name, and may have an alias."""
         parts = {name: (name, file, "application/octet-stream") for name, file in files.items()}
         return self._call("POST", "/v1/adapters", data=dict(fields), files=parts)
 
     def register(self, fields: Mapping[str, str]) -> Json:
-        """Register an adapter the server fetches itself: `fields` name, path or hf, and perhaps alias."""
+        """Register an adapter that the server reads itself.
+
+        `fields` has a name and path or hf, and may have an alias."""
         return self._call("POST", "/v1/adapters", json=dict(fields))
 
     def adapters(self) -> list[Json]:
@@ -81,43 +89,43 @@ class Client:
         return self._call("GET", f"/v1/adapters/{_quoted(reference)}")
 
     def remove(self, reference: str, cascade: bool = False) -> None:
-        """Remove a version, or with a bare name all of them."""
+        """Remove a version, or with a name alone all of its versions."""
         self._call("DELETE", f"/v1/adapters/{_quoted(reference)}", params={"cascade": cascade})
 
     def set_alias(self, name: str, alias: str, version: int) -> Json:
-        """Make `name@alias` mean that version."""
+        """Make `name@alias` an alias of that version."""
         return self._call(
             "PUT", f"/v1/adapters/{_quoted(name)}/aliases/{_quoted(alias)}", json={"version": version}
         )
 
     def remove_alias(self, name: str, alias: str) -> None:
-        """Forget `name@alias`; the version stays."""
+        """Remove the alias `name@alias`. The version stays."""
         self._call("DELETE", f"/v1/adapters/{_quoted(name)}/aliases/{_quoted(alias)}")
 
     def tokenize(self, model: str, text: str) -> list[int]:
-        """The ids of a text's tokens, without special ones."""
+        """The token ids of a text, without special tokens."""
         body = {"model": model, "prompt": text, "add_special_tokens": False}
         return list(self._call("POST", "/tokenize", json=body)["tokens"])
 
     def tokenize_chat(self, model: str, text: str) -> list[int]:
-        """The ids of what the model reads when a user says `text`: the chat template's and the text's."""
+        """The token ids of the prompt for a user message: those of the chat template and of `text`."""
         body = {"model": model, "messages": [{"role": "user", "content": text}]}
         return list(self._call("POST", "/tokenize", json=body)["tokens"])
 
     def residency(self) -> Json:
-        """Which adapters are where, by the books and by the workers."""
+        """Which adapters are in host memory and in slots, as the server and its workers report it."""
         return self._call("GET", "/v1/residency")
 
     def fusion(self) -> Json:
-        """What is fused into the base, and how far a switch is."""
+        """The fused composition, and the progress of a switch."""
         return self._call("GET", "/v1/fusion")
 
     def fuse(self, composition: str) -> Json:
-        """Fold a composition into the base; returns when it is in."""
+        """Fuse a composition into the base. Returns when the switch has ended."""
         return self._call("PUT", "/v1/fusion", json={"model": composition})
 
     def restore_base(self) -> Json:
-        """The plain base again; returns when it is."""
+        """Restore the plain base. Returns when the switch has ended."""
         return self._call("DELETE", "/v1/fusion")
 
     def _call(self, method: str, path: str, **content: Any) -> Json:
@@ -147,13 +155,13 @@ def _json(response: httpx.Response) -> object:
 
 
 def _refusal(response: httpx.Response) -> LoraComposeError:
-    """The server's error object, or for a body that holds none, the status."""
+    """The server's error object, or the status if the body has none."""
     body = _json(response)
     error = body.get("error") if isinstance(body, dict) else None
     if not isinstance(error, dict) or not error.get("message"):
         status = f"{response.status_code} {response.reason_phrase}"
         return LoraComposeError(
-            ServerCode(f"http_{response.status_code}"), f"{response.url} answered {status}"
+            ServerCode(f"http_{response.status_code}"), f"{response.url} answered with status {status}."
         )
     code = ServerCode(str(error.get("code") or f"http_{response.status_code}"))
     return LoraComposeError(code, str(error["message"]), error.get("param"))

@@ -68,7 +68,7 @@ class ServerProcess:
     ) -> Self:
         """Start a command that listens on the loopback `port`; `log` is appended to.
 
-        In a session of its own the server does not get this terminal's Ctrl-C: its owner stops it."""
+        With `own_session` the server does not get Ctrl-C of this terminal: the caller must stop it."""
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as output:
             process = subprocess.Popen(
@@ -108,7 +108,9 @@ class ServerProcess:
         try:
             return self.process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
-            logger.warning("the server at %s did not stop within %.0f s: killed", self.url, STOP_SECONDS)
+            logger.warning(
+                "the server at %s did not stop within %.0f s and is being killed", self.url, STOP_SECONDS
+            )
             self._kill()
             return self.process.wait()
 
@@ -118,10 +120,10 @@ class ServerProcess:
         except httpx.TransportError:
             return False
 
-    def _not_ready(self, what: str) -> LoraComposeError:
+    def _not_ready(self, problem: str) -> LoraComposeError:
         end = "\n".join(self.log.read_text(errors="replace").splitlines()[-LOG_LINES:])
         return LoraComposeError(
-            CommandCode.SERVER_NOT_READY, f"The server at {self.url} {what}. Its log ends:\n{end}"
+            CommandCode.SERVER_NOT_READY, f"The server at {self.url} {problem}. Its log ends:\n{end}"
         )
 
     def _kill(self) -> None:

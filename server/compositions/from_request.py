@@ -1,7 +1,7 @@
-"""Which composition a request's JSON asks for, and the JSON that vLLM gets instead.
+"""Reads the composition from a request body, and makes the body that vLLM gets.
 
-The models here are the four ways to name a composition: as `model`, in our own fields `adapters` and
-`composition`, in llama.cpp's `lora` and in LoRAX's `merged_adapters`.
+A body can name a composition in four ways: as `model`, in our own fields `adapters` and `composition`, in
+llama.cpp's field `lora`, and in LoRAX's field `merged_adapters`.
 """
 
 from collections.abc import Callable
@@ -55,7 +55,7 @@ class MemberFields(Body):
 
 
 class MethodFields(Body):
-    """How to combine; without it the exact sum, a stack."""
+    """How to combine the adapters. By default they are a stack, which is the exact sum."""
 
     method: Method = STACK
     rank: Rank | None = None
@@ -66,7 +66,9 @@ class MethodFields(Body):
 
 def _llama_name(value: object) -> tuple[str, str | None]:
     if isinstance(value, int):
-        raise InvalidRequest(Code.INVALID_NAME, "Adapters have no numbers here: use the name.")
+        raise InvalidRequest(
+            Code.INVALID_NAME, "Adapters have no numeric ids on this server. Use the name of the adapter."
+        )
     return parse_reference(value, None)
 
 
@@ -76,7 +78,7 @@ LlamaReference = Annotated[
 
 
 class LlamaLora(Body):
-    """llama.cpp's: exactly one of `id` and `name`. Its numeric ids mean nothing here."""
+    """llama.cpp's form. Exactly one of `id` and `name` is required. Numeric ids are not supported."""
 
     id: LlamaReference = None
     name: LlamaReference = None
@@ -85,7 +87,9 @@ class LlamaLora(Body):
     @model_validator(mode="after")
     def _has_one_name(self) -> Self:
         if (self.id is None) == (self.name is None):
-            raise InvalidRequest(Code.INVALID_COMPOSITION, "Give either an id or a name.")
+            raise InvalidRequest(
+                Code.INVALID_COMPOSITION, "An entry of lora must have an id or a name, and not both."
+            )
         return self
 
     @property
@@ -100,7 +104,7 @@ LORAX_STRATEGIES: tuple[LoraxStrategy, ...] = get_args(LoraxStrategy)
 
 
 class MergedAdapters(Body):
-    """LoRAX's. As there, weights left out or empty are 1, and the strategy left out is linear."""
+    """LoRAX's form. As in LoRAX, missing or empty weights are 1, and the default strategy is linear."""
 
     ids: Annotated[list[Reference], MinLen(1), MaxLen(MAX_MEMBERS)]
     weights: Annotated[list[Weight], MaxLen(MAX_MEMBERS)] | None = None
@@ -111,7 +115,8 @@ class MergedAdapters(Body):
     @model_validator(mode="after")
     def _has_a_weight_for_each(self) -> Self:
         if self.weights and len(self.weights) != len(self.ids):
-            text = f"There are {len(self.ids)} ids and {len(self.weights)} weights."
+            counts = f"{len(self.ids)} ids and {len(self.weights)} weights"
+            text = f"merged_adapters has {counts}. Send one weight for each id."
             raise InvalidRequest(Code.INVALID_WEIGHT, text, "weights")
         return self
 
@@ -129,7 +134,9 @@ NO_OBJECT = Fault(Code.INVALID_COMPOSITION, "{param} must be a JSON object.")
 
 
 def _form(field: str) -> Faults:
-    """Of a list of adapters. One that is too long has the param of `Composition`'s own refusal."""
+    """Faults of a list of adapters.
+
+    A list that is too long has the param that `Composition` itself reports."""
     return {
         (field, ANY): Fault(Code.INVALID_COMPOSITION, "{param} must be a list with at least one entry."),
         (field, "too_long"): Fault(
@@ -142,19 +149,21 @@ def _form(field: str) -> Faults:
 def _model(value: object) -> str:
     if isinstance(value, str) and value:
         return value
-    raise InvalidRequest(Code.INVALID_MODEL, "model must be a string that is not empty.")
+    raise InvalidRequest(Code.INVALID_MODEL, "model must be a string with at least one character.")
 
 
 ModelText = Annotated[str, PlainValidator(_model), WithJsonSchema({"type": "string", "minLength": 1})]
 
 
 class CompositionFields(Body):
-    """Which adapters; at most one of `adapters`, `lora` and `merged_adapters`. Other fields are vLLM's."""
+    """Which adapters to use: at most one of `adapters`, `lora` and `merged_adapters`. vLLM reads other
+    fields."""
 
     model_config = ConfigDict(extra="ignore")
 
     model: ModelText = Field(default_factory=str)
-    """`sql`, `sql@2`, `sql:0.7+polite:0.3`, `ties(sql+polite,density=0.3)` or a saved composition."""
+    """`sql`, `sql@2`, `sql:0.7+polite:0.3`, `ties(sql+polite,density=0.3)` or the name of a saved
+    composition."""
     adapters: Annotated[list[MemberFields], MinLen(1), MaxLen(MAX_MEMBERS)] | None = None
     composition: MethodFields | None = None
     lora: Annotated[list[LlamaLora], MinLen(1), MaxLen(MAX_MEMBERS)] | None = None
@@ -174,11 +183,11 @@ class CompositionFields(Body):
             Code.INVALID_COMPOSITION, "merged_adapters.weights must be a list."
         ),
         ("merged_adapters.weights", "too_long"): Fault(
-            Code.INVALID_WEIGHT, "There are more weights than ids."
+            Code.INVALID_WEIGHT, "merged_adapters has more weights than ids. Send one weight for each id."
         ),
         ("merged_adapters.weights[]", ANY): BAD_WEIGHT,
         ("merged_adapters.merge_strategy", ANY): Fault(
-            Code.UNKNOWN_METHOD, f"The merge_strategy must be one of {', '.join(LORAX_STRATEGIES)}."
+            Code.UNKNOWN_METHOD, f"merge_strategy must be one of {', '.join(LORAX_STRATEGIES)}."
         ),
         **with_prefix("merged_adapters.", OPTION_FAULTS),
     }
@@ -187,52 +196,52 @@ class CompositionFields(Body):
     @classmethod
     def _has_one_form(cls, body: object) -> object:
         if isinstance(body, dict):
-            given = [field for field in FORMS if body.get(field) is not None]
-            if body.get("composition") is not None and given != ["adapters"]:
-                text = "composition goes with adapters only."
+            forms = [field for field in FORMS if body.get(field) is not None]
+            if body.get("composition") is not None and forms != ["adapters"]:
+                text = "The field composition can be used only together with the field adapters."
                 raise InvalidRequest(Code.CONFLICTING_FIELDS, text, "composition")
-            if len(given) > 1:
-                raise named_twice(given[0], given[1])
+            if len(forms) > 1:
+                raise two_forms(forms[0], forms[1])
         return body
 
     @property
     def form(self) -> str | None:
-        """The field that names the adapters; None where `model` does."""
+        """The field that names the adapters, or None if only `model` can."""
         return next((field for field in FORMS if getattr(self, field) is not None), None)
 
     def to_composition(self) -> Composition | None:
-        """What the fields say, apart from `model`; None where they say nothing."""
+        """The composition of the fields other than `model`; None if they name no adapters."""
         if self.adapters is not None:
-            return self._of_adapters(self.adapters)
+            return self._from_adapters(self.adapters)
         if self.lora is not None:
             return Composition(tuple(entry.member for entry in self.lora))
         if self.merged_adapters is not None:
             merged = self.merged_adapters
-            given = {"density": merged.density, "majority_sign_method": merged.majority_sign_method}
-            options = read_options(merged.merge_strategy, given, "merged_adapters.")
+            fields = {"density": merged.density, "majority_sign_method": merged.majority_sign_method}
+            options = read_options(merged.merge_strategy, fields, "merged_adapters.")
             return Composition(merged.members, merged.merge_strategy, options)
         return None
 
-    def _of_adapters(self, adapters: list[MemberFields]) -> Composition:
+    def _from_adapters(self, adapters: list[MemberFields]) -> Composition:
         members = tuple(entry.member for entry in adapters)
         if self.composition is None:
             return Composition(members)
-        given = {name: getattr(self.composition, name) for name in OPTION_NAMES}
+        fields = {name: getattr(self.composition, name) for name in OPTION_NAMES}
         method = self.composition.method
-        return Composition(members, method, read_options(method, given))
+        return Composition(members, method, read_options(method, fields))
 
 
-def named_twice(first: str, second: str) -> InvalidRequest:
-    """The refusal of a body that names adapters in two ways."""
+def two_forms(first: str, second: str) -> InvalidRequest:
+    """The error for a body that names adapters in two ways."""
     return InvalidRequest(
         Code.CONFLICTING_FIELDS,
-        f"The request names adapters twice, by {first} and by {second}. Keep one of the two.",
+        f"The request names adapters in two ways: {first} and {second}. Send only one of them.",
         first,
     )
 
 
 class ComposedModel(CompositionFields):
-    """A composition in any form: as `model`, or in one of the fields."""
+    """A composition in any of the forms: as `model`, or in one of the fields."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -248,16 +257,16 @@ def composition_from_body(body: dict[str, Any], base: str, saved: SavedCompositi
 def composition_of(fields: CompositionFields, base: str, saved: SavedComposition) -> Composition | None:
     """The composition, or None for the plain base. `saved` looks up a saved composition by name.
 
-    Raises InvalidRequest where the request names it twice, or where its parts do not go together."""
+    Raises InvalidRequest if the request names it in two ways, or if its fields contradict each other."""
     model = fields.model or base
     if fields.form is None:
-        return _of_model(model, base, saved)
+        return _from_model(model, base, saved)
     if model != base:
-        raise named_twice(fields.form, f"model {model!r:.200}")
+        raise two_forms(fields.form, f"model {model!r:.200}")
     return fields.to_composition()
 
 
-def _of_model(model: str, base: str, saved: SavedComposition) -> Composition | None:
+def _from_model(model: str, base: str, saved: SavedComposition) -> Composition | None:
     if model == base:
         return None
     text = model.removeprefix(base + ":")
@@ -266,17 +275,17 @@ def _of_model(model: str, base: str, saved: SavedComposition) -> Composition | N
     try:
         return parse(text)
     except InvalidRequest as error:
-        # "org/other-model" is a model that this server does not have, rather than bad grammar.
+        # "org/other-model" is a model that this server does not have, not a composition with a syntax error.
         if error.code == Code.INVALID_NAME and not set(text) & set("+:@("):
             raise model_not_found(text) from error
         raise
 
 
 def model_not_found(name: str) -> NotFound:
-    """OpenAI's answer to a model that the server does not have."""
+    """The error that OpenAI returns for a model that the server does not have."""
     return NotFound(Code.MODEL_NOT_FOUND, f"The model {name!r:.200} does not exist.", "model")
 
 
 def body_for_vllm(body: dict[str, Any], model: str) -> dict[str, Any]:
-    """`body` without our fields, and with `model`, the canonical name."""
+    """`body` without our fields, and with the canonical name as `model`."""
     return {key: value for key, value in body.items() if key not in EXTENSIONS} | {"model": model}

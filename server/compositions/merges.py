@@ -1,6 +1,6 @@
-"""Merges, built outside the engine in a process of their own, once, into the registry's store.
+"""Builds merges into the registry's store, each once, in a process outside the engine.
 
-A merge is cached by what it is made of (the bytes of its members, weights, method, options), never by names.
+A merge is cached by its content (the digests of its members, weights, method, options), never by names.
 """
 
 import asyncio
@@ -31,16 +31,18 @@ MayBuild = Callable[[], None]
 
 
 class MergeBuilder:
-    """Turns a pinned composition into directories the engine can read. Open it as a context."""
+    """Turns a resolved composition into directories that the engine can read. Use it as a context manager."""
 
     def __init__(self, registry: Registry, base: str, metrics: Metrics) -> None:
         self._registry = registry
         self._base = base
         self._metrics = metrics
         self._building: dict[str, asyncio.Task[Path]] = {}
-        # spawn: a fork of a process with vLLM's threads in it may deadlock.
-        self._pool = ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn"), initializer=_be_nice)
-        # Importing torch takes seconds: start now, so that the first merge need not wait for it.
+        # spawn: a fork of a process that has vLLM's threads may deadlock.
+        self._pool = ProcessPoolExecutor(
+            max_workers=1, mp_context=get_context("spawn"), initializer=_lower_priority
+        )
+        # Importing torch takes seconds. Starting the process now saves the first merge that time.
         self._pool.submit(os.getpid)
 
     def __enter__(self) -> "MergeBuilder":
@@ -51,24 +53,28 @@ class MergeBuilder:
     ) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    async def servable(self, pinned: ResolvedComposition, may_build: MayBuild | None = None) -> Servable:
-        """A stack as it is; a merge built first, or found built. `may_build` raises where it may not be."""
-        if pinned.composition.is_stack:
-            return Servable(pinned.name, tuple(_member(version, m.weight) for m, version in pinned.versions))
-        merged = Component(str(await self._directory(pinned, may_build)), 1.0, pinned.rank)
-        return Servable(pinned.name, (StoredAdapter(merged, pinned.ids, pinned.digests),))
+    async def build(self, resolved: ResolvedComposition, may_build: MayBuild | None = None) -> Servable:
+        """Return a stack without a build. Build a merge, or find it in the cache.
+
+        `may_build` is called before a merge is built. It raises if the caller may not build one."""
+        if resolved.composition.is_stack:
+            return Servable(
+                resolved.name, tuple(_stored(version, member.weight) for member, version in resolved.versions)
+            )
+        merged = Component(str(await self._directory(resolved, may_build)), 1.0, resolved.rank)
+        return Servable(resolved.name, (StoredAdapter(merged, resolved.ids, resolved.digests),))
 
     async def report(
-        self, pinned: ResolvedComposition, may_build: MayBuild | None = None
+        self, resolved: ResolvedComposition, may_build: MayBuild | None = None
     ) -> dict[str, Any] | None:
-        """What a merge loses against the exact stack (see `lora_compose.adapters.merging.report`); None for a stack."""
-        if pinned.composition.is_stack:
+        """What a merge loses against the exact stack (see `adapters.merging.report`); None for a stack."""
+        if resolved.composition.is_stack:
             return None
-        await self._directory(pinned, may_build)
-        return await run_in_threadpool(self._registry.cached_merge_report, merge_key(pinned))
+        await self._directory(resolved, may_build)
+        return await run_in_threadpool(self._registry.cached_merge_report, merge_key(resolved))
 
-    async def _directory(self, pinned: ResolvedComposition, may_build: MayBuild | None) -> Path:
-        key = merge_key(pinned)
+    async def _directory(self, resolved: ResolvedComposition, may_build: MayBuild | None) -> Path:
+        key = merge_key(resolved)
         if may_build is not None and key not in self._building:
             found = await run_in_threadpool(self._registry.cached_merge, key)
             if found is not None:
@@ -76,11 +82,11 @@ class MergeBuilder:
             may_build()
         task = self._building.get(key)
         if task is None:
-            task = self._building[key] = asyncio.create_task(self._find_or_build(key, pinned))
+            task = self._building[key] = asyncio.create_task(self._find_or_build(key, resolved))
             task.add_done_callback(lambda _: self._building.pop(key, None))
         return await asyncio.shield(task)
 
-    async def _find_or_build(self, key: str, pinned: ResolvedComposition) -> Path:
+    async def _find_or_build(self, key: str, resolved: ResolvedComposition) -> Path:
         found = await run_in_threadpool(self._registry.cached_merge, key)
         if found is not None:
             return found
@@ -88,61 +94,61 @@ class MergeBuilder:
             self._metrics.merges_in_progress.track_inprogress(),
             self._metrics.merge_failures.count_exceptions(),
         ):
-            return await self._build(key, pinned)
+            return await self._merge(key, resolved)
 
-    async def _build(self, key: str, pinned: ResolvedComposition) -> Path:
+    async def _merge(self, key: str, resolved: ResolvedComposition) -> Path:
         started = time.perf_counter()
-        ingredients = [(version.directory, m.weight) for m, version in pinned.versions]
+        inputs = [(version.directory, member.weight) for member, version in resolved.versions]
         with TemporaryDirectory(dir=self._registry.staging_dir) as output:
             loop = asyncio.get_running_loop()
             report = await loop.run_in_executor(
                 self._pool,
-                _merge,
+                _merge_files,
                 (
-                    pinned.composition.method,
-                    ingredients,
-                    pinned.composition.options,
+                    resolved.composition.method,
+                    inputs,
+                    resolved.composition.options,
                     Path(output),
                     self._base,
                 ),
             )
             path = await run_in_threadpool(
-                self._registry.cache_merge, key, Path(output), report, sorted(pinned.digests)
+                self._registry.cache_merge, key, Path(output), report, sorted(resolved.digests)
             )
         seconds = time.perf_counter() - started
         self._metrics.merge_seconds.observe(seconds)
-        logger.info("merged %s in %.2f s", pinned.name, seconds)
+        logger.info("merged %s in %.2f s", resolved.name, seconds)
         return path
 
 
 def servable_of(version: Version) -> Servable:
-    """One adapter by itself."""
-    return Servable(version.id, (_member(version, 1.0),))
+    """A single adapter at weight 1."""
+    return Servable(version.id, (_stored(version, 1.0),))
 
 
-def _member(version: Version, weight: float) -> StoredAdapter:
+def _stored(version: Version, weight: float) -> StoredAdapter:
     component = Component(str(version.directory), weight, version.rank)
     return StoredAdapter(component, frozenset({version.id}), frozenset({version.digest}))
 
 
-def merge_key(pinned: ResolvedComposition) -> str:
-    """sha256 over the members' bytes and weights, the method and its options."""
-    members = sorted((version.digest, member.weight) for member, version in pinned.versions)
-    text = repr((members, pinned.composition.method, pinned.composition.options))
+def merge_key(resolved: ResolvedComposition) -> str:
+    """sha256 of the members' digests and weights, the method and its options."""
+    members = sorted((version.digest, member.weight) for member, version in resolved.versions)
+    text = repr((members, resolved.composition.method, resolved.composition.options))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _be_nice() -> None:
-    """A merge must not take the cores that decode. Runs in the pool's process, as `_merge` does."""
+def _lower_priority() -> None:
+    """Keep merges from slowing the engine. Runs in the pool's process, like `_merge_files`."""
     import torch
 
     os.nice(10)
     torch.set_num_threads(1)
 
 
-def _merge(arguments: tuple[Any, ...]) -> dict[str, Any]:
-    from lora_compose.adapters.merging import merge  # imports torch, which only this process needs
+def _merge_files(arguments: tuple[Any, ...]) -> dict[str, Any]:
+    from lora_compose.adapters.merging import merge  # it imports torch, which only this process needs
 
-    method, ingredients, options, output, base = arguments
-    parts = [merge.MergeInput(directory, weight) for directory, weight in ingredients]
-    return merge.build(method, parts, options, output, base).to_dict()
+    method, inputs, options, output, base = arguments
+    members = [merge.MergeInput(directory, weight) for directory, weight in inputs]
+    return merge.build(method, members, options, output, base).to_dict()

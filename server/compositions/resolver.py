@@ -1,7 +1,7 @@
-"""From what a request asks to what can be served: names to immutable versions, and whether they fit.
+"""Resolves a composition: names become immutable versions, and it is checked that the engine can serve them.
 
-The registry is the truth; what was looked up is remembered until the registry changes, since every request
-asks. Refusals happen here, before anything is built and before a byte is streamed.
+Look-ups in the registry are cached until the registry changes, because every request needs them. Refusals
+happen here, before anything is built and before the first byte of an answer is sent.
 """
 
 import threading
@@ -17,28 +17,28 @@ from lora_compose.adapters.registry.registry import Registry
 from lora_compose.adapters.registry.store import Version
 from lora_compose.adapters.registry.versions import no_adapter
 
-# ‖w·ΔW‖ beyond this overflows activations, and a NaN in the shared KV cache would reach other requests.
+# A larger ‖w·ΔW‖ overflows activations, and a NaN in the shared KV cache would reach other requests.
 MAX_DELTA_NORM = 1e6
-MAX_REMEMBERED = 8192
-"""Look-ups that are remembered: compositions, versions, and the saved compositions as one."""
+MAX_CACHED = 8192
+"""Number of cached look-ups: compositions, versions, and one entry for all saved compositions."""
 
 Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
 class ResolvedComposition:
-    """A composition whose members are versions: it can never come to mean anything else."""
+    """A composition whose members are immutable versions, so that its meaning cannot change."""
 
-    asked: Composition
-    """As it was written: a member may name an alias, or no version."""
+    requested: Composition
+    """The composition of the request: a member may name an alias, or no version."""
     composition: Composition
     versions: tuple[tuple[Member, Version], ...]
     rank: int
-    """The rank it takes in the engine."""
+    """The rank that it needs in the engine."""
 
     @property
     def name(self) -> str:
-        """The canonical name: vLLM's `lora_name`, and so part of its KV cache's key."""
+        """The canonical name. vLLM uses it as `lora_name`, which is part of the key of its KV cache."""
         return self.composition.canonical
 
     @property
@@ -55,72 +55,75 @@ class ResolvedComposition:
 
 
 class Resolver:
-    """Pins compositions against one registry, for an engine that takes ranks up to `max_lora_rank`."""
+    """Resolves compositions with one registry, for an engine that supports ranks up to `max_lora_rank`."""
 
     def __init__(self, registry: Registry, max_lora_rank: int) -> None:
         self._registry = registry
         self._max_lora_rank = max_lora_rank
-        self._remembered: LRUCache[Hashable, Any] = LRUCache(MAX_REMEMBERED)
+        self._cache: LRUCache[Hashable, Any] = LRUCache(MAX_CACHED)
         self._changes = 0
         self._lock = threading.Lock()
 
     def registry_changed(self) -> None:
-        """Forget what was looked up. Called after each change of the registry, from any thread."""
+        """Clear the cache. Called after each change of the registry, from any thread."""
         with self._lock:
             self._changes += 1
-            self._remembered.clear()
+            self._cache.clear()
 
-    def _once(self, key: Hashable, look_up: Callable[[], Found]) -> Found:
-        """The answer of `look_up`, remembered under `key` until the registry changes."""
+    def _cached(self, key: Hashable, look_up: Callable[[], Found]) -> Found:
+        """The result of `look_up`, cached under `key` until the registry changes."""
         with self._lock:
-            changes, found = self._changes, self._remembered.get(key)
+            changes, found = self._changes, self._cache.get(key)
         if found is None:
             found = look_up()
             with self._lock:
-                if changes == self._changes:  # else the registry changed meanwhile, and the answer may be old
-                    self._remembered[key] = found
+                if changes == self._changes:  # else the registry changed meanwhile, and the result may be old
+                    self._cache[key] = found
         return found
 
     def saved(self, name: str) -> Composition | None:
-        """The saved composition of that name, if there is one."""
-        return self._once("saved", self._registry.compositions).get(name)
+        """The saved composition of that name, or None."""
+        return self._cached("saved", self._registry.compositions).get(name)
 
-    def pin(self, composition: Composition, sees: Callable[[str], bool] | None = None) -> ResolvedComposition:
+    def resolve(
+        self, composition: Composition, sees: Callable[[str], bool] | None = None
+    ) -> ResolvedComposition:
         """Raises NotFound("model_not_found"), Unservable("rank_too_large") or InvalidRequest.
 
-        To whom does not see a member it is as if it were not registered."""
+        If `sees` is false for a member, the error is the same as for an adapter that does not exist."""
         if sees is not None:
             self._refuse_unseen(composition, sees)
-        return self._once(composition, lambda: self._pin(composition))
+        return self._cached(composition, lambda: self._resolve(composition))
 
     def _refuse_unseen(self, composition: Composition, sees: Callable[[str], bool]) -> None:
         if all(sees(member.name) for member in composition.members):
             return
-        for member in composition.members:  # the first that is missed is told, whichever way it is missing
+        # Report the first missing member, whether it is hidden or does not exist.
+        for member in composition.members:
             if not sees(member.name):
                 raise no_adapter(member.name)
             self._version(member.name, member.ref)
 
-    def _pin(self, composition: Composition) -> ResolvedComposition:
+    def _resolve(self, composition: Composition) -> ResolvedComposition:
         found = {member: self._version(member.name, member.ref) for member in composition.members}
-        pinned = composition.with_refs({member: version.number for member, version in found.items()})
+        resolved = composition.with_refs({member: version.number for member, version in found.items()})
         by_id = {version.id: version for version in found.values()}
-        versions = tuple((member, by_id[member.id]) for member in pinned.members)
+        versions = tuple((member, by_id[member.id]) for member in resolved.members)
         _check_norms(found)
-        rank = engine_rank(pinned, [version for _, version in versions])
+        rank = engine_rank(resolved, [version for _, version in versions])
         if rank > self._max_lora_rank:
-            raise Unservable(Code.RANK_TOO_LARGE, self._too_large(pinned, rank), "model")
-        return ResolvedComposition(composition, pinned, versions, rank)
+            raise Unservable(Code.RANK_TOO_LARGE, self._too_large(resolved, rank), "model")
+        return ResolvedComposition(composition, resolved, versions, rank)
 
     def _version(self, name: str, ref: str | None) -> Version:
-        """Remembered for itself: a new composition is mostly made of adapters that are in use already."""
-        return self._once((name, ref), lambda: self._registry.resolve(name, ref))
+        """Versions are cached too, because most members of a new composition are already in use."""
+        return self._cached((name, ref), lambda: self._registry.resolve(name, ref))
 
     def _too_large(self, composition: Composition, rank: int) -> str:
         limit = self._max_lora_rank
         return (
-            f"{composition.canonical} needs rank {rank}; this server's max_lora_rank is {limit}. Merge at a "
-            f'lower rank instead: "composition": {{"method": "svd", "rank": {limit}}}.'
+            f"{composition.canonical} needs rank {rank}, but this server's max_lora_rank is {limit}. Merge "
+            f'the adapters to a lower rank: "composition": {{"method": "svd", "rank": {limit}}}.'
         )
 
 
@@ -129,13 +132,15 @@ def _check_norms(found: Mapping[Member, Version]) -> None:
         if abs(member.weight) * version.peak > MAX_DELTA_NORM:
             raise InvalidRequest(
                 Code.INVALID_WEIGHT,
-                f"{member.id} at weight {member.weight:g} overflows the model.",
+                f"The weight {member.weight:g} of {member.id} is too large: activations would overflow.",
                 "adapters",
             )
 
 
 def engine_rank(composition: Composition, versions: list[Version]) -> int:
-    """The rank a composition takes in the engine: Σr of an exact one, the asked or largest r of a merge."""
+    """The rank that a composition needs in the engine.
+
+    An exact sum needs Σr. A merge needs its requested rank, or else the largest r of its members."""
     if composition.options.rank is not None:
         return composition.options.rank
     ranks = [version.rank for version in versions]

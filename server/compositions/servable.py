@@ -1,4 +1,4 @@
-"""A composition as the engine needs it: what it is made of in the store, and what those files belong to."""
+"""A composition ready for the engine: the directories in the store, and the weight of each."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,17 +8,17 @@ from lora_compose.server.engine.spec import Component
 
 @dataclass(frozen=True)
 class StoredAdapter:
-    """One directory of the store in a composition: an adapter, or a merge of several."""
+    """A directory of the store in a composition: an adapter, or a merge of several."""
 
     component: Component
     versions: frozenset[str]
     """`name@number` of every adapter in it."""
     digests: frozenset[str]
-    """The bytes of those."""
+    """The digest of every adapter in it."""
 
     @property
     def label(self) -> str:
-        """For people: the adapter, or the adapters of a merge."""
+        """The name in logs and in `/v1/residency`: the adapter, or the adapters of a merge."""
         return "+".join(sorted(self.versions))
 
 
@@ -31,17 +31,17 @@ class Servable:
 
     @property
     def components(self) -> tuple[Component, ...]:
-        """What its spec says."""
+        """The members' directories and weights, as the engine's spec needs them."""
         return tuple(member.component for member in self.members)
 
     @property
     def versions(self) -> frozenset[str]:
-        """Of all members."""
+        """The versions of all members."""
         return _union(member.versions for member in self.members)
 
     @property
     def digests(self) -> frozenset[str]:
-        """Of all members."""
+        """The digests of all members."""
         return _union(member.digests for member in self.members)
 
 

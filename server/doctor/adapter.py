@@ -1,4 +1,4 @@
-"""Would the server admit this adapter? Asked of the real admission, against the real base's shapes."""
+"""Checks whether an adapter directory would be admitted for a base model."""
 
 from functools import cache, partial
 from pathlib import Path
@@ -12,24 +12,26 @@ from lora_compose.server.doctor.model import read_config
 if TYPE_CHECKING:
     from lora_compose.adapters.admission.base_model import BaseShapes
 
-SAVE_AGAIN = "Save it again with PEFT's save_pretrained, and give that directory"
-OTHER_BASE = "Give --model the base it was trained on, or train it again for this one"
+SAVE_AGAIN = "Save the adapter again with PEFT's save_pretrained, and use that directory"
+OTHER_BASE = "Set --model to the base that the adapter was trained on, or train it again on this base"
 ADVICE = {
     Code.BAD_ADAPTER_CONFIG: SAVE_AGAIN,
-    Code.BAD_ALPHA: "Correct lora_alpha and alpha_pattern in adapter_config.json to what it was trained with",
-    Code.BAD_RANK: "Correct r and rank_pattern in adapter_config.json to what it was trained with",
-    Code.CORRUPT_WEIGHTS: "Copy adapter_model.safetensors again from where it was trained",
+    Code.BAD_ALPHA: "Set lora_alpha and alpha_pattern in adapter_config.json to the values of the training",
+    Code.BAD_RANK: "Set r and rank_pattern in adapter_config.json to the values of the training",
+    Code.CORRUPT_WEIGHTS: "Copy adapter_model.safetensors again from the training output",
     Code.MISSING_CONFIG: SAVE_AGAIN,
     Code.MISSING_WEIGHTS: SAVE_AGAIN,
-    Code.NON_FINITE_WEIGHTS: "The training diverged, or it overflows in this dtype: train it at a lower rate",
-    Code.NOT_A_REGULAR_FILE: "Copy the files themselves into the directory (`cp -L`)",
+    Code.NON_FINITE_WEIGHTS: "The training diverged, or the weights overflow in this dtype: train it "
+    "again with a lower learning rate",
+    Code.NOT_A_REGULAR_FILE: "Replace the links in the directory by copies of the files (`cp -L`)",
     Code.PICKLE_REFUSED: SAVE_AGAIN,
-    Code.RANK_MISMATCH: "Config and weights are of two adapters: " + SAVE_AGAIN.lower(),
-    Code.RANK_TOO_LARGE: "Start `serve` with a higher --max-lora-rank, or truncate it: "
+    Code.RANK_MISMATCH: "The config and the weights belong to different adapters. " + SAVE_AGAIN,
+    Code.RANK_TOO_LARGE: "Start `serve` with a higher --max-lora-rank, or reduce the adapter's rank: "
     '`lora-compose compose "svd(a,rank=R)" OUT --adapter a=DIR`',
     Code.UNKNOWN_LAYER: OTHER_BASE,
     Code.UNKNOWN_MODULE: OTHER_BASE,
-    Code.UNSUPPORTED_FEATURE: "Train it as plain LoRA (rsLoRA and ranks per module work), or remove the field",
+    Code.UNSUPPORTED_FEATURE: "Train it as plain LoRA (rsLoRA and ranks per module are supported), or remove "
+    "the field",
     Code.WEIGHTS_TOO_LARGE: "Start `serve` with a higher --max-adapter-bytes",
     Code.WRONG_BASE: OTHER_BASE,
 }
@@ -37,7 +39,7 @@ ADVICE = {
 
 @cache
 def shapes_of(model: Path) -> "BaseShapes":
-    """Read once for any number of adapters, under the name the base is served by."""
+    """The base's shapes, read once for all adapters, with the name under which the base is served."""
     from lora_compose.adapters.admission.base_model import BaseShapes
 
     read_config(model)
@@ -51,21 +53,22 @@ def checks(directory: Path, model: Path, max_lora_rank: int) -> list[Check]:
 
 
 def admission(directory: Path, model: Path, max_lora_rank: int) -> Finding:
-    """In the dtype the base computes in on this machine."""
+    """Admit the adapter in the dtype in which the base computes on this machine."""
     import torch
 
     from lora_compose.adapters.admission.admit import AdmissionLimits, admit
 
     if not directory.is_dir():
-        return fail(f"{directory} is no directory", "Give the directory that PEFT's save_pretrained wrote")
+        return fail(f"{directory} is not a directory", "Use the directory that PEFT's save_pretrained wrote")
     try:
         found = admit(directory, shapes_of(model), AdmissionLimits(max_lora_rank, torch.float32))
     except AdapterRejected as error:
         return fail(f"{error.message} ({error.code})", ADVICE.get(Code(error.code), SAVE_AGAIN))
-    words = (
+    facts = (
         f"rank {found.rank}, {found.parameters} parameters in {found.coverage['linears']} of "
-        f"{found.coverage['linears_total']} linears"
+        f"{found.coverage['linears_total']} linear layers"
     )
     if found.warnings:
-        return warn(f"{words}; {'; '.join(found.warnings)}", "Read the warning; it can be served as it is")
-    return ok(words)
+        advice = "Read the warning. The adapter can be served without a change"
+        return warn(f"{facts}; {'; '.join(found.warnings)}", advice)
+    return ok(facts)

@@ -1,9 +1,7 @@
-"""A check and what it found: a status, a sentence, and what to do.
+"""Checks, their findings, and the table that shows them.
 
-A check is data: a name and a function. One that raises has failed, with the exception's sentence; the others
-go on.
-
-What was found, as a table for people.
+A check is data: a name and a function. If the function raises, the check has failed with the message of the
+exception, and the other checks still run.
 """
 
 from collections.abc import Callable, Iterable
@@ -16,11 +14,12 @@ from rich.text import Text
 from lora_compose.adapters.errors import LoraComposeError
 
 Status = Literal["ok", "warn", "fail"]
+FIX = "Fix this and run `lora-compose doctor` again"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """`advice` says what to do; it is empty where there is nothing to do."""
+    """`advice` says what to do. It is empty if nothing has to be done."""
 
     status: Status
     sentence: str
@@ -29,16 +28,16 @@ class Finding:
 
 @dataclass(frozen=True)
 class Check:
-    """`section` is what is examined: "installation", "model", "adapter NAME", "data", "server"."""
+    """`section` is one of "installation", "machine", "model", "adapter NAME", "data", "server"."""
 
     section: str
     name: str
-    look: Callable[[], Finding]
+    run: Callable[[], Finding]
 
 
 @dataclass(frozen=True)
 class Result:
-    """A check that was made."""
+    """The finding of a check that was run."""
 
     section: str
     name: str
@@ -63,19 +62,19 @@ def fail(sentence: str, advice: str) -> Finding:
 
 
 def examine(check: Check) -> Result:
-    """Make the check, whatever it raises."""
+    """Run the check. An exception becomes a finding."""
     try:
-        found = check.look()
-    except Exception as error:  # noqa: BLE001  a doctor who faints has found something
-        found = _fainted(error)
+        found = check.run()
+    except Exception as error:  # noqa: BLE001  an exception of a check is a finding
+        found = _failed_by_exception(error)
     return Result(check.section, check.name, found.status, found.sentence, found.advice)
 
 
-def _fainted(error: Exception) -> Finding:
+def _failed_by_exception(error: Exception) -> Finding:
     if isinstance(error, LoraComposeError):
         cause = f" ({_first_line(error.__cause__)})" if error.__cause__ else ""
-        return fail(f"{error.message}{cause}", f"Mend that and look again (code {error.code})")
-    return fail(f"{type(error).__name__}: {_first_line(error)}", "Mend that and look again")
+        return fail(f"{error.message}{cause}", f"{FIX} (code {error.code})")
+    return fail(f"{type(error).__name__}: {_first_line(error)}", FIX)
 
 
 def _first_line(error: BaseException) -> str:
@@ -86,26 +85,26 @@ STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 
 
 def table(results: Iterable[Result]) -> Table:
-    """One row a check; what to do stands under what was found."""
-    made = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
+    """One row a check. The advice is under the finding."""
+    rows = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
     for _ in range(4):
-        made.add_column(overflow="fold")
+        rows.add_column(overflow="fold")
     before = ""
     for result in results:
         section = result.section if result.section != before else ""
         found = Text(result.sentence)
         if result.advice:
             found.append(f"\n-> {result.advice}", style="dim")
-        made.add_row(
+        rows.add_row(
             Text(section, "bold"), Text(result.name), Text(result.status, STYLES[result.status]), found
         )
         before = result.section
-    return made
+    return rows
 
 
 def summary(results: list[Result]) -> str:
-    """One line: how many of each."""
+    """One line: the number of checks of each status."""
     counts = {status: sum(result.status == status for result in results) for status in STYLES}
     if counts["fail"]:
-        return f"{counts['fail']} failed, {counts['warn']} to look at, {counts['ok']} fine"
-    return f"nothing failed: {counts['warn']} to look at, {counts['ok']} fine"
+        return f"{counts['fail']} failed, {counts['warn']} warnings, {counts['ok']} ok"
+    return f"no check failed: {counts['warn']} warnings, {counts['ok']} ok"

@@ -1,4 +1,4 @@
-"""`lora-compose doctor`: what is wrong here, and what to do about it."""
+"""`lora-compose doctor`: finds problems, and says how to fix them."""
 
 import os
 from pathlib import Path
@@ -19,30 +19,30 @@ from lora_compose.server.doctor.check import Check, Result, examine
 def doctor(
     model: Annotated[
         Path | None,
-        typer.Option(help="A model directory; by default the base that ships with us.", metavar="DIR"),
+        typer.Option(
+            help="A model directory. The default is the base that ships with lora-compose.", metavar="DIR"
+        ),
     ] = None,
     adapter: Annotated[
         list[Path] | None,
-        typer.Option(help="An adapter directory, to be admitted for --model. Repeatable.", metavar="DIR"),
+        typer.Option(help="An adapter directory to check against --model. Repeatable.", metavar="DIR"),
     ] = None,
     data_dir: DataDir = None,
-    url: Annotated[
-        str | None, typer.Option(help="A running server to look at as well.", metavar="URL")
-    ] = None,
+    url: Annotated[str | None, typer.Option(help="A running server to check as well.", metavar="URL")] = None,
     api_key: ApiKey = None,
-    port: Annotated[int, typer.Option(help="The port a server is to listen on.")] = ServerConfig.port,
+    port: Annotated[int, typer.Option(help="The port that the server will use.")] = ServerConfig.port,
     max_lora_rank: Annotated[
-        int, typer.Option(min=1, help="The highest rank the server is to take (its --max-lora-rank).")
+        int, typer.Option(min=1, help="The --max-lora-rank that the server will use.")
     ] = 64,
     as_json: AsJson = False,
 ) -> None:
-    """Look for what is wrong, and say what to do: installation, machine, model, adapters, registry, server.
+    """Check the installation, machine, model, adapters, registry and server, and say how to fix problems.
 
     Nothing is changed and nothing is started. The exit code is 1 if any check failed.
 
-    - `lora-compose doctor` looks at this installation, the shipped base and the default registry
-    - `lora-compose doctor --model ./llama --adapter ./sql --adapter ./polite` before serving them
-    - `lora-compose doctor --data-dir /var/lib/lora-compose` reads every stored file against its digest
+    - `lora-compose doctor` checks this installation, the shipped base and the default registry
+    - `lora-compose doctor --model ./llama --adapter ./sql --adapter ./polite` before you serve them
+    - `lora-compose doctor --data-dir /var/lib/lora-compose` compares every stored file with its digest
     - `lora-compose doctor --url http://127.0.0.1:8000 --json` for scripts
     """
     base = model or EMBEDDED_BASE
@@ -50,24 +50,26 @@ def doctor(
         *installation.checks(),
         *machine.checks(port),
         *model_checks.checks(base),
-        *(check for each in adapter or [] for check in adapter_checks.checks(each, base, max_lora_rank)),
+        *(check for path in adapter or [] for check in adapter_checks.checks(path, base, max_lora_rank)),
         *data_directory.checks(data_dir or default_data_dir()),
         *(running_server.checks(url, api_key) if url else []),
     ]
     results = examine_all(checks)
-    sound = all(result.status != "fail" for result in results)
+    is_ok = all(result.status != "fail" for result in results)
     if as_json:
-        echo_json({"ok": sound, "checks": [result.to_dict() for result in results]})
+        echo_json({"ok": is_ok, "checks": [result.to_dict() for result in results]})
     else:
         from lora_compose.server.doctor.check import summary, table
 
         Console().print(table(results))
         typer.echo(summary(results))
-    raise typer.Exit(0 if sound else 1)
+    raise typer.Exit(0 if is_ok else 1)
 
 
 def examine_all(checks: list[Check]) -> list[Result]:
-    """In order, with a bar on stderr: importing vLLM and reading a large registry take a while."""
+    """Run the checks in order.
+
+    A bar on stderr shows progress: vLLM or a large registry takes seconds to load."""
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     screen = Console(stderr=True)
     columns = (*Progress.get_default_columns(), MofNCompleteColumn(), TextColumn("{task.fields[what]}"))

@@ -1,4 +1,4 @@
-"""Is a data directory writable, with room, free to own, and its registry whole? Nothing in it is changed."""
+"""Checks of a data directory: permission, disk, lock, registry and stored files. They change nothing."""
 
 import shutil
 from functools import partial
@@ -23,82 +23,83 @@ def checks(directory: Path) -> list[Check]:
         ("registry", registry),
         ("stored files", stored_files),
     )
-    return [Check(SECTION, name, partial(look, directory)) for name, look in rows]
+    return [Check(SECTION, name, partial(run, directory)) for name, run in rows]
 
 
 def nearest(directory: Path) -> Path:
-    """The directory itself, or of those above it the first that exists."""
+    """The directory itself, or its nearest parent that exists."""
     return next(path for path in (directory, *directory.absolute().parents) if path.exists())
 
 
 def permission(directory: Path) -> Finding:
-    """By writing a file that has no name, since modes are not all there is to it."""
+    """Writes a file without a name, because the file mode alone does not decide about access."""
     place = nearest(directory)
-    advice = "Give --data-dir a directory that the server's user may write to"
+    advice = "Set --data-dir to a directory that the server's user can write to"
     if not place.is_dir():
-        return fail(f"{place} is a file", advice)
+        return fail(f"{place} is not a directory", advice)
     try:
         with TemporaryFile(dir=place) as file:
             file.write(b"\0" * 4096)
             file.flush()
     except OSError as error:
         return fail(f"{place} cannot be written to: {error.strerror}", advice)
-    return ok(f"{directory} can be written to" if place == directory else f"{directory} can be made")
+    return ok(f"{directory} is writable" if place == directory else f"{directory} can be created")
 
 
 def disk(directory: Path) -> Finding:
     free = shutil.disk_usage(nearest(directory)).free
-    words = f"{free / GIB:.1f} GiB are free"
-    advice = "Free some, remove adapters nobody uses, or give --data-dir another disk"
+    space = f"{free / GIB:.1f} GiB are free"
+    advice = "Free disk space, remove unused adapters, or set --data-dir to a directory on another disk"
     if free < LEAST_DISK:
-        return fail(f"only {words}: adapters and merges are stored there", advice)
-    return warn(f"only {words}", advice) if free < ENOUGH_DISK else ok(words)
+        return fail(f"only {space}, and adapters and merges are stored there", advice)
+    return warn(f"only {space}", advice) if free < ENOUGH_DISK else ok(space)
 
 
 def lock(directory: Path) -> Finding:
     from lora_compose.adapters.registry.data_dir import acquire, directory_lock
 
     if not (directory / "lock").is_file():
-        return ok("nobody has owned it yet")
-    held = directory_lock(directory)
+        return ok("no server has used this directory yet")
+    lock_file = directory_lock(directory)
     try:
-        acquire(held)
+        acquire(lock_file)
     except Conflict:
         return warn(
-            "a server owns it now, so a second one cannot start on it",
-            "Stop that server first, or give the second one its own --data-dir",
+            "a server uses this directory now, so a second server cannot start on it",
+            "Stop that server first, or start the second one with another --data-dir",
         )
-    held.release()
-    return ok("nobody owns it now")
+    lock_file.release()
+    return ok("no server uses this directory now")
 
 
 def registry(directory: Path) -> Finding:
-    """Rows, aliases, saved compositions and files agree."""
+    """Checks that rows, aliases, saved compositions and files agree."""
     from lora_compose.adapters.registry.registry import Registry
 
     if not (directory / DATABASE).is_file():
-        return ok("there is none yet; the first start makes it")
+        return ok("there is no registry yet; the first start of a server creates it")
     try:
         with Registry.open_readonly(directory) as opened:
             opened.check_integrity()
             names, saved = opened.names(), opened.compositions()
     except (AssertionError, NotFound) as error:
-        return fail(str(error), "Register what is named again: the same bytes repair it")
+        return fail(str(error), "Register the named adapter again: the same files repair it")
     except StorageUnavailable as error:
         return fail(
             f"{DATABASE} cannot be read: {str(error.__cause__).partition(chr(10))[0]}",
-            f"Restore {DATABASE} from a backup before a server starts: files it does not name are swept",
+            f"Restore {DATABASE} from a backup before you start a server, because a server deletes files "
+            f"that {DATABASE} does not name",
         )
     return ok(f"{len(names)} adapters and {len(saved)} saved compositions")
 
 
 def stored_files(directory: Path) -> Finding:
-    """Every version's bytes against the digest that is their name."""
+    """Compares the files of every version with their digest."""
     from lora_compose.adapters.registry.registry import Registry
 
     if not (directory / DATABASE).is_file():
-        return ok("none yet")
-    damaged, whole, size = [], 0, 0
+        return ok("there are no stored files yet")
+    damaged, intact, size = [], 0, 0
     with Registry.open_readonly(directory) as opened:
         for version in (version for name in opened.names() for version in opened.versions(name)):
             try:
@@ -106,12 +107,12 @@ def stored_files(directory: Path) -> Finding:
             except LoraComposeError:
                 damaged.append(version.id)
             else:
-                whole, size = whole + 1, size + version.bytes
+                intact, size = intact + 1, size + version.bytes
     if damaged:
         more = f" and {len(damaged) - 5} more" if len(damaged) > 5 else ""
         return fail(
-            f"{len(damaged)} of {len(damaged) + whole} versions are missing or damaged: "
+            f"{len(damaged)} of {len(damaged) + intact} versions are missing or damaged: "
             f"{', '.join(damaged[:5])}{more}",
-            "Register the same bytes again, which repairs them, or remove them",
+            "Register the same files again, which repairs them, or remove the versions",
         )
-    return ok(f"{whole} versions, {size / 1e6:.1f} MB, are what their digests say")
+    return ok(f"{intact} versions ({size / 1e6:.1f} MB) match their digests")

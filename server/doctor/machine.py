@@ -1,4 +1,4 @@
-"""Has the machine what a server wants: memory, cores, shared memory, descriptors, a free port?"""
+"""Checks of the machine: memory, cores, shared memory, open files and the port."""
 
 import os
 import resource
@@ -26,11 +26,11 @@ def checks(port: int) -> list[Check]:
         ("open files", open_files),
         ("port", partial(port_is_free, port)),
     )
-    return [Check(SECTION, name, look) for name, look in rows]
+    return [Check(SECTION, name, run) for name, run in rows]
 
 
 def available_memory() -> int:
-    """Bytes this process may still take: the system's, or its control group's where that is less."""
+    """Bytes that this process can still use: free in the system, or in its control group if that is less."""
     lines = Path("/proc/meminfo").read_text().splitlines()
     fields = dict(line.split(":", 1) for line in lines)
     return min(int(fields["MemAvailable"].split()[0]) * 1024, _left_in_group())
@@ -48,63 +48,65 @@ def _left_in_group() -> int:
 
 def memory() -> Finding:
     found = available_memory()
-    words = f"{found / GIB:.1f} GiB are free"
-    advice = "End what else runs, raise the container's limit, or set VLLM_CPU_KVCACHE_SPACE=1"
+    free = f"{found / GIB:.1f} GiB are free"
+    advice = "End other programs, raise the container's memory limit, or set VLLM_CPU_KVCACHE_SPACE=1"
     if found < LEAST_MEMORY:
-        return fail(f"only {words}: vLLM alone takes about one", advice)
+        return fail(f"only {free}, and vLLM alone uses about 1 GiB", advice)
     if found < ENOUGH_MEMORY:
-        return warn(f"only {words}", advice)
-    return ok(words)
+        return warn(f"only {free}", advice)
+    return ok(free)
 
 
 def cores() -> Finding:
-    """A team of threads on every core waits at each barrier for the one the HTTP server is on."""
+    """With OpenMP threads on all cores, each barrier waits for the core that the HTTP server uses."""
     count = len(os.sched_getaffinity(0))
-    asked = os.environ.get("OMP_NUM_THREADS")
-    advice = f"Unset OMP_NUM_THREADS: `serve` takes {max(1, count - 1)} then"
-    if asked is not None and not asked.isdecimal():
-        return fail(f"OMP_NUM_THREADS is {asked!r}, which is no number", advice)
-    if asked is not None and int(asked) >= count > 1:
+    threads = os.environ.get("OMP_NUM_THREADS")
+    advice = f"Unset OMP_NUM_THREADS; then `serve` uses {max(1, count - 1)}"
+    if threads is not None and not threads.isdecimal():
+        return fail(f"OMP_NUM_THREADS is {threads!r}, which is not a number", advice)
+    if threads is not None and int(threads) >= count > 1:
         return warn(
-            f"OMP_NUM_THREADS is {asked} and there are {count} cores: none is left for the HTTP server",
+            f"OMP_NUM_THREADS is {threads} on {count} cores, so no core is left for the HTTP server",
             advice,
         )
     if count < 2:
-        return warn("there is one core, which engine and HTTP server share", "Give it two or more")
-    return ok(f"{count} cores, OMP_NUM_THREADS {asked or 'unset'}")
+        return warn("the engine and the HTTP server share one core", "Use a machine with at least two cores")
+    return ok(f"{count} cores, OMP_NUM_THREADS {threads or 'unset'}")
 
 
 def shared_memory() -> Finding:
     if not SHARED.is_dir():
-        return fail(f"there is no {SHARED}: vLLM's processes talk through it", "Mount a tmpfs there")
+        return fail(
+            f"{SHARED} does not exist, but vLLM's processes communicate through it", "Mount a tmpfs there"
+        )
     free = shutil.disk_usage(SHARED).free
     if free < ENOUGH_SHARED:
         return warn(
-            f"{SHARED} has {free >> 20} MiB free, which is little for several workers",
+            f"only {free >> 20} MiB are free in {SHARED}, which may be too little for several workers",
             "Start the container with --shm-size=1g or --ipc=host",
         )
     return ok(f"{SHARED} has {free / GIB:.1f} GiB free")
 
 
 def open_files() -> Finding:
-    """A stream is a descriptor, and one that cannot be accepted is a client that waits."""
+    """Each connection needs a file descriptor. Without a free one a client has to wait."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < ENOUGH_FILES:
         return warn(
-            f"at most {soft} files can be open", "Raise it: `ulimit -n 65536`, LimitNOFILE= in systemd"
+            f"only {soft} files can be open", "Raise the limit: `ulimit -n 65536`, or LimitNOFILE= in systemd"
         )
     return ok("unlimited" if soft == resource.RLIM_INFINITY else f"{soft} files can be open")
 
 
 def port_is_free(port: int) -> Finding:
     with socket.socket() as probe:
-        # As servers do: a port whose last connections are only closing is free.
+        # Servers set this too: a port whose last connections are closing counts as free.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
             return warn(
-                f"127.0.0.1:{port} cannot be had: {error.strerror}",
-                f"Give `serve` another --port, or look at what runs: --url http://127.0.0.1:{port}",
+                f"the port 127.0.0.1:{port} cannot be used: {error.strerror}",
+                f"Start `serve` with another --port, or check the running server: --url http://127.0.0.1:{port}",
             )
     return ok(f"127.0.0.1:{port} is free")

@@ -1,1 +1,1 @@
-"""The only room that imports vLLM: launch, the plugin inside vLLM's processes, CPU LoRA kernels."""
+"""The only package that imports vLLM: the engine, the plugin inside vLLM's processes, CPU LoRA kernels."""

@@ -1,4 +1,4 @@
-"""What can go wrong with the engine, as classes that the rest of the server can import without vLLM.
+"""The engine's exceptions, which the rest of the server can import without importing vLLM.
 
 The engine's frontend translates vLLM's exceptions into these.
 """

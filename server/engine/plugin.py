@@ -1,8 +1,8 @@
-"""What we override in vLLM, all of it, in one table.
+"""Every part of vLLM that we override, in one table.
 
-vLLM loads `install` in each of its processes through the `vllm.general_plugins` entry point. Upstream's own
-hooks do the rest (`worker_extension_cls`, `add_lora`/`remove_lora`). `tests/server/engine/test_plugin.py`
-compares the upstream source each row was written against, and fails loudly after an upgrade.
+vLLM loads `install` in each of its processes through the `vllm.general_plugins` entry point. Everything else
+uses upstream's own hooks (`worker_extension_cls`, `add_lora`/`remove_lora`). After an upgrade of vLLM,
+`tests/server/engine/test_plugin.py` fails if the source that a row was written against has changed.
 """
 
 import importlib
@@ -16,7 +16,9 @@ VLLM_VERSION = "0.32.0"
 
 @dataclass(frozen=True)
 class Override:
-    """`module:attribute` of vLLM is replaced by `replacement`, written against upstream source `sha256`."""
+    """`replacement` replaces vLLM's `module:attribute`.
+
+    It was written against `source` with that `sha256`."""
 
     module: str
     attribute: str
@@ -32,12 +34,12 @@ WORKER_MANAGER = Override(
     replacement="lora_compose.server.engine.worker.lora_manager:StackingLoRAManager",
     source="vllm.lora.worker_manager:LRUCacheWorkerLoRAManager",
     sha256="b46dd3eaaff82ef13b74933c23db9b39fd6144eb585d000043c460425133b932",
-    reason="no hook lets a worker build an adapter from anything but one directory",
+    reason="upstream has no hook to build an adapter from more than one directory",
 )
 CPU_MANAGER = replace(
     WORKER_MANAGER,
     replacement="lora_compose.server.engine.worker.runtime_weights:RuntimeWeightsLoRAManager",
-    reason="where the kernels apply weights per row, only single adapters need building",
+    reason="if the kernels apply weights per row, only single adapters are built",
 )
 CPU_WRAPPER = Override(
     module="vllm.platforms.cpu",
@@ -45,7 +47,7 @@ CPU_WRAPPER = Override(
     replacement="lora_compose.server.engine.cpu.punica_wrapper.GroupedPunicaWrapper",
     source="vllm.lora.punica_wrapper.punica_cpu:PunicaWrapperCPU",
     sha256="acc9bc9cf24eb2dbbcd0e4e2d3e01b007e3fafba3cf16fc2eba0571070afc30a",
-    reason="upstream's CPU ops give base rows the last slot's adapter, and copy a matrix per token",
+    reason="upstream's CPU ops apply the last slot's adapter to base rows, and copy a matrix per token",
 )
 CPU_SELECTION = Override(
     module="vllm.v1.worker.lora_model_runner_mixin",
@@ -53,7 +55,7 @@ CPU_SELECTION = Override(
     replacement="lora_compose.server.engine.worker.runtime_weights:set_active_loras",
     source="vllm.v1.worker.lora_model_runner_mixin:LoRAModelRunnerMixin",
     sha256="518ded4105f79ddbd08370147b59cd9667b5a9569ccec337c9bcf35d431dd636",
-    reason="upstream tells its LoRA manager ids only; weights per request are in the requests",
+    reason="upstream gives its LoRA manager only ids, but the weights are in the requests",
 )
 TOKEN_COUNT = Override(
     module="vllm.v1.engine.async_llm",
@@ -61,13 +63,13 @@ TOKEN_COUNT = Override(
     replacement="lora_compose.server.engine.frontend.token_accounting:count_tokens",
     source="vllm.v1.engine.async_llm:AsyncLLM.generate",
     sha256="5bd0ee90459b0e29348891b03548cdc31eef8c9218b3c416d5df4e5e14d1bca2",
-    reason="usage at the HTTP layer never reaches whoever hangs up early; put on our one client by launch",
+    reason="the HTTP layer gets no usage if the client disconnects early; `launch` installs it on our client",
 )
 OVERRIDES = (WORKER_MANAGER, CPU_MANAGER, CPU_WRAPPER, CPU_SELECTION, TOKEN_COUNT)
 
 
 def install() -> None:
-    """Put the overrides in place; calling it again changes nothing."""
+    """Install the overrides. Calling it again changes nothing."""
     mixin = importlib.import_module(WORKER_MANAGER.module)
     if current_platform.is_cpu():
         type(current_platform).get_punica_wrapper = classmethod(lambda _: CPU_WRAPPER.replacement)

@@ -1,7 +1,7 @@
-"""What the engine is told of a composition: component directories in our store, and weights.
+"""The spec of a composition, as the engine gets it: component directories in our store, and their weights.
 
-vLLM hands `LoRARequest.lora_path` from the API process to the workers untouched, so the spec travels in it
-as text. It names no file a worker could not read again: the store's directories are immutable.
+vLLM passes `LoRARequest.lora_path` from the API process to the workers unchanged, so the spec is sent in it
+as text. The store's directories are immutable, so a worker can read them again at any time.
 """
 
 import json
@@ -14,12 +14,12 @@ SCHEME = "compose:"
 
 @dataclass(frozen=True)
 class Component:
-    """One adapter directory of the store and the weight its delta gets in the sum."""
+    """An adapter directory of the store, and the weight of its delta in the sum."""
 
     directory: str
     weight: float
     rank: int = 0
-    """Its largest rank: for the server's sums; the workers see the tensors."""
+    """Its largest rank. Only the server uses it; the workers read it from the tensors."""
 
 
 def encode_spec(components: Sequence[Component]) -> str:
@@ -29,7 +29,7 @@ def encode_spec(components: Sequence[Component]) -> str:
 
 @lru_cache(maxsize=4096)
 def decode_spec(lora_path: str) -> tuple[Component, ...]:
-    """The components of a text form. Raises `ValueError` for a path that is not one."""
+    """The components of a text form. Raises ValueError if the path is not a spec."""
     if not lora_path.startswith(SCHEME):
         raise ValueError(f"not a composition spec: {lora_path!r}")
     return tuple(
@@ -38,10 +38,10 @@ def decode_spec(lora_path: str) -> tuple[Component, ...]:
 
 
 def combined(wanted: Iterable[Component], fused: Iterable[Component]) -> tuple[Component, ...]:
-    """`wanted − fused`, each adapter once, none of weight 0, in a canonical order.
+    """The residual `wanted − fused`: each adapter once, without weights of 0, in a canonical order.
 
-    What a request for `wanted` still needs while `fused` is in the base weights. Equal weights cancel
-    exactly, since a composition's weights are added up in one order.
+    A request for `wanted` needs it while `fused` is in the base weights. Equal weights cancel exactly,
+    because a composition's weights are always added in the same order.
     """
     members: dict[str, Component] = {}
     for component, sign in [*((c, 1) for c in wanted), *((c, -1) for c in fused)]:

@@ -1,9 +1,9 @@
-"""What is folded into the running base, and the switch between two worlds.
+"""Fuses a composition into the running base weights, and restores them.
 
 While `c` is fused, the workers serve a request for `x` as the residual `x − c`, the base as `−c`, and `c`
-itself without any LoRA work. Names do not change at the switch: requests in flight are frozen, their KV cache
-is thrown away and computed anew with the new weights, and they go on. Restoring loads the checkpoint again:
-bit for bit the base, never a subtraction.
+itself without any LoRA work. A switch does not change names. Requests in flight are paused, their KV cache is
+dropped and computed again with the new weights, and they continue. Restoring loads the checkpoint again and
+never subtracts, so it gives the base weights bit for bit.
 """
 
 import asyncio
@@ -26,12 +26,17 @@ from lora_compose.server.residency.scheduler import ResidencyScheduler
 logger = logging.getLogger(__name__)
 
 State = Literal["base", "fusing", "fused", "restoring", "failed"]
+BUSY_MESSAGES: dict[State, str] = {
+    "fusing": "A composition is being fused now. Wait until that has finished.",
+    "restoring": "The base is being restored now. Wait until that has finished.",
+    "failed": "The base weights are lost after a failed switch. Restart the server.",
+}
 
 
 class FusingEngine(Protocol):
-    """What fusion needs of the engine. `load_base` gives the seconds generation stood still.
+    """What fusion needs of the engine. `load_base` returns the seconds that generation was paused.
 
-    One that raises may leave half of each, and generation paused.
+    If it raises, some weights may be old and some new, and generation may still be paused.
     """
 
     @property
@@ -55,16 +60,16 @@ class FusingEngine(Protocol):
 
 @dataclass(frozen=True)
 class BaseSwitch:
-    """The last one that succeeded."""
+    """The durations of the last switch that succeeded."""
 
     seconds: float
     """From the request to the answer."""
     stalled_seconds: float
-    """Of those, how long generation stood still."""
+    """The part of `seconds` in which generation was paused."""
 
 
 class FusionSwitch:
-    """Owner of the base weights. All of it runs on the event loop."""
+    """Owner of the base weights. It runs on the event loop only."""
 
     def __init__(self, engine: FusingEngine, residency: ResidencyScheduler, metrics: Metrics) -> None:
         self.state: State = "base"
@@ -73,90 +78,90 @@ class FusionSwitch:
         self._engine = engine
         self._residency = residency
         self._metrics = metrics
-        self._members = AsyncExitStack()
+        self._reservation = AsyncExitStack()
         self._progress: Path | None = None
         self._target: Servable | None = None
-        self._before: State = "base"
+        self._previous: State = "base"
 
     def check(self, wanted: Servable | None) -> None:
-        """Whether `wanted` (None: the base) can be served in this world.
+        """Refuse `wanted` (None: the base) if it cannot be served beside the fused composition.
 
-        Raises Unservable("rank_too_large") where its residual does not fit, and StorageUnavailable where
-        there is no world left.
+        Raises Unservable("rank_too_large") if its residual does not fit, and StorageUnavailable if the base
+        weights were lost in a failed switch.
         """
         if self.state == "failed":
             raise StorageUnavailable(
-                Code.BASE_LOST, "The base weights could not be restored; the server has to be restarted."
+                Code.BASE_LOST,
+                "The base weights could not be restored after a failed switch. Restart the server.",
             )
         fused = self._target if self.state == "fusing" else self.fused
         if fused is None or wanted is None or self._engine.runtime_weights:
             return
-        rank = sum(part.rank for part in combined(wanted.components, fused.components))
+        rank = sum(component.rank for component in combined(wanted.components, fused.components))
         if rank > self._engine.max_lora_rank:
             raise Unservable(
                 Code.RANK_TOO_LARGE,
-                f"While {fused.name} is fused, {wanted.name} needs rank {rank} for the difference; this "
-                f"server's max_lora_rank is {self._engine.max_lora_rank}. "
-                "DELETE /v1/fusion restores the base.",
+                f"{wanted.name} needs rank {rank} while {fused.name} is fused, but this server's "
+                f"max_lora_rank is {self._engine.max_lora_rank}. Restore the base with DELETE /v1/fusion.",
                 "model",
             )
 
     async def fuse(self, servable: Servable) -> None:
-        """Fold `servable` into the base, in place of what is fused now.
+        """Fold `servable` into the base weights, in place of the composition that is fused now.
 
-        Raises Unservable("not_fusable"), Conflict("fusion_busy") during another switch, and what loading
-        raised: then the base is plain again, or there is none and `check` says so.
+        Raises Unservable("not_fusable"), Conflict("fusion_busy") during another switch, and any exception of
+        loading. After such an exception the base is plain again, or it is lost and `check` raises.
         """
         if self.fused is None or self.fused.name != servable.name or self.state != "fused":
             await self._switch("fusing", servable)
 
     async def restore(self) -> None:
-        """The plain base again, to the bit. Nothing to do where it is plain. Raises as `fuse` does."""
+        """Restore the plain base weights, bit for bit. Does nothing if they are plain. Raises like `fuse`."""
         if self.state != "base":
             await self._switch("restoring", None)
 
-    async def _switch(self, through: State, servable: Servable | None) -> None:
+    async def _switch(self, transition: State, servable: Servable | None) -> None:
         if self.state not in ("base", "fused"):
-            raise Conflict(Code.FUSION_BUSY, f"The base is {self.state} now.")
-        self._before, self.state, self._target = self.state, through, servable
-        # Whoever asked may go away in the middle; the base must not stay there.
-        await asyncio.shield(asyncio.create_task(self._carry_out(through, servable)))
+            raise Conflict(Code.FUSION_BUSY, BUSY_MESSAGES[self.state])
+        self._previous, self.state, self._target = self.state, transition, servable
+        # The caller may be cancelled during a switch. The switch must still be completed.
+        await asyncio.shield(asyncio.create_task(self._carry_out(transition, servable)))
 
-    async def _carry_out(self, through: State, servable: Servable | None) -> None:
+    async def _carry_out(self, transition: State, servable: Servable | None) -> None:
         started = time.perf_counter()
-        members = AsyncExitStack()
+        reservation = AsyncExitStack()
         try:
             if servable is not None:
                 await self._check_fusable(servable)
-                # Every residual needs them: they stay in host memory for as long as they are fused.
-                await members.enter_async_context(self._residency.keep(servable))
-            failures = self._metrics.switch_failures.labels(through)
+                # Every residual needs these adapters, so they stay in host memory while they are fused.
+                await reservation.enter_async_context(self._residency.reserve(servable))
+            failures = self._metrics.switch_failures.labels(transition)
             with self._metrics.switches_in_progress.track_inprogress(), failures.count_exceptions():
                 stalled = await self._load(servable)
         except BaseException:
-            await members.aclose()
-            if self.state == through:  # refused before anything was loaded
-                self._settle(self._before, self.fused)
+            await reservation.aclose()
+            if self.state == transition:  # it was refused before any weights were loaded
+                self._set_state(self._previous, self.fused)
             raise
-        await self._members.aclose()
-        self._members = members
-        self._settle("base" if servable is None else "fused", servable)
+        await self._reservation.aclose()
+        self._reservation = reservation
+        self._set_state("base" if servable is None else "fused", servable)
         self.last = BaseSwitch(time.perf_counter() - started, stalled)
-        self._metrics.switch_seconds.labels(through).observe(stalled)
+        self._metrics.switch_seconds.labels(transition).observe(stalled)
         name = self._engine.base if servable is None else servable.name
-        logger.info("%s %s: generation stood still for %.2f s", through, name, stalled)
+        logger.info("%s %s: generation was paused for %.2f s", transition, name, stalled)
 
     async def _check_fusable(self, servable: Servable) -> None:
         reason = await self._engine.why_not_foldable(servable.components)
         if reason is None and not self._engine.runtime_weights:
-            reason = self._why_slots_do_not_do()
+            reason = self._why_slots_too_few()
         if reason is not None:
             raise Unservable(Code.NOT_FUSABLE, f"{servable.name} cannot be fused: {reason}", "model")
 
-    def _why_slots_do_not_do(self) -> str | None:
-        """A residual that finds no slot, or too small a one, would end the engine, not the request."""
+    def _why_slots_too_few(self) -> str | None:
+        """Why residuals would not fit, or None. A residual without a slot that fits would end the engine."""
         if self._engine.max_loras < 2:
-            return "the base needs a slot of its own then (--max-loras)"
+            return "the base then needs a slot of its own, so --max-loras must be at least 2"
         try:
             for wanted in self._residency.wanted():
                 self.check(wanted)
@@ -165,13 +170,15 @@ class FusionSwitch:
         return None
 
     async def _load(self, servable: Servable | None) -> float:
-        """The seconds generation stood still. Where it fails half-way, the plain base, or nothing more."""
+        """Load the base weights, and return the seconds that generation was paused.
+
+        If that fails, load the plain base, or stop serving."""
         with TemporaryDirectory(prefix="lora-compose-fusion-") as directory:
             self._progress = Path(directory) / "progress"
             try:
                 return await self._engine.load_base(servable.components if servable else (), self._progress)
             except EngineDied:
-                raise  # the next one begins with the plain base
+                raise  # the next engine starts with the plain base
             except BaseException:
                 await self._recover(self._progress)
                 raise
@@ -179,25 +186,25 @@ class FusionSwitch:
                 self._progress = None
 
     async def _recover(self, progress: Path) -> None:
-        logger.exception("loading the base failed; loading it again, plain")
+        logger.exception("the base weights could not be loaded: the plain base is loaded again")
         state: State = "failed"
         try:
             await self._engine.load_base((), progress)
             state = "base"
         except Exception:
-            logger.exception("the base is lost: nothing more is served")
+            logger.exception("the base weights are lost: no more requests are served")
             await self._engine.stop_serving()
         finally:
-            await self._members.aclose()
-            self._settle(state, None)
+            await self._reservation.aclose()
+            self._set_state(state, None)
 
-    def _settle(self, state: State, fused: Servable | None) -> None:
+    def _set_state(self, state: State, fused: Servable | None) -> None:
         self.state, self.fused, self._target = state, fused, None
         self._metrics.fused.set(state == "fused")
 
     @property
     def progress(self) -> float | None:
-        """The share of the checkpoint loaded, during a switch."""
+        """The share of the checkpoint that is loaded, from 0 to 1. None if no switch is running."""
         if self._progress is None:
             return None
         try:

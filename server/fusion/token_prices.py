@@ -1,7 +1,7 @@
-"""What a token costs while something is fused, in units of a token that needs no LoRA work. Pure.
+"""The price of a token while a composition is fused, in units of a token without LoRA work. Pure functions.
 
-A model is named by its canonical composition, which says all of its members; None is the base. While f is
-fused, the base runs as the stack `-f` and any other x as `x - f`: members of equal weight cancel, all
+A model is named by its canonical composition, which contains all of its members; None is the base. While f is
+fused, the base runs as the stack `-f` and any other x as `x - f`. Members of equal weight cancel, and all
 others are LoRA work.
 """
 
@@ -19,14 +19,16 @@ Members = frozenset[tuple[str, float]]
 
 @dataclass(frozen=True)
 class Costs:
-    """Measured, not guessed. Raises ValueError, naming the field, for what is no cost: clamp noise at 0."""
+    """Measured costs.
+
+    Raises ValueError, with the field, if a value is negative or not finite: clamp noise to 0."""
 
     overhead: float | None
     """Extra time of a token with LoRA work, relative to one without (0.12: 12 %). None: not measured yet."""
     per_member: float = 0.0
-    """Further extra time, in the same unit, for each member of the stack after the first."""
+    """Additional extra time, in the same unit, for each member of the stack after the first."""
     switch_seconds: float = 5.0
-    """For which serving stands still at a switch; a prior until the first one was measured."""
+    """Seconds that serving is paused during a switch. The default is used until a switch was measured."""
 
     def __post_init__(self) -> None:
         for name in ("overhead", "per_member", "switch_seconds"):
@@ -37,7 +39,9 @@ class Costs:
 
 @lru_cache(maxsize=4096)
 def members(model: Model) -> Members:
-    """What `model` adds to the base. A merge is one adapter of its own; its parts cancel against nothing."""
+    """The members that `model` adds to the base.
+
+    A merge is a single member of its own: its parts never cancel."""
     if model is None:
         return frozenset()
     composition = parse(model)
@@ -54,16 +58,16 @@ def token_price(wanted: Model, fused: Model, costs: Costs) -> float:
 
 
 def mean_price(tokens: Mapping[Model, float], fused: Model, costs: Costs) -> float:
-    """The average over a mix, which has at least one token."""
+    """The mean price of the tokens. There must be at least one."""
     priced = sum(count * token_price(model, fused, costs) for model, count in tokens.items())
     return priced / sum(tokens.values())
 
 
 def worst_loss(size: int, costs: Costs) -> float:
-    """The largest share of serving time that fusing `size` members can lose, whatever is asked for meanwhile.
+    """The largest share of serving time that fusing `size` members can lose, over all possible traffic.
 
-    The base then pays overhead + per_member * (size - 1) more, and an x that shares no member
-    per_member * size more; both are at most overhead + per_member * size, added to a price of at least 1."""
+    The base then costs overhead + per_member * (size - 1) more, and an x that shares no member costs
+    per_member * size more. Both are at most overhead + per_member * size, added to a price of at least 1."""
     assert costs.overhead is not None
     extra = costs.overhead + costs.per_member * size
     return extra / (1.0 + extra)

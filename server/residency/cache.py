@@ -1,6 +1,7 @@
-"""The parts in the workers' host memory: each built once, kept while used, pinned or recent, then freed.
+"""An LRU cache of built adapters in the workers' host memory.
 
-What one build in the workers' host memory is: a part that any number of compositions may share.
+An entry is built once and shared by any number of compositions. It stays while a request uses it or a pin
+names it, and after that until its place is needed.
 """
 
 import asyncio
@@ -17,10 +18,12 @@ from lora_compose.server.compositions.servable import Servable, StoredAdapter
 from lora_compose.server.engine.spec import Component
 from lora_compose.server.metrics import Metrics
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class BuildSpec:
-    """A part that a composition needs: what to build, the key it is shared under, and whose it is."""
+    """What to build, the cache key it is shared under, and the adapter versions it is made of."""
 
     key: str
     components: tuple[Component, ...]
@@ -30,244 +33,252 @@ class BuildSpec:
 
 
 def build_specs_of(servable: Servable, *, runtime_weights: bool) -> tuple[BuildSpec, ...]:
-    """Its parts: each member by itself where weights are applied per request, else the whole of it."""
+    """The builds that `servable` needs.
+
+    With `runtime_weights` (weights are applied per request) one build a member, else one build in all."""
     if runtime_weights:
-        return tuple(_single(member) for member in servable.members)
+        return tuple(_spec_of_member(member) for member in servable.members)
     name, versions, digests = servable.name, servable.versions, servable.digests
     return (BuildSpec(name, servable.components, name, versions, digests),)
 
 
-def _single(member: StoredAdapter) -> BuildSpec:
+def _spec_of_member(member: StoredAdapter) -> BuildSpec:
     component = replace(member.component, weight=1.0)
     return BuildSpec(component.directory, (component,), member.label, member.versions, member.digests)
 
 
 @dataclass(eq=False)
 class CacheEntry:
-    """One build in host memory, or on its way there."""
+    """A build that is in host memory or under way."""
 
-    order: BuildSpec
+    spec: BuildSpec
     lora_int_id: int
     prepared: "asyncio.Task[float]"
-    """The seconds it took."""
+    """The build. Its result is the seconds it took."""
     owners: set[frozenset[str]]
-    """The versions it was asked for as, and is of use for while none of them is removed."""
+    """The sets of versions that requested this build. When the last set has a removed version, the build is
+    dropped."""
     users: int = 0
     """Requests that wait for it or use it. Above 0 it may not be evicted."""
 
     @property
     def is_ready(self) -> bool:
-        """Whether the workers have it."""
+        """True if the workers have it."""
         return self.prepared.done() and not self.prepared.cancelled() and self.prepared.exception() is None
 
     @property
     def has_failed(self) -> bool:
-        """Whether there will be none."""
+        """True if the build ended without a result."""
         return self.prepared.done() and not self.is_ready
 
     @property
-    def is_withdrawn(self) -> bool:
-        """Whether all it was made for is removed: it leaves with its last user."""
+    def is_removed(self) -> bool:
+        """True if every set of versions that requested it has a removed version.
+
+        Then its last user drops it."""
         return not self.owners
 
 
-logger = logging.getLogger(__name__)
-
 Sweep = Callable[[frozenset[str]], Awaitable[None]]
-"""Deletes the files of removed adapters, except those whose digests it is given."""
+"""Deletes the files of removed adapters, except the files with the given digests."""
 
 
 class PreparingEngine(Protocol):
-    """What host memory needs of the engine.
+    """What the cache needs of the engine.
 
-    A `prepare` that raises changed nothing, one that is cancelled may have; `forget` takes either.
-    """
+    If `prepare` raises, it has changed nothing. If it is cancelled, it may have built the adapter.
+    `unload` accepts both."""
 
     async def prepare(self, lora_int_id: int, components: Sequence[Component]) -> None: ...
 
-    async def forget(self, lora_int_id: int, components: Sequence[Component]) -> None: ...
+    async def unload(self, lora_int_id: int, components: Sequence[Component]) -> None: ...
 
 
 class AdapterCache:
-    """At most `capacity` parts. `changed` is called whenever a part may have become free, or failed."""
+    """At most `capacity` entries. `on_change` is called after a build failed or an entry may be evictable."""
 
     def __init__(
-        self, engine: PreparingEngine, capacity: int, metrics: Metrics, changed: Callable[[], None]
+        self, engine: PreparingEngine, capacity: int, metrics: Metrics, on_change: Callable[[], None]
     ) -> None:
         self.capacity = capacity
         self._pins: dict[frozenset[str], str] = {}
-        """Pinned versions, and the part of each that is never evicted."""
-        self._kept: Counter[str] = Counter()
+        """Pinned versions, and the key of the entry that is never evicted because of them."""
+        self._reserved: Counter[str] = Counter()
         self._engine = engine
         self._metrics = metrics
         metrics.pinned.set_function(lambda: len({*self._pins.values()}))
-        self._changed = changed
+        self._on_change = on_change
         self._ids = itertools.count(1)
-        self._parts: OrderedDict[str, CacheEntry] = OrderedDict()
-        self._leaving: set[asyncio.Task[None]] = set()
+        self._entries: OrderedDict[str, CacheEntry] = OrderedDict()
+        self._evictions: set[asyncio.Task[None]] = set()
 
     def __contains__(self, key: object) -> bool:
-        return key in self._parts
+        return key in self._entries
 
-    def parts(self) -> list[CacheEntry]:
-        """Least recently used first."""
-        return list(self._parts.values())
+    def entries(self) -> list[CacheEntry]:
+        """All entries, the least recently used first."""
+        return list(self._entries.values())
 
     def new_id(self) -> int:
-        """A LoRA id nobody has had."""
+        """A LoRA id that was never used before."""
         return next(self._ids)
 
-    def room_for(self, keys: Collection[str]) -> int:
-        """How many parts there can be of which these are some, beside what is pinned or kept."""
-        return self.capacity - len({*self._pins.values(), *+self._kept} - {*keys})
+    def capacity_for(self, keys: Collection[str]) -> int:
+        """Capacity left for `keys` together with other builds, after pinned and reserved builds that are not
+        among `keys`."""
+        return self.capacity - len({*self._pins.values(), *+self._reserved} - {*keys})
 
-    def keep(self, keys: Iterable[str]) -> None:
-        """These are in use for as long as it takes: whoever would have to wait for that is refused."""
-        self._kept.update(keys)
+    def reserve(self, keys: Iterable[str]) -> None:
+        """Hold these entries for an unlimited time. Requests that would have to wait for their places are
+        refused."""
+        self._reserved.update(keys)
 
-    def let_go(self, keys: Iterable[str]) -> None:
-        """They may be waited for again."""
-        self._kept.subtract(keys)
+    def unreserve(self, keys: Iterable[str]) -> None:
+        """Undo one `reserve`: requests may wait for these places again."""
+        self._reserved.subtract(keys)
 
     def has_failed(self, key: str) -> bool:
-        """Whether those who waited for it are just being told that it could not be built."""
-        return key in self._parts and self._parts[key].has_failed
+        """True while a failed build still has waiters that have not seen its exception."""
+        return key in self._entries and self._entries[key].has_failed
 
-    def make_room(self, count: int, wanted: Collection[str]) -> bool:
-        """Whether `count` more parts fit, evicting idle ones that are not `wanted`, oldest use first."""
-        excess = len(self._parts) + count - self.capacity
+    def try_free(self, count: int, needed: Collection[str]) -> bool:
+        """Free `count` places by evicting idle entries that are not `needed`, the least recently used first.
+
+        False if that is not possible; then nothing is evicted."""
+        excess = len(self._entries) + count - self.capacity
         if not count or excess <= 0:
             return True
-        idle = [part for part in self.parts() if self._is_idle(part) and part.order.key not in wanted]
+        idle = [entry for entry in self.entries() if self._is_idle(entry) and entry.spec.key not in needed]
         if len(idle) < excess:
             return False
-        for part in idle[:excess]:
-            self._evict(part)
+        for entry in idle[:excess]:
+            self._evict(entry)
         return True
 
-    def enter(self, order: BuildSpec) -> CacheEntry:
-        """One more user. There has to be room."""
-        part = self._parts.get(order.key) or self.begin(order)
-        self._parts.move_to_end(order.key)
-        part.owners.add(order.versions)
-        part.users += 1
-        return part
+    def acquire(self, spec: BuildSpec) -> CacheEntry:
+        """Add a user, and start the build if it is missing. A place must be free for it."""
+        entry = self._entries.get(spec.key) or self.start_build(spec)
+        self._entries.move_to_end(spec.key)
+        entry.owners.add(spec.versions)
+        entry.users += 1
+        return entry
 
-    def leave(self, part: CacheEntry) -> None:
-        """One user less. After the last one a part that failed is gone, and the next who asks builds anew."""
-        part.users -= 1
-        if not part.users and part.has_failed:
-            self._drop(part)
-        elif not part.users and part.is_withdrawn:
-            self._evict(part)
+    def release(self, entry: CacheEntry) -> None:
+        """Remove a user. The last user drops an entry that failed, so that the next request builds again."""
+        entry.users -= 1
+        if not entry.users and entry.has_failed:
+            self._drop(entry)
+        elif not entry.users and entry.is_removed:
+            self._evict(entry)
 
-    def begin(self, order: BuildSpec) -> CacheEntry:
-        """Build it, with no user yet. There has to be room."""
+    def start_build(self, spec: BuildSpec) -> CacheEntry:
+        """Build it, without a user yet. A place must be free for it."""
         lora_int_id = self.new_id()
-        task = asyncio.create_task(self._prepare(order, lora_int_id))
-        part = self._parts[order.key] = CacheEntry(order, lora_int_id, task, {order.versions})
-        task.add_done_callback(lambda _: self._done(part))
-        self._metrics.resident.set(len(self._parts))
-        return part
+        task = asyncio.create_task(self._prepare(spec, lora_int_id))
+        entry = self._entries[spec.key] = CacheEntry(spec, lora_int_id, task, {spec.versions})
+        task.add_done_callback(lambda _: self._finish_build(entry))
+        self._metrics.resident.set(len(self._entries))
+        return entry
 
-    async def _prepare(self, order: BuildSpec, lora_int_id: int) -> float:
-        if self._leaving:  # the workers never have more than their share, nor one part twice
-            await asyncio.wait(self._leaving)  # a gather would pass a cancellation on to them
+    async def _prepare(self, spec: BuildSpec, lora_int_id: int) -> float:
+        if self._evictions:  # the workers never hold more than `capacity` builds, nor one build twice
+            await asyncio.wait(self._evictions)  # a gather would pass a cancellation on to the evictions
         started = time.perf_counter()
-        await self._engine.prepare(lora_int_id, order.components)
+        await self._engine.prepare(lora_int_id, spec.components)
         return time.perf_counter() - started
 
-    def _done(self, part: CacheEntry) -> None:
-        if part.is_ready:
-            seconds = part.prepared.result()
+    def _finish_build(self, entry: CacheEntry) -> None:
+        if entry.is_ready:
+            seconds = entry.prepared.result()
             self._metrics.prepare_seconds.observe(seconds)
-            logger.info("prepared %s as %d in %.3f s", part.order.label, part.lora_int_id, seconds)
+            logger.info("prepared %s as %d in %.3f s", entry.spec.label, entry.lora_int_id, seconds)
         else:
-            if not part.prepared.cancelled():
+            if not entry.prepared.cancelled():
                 self._metrics.prepare_failures.inc()
-            self._pins = {own: key for own, key in self._pins.items() if key != part.order.key}
-            if not part.users:
-                self._drop(part)
-        self._changed()
+            self._pins = {versions: key for versions, key in self._pins.items() if key != entry.spec.key}
+            if not entry.users:
+                self._drop(entry)
+        self._on_change()
 
-    def _evict(self, part: CacheEntry) -> None:
-        if self._parts.get(part.order.key) is not part:
+    def _evict(self, entry: CacheEntry) -> None:
+        if self._entries.get(entry.spec.key) is not entry:
             return
-        self._drop(part)
-        task = asyncio.create_task(self._forget(part))
-        self._leaving.add(task)
-        task.add_done_callback(self._left)
+        self._drop(entry)
+        task = asyncio.create_task(self._unload(entry))
+        self._evictions.add(task)
+        task.add_done_callback(self._finish_eviction)
         self._metrics.evictions.inc()
-        logger.info("evicted %s", part.order.label)
+        logger.info("evicted %s", entry.spec.label)
 
-    async def _forget(self, part: CacheEntry) -> None:
-        if part.prepared.cancel():  # nobody waits for it: an adapter that was removed while it was prefetched
-            await asyncio.wait([part.prepared])
-        await self._engine.forget(part.lora_int_id, part.order.components)
+    async def _unload(self, entry: CacheEntry) -> None:
+        if entry.prepared.cancel():  # a prefetched adapter was removed during its build: no request waits
+            await asyncio.wait([entry.prepared])
+        await self._engine.unload(entry.lora_int_id, entry.spec.components)
 
-    def _left(self, task: "asyncio.Task[None]") -> None:
-        self._leaving.discard(task)
+    def _finish_eviction(self, task: "asyncio.Task[None]") -> None:
+        self._evictions.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("an adapter could not be freed: %s", error)
+            logger.error("an evicted adapter could not be unloaded: %s", error)
 
-    def _drop(self, part: CacheEntry) -> None:
-        if self._parts.get(part.order.key) is part:
-            del self._parts[part.order.key]
-        self._metrics.resident.set(len(self._parts))
+    def _drop(self, entry: CacheEntry) -> None:
+        if self._entries.get(entry.spec.key) is entry:
+            del self._entries[entry.spec.key]
+        self._metrics.resident.set(len(self._entries))
 
-    def is_pinned(self, part: CacheEntry) -> bool:
-        """Whether it is never evicted."""
-        return part.order.key in self._pins.values()
+    def is_pinned(self, entry: CacheEntry) -> bool:
+        """True if a pin keeps it from being evicted."""
+        return entry.spec.key in self._pins.values()
 
-    def _is_idle(self, part: CacheEntry) -> bool:
-        return not part.users and part.prepared.done() and not self.is_pinned(part)
+    def _is_idle(self, entry: CacheEntry) -> bool:
+        return not entry.users and entry.prepared.done() and not self.is_pinned(entry)
 
-    def pin(self, order: BuildSpec) -> None:
-        """Build it if need be and keep it. Raises Conflict("pins_exhausted") where others lack room."""
-        pinned = {*self._pins.values(), order.key}
-        fits = order.key in self._parts or self.make_room(1, pinned)
+    def pin(self, spec: BuildSpec) -> None:
+        """Build it if it is missing, and never evict it. Raises Conflict("pins_exhausted")."""
+        pinned = {*self._pins.values(), spec.key}
+        fits = spec.key in self._entries or self.try_free(1, pinned)
         if len(pinned) > self.capacity // 2 or not fits:
             raise Conflict(
                 Code.PINS_EXHAUSTED,
-                f"At most half of the {self.capacity} places in host memory (--max-cpu-loras) can be pinned, "
-                "and only where one can be freed.",
+                f"The adapter cannot be pinned. At most half of the {self.capacity} places in host memory "
+                "(--max-cpu-loras) can hold pinned adapters, and a new one needs a place that is not in use.",
                 "name",
             )
-        self._pins[order.versions] = order.key
-        part = self._parts.get(order.key) or self.begin(order)
-        part.owners.add(order.versions)
+        self._pins[spec.versions] = spec.key
+        entry = self._entries.get(spec.key) or self.start_build(spec)
+        entry.owners.add(spec.versions)
 
     def pins(self) -> list[frozenset[str]]:
-        """The versions of each."""
+        """The versions that each pin names."""
         return list(self._pins)
 
     def unpin(self, versions: frozenset[str]) -> None:
-        """What was pinned as these may be evicted again."""
+        """Allow the entry that was pinned for these versions to be evicted again."""
         self._pins.pop(versions, None)
 
-    def withdraw(self, versions: frozenset[str]) -> None:
-        """These versions are removed: what only they need leaves now, or with its last user."""
-        self._pins = {own: key for own, key in self._pins.items() if not own & versions}
-        for part in self.parts():
-            part.owners = {owner for owner in part.owners if not owner & versions}
-            if part.is_withdrawn and not part.users:
-                self._evict(part)
+    def remove(self, versions: frozenset[str]) -> None:
+        """These versions were removed. Drop the builds that only they need: idle ones now, others after their
+        last user."""
+        self._pins = {pinned: key for pinned, key in self._pins.items() if not pinned & versions}
+        for entry in self.entries():
+            entry.owners = {owner for owner in entry.owners if not owner & versions}
+            if entry.is_removed and not entry.users:
+                self._evict(entry)
 
-    async def settled(self) -> None:
-        """Returns when what was evicted has left the workers."""
-        while self._leaving:
-            await asyncio.wait(self._leaving)
+    async def wait_evicted(self) -> None:
+        """Return when the workers have unloaded all evicted entries."""
+        while self._evictions:
+            await asyncio.wait(self._evictions)
 
     def digests(self) -> Iterable[str]:
-        """The bytes the parts were built of."""
-        return itertools.chain.from_iterable(part.order.digests for part in self._parts.values())
+        """The digests of the adapters in the cache."""
+        return itertools.chain.from_iterable(entry.spec.digests for entry in self._entries.values())
 
     def check_integrity(self) -> None:
         """Assert what must hold between any two awaits."""
-        parts = self.parts()
-        assert len(parts) <= self.capacity
-        assert len({part.lora_int_id for part in parts}) == len(parts)
-        assert all(part.users >= 0 for part in parts)
-        assert all(part.users or not part.is_withdrawn for part in parts)
-        assert all(key == part.order.key for key, part in self._parts.items())
-        assert {*self._pins.values(), *+self._kept} <= self._parts.keys()
+        entries = self.entries()
+        assert len(entries) <= self.capacity
+        assert len({entry.lora_int_id for entry in entries}) == len(entries)
+        assert all(entry.users >= 0 for entry in entries)
+        assert all(entry.users or not entry.is_removed for entry in entries)
+        assert all(key == entry.spec.key for key, entry in self._entries.items())
+        assert {*self._pins.values(), *+self._reserved} <= self._entries.keys()

@@ -1,9 +1,12 @@
-"""Where compositions are and for whom: prepared in host memory, active in a slot, in the order of the queue.
+"""Schedules requests onto adapters: waits for cache space and a slot, first come first served with bounded
+overtaking.
 
-A request holds its parts (see `host_memory`) and a slot for as long as it runs. Where there is no room it
-queues: others may overtake it while that costs it nothing, but nobody does once it has waited for `MAX_OVERTAKE_SECONDS`
-seconds, so it waits at most that long and then for the requests before it. All of it runs on the event loop;
-state changes only between two awaits, and what a request holds is given back without one.
+A request holds its cache entries (see `cache`) and a slot while it runs. If one is missing, the request waits
+in a queue. A later request may overtake it if that does not delay it. After `MAX_OVERTAKE_SECONDS` in the
+queue it can no longer be overtaken, so it waits at most that long and then for the requests before it.
+
+Everything runs on the event loop. State changes only between two awaits, and a request releases what it holds
+without an await.
 """
 
 import asyncio
@@ -35,63 +38,63 @@ MayBuild = Callable[[int], None]
 
 
 class LoraEngine(PreparingEngine, Protocol):
-    """What residency needs of the engine."""
+    """What the scheduler needs of the engine."""
 
     @property
     def runtime_weights(self) -> bool: ...
 
-    def offer(self, name: str, lora_int_id: int, components: Sequence[Component]) -> None: ...
+    def expose(self, name: str, lora_int_id: int, components: Sequence[Component]) -> None: ...
 
-    def retract(self, name: str) -> None: ...
+    def hide(self, name: str) -> None: ...
 
 
 @dataclass(eq=False)
 class Slot:
-    """What vLLM takes for one adapter: a set of parts. It fills one slot while it has requests."""
+    """A set of cache entries that vLLM serves under one LoRA id. It takes a slot while it has requests."""
 
     key: tuple[str, ...]
     lora_int_id: int
     servables: "Counter[Servable]" = field(default_factory=Counter)
-    """Requests in flight, by what they want. vLLM's app answers to the names of these, and to no other."""
+    """Requests in flight, by composition. vLLM's app answers to the names of these compositions only."""
 
 
 @dataclass(eq=False)
 class Lease:
-    """What an admitted request has to give back, once."""
+    """What an admitted request holds. It releases it once."""
 
     servable: Servable
-    parts: tuple[CacheEntry, ...]
-    bundle: Slot | None
+    entries: tuple[CacheEntry, ...]
+    slot: Slot | None
 
 
 @dataclass(eq=False)
 class Waiter:
-    """A request in the queue, since a time on the monotonic clock."""
+    """A request in the queue. `since` is a time on the monotonic clock."""
 
     servable: Servable
-    orders: tuple[BuildSpec, ...]
+    specs: tuple[BuildSpec, ...]
     needs_slot: bool
     since: float
     admitted: "asyncio.Future[Lease]"
 
     @property
     def key(self) -> tuple[str, ...]:
-        """Requests with the same parts share a slot."""
-        return tuple(sorted(order.key for order in self.orders))
+        """Requests with the same builds share a slot."""
+        return tuple(sorted(spec.key for spec in self.specs))
 
 
 class ResidencyScheduler:
-    """Owner of the engine's adapters: `capacity` parts in host memory, `slots` sets of them in use."""
+    """Owner of the engine's adapters: `capacity` builds in host memory, `slots` sets of them in use."""
 
     def __init__(self, engine: LoraEngine, capacity: int, slots: int, metrics: Metrics, sweep: Sweep) -> None:
         self.slots = slots
         metrics.slots.set(slots)
         metrics.capacity.set(capacity)
-        self.host = AdapterCache(engine, capacity, metrics, self._admit)
+        self.cache = AdapterCache(engine, capacity, metrics, self._admit)
         self._engine = engine
         self._metrics = metrics
         self._sweep = sweep
-        self._bundles: dict[tuple[str, ...], Slot] = {}
+        self._used_slots: dict[tuple[str, ...], Slot] = {}
         self._queue: list[Waiter] = []
         self._sweeps: set[asyncio.Task[None]] = set()
 
@@ -99,179 +102,189 @@ class ResidencyScheduler:
     async def hold(
         self, servable: Servable, *, needs_slot: bool = True, may_build: MayBuild | None = None
     ) -> AsyncIterator[None]:
-        """The composition is prepared and, with a slot, served for as long as the context is open.
+        """Prepare the composition and, with `needs_slot`, serve it while the context is open.
 
-        `may_build` is called with the number of missing parts; it raises where they may not be built.
-        Queues where there is no room. Raises what building it raised, to all who wait for it, and Unservable
-        where there can never be room.
+        `may_build` is called with the number of missing builds, and raises if the caller may not build them.
+        Waits in the queue for space. If a build fails, every request that waits for it gets its exception.
+        Raises Unservable if the composition can never fit.
         """
-        orders = self._orders(servable)
-        missing = sum(order.key not in self.host for order in orders)
+        specs = self._specs_of(servable)
+        missing = sum(spec.key not in self.cache for spec in specs)
         if missing and may_build is not None:
             may_build(missing)
-        held = await self._admission(servable, orders, needs_slot)
+        lease = await self._wait_admitted(servable, specs, needs_slot)
         try:
-            for part in held.parts:
-                if not part.is_ready:
-                    await asyncio.shield(part.prepared)
+            for entry in lease.entries:
+                if not entry.is_ready:
+                    await asyncio.shield(entry.prepared)
             yield
         finally:
-            self._give_back(held)
+            self._release(lease)
 
     @asynccontextmanager
-    async def keep(self, servable: Servable) -> AsyncIterator[None]:
-        """As `hold` without a slot, for nobody knows how long: nobody is left waiting for its places."""
+    async def reserve(self, servable: Servable) -> AsyncIterator[None]:
+        """Like `hold` without a slot, for an unlimited time.
+
+        Requests that could only run after this ends are refused, not queued."""
         async with self.hold(servable, needs_slot=False):
-            keys = [order.key for order in self._orders(servable)]
-            self.host.keep(keys)
+            keys = [spec.key for spec in self._specs_of(servable)]
+            self.cache.reserve(keys)
             self._admit()
             try:
                 yield
             finally:
-                self.host.let_go(keys)
+                self.cache.unreserve(keys)
 
-    async def _admission(self, servable: Servable, orders: tuple[BuildSpec, ...], needs_slot: bool) -> Lease:
+    async def _wait_admitted(
+        self, servable: Servable, specs: tuple[BuildSpec, ...], needs_slot: bool
+    ) -> Lease:
         admitted: asyncio.Future[Lease] = asyncio.get_running_loop().create_future()
-        ticket = Waiter(servable, orders, needs_slot, time.monotonic(), admitted)
-        self._queue.append(ticket)
+        waiter = Waiter(servable, specs, needs_slot, time.monotonic(), admitted)
+        self._queue.append(waiter)
         self._admit()
         try:
             return await admitted
         except asyncio.CancelledError:
             if admitted.cancelled():
-                self._queue.remove(ticket)
+                self._queue.remove(waiter)
                 self._admit()
             elif admitted.exception() is None:
-                self._give_back(admitted.result())
+                self._release(admitted.result())
             raise
         finally:
-            self._metrics.queue_seconds.observe(time.monotonic() - ticket.since)
+            self._metrics.queue_seconds.observe(time.monotonic() - waiter.since)
 
-    def _orders(self, servable: Servable) -> tuple[BuildSpec, ...]:
+    def _specs_of(self, servable: Servable) -> tuple[BuildSpec, ...]:
         return build_specs_of(servable, runtime_weights=self._engine.runtime_weights)
 
     def _admit(self) -> None:
-        """Let in whom there is room for, in order; past one who has waited too long nobody goes."""
-        now, ahead = time.monotonic(), set[str]()
-        for ticket in list(self._queue):
-            if ticket.admitted.cancelled():
+        """Admit the waiters that fit, in order. Stops at one that can no longer be overtaken."""
+        now, keys_ahead = time.monotonic(), set[str]()
+        for waiter in list(self._queue):
+            if waiter.admitted.cancelled():
                 continue
             try:
-                held = self._try(ticket, ahead)
+                lease = self._try_admit(waiter, keys_ahead)
             except Unservable as error:
-                self._queue.remove(ticket)
-                ticket.admitted.set_exception(error)
+                self._queue.remove(waiter)
+                waiter.admitted.set_exception(error)
                 continue
-            if held is not None:
-                self._queue.remove(ticket)
-                ticket.admitted.set_result(held)
-            elif now - ticket.since >= MAX_OVERTAKE_SECONDS:
+            if lease is not None:
+                self._queue.remove(waiter)
+                waiter.admitted.set_result(lease)
+            elif now - waiter.since >= MAX_OVERTAKE_SECONDS:
                 break
             else:
-                ahead.update(ticket.key)
+                keys_ahead.update(waiter.key)
         self._metrics.queued.set(len(self._queue))
 
-    def _try(self, ticket: Waiter, ahead: set[str]) -> Lease | None:
-        """Its parts and its slot, all or nothing; `ahead` are the parts of those before it in the queue."""
-        self._check_fits(ticket)
-        if any(self.host.has_failed(order.key) for order in ticket.orders):
+    def _try_admit(self, waiter: Waiter, keys_ahead: set[str]) -> Lease | None:
+        """All of its entries and its slot, or None.
+
+        `keys_ahead` are the builds of the waiters before it, which are not evicted for it."""
+        self._check_fits(waiter)
+        if any(self.cache.has_failed(spec.key) for spec in waiter.specs):
             return None
-        missing = [order for order in ticket.orders if order.key not in self.host]
-        if not self.host.make_room(len(missing), {*ticket.key, *ahead}):
+        missing = [spec for spec in waiter.specs if spec.key not in self.cache]
+        if not self.cache.try_free(len(missing), {*waiter.key, *keys_ahead}):
             return None
-        if ticket.needs_slot and ticket.key not in self._bundles and len(self._bundles) >= self.slots:
-            for order in missing:  # prepared by the time there is a slot
-                self.host.begin(order)
+        if waiter.needs_slot and waiter.key not in self._used_slots and len(self._used_slots) >= self.slots:
+            for spec in missing:  # so that they are prepared when a slot becomes free
+                self.cache.start_build(spec)
             return None
         (self._metrics.misses if missing else self._metrics.hits).inc()
-        parts = tuple(self.host.enter(order) for order in ticket.orders)
-        return Lease(ticket.servable, parts, self._take_slot(ticket, parts) if ticket.needs_slot else None)
+        entries = tuple(self.cache.acquire(spec) for spec in waiter.specs)
+        return Lease(
+            waiter.servable, entries, self._take_slot(waiter, entries) if waiter.needs_slot else None
+        )
 
-    def _check_fits(self, ticket: Waiter) -> None:
-        room = self.host.room_for(ticket.key)
-        if len(ticket.orders) > room:
+    def _check_fits(self, waiter: Waiter) -> None:
+        available = self.cache.capacity_for(waiter.key)
+        if len(waiter.specs) > available:
             raise Unservable(
                 Code.TOO_MANY_MEMBERS,
-                f"{ticket.servable.name} needs {len(ticket.orders)} places in host memory; {room} are "
-                "neither pinned nor fused (--max-cpu-loras).",
+                f"{waiter.servable.name} needs {len(waiter.specs)} places in host memory, but this server "
+                f"has {available} that no pinned or fused adapter holds (--max-cpu-loras).",
                 "adapters",
             )
 
-    def _take_slot(self, ticket: Waiter, parts: tuple[CacheEntry, ...]) -> Slot:
-        bundle = self._bundles.get(ticket.key)
-        if bundle is None:
-            lora_int_id = parts[0].lora_int_id if len(parts) == 1 else self.host.new_id()
-            bundle = self._bundles[ticket.key] = Slot(ticket.key, lora_int_id)
-        servable = ticket.servable
-        if not bundle.servables[servable]:
-            self._engine.offer(servable.name, bundle.lora_int_id, servable.components)
-        bundle.servables[servable] += 1
-        self._metrics.active.set(len(self._bundles))
-        return bundle
+    def _take_slot(self, waiter: Waiter, entries: tuple[CacheEntry, ...]) -> Slot:
+        slot = self._used_slots.get(waiter.key)
+        if slot is None:
+            lora_int_id = entries[0].lora_int_id if len(entries) == 1 else self.cache.new_id()
+            slot = self._used_slots[waiter.key] = Slot(waiter.key, lora_int_id)
+        servable = waiter.servable
+        if not slot.servables[servable]:
+            self._engine.expose(servable.name, slot.lora_int_id, servable.components)
+        slot.servables[servable] += 1
+        self._metrics.active.set(len(self._used_slots))
+        return slot
 
-    def _give_back(self, held: Lease) -> None:
-        if held.bundle is not None:
-            self._free_slot(held.bundle, held.servable)
-        for part in held.parts:
-            self.host.leave(part)
-        if any(part.is_withdrawn for part in held.parts):
-            task = asyncio.create_task(self._swept())
+    def _release(self, lease: Lease) -> None:
+        if lease.slot is not None:
+            self._free_slot(lease.slot, lease.servable)
+        for entry in lease.entries:
+            self.cache.release(entry)
+        if any(entry.is_removed for entry in lease.entries):
+            task = asyncio.create_task(self._sweep_files())
             self._sweeps.add(task)
             task.add_done_callback(self._sweeps.discard)
         self._admit()
 
-    def _free_slot(self, bundle: Slot, servable: Servable) -> None:
-        bundle.servables[servable] -= 1
-        if not bundle.servables[servable]:
-            del bundle.servables[servable]
-            self._engine.retract(servable.name)
-        if not bundle.servables:
-            del self._bundles[bundle.key]
-        self._metrics.active.set(len(self._bundles))
+    def _free_slot(self, slot: Slot, servable: Servable) -> None:
+        slot.servables[servable] -= 1
+        if not slot.servables[servable]:
+            del slot.servables[servable]
+            self._engine.hide(servable.name)
+        if not slot.servables:
+            del self._used_slots[slot.key]
+        self._metrics.active.set(len(self._used_slots))
 
     def wanted(self) -> list[Servable]:
-        """What requests in flight and in the queue want."""
-        in_flight = (servable for bundle in self._bundles.values() for servable in bundle.servables)
-        return [*in_flight, *(ticket.servable for ticket in self._queue)]
+        """The compositions of the requests in flight and in the queue."""
+        in_flight = (servable for slot in self._used_slots.values() for servable in slot.servables)
+        return [*in_flight, *(waiter.servable for waiter in self._queue)]
 
     def pinned_ids(self) -> set[str]:
-        """The versions that are pinned, as `name@number`."""
-        return {one for versions in self.host.pins() for one in versions}
+        """The pinned versions, as `name@number`."""
+        return {version for versions in self.cache.pins() for version in versions}
 
     def prefetch(self, servable: Servable) -> None:
-        """Begin to build what is missing, where that evicts nothing and keeps nobody waiting."""
-        for order in self._orders(servable):
-            if order.key not in self.host and not self._queue and len(self.host.parts()) < self.host.capacity:
-                self.host.begin(order)
+        """Start missing builds if that evicts nothing and no request is in the queue."""
+        for spec in self._specs_of(servable):
+            is_full = len(self.cache.entries()) >= self.cache.capacity
+            if spec.key not in self.cache and not self._queue and not is_full:
+                self.cache.start_build(spec)
 
     async def pin(self, servable: Servable) -> None:
         """Keep one adapter in host memory until it is unpinned. Raises Conflict("pins_exhausted")."""
-        (order,) = self._orders(servable)
-        self.host.pin(order)
+        (spec,) = self._specs_of(servable)
+        self.cache.pin(spec)
         async with self.hold(servable, needs_slot=False):
             pass
 
     def unpin(self, versions: frozenset[str]) -> None:
-        """They may be evicted again."""
-        self.host.unpin(versions)
+        """Allow these versions to be evicted again."""
+        self.cache.unpin(versions)
         self._admit()
 
-    async def withdraw(self, versions: frozenset[str]) -> None:
-        """These versions are removed: requests in flight finish, idle parts go now, files when unused."""
-        self.host.withdraw(versions)
-        await self._swept()
+    async def remove(self, versions: frozenset[str]) -> None:
+        """These versions were removed. Requests in flight finish; idle builds are dropped now, and files as
+        soon as no build needs them."""
+        self.cache.remove(versions)
+        await self._sweep_files()
         self._admit()
 
-    async def _swept(self) -> None:
-        await self.host.settled()
-        waiting = (ticket.servable.digests for ticket in self._queue)
-        await self._sweep(frozenset(self.host.digests()).union(*waiting))
+    async def _sweep_files(self) -> None:
+        await self.cache.wait_evicted()
+        waiting = (waiter.servable.digests for waiter in self._queue)
+        await self._sweep(frozenset(self.cache.digests()).union(*waiting))
 
     def active(self) -> list[dict[str, int]]:
-        """Each slot in use: requests in flight, by canonical name."""
+        """For each slot in use, its requests in flight by canonical name."""
         return [
-            {servable.name: requests for servable, requests in bundle.servables.items()}
-            for bundle in self._bundles.values()
+            {servable.name: requests for servable, requests in slot.servables.items()}
+            for slot in self._used_slots.values()
         ]
 
     @property
@@ -280,11 +293,12 @@ class ResidencyScheduler:
         return len(self._queue)
 
     def check_integrity(self) -> None:
-        """Assert what must hold between any two awaits: within capacity, and every count accounted for."""
-        self.host.check_integrity()
-        assert len(self._bundles) <= self.slots
-        assert all(b.servables and min(b.servables.values()) > 0 for b in self._bundles.values())
-        for part in self.host.parts():
-            requests = sum(b.servables.total() for b in self._bundles.values() if part.order.key in b.key)
-            assert part.users >= requests, (part.order.label, part.users, requests)
-        assert all(not ticket.admitted.done() or ticket.admitted.cancelled() for ticket in self._queue)
+        """Assert what must hold between any two awaits: sizes are within capacity, and counts are right."""
+        self.cache.check_integrity()
+        used = self._used_slots.values()
+        assert len(used) <= self.slots
+        assert all(slot.servables and min(slot.servables.values()) > 0 for slot in used)
+        for entry in self.cache.entries():
+            requests = sum(slot.servables.total() for slot in used if entry.spec.key in slot.key)
+            assert entry.users >= requests, (entry.spec.label, entry.users, requests)
+        assert all(not waiter.admitted.done() or waiter.admitted.cancelled() for waiter in self._queue)

@@ -1,4 +1,4 @@
-"""What uvicorn serves: the app in front of the engine that runs, and 503 while none does."""
+"""The ASGI app that uvicorn serves: it forwards to the running engine's app, and without one answers 503."""
 
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -9,18 +9,18 @@ from lora_compose.server.state import AppState
 
 
 class AppSwitch:
-    """`state` and the app are those of the engine that runs now; None in between."""
+    """`state` belongs to the engine that runs now. It is None while no engine runs."""
 
     def __init__(self) -> None:
         self.state: AppState | None = None
         self._app: ASGIApp | None = None
 
     def open(self, app: ASGIApp, state: AppState) -> None:
-        """From now on `app` answers, with `state` in `request.state`."""
+        """Forward new requests to `app`, with `state` in `request.state`."""
         self._app, self.state = app, state
 
     def close(self) -> None:
-        """Nobody answers but the probes. Requests that are being answered go on to their end."""
+        """Answer new requests with 503, except `/livez`. Requests in flight go on to their end."""
         self._app = self.state = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -29,7 +29,7 @@ class AppSwitch:
         elif self._app is None:
             await _without_engine(scope)(scope, receive, send)
         else:
-            # Not a copy: who stands around this reads the route that was found.
+            # The scope is changed, not copied: the middleware around this app reads the route from it.
             scope["state"] = {**scope.get("state", {}), **(self.state or {})}
             await self._app(scope, receive, send)
 
@@ -37,7 +37,7 @@ class AppSwitch:
 def _without_engine(scope: Scope) -> JSONResponse:
     if scope["path"] == "/livez":
         return JSONResponse({"status": "alive"})
-    return error_response(503, "The engine is being started again.", Code.ENGINE_UNAVAILABLE)
+    return error_response(503, "The engine is restarting.", Code.ENGINE_UNAVAILABLE)
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:

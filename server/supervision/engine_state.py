@@ -1,4 +1,4 @@
-"""What is the engine's own and was asked for by people: put back into the one that takes its place."""
+"""State that must survive an engine restart: pinned adapters and the fused composition."""
 
 import logging
 from dataclasses import dataclass
@@ -15,20 +15,20 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class EngineState:
-    """Pinned versions by id, and what is folded into the base."""
+    """Pinned versions by id, and the composition that is fused into the base."""
 
     pins: tuple[str, ...] = ()
     fused: Servable | None = None
 
     @classmethod
-    def of(cls, state: AppState) -> "EngineState":
-        """As it is now."""
+    def capture(cls, state: AppState) -> "EngineState":
+        """The state of the engine that runs now."""
         return cls(tuple(sorted(state["residency"].pinned_ids())), state["fusion"].fused)
 
-    async def put_back(self, state: AppState) -> None:
-        """What cannot be had any more is said in the log, and keeps nothing else from being put back.
+    async def restore(self, state: AppState) -> None:
+        """Pin and fuse again in a new engine. A failure is logged, and the rest is still restored.
 
-        Raises EngineDied: the next one is to have it all.
+        Raises EngineDied, so that the next engine gets all of it.
         """
         pipeline = state["pipeline"]
         for reference in self.pins:
@@ -37,7 +37,7 @@ class EngineState:
                 await pipeline.pin(resolved)
             except EngineDied:
                 raise
-            except Exception:  # whatever it is, the engine must come up
+            except Exception:  # any failure here must not keep the engine from starting
                 logger.exception("%s could not be pinned again", reference)
         if self.fused is not None:
             try:

@@ -1,6 +1,6 @@
-"""Keeps an engine running: where one dies another takes its place, with what people had asked of it.
+"""Restarts a dead engine and restores its pins and its fused composition.
 
-HTTP stays up meanwhile and says 503, so nobody waits for a connection that will not be answered.
+HTTP stays up during a restart and answers 503, so that no client waits for a connection.
 """
 
 import asyncio
@@ -21,57 +21,55 @@ logger = logging.getLogger(__name__)
 POLL_SECONDS = 0.1
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0
 STEADY_SECONDS = 60.0
-"""An engine that ran so long did not die of how it was started: the next one need not wait."""
+"""If an engine ran for this long, the pause before the next start is `FIRST_PAUSE` again."""
 
 Start = Callable[[], AbstractAsyncContextManager[AppState]]
 Build = Callable[[AppState], ASGIApp]
 
 
 class Supervisor:
-    """`start` brings up an engine and the state around it; `build` makes the app in front of them."""
+    """`start` starts an engine and makes the state around it. `build` makes the app that uses them."""
 
-    def __init__(
-        self, start: Start, build: Callable[[AppState], ASGIApp], front: AppSwitch, metrics: Metrics
-    ) -> None:
+    def __init__(self, start: Start, build: Build, app_switch: AppSwitch, metrics: Metrics) -> None:
         self._start = start
         self._build = build
-        self._front = front
+        self._app_switch = app_switch
         self._metrics = metrics
-        self._kept = EngineState()
+        self._engine_state = EngineState()
         self._pause = FIRST_PAUSE
         self.up = asyncio.Event()
-        """Set when the first engine answers."""
+        """Set when the first engine serves requests."""
 
     async def run(self) -> None:
-        """Until cancelled. Raises what kept the very first engine from starting."""
+        """Run until cancelled. Raises the exception that kept the first engine from starting."""
         while True:
-            began = time.monotonic()
+            started = time.monotonic()
             try:
                 async with self._start() as state:
                     await self._serve(state)
             except Exception:
                 if not self.up.is_set():
                     raise
-                logger.exception("the engine could not be started, or not ended cleanly")
-            await self._wait(time.monotonic() - began)
+                logger.exception("the engine could not be started, or did not end cleanly")
+            await self._wait(time.monotonic() - started)
             self._metrics.engine_restarts.inc()
 
     async def _serve(self, state: AppState) -> None:
-        """Until its engine is dead."""
-        await self._kept.put_back(state)
-        self._front.open(self._build(state), state)
+        """Serve until the engine is dead."""
+        await self._engine_state.restore(state)
+        self._app_switch.open(self._build(state), state)
         self._metrics.engine_up.set(1)
         self.up.set()
         try:
             while await state["engine"].is_healthy():
                 await asyncio.sleep(POLL_SECONDS)
-            logger.error("the engine died: starting another")
+            logger.error("the engine died: a new one is being started")
         finally:
-            self._front.close()
+            self._app_switch.close()
             self._metrics.engine_up.set(0)
-            self._kept = EngineState.of(state)
+            self._engine_state = EngineState.capture(state)
 
-    async def _wait(self, lived: float) -> None:
-        pause = FIRST_PAUSE if lived > STEADY_SECONDS else self._pause
+    async def _wait(self, lifetime: float) -> None:
+        pause = FIRST_PAUSE if lifetime > STEADY_SECONDS else self._pause
         self._pause = min(2 * pause, LONGEST_PAUSE)
         await asyncio.sleep(pause)

@@ -72,12 +72,12 @@ class StandIn:
     async def prepare(self, lora_int_id: int, components: Sequence[Component]) -> None:
         self.builds[lora_int_id] = components[0].directory
 
-    async def forget(self, lora_int_id: int, components: Sequence[Component]) -> None:
+    async def unload(self, lora_int_id: int, components: Sequence[Component]) -> None:
         self.builds.pop(lora_int_id, None)
 
-    def offer(self, name: str, lora_int_id: int, components: Sequence[Component]) -> None: ...
+    def expose(self, name: str, lora_int_id: int, components: Sequence[Component]) -> None: ...
 
-    def retract(self, name: str) -> None: ...
+    def hide(self, name: str) -> None: ...
 
     async def resident(self) -> list[dict[str, Any]]:
         return [{"bytes": dict.fromkeys(self.builds.values(), 1), "slots": {}}]
@@ -88,7 +88,7 @@ class StandIn:
     def is_alive(self) -> bool:
         return True
 
-    async def beat(self) -> None: ...
+    async def ping(self) -> None: ...
 
     def cpu_seconds(self) -> float:
         return 0.0

@@ -64,7 +64,7 @@ async def fusion(
     resident.check_integrity()
     assert made.fused is None
     assert made.progress is None
-    assert all(not part.users for part in resident.host.parts())
+    assert all(not entry.users for entry in resident.cache.entries())
 
 
 async def test_a_failed_switch_is_counted_and_none_is_left_under_way() -> None:
@@ -112,7 +112,7 @@ async def test_another_composition_takes_the_place_of_the_first_in_one_switch() 
         await made.fuse(servable("b:0.5"))
         assert tells(made) == ("fused", servable("b:0.5"))
         assert engine.loaded == ["a+b", "b"]
-        assert [part.users for part in resident.host.parts() if part.order.label == "a"] == [0]
+        assert [entry.users for entry in resident.cache.entries() if entry.spec.label == "a"] == [0]
 
 
 async def test_one_failed_load_is_the_caller_s_error_and_the_plain_base() -> None:
@@ -123,7 +123,7 @@ async def test_one_failed_load_is_the_caller_s_error_and_the_plain_base() -> Non
             await made.fuse(servable("b"))
         assert tells(made) == ("base", None)
         assert engine.loaded == ["a", "b", ""]
-        assert all(not part.users for part in resident.host.parts())
+        assert all(not entry.users for entry in resident.cache.entries())
         made.check(None)
         made.check(servable("a"))
         await made.fuse(servable("b"))
@@ -168,7 +168,7 @@ async def test_whoever_asked_going_away_at_any_moment_leaves_the_base_settled(mo
         await turns()
         assert switch.cancelled()
         assert tells(made) in (("fused", servable("a")), ("fused", servable("b")))
-        held = [part.order.label for part in resident.host.parts() if part.users]
+        held = [entry.spec.label for entry in resident.cache.entries() if entry.users]
         assert made.fused is not None
         assert held == [made.fused.name]
 

@@ -32,7 +32,7 @@ class Bench:
     @property
     def users(self) -> int:
         """The number of requests that hold a build."""
-        return sum(part.users for part in self.pipeline.residency.host.parts())
+        return sum(entry.users for entry in self.pipeline.residency.cache.entries())
 
 
 @asynccontextmanager
@@ -58,7 +58,7 @@ async def test_a_body_and_a_composition_mean_the_same_versions(tmp_path: Path) -
         by_body = resolve({"model": "a:0.5+b"})
         assert by_body is not None
         assert by_body is resolve(parse("a:0.5+b"))
-        assert (by_body.name, by_body.asked.canonical) == ("a@1:0.5+b@1", "a:0.5+b")
+        assert (by_body.name, by_body.requested.canonical) == ("a@1:0.5+b@1", "a:0.5+b")
         assert resolve({"model": "base"}) is resolve({}) is None
 
 
@@ -83,12 +83,12 @@ async def test_what_is_ready_is_held_and_given_back_however_it_ends(tmp_path: Pa
 
         async def fail() -> None:
             async with made.pipeline.ready(resolved, caller()):
-                assert (made.users, list(made.engine.offered)) == (2, ["a@1+b@1"])
+                assert (made.users, list(made.engine.exposed)) == (2, ["a@1+b@1"])
                 raise RuntimeError("the client is gone")
 
         with pytest.raises(RuntimeError, match="the client is gone"):
             await fail()
-        assert (made.users, made.engine.offered) == (0, {})
+        assert (made.users, made.engine.exposed) == (0, {})
 
 
 async def test_a_caller_pays_for_what_is_missing_and_for_nothing_else(tmp_path: Path) -> None:

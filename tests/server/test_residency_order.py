@@ -7,7 +7,7 @@ import pytest
 
 from lora_compose.server.engine.spec import Component
 from lora_compose.server.metrics import Metrics
-from lora_compose.server.residency import scheduler as module
+from lora_compose.server.residency import scheduler
 from lora_compose.server.residency.scheduler import ResidencyScheduler
 from tests.server.residency.test_scheduler import (
     RecordingEngine,
@@ -32,7 +32,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
-    monkeypatch.setattr(module, "time", made)
+    monkeypatch.setattr(scheduler, "time", made)
     return made
 
 
@@ -73,18 +73,18 @@ async def test_nobody_overtakes_who_has_waited_too_long(
     capacity: int, slots: int, runtime_weights: bool, clock: Clock
 ) -> None:
     for seconds in (
-        module.MAX_OVERTAKE_SECONDS / 4,
-        module.MAX_OVERTAKE_SECONDS / 2,
-        module.MAX_OVERTAKE_SECONDS * 2,
+        scheduler.MAX_OVERTAKE_SECONDS / 4,
+        scheduler.MAX_OVERTAKE_SECONDS / 2,
+        scheduler.MAX_OVERTAKE_SECONDS * 2,
     ):
         async with residency(capacity, slots, runtime_weights=runtime_weights) as (resident, _, _):
             overtaken = await relay(resident, "hot", "rare", clock, seconds)
-            assert overtaken <= module.MAX_OVERTAKE_SECONDS / seconds + 2
+            assert overtaken <= scheduler.MAX_OVERTAKE_SECONDS / seconds + 2
 
 
 async def test_who_needs_much_is_served_although_those_who_need_little_keep_coming(clock: Clock) -> None:
     async with residency(capacity=3, slots=8) as (resident, _, _):
-        assert await relay(resident, "a", "b+c+d", clock, module.MAX_OVERTAKE_SECONDS / 2) <= 4
+        assert await relay(resident, "a", "b+c+d", clock, scheduler.MAX_OVERTAKE_SECONDS / 2) <= 4
 
 
 async def test_the_patient_are_served_in_the_order_they_came(clock: Clock) -> None:
@@ -98,7 +98,7 @@ async def test_the_patient_are_served_in_the_order_they_came(clock: Clock) -> No
         async with resident.hold(servable("a")):
             tasks = [asyncio.create_task(client(name)) for name in "bcdbe"]
             await turns()
-            clock.now += module.MAX_OVERTAKE_SECONDS
+            clock.now += scheduler.MAX_OVERTAKE_SECONDS
         await asyncio.gather(*tasks)
     assert served == list("bcdbe")
 
@@ -114,9 +114,9 @@ class OrderedEngine(RecordingEngine):
         self.events.append(f"prepare {components[0].directory}")
         await super().prepare(lora_int_id, components)
 
-    async def forget(self, lora_int_id: int, components: Sequence[Component]) -> None:
+    async def unload(self, lora_int_id: int, components: Sequence[Component]) -> None:
         await turns()
-        await super().forget(lora_int_id, components)
+        await super().unload(lora_int_id, components)
         self.events.append(f"forgot {components[0].directory}")
 
 
@@ -143,7 +143,7 @@ async def test_a_request_cut_off_after_any_number_of_turns_gives_back_what_it_ha
         await asyncio.gather(first, second, third, return_exceptions=True)
         assert not first.cancelled()
         assert not third.cancelled()
-        assert all(not part.users for part in resident.host.parts())
+        assert all(not entry.users for entry in resident.cache.entries())
         await use(resident, "c+d")
 
 
@@ -167,7 +167,7 @@ async def test_an_adapter_removed_while_it_is_prefetched_is_freed() -> None:
         engine.gate.clear()
         resident.prefetch(servable("a"))
         await turns()
-        removal = asyncio.create_task(resident.withdraw(frozenset({"a"})))
+        removal = asyncio.create_task(resident.remove(frozenset({"a"})))
         await turns()
         engine.gate.set()
         await removal

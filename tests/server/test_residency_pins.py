@@ -38,7 +38,7 @@ async def test_a_pin_takes_no_room_from_what_is_in_use() -> None:
 async def test_a_pin_ends_with_its_version() -> None:
     async with residency(capacity=2) as (resident, _, _):
         await resident.pin(servable("a"))
-        await resident.withdraw(frozenset({"a"}))
+        await resident.remove(frozenset({"a"}))
         assert names(resident) == []
         await resident.pin(servable("b"))
         for name in "cd":
@@ -56,7 +56,7 @@ async def test_the_same_bytes_under_another_name_are_pinned_as_long_as_one_of_th
     async with residency(capacity=2) as (resident, engine, _):
         await resident.pin(named("a"))
         await resident.pin(named("b"))
-        await resident.withdraw(frozenset({"a"}))
+        await resident.remove(frozenset({"a"}))
         for name in "cd":
             await use(resident, name)
         assert engine.built.count("bytes") == 1

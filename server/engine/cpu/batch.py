@@ -1,4 +1,4 @@
-"""A batch, as the kernels see it: which rows want which member of the store, and with what weights."""
+"""A batch, as the kernels need it: which rows use which member of the store, and with what weights."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,21 +7,21 @@ from itertools import accumulate
 import numpy as np
 
 Members = Mapping[str, float]
-"""A request's adapters: directory in the store to weight, none of weight 0."""
+"""A request's adapters: directory in the store to weight. No weight is 0."""
 
 
 @dataclass(frozen=True)
 class Share:
-    """The rows that want one member: `begin:end` of the batch's."""
+    """The rows that use one member: `start:end` of the batch's `rows` and `weights`."""
 
     member: str
-    begin: int
+    start: int
     end: int
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Each member's rows, one member after another; rows without an adapter are in no share."""
+    """The rows of each member, one member after another. Rows without an adapter are in no share."""
 
     shares: tuple[Share, ...]
     rows: np.ndarray
@@ -29,13 +29,13 @@ class Batch:
     weights: np.ndarray
     """`(n,)`, float32."""
     height: int
-    """Rows a batch has at least."""
+    """The smallest number of rows that the batch can have: its last row with an adapter, plus 1."""
 
 
 def share_rows(wanted: Sequence[Members], token_counts: Sequence[int]) -> Batch:
     """The shares of a batch in which request i has `token_counts[i]` rows, one request after another.
 
-    They are in the order of their members' names, so that a row's sum does not depend on other rows.
+    Shares are sorted by member, so that the sum for a row does not depend on other rows.
     """
     requests: dict[str, list[int]] = {}
     for request, members in enumerate(wanted):
@@ -46,10 +46,10 @@ def share_rows(wanted: Sequence[Members], token_counts: Sequence[int]) -> Batch:
     rows: list[int] = []
     weights: list[float] = []
     for member in sorted(requests):
-        begin = len(rows)
+        start = len(rows)
         for request in requests[member]:
             rows += range(starts[request], starts[request + 1])
             weights += [wanted[request][member]] * token_counts[request]
-        shares.append(Share(member, begin, len(rows)))
+        shares.append(Share(member, start, len(rows)))
     height = max(rows, default=-1) + 1
     return Batch(tuple(shares), np.array(rows, np.int64), np.array(weights, np.float32), height)

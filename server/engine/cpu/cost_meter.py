@@ -1,8 +1,7 @@
-"""What serving costs here, measured where the work is done: tokens by composition, and what LoRA adds to
-them.
+"""Measures the cost of serving in the worker: tokens by composition, and the time that LoRA adds.
 
-The kernels' own time is measured inside each step, so the cost of LoRA is known even where no step is without
-it. Off until somebody reads it: reading is what starts it.
+The time of the kernels is measured inside each step, so the cost of LoRA is known even if every step uses
+LoRA. The meter is off until it is read for the first time.
 """
 
 import time
@@ -13,23 +12,23 @@ from typing import Any, Self
 
 from lora_compose.server.engine.cpu.batch import Members
 
-# A step that takes this many times the usual is one the engine slept before.
+# If a step takes this many times the usual time, the engine was idle before it.
 IDLE_FACTOR = 4.0
 SMOOTHING = 0.05
 
 
 @dataclass(frozen=True, eq=False)
 class CountedLoad:
-    """A batch's rows: how many, by composition (None: the base), and the members each needs."""
+    """The rows of a batch by composition (None: the base), and how many members they need."""
 
     tokens: Mapping[str | None, int]
     lora_rows: int
     member_rows: int
-    """Σ over rows of the members it needs: `member_rows / lora_rows` is the mean size of a stack."""
+    """The sum over rows of the number of members: `member_rows / lora_rows` is the mean size of a stack."""
 
     @classmethod
     def of(cls, names: Sequence[str | None], wanted: Sequence[Members], token_counts: Sequence[int]) -> Self:
-        """Of a batch in which request i, for the composition `names[i]`, has `token_counts[i]` rows."""
+        """The load of a batch in which request i, for composition `names[i]`, has `token_counts[i]` rows."""
         tokens: Counter[str | None] = Counter()
         for name, count in zip(names, token_counts, strict=True):
             tokens[name] += count
@@ -38,13 +37,13 @@ class CountedLoad:
 
     @property
     def rows(self) -> int:
-        """All of them."""
+        """All rows, with and without LoRA."""
         return sum(self.tokens.values())
 
 
 @dataclass
 class StepBucket:
-    """Steps whose stacks have one size on average, rounded. Seconds and rows, summed."""
+    """Sums of seconds and rows over the steps whose mean stack size, rounded, is the same."""
 
     lora_seconds: float = 0.0
     lora_rows: float = 0.0
@@ -54,33 +53,33 @@ class StepBucket:
 
 @dataclass
 class Meter:
-    """Fed by the LoRA manager once a step, and by the kernels."""
+    """The LoRA manager calls `step` once a step; the kernels add to `lora_seconds`."""
 
     is_on: bool = False
     lora_seconds: float = 0.0
-    """Of the current step."""
+    """Seconds of LoRA work in the current step."""
     _load: CountedLoad | None = None
-    _began: float = 0.0
-    _usual: float | None = None
+    _started: float = 0.0
+    _usual_seconds: float | None = None
     _busy: float = 0.0
     _tokens: "Counter[str | None]" = field(default_factory=Counter)
     _buckets: dict[int, StepBucket] = field(default_factory=dict)
 
     def step(self, load: CountedLoad) -> None:
-        """The next step begins, and with that the last one is over."""
+        """The next step starts, so the previous one has ended."""
         now = time.perf_counter()
         if self._load is not None:
-            self._account(self._load, now - self._began)
-        self._load, self._began, self.lora_seconds = load, now, 0.0
+            self._account(self._load, now - self._started)
+        self._load, self._started, self.lora_seconds = load, now, 0.0
 
     def _account(self, load: CountedLoad, seconds: float) -> None:
         self._tokens.update(load.tokens)
-        if self._usual is not None and seconds > IDLE_FACTOR * self._usual:
-            self._busy += self._usual
+        if self._usual_seconds is not None and seconds > IDLE_FACTOR * self._usual_seconds:
+            self._busy += self._usual_seconds
             return
         self._busy += seconds
-        usual = seconds if self._usual is None else self._usual
-        self._usual = usual + SMOOTHING * (seconds - usual)
+        usual = seconds if self._usual_seconds is None else self._usual_seconds
+        self._usual_seconds = usual + SMOOTHING * (seconds - usual)
         if load.lora_rows:
             bucket = self._buckets.setdefault(round(load.member_rows / load.lora_rows), StepBucket())
             bucket.lora_seconds += self.lora_seconds
@@ -89,9 +88,10 @@ class Meter:
             bucket.rows += load.rows
 
     def read(self) -> dict[str, Any]:
-        """Tokens and busy seconds since the last time, and what LoRA costs, by size of the stack.
+        """Tokens and busy seconds since the last call, and the cost of LoRA by size of the stack.
 
-        `overheads` has `[members, extra time of such a row relative to one without, rows measured]`.
+        An entry of `overheads` is `[members, extra time of such a row relative to a row without LoRA, rows
+        measured]`.
         """
         self.is_on = True
         reading = {
@@ -100,7 +100,7 @@ class Meter:
             "overheads": [[members, *_overhead(b)] for members, b in sorted(self._buckets.items())],
         }
         self._tokens, self._busy = Counter(), 0.0
-        for bucket in self._buckets.values():  # what was long ago counts less
+        for bucket in self._buckets.values():  # older steps count less
             for name in ("lora_seconds", "lora_rows", "other_seconds", "rows"):
                 setattr(bucket, name, getattr(bucket, name) * (1 - SMOOTHING))
         return reading

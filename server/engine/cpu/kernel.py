@@ -1,8 +1,9 @@
-"""The CPU kernel for small products: everything a batch adds in one layer, in one call, compiled by numba.
+"""The CPU kernel for small products: one call adds all deltas of a batch in one layer. numba compiles it.
 
-A decoding step multiplies so little that calling is dearer than arithmetic: a library's product costs several
-microseconds before it begins, and a mixed batch needs two for each adapter and slice. Each row is computed by
-itself and in the same order whatever else is in the batch, so the same row gives the same bits.
+A decoding step multiplies so little that the calls cost more than the arithmetic: a matrix product of a
+library costs several microseconds before it starts, and a mixed batch needs two for each adapter and slice.
+Each row is computed by itself and in a fixed order that does not depend on the rest of the batch, so the same
+row gives the same bits.
 """
 
 from typing import Any
@@ -13,17 +14,17 @@ from numba.extending import intrinsic
 
 from lora_compose.server.engine.cpu.packed_factors import RANKS_AT_ONCE
 
-COLUMNS = ("begin", "end", "lora_a", "lora_b", "rank", "output", "width")
-"""Of the table: a range of `rows` and `weights`; the addresses of A `(rank, d_in)` and Bᵀ `(rank, width)`,
-float32 and contiguous; and the first of the outputs they write."""
+COLUMNS = ("start", "end", "lora_a", "lora_b", "rank", "output", "width")
+"""The columns of the table: a range of `rows` and `weights`; the addresses of A `(rank, d_in)` and Bᵀ
+`(rank, width)`, float32 and contiguous; and the first of the outputs that they write."""
 
-# Sums may be reordered, so that they are vectorized; NaN and infinity keep their meaning.
+# Sums may be reordered, so that they can be vectorized. NaN and infinity keep their meaning.
 FAST_MATH = {"reassoc", "contract", "nsz", "arcp"}
 
 
 @intrinsic  # type: ignore[untyped-decorator]
 def _float_pointer(_: Any, address: Any) -> Any:
-    """An address as the pointer it is."""
+    """Convert an address to a pointer to float32."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
@@ -38,7 +39,8 @@ def _add_two(
     factors: tuple[np.ndarray, np.ndarray],
     weights: tuple[float, float],
 ) -> None:
-    """`y += weight · (x Aᵀ) Bᵀ` for two rows, `RANKS_AT_ONCE` at a time: what is read is used eight times."""
+    """`y += weight · (x Aᵀ) Bᵀ` for two rows, `RANKS_AT_ONCE` at a time, so that each value that is read is
+    used eight times."""
     y0, y1 = y
     x0, x1 = x
     lora_a, lora_b = factors
@@ -73,18 +75,19 @@ def add_deltas(
 ) -> None:
     """`y[row] += weight · (x[row] Aᵀ) Bᵀ` for each row of each line of the table.
 
-    x is `(n, d_in)`, y `(n, outputs)`, both float32 and contiguous. Nothing is checked: the caller knows that
-    the rows and the memory exist.
+    x is `(n, d_in)`, y `(n, outputs)`, both float32 and contiguous. Nothing is checked: the caller must
+    ensure that the rows and the memory exist.
     """
     spare = np.empty(y.shape[1], np.float32)
     for line in range(len(table)):
-        begin, end = table[line, 0], table[line, 1]
+        start, end = table[line, 0], table[line, 1]
         rank, first, width = table[line, 4], table[line, 5], table[line, 6]
         lora_a = numba.carray(_float_pointer(table[line, 2]), (rank, x.shape[1]))
         lora_b = numba.carray(_float_pointer(table[line, 3]), (rank, width))
-        for i in range(begin, end, 2):
+        for i in range(start, end, 2):
             j = min(i + 1, end - 1)
             y0, y1 = y[rows[i], first : first + width], y[rows[j], first : first + width]
             if i == j:
-                y1 = spare[:width]  # as if there were two, so that a row's bits do not tell
+                # pad to two rows, so that a row's result does not depend on whether the count is odd
+                y1 = spare[:width]
             _add_two((y0, y1), (x[rows[i]], x[rows[j]]), (lora_a, lora_b), (weights[i], weights[j]))

@@ -1,8 +1,8 @@
-"""`python -m lora_compose.server.engine.cpu.kernel_timing`: the CPU LoRA kernels by themselves, timed; JSON lines on stdout.
+"""`python -m lora_compose.server.engine.cpu.kernel_timing`: times the CPU LoRA kernels alone.
 
-A layer's deltas as the server adds them (`LayerPlan`, made once and run many times) beside vLLM's own CPU
-ops, a plain matrix product and a plain sum of long vectors, all in turn within each repeat. The last line is
-the result; the lines before it say how far it is. `lora_compose.benchmarks.studies.kernels` shows it.
+It times a layer's deltas as the server adds them (a `LayerPlan`, made once and run many times), vLLM's own
+CPU ops, a matrix product and a sum of long vectors. Each repeat runs all of them in turn. The output is JSON
+lines on stdout: progress first, the result in the last line. `benchmarks.studies.kernels` shows it.
 """
 
 import itertools
@@ -28,7 +28,9 @@ SAMPLE_SECONDS = 0.01
 
 @dataclass(frozen=True)
 class KernelCase:
-    """So many adapters of one rank in a batch, each with its equal share of the tokens, one after another."""
+    """A batch with `adapters` adapters of one rank.
+
+    Each has an equal share of the tokens, one after another."""
 
     tokens: int
     rank: int
@@ -37,29 +39,31 @@ class KernelCase:
 
 @dataclass
 class Timed:
-    """One thing that is run. `calls` are made for a sample, so that the clock does not tell."""
+    """A function to time.
+
+    A sample is the mean of `calls` calls, so that the clock's resolution does not matter."""
 
     way: str
     case: KernelCase | None
     run: Callable[[], object]
     calls: int = 1
     seconds: list[float] = field(default_factory=list)
-    """Of one call, by repeat."""
+    """Seconds of one call, by repeat."""
 
     def calibrate(self) -> None:
-        """The first call builds what later ones find."""
+        """Run it once, because the first call includes one-time costs, and then choose `calls`."""
         self.run()
         self.calls = max(1, round(SAMPLE_SECONDS / self._sample()))
 
     def measure(self) -> None:
-        """One sample more."""
+        """Take one more sample."""
         self.seconds.append(self._sample())
 
     def _sample(self) -> float:
-        began = perf_counter()
+        started = perf_counter()
         for _ in range(self.calls):
             self.run()
-        return (perf_counter() - began) / self.calls
+        return (perf_counter() - started) / self.calls
 
 
 class Layer:
@@ -74,7 +78,7 @@ class Layer:
         self.counts = [len(part) for part in torch.arange(case.tokens).tensor_split(count)]
 
     def ours(self) -> Callable[[], object]:
-        """As a layer of the running engine does it."""
+        """The computation of a layer in the running engine."""
         names = [f"{number:03d}" for number in range(self.case.adapters)]
         batch = share_rows([{name: 1.0} for name in names], self.counts)
         out = self.lora_b.shape[1]
@@ -84,7 +88,7 @@ class Layer:
         return lambda: plan.add_deltas(y, self.x)
 
     def upstream(self) -> Callable[[], object] | None:
-        """As vLLM's punica wrapper for CPUs does it; None where its ops are not to be had."""
+        """The computation of vLLM's punica wrapper for CPUs; None if its ops cannot be imported."""
         try:
             from vllm.lora.ops.torch_ops import bgmv_expand, bgmv_shrink
         except ImportError:
@@ -101,7 +105,7 @@ class Layer:
 
 
 def timed(options: Namespace) -> Iterator[Timed]:
-    """Everything to be run, the machine's own limits first."""
+    """Everything to time: first the machine's own limits, then the kernels."""
     draw = torch.Generator().manual_seed(options.seed)
     a, b = (torch.randn(GEMM_SIZE, GEMM_SIZE, generator=draw) for _ in range(2))
     product = torch.empty_like(a)
@@ -120,28 +124,28 @@ def timed(options: Namespace) -> Iterator[Timed]:
 
 
 @torch.inference_mode()
-def measure(options: Namespace, told: Callable[[int, int], None]) -> dict[str, Any]:
-    """Every repeat runs everything once, forth and back in turn."""
+def measure(options: Namespace, on_progress: Callable[[int, int], None]) -> dict[str, Any]:
+    """Every repeat runs everything once. The order is reversed in every second repeat."""
     everything = list(timed(options))
-    for number, one in enumerate(everything):
-        one.calibrate()
-        told(number, len(everything) * (options.repeats + 1))
+    for number, subject in enumerate(everything):
+        subject.calibrate()
+        on_progress(number, len(everything) * (options.repeats + 1))
     for repeat in range(options.repeats):
-        for number, one in enumerate(everything if repeat % 2 == 0 else reversed(everything)):
-            one.measure()
-            told(len(everything) * (repeat + 1) + number + 1, len(everything) * (options.repeats + 1))
+        for number, subject in enumerate(everything if repeat % 2 == 0 else reversed(everything)):
+            subject.measure()
+            on_progress(len(everything) * (repeat + 1) + number + 1, len(everything) * (options.repeats + 1))
     return {
         "threads": torch.get_num_threads(),
         "gemm_flops": 2 * GEMM_SIZE**3,
         "stream_bytes": 3 * 4 * STREAM_FLOATS,
         "rows": [
             {
-                "way": one.way,
-                "seconds": one.seconds,
-                "calls": one.calls,
-                **(vars(one.case) if one.case else {}),
+                "way": subject.way,
+                "seconds": subject.seconds,
+                "calls": subject.calls,
+                **(vars(subject.case) if subject.case else {}),
             }
-            for one in everything
+            for subject in everything
         ],
     }
 
@@ -151,7 +155,7 @@ def _numbers(text: str) -> list[int]:
 
 
 def parse(arguments: list[str]) -> Namespace:
-    """The options; `lora_compose.benchmarks.studies.kernels` has their defaults."""
+    """Parse the options. `lora_compose.benchmarks.studies.kernels` has their defaults."""
     parser = ArgumentParser(prog="python -m lora_compose.server.engine.cpu.kernel_timing")
     for name in ("tokens", "ranks", "adapters"):
         parser.add_argument(f"--{name}", type=_numbers, required=True)
@@ -160,10 +164,10 @@ def parse(arguments: list[str]) -> Namespace:
     return parser.parse_args(arguments)
 
 
-def _say(**said: object) -> None:
-    sys.stdout.write(json.dumps(said) + "\n")
+def _write_line(**fields: object) -> None:
+    sys.stdout.write(json.dumps(fields) + "\n")
     sys.stdout.flush()
 
 
 if __name__ == "__main__":
-    _say(result=measure(parse(sys.argv[1:]), lambda done, total: _say(done=done, total=total)))
+    _write_line(result=measure(parse(sys.argv[1:]), lambda done, total: _write_line(done=done, total=total)))

@@ -1,7 +1,7 @@
-"""What a batch does in one layer: made once a batch, run once a step.
+"""The plan of a batch's LoRA work in one layer. It is made once a batch and run once a step.
 
-Decoding runs the same plan for many steps, so everything that does not depend on the numbers is done when the
-plan is made: which products there are, of what size, and where their results go.
+Decoding runs the same plan for many steps. So everything that does not depend on the inputs is decided when
+the plan is made: which products there are, their sizes, and where their results are added.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,8 +13,8 @@ import torch
 from lora_compose.server.engine.cpu.batch import Batch, Share
 from lora_compose.server.engine.cpu.packed_factors import Pack
 
-# Up to this many multiplications a share goes through our kernel, on the calling thread. Above, torch's
-# blocked products on torch's threads win (docs/cpu-performance.md).
+# Shares of up to this many multiplications use our kernel, on the calling thread. Above that, torch's blocked
+# products on torch's threads are faster (docs/cpu-performance.md).
 SMALL_SHARE = 1 << 19
 
 Kernel = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray], None]
@@ -23,11 +23,11 @@ Kernel = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray], 
 
 @dataclass(frozen=True, eq=False)
 class LargeShare:
-    """One member's rows, for torch."""
+    """The rows of one member, computed with torch."""
 
     rows: slice | torch.Tensor
     weights: torch.Tensor | None
-    """`(n, 1)`; None where all are 1."""
+    """`(n, 1)`; None if all weights are 1."""
     pack: Pack
 
     def add_delta(self, y: torch.Tensor, x: torch.Tensor) -> None:
@@ -43,7 +43,7 @@ class LargeShare:
 class LayerPlan:
     """`y[row] += Σ w (x[row] Aᵀ) Bᵀ` over each row's members, in place.
 
-    `packs` has one for each of the batch's shares; None where the member has no factors for this layer.
+    `packs` has one entry for each share of the batch; None if the member has no factors for this layer.
     """
 
     def __init__(
@@ -51,14 +51,14 @@ class LayerPlan:
     ) -> None:
         self._batch = batch
         self._kernel = kernel
-        self._packs = packs  # the table has nothing but the addresses of their memory
+        self._packs = packs  # keeps their memory alive: the table holds only addresses
         self._large: list[LargeShare] = []
         lines: list[tuple[int, ...]] = []
         for share, pack in zip(batch.shares, packs, strict=True):
             if pack is None:
                 continue
             if _is_small(share, pack, dtype):
-                lines += [(share.begin, share.end, *part) for part in pack.addresses]
+                lines += [(share.start, share.end, *part) for part in pack.addresses]
             else:
                 self._large.append(_large_share(batch, share, pack, dtype))
         self._table = np.array(lines, dtype=np.int64)
@@ -69,20 +69,20 @@ class LayerPlan:
         if len(self._table):
             outputs, inputs = y.numpy(), x.contiguous().numpy()
             if batch.height > len(outputs):
-                raise IndexError(f"row {batch.height - 1} of {len(outputs)}")
+                raise IndexError(f"row {batch.height - 1} is out of range: there are {len(outputs)} rows")
             self._kernel(outputs, inputs, batch.rows, batch.weights, self._table)
         for share in self._large:
             share.add_delta(y, x)
 
 
 def _is_small(share: Share, pack: Pack, dtype: torch.dtype) -> bool:
-    multiplications = (share.end - share.begin) * pack.rank * max(pack.lora_a.shape[1], pack.width)
+    multiplications = (share.end - share.start) * pack.rank * max(pack.lora_a.shape[1], pack.width)
     return dtype == torch.float32 and multiplications <= SMALL_SHARE
 
 
 def _large_share(batch: Batch, share: Share, pack: Pack, dtype: torch.dtype) -> LargeShare:
-    rows, weights = batch.rows[share.begin : share.end], batch.weights[share.begin : share.end]
+    rows, weights = batch.rows[share.start : share.end], batch.weights[share.start : share.end]
     column = None if (weights == 1).all() else torch.from_numpy(weights).to(dtype)[:, None]
-    if rows[-1] - rows[0] + 1 == len(rows):  # adjacent: no copy is made
+    if rows[-1] - rows[0] + 1 == len(rows):  # adjacent rows need no copy
         return LargeShare(slice(int(rows[0]), int(rows[-1]) + 1), column, pack)
     return LargeShare(torch.from_numpy(rows), column, pack)

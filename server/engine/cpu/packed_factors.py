@@ -1,4 +1,4 @@
-"""Factors as the CPU kernels want them: one layer, all of the layer's slices together, at their true rank."""
+"""An adapter's factors for one layer, packed for the CPU kernels: all slices together, at their true rank."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,13 +10,13 @@ import torch
 from torch.nn import functional
 
 RANKS_AT_ONCE = 4
-"""Of `kernel`: ranks are filled up with zeros to a multiple of it."""
+"""`kernel` computes this many ranks together. Ranks are padded with zeros to a multiple of it."""
 
 
 class PackedPair(NamedTuple):
-    """The delta `lora_B @ lora_A`, the scaling and weight folded into `lora_B`.
+    """The delta `lora_B @ lora_A`, with scaling and weight folded into `lora_B`.
 
-    Make it with keywords and read it by name: elsewhere B comes first, and a swap has the same type."""
+    Use keywords and names, not positions: other classes have B first, and a swap would type-check."""
 
     lora_A: torch.Tensor
     """`(r, d_in)`."""
@@ -53,12 +53,14 @@ class Pack:
 
     @property
     def nbytes(self) -> int:
-        """Of the factors."""
+        """The bytes of the factors."""
         return self.lora_a.nbytes + sum(part.lora_b_t.nbytes for part in self.slices)
 
     @cached_property
     def addresses(self) -> list[tuple[int, int, int, int, int]]:
-        """Of each slice: where A and Bᵀ are, rank, first output, width. Good while the pack lives."""
+        """For each slice: the addresses of A and Bᵀ, rank, first output, width.
+
+        Valid while the pack exists."""
         return [
             (self.lora_a[p.r0].data_ptr(), p.lora_b_t.data_ptr(), p.r1 - p.r0, p.o0, p.o1 - p.o0)
             for p in self.slices
@@ -67,7 +69,7 @@ class Pack:
     def add_delta(self, y: torch.Tensor, x: torch.Tensor, weights: torch.Tensor | None) -> None:
         """`y += weights · (x Aᵀ) Bᵀ` in place, on torch's threads.
 
-        x is `(n, d_in)`, y `(n, width)`, weights `(n, 1)`; None stands for ones.
+        x is `(n, d_in)`, y `(n, width)`, weights `(n, 1)`; None means that all are 1.
         """
         shrunk = functional.linear(x, self.lora_a)
         if weights is not None:
@@ -77,19 +79,19 @@ class Pack:
 
 
 def pack_layer(factors: Sequence[PackedPair | None], widths: Sequence[int]) -> Pack | None:
-    """One adapter's factors for one layer, a pair per slice (None: no factors); None where there are none."""
+    """Pack an adapter's factors for one layer: a pair per slice, or None. None if no slice has factors."""
     starts = [0, *accumulate(widths)]
     used = [(pair, o0) for pair, o0 in zip(factors, starts[:-1], strict=True) if pair is not None]
     if not used:
         return None
     slices: list[Slice] = []
-    filled = [(_filled(pair.lora_A), _filled(pair.lora_B.T), o0) for pair, o0 in used]
-    for lora_a, lora_b_t, o0 in filled:
+    padded = [(_padded(pair.lora_A), _padded(pair.lora_B.T), o0) for pair, o0 in used]
+    for lora_a, lora_b_t, o0 in padded:
         r0 = slices[-1].r1 if slices else 0
         slices.append(Slice(r0, r0 + len(lora_a), o0, o0 + lora_b_t.shape[1], lora_b_t))
-    return Pack(torch.cat([lora_a for lora_a, _, _ in filled]), tuple(slices), starts[-1])
+    return Pack(torch.cat([lora_a for lora_a, _, _ in padded]), tuple(slices), starts[-1])
 
 
-def _filled(factor: torch.Tensor) -> torch.Tensor:
-    """`(r, n)` with rows of zeros added, contiguous."""
+def _padded(factor: torch.Tensor) -> torch.Tensor:
+    """`(r, n)`, contiguous, with rows of zeros added."""
     return functional.pad(factor, (0, 0, 0, -len(factor) % RANKS_AT_ONCE)).contiguous()

@@ -1,8 +1,8 @@
-"""LoRA on CPUs: for each member of a batch its rows, two products, at the true rank.
+"""LoRA on CPUs: two products for the rows of each member of a batch, at the member's true rank.
 
-Upstream's CPU ops gather one LoRA-B matrix per token, and index it with −1 for base rows, which silently
-gives them the last slot's adapter. Here a row without an adapter is in no share and is never touched; and
-since a request's weights are applied between the two products, a stack needs no factors of its own.
+Upstream's CPU ops gather one LoRA-B matrix per token and index it with −1 for base rows. That silently
+applies the last slot's adapter to them. Here a row without an adapter is in no share and is never changed.
+The weights of a request are applied between the two products, so a stack needs no factors of its own.
 """
 
 import time
@@ -20,17 +20,17 @@ from lora_compose.server.engine.cpu.layer_plan import Kernel, LayerPlan
 from lora_compose.server.engine.cpu.packed_factors import Pack
 
 Layer = int
-"""`id` of a layer's stacked-A tuple, which it hands us with every call and which lives as long as it does."""
+"""`id` of a layer's stacked-A tuple. The layer passes it with every call and keeps it alive."""
 Member = Mapping[Layer, Pack]
-"""One adapter, prepared."""
+"""One prepared adapter."""
 
 
 class GroupedPunicaWrapper(PunicaWrapperCPU):
-    """vLLM's seam between its LoRA layers and the kernels, for CPUs."""
+    """vLLM's interface between its LoRA layers and the kernels, for CPUs."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        # Not at the top: vLLM walks all modules when a worker starts, and stumbles over one that numba loads.
+        # Imported here: when a worker starts, vLLM inspects all modules and fails at one that numba imports.
         from lora_compose.server.engine.cpu.kernel import add_deltas
 
         self._kernel: Kernel = add_deltas
@@ -40,7 +40,7 @@ class GroupedPunicaWrapper(PunicaWrapperCPU):
         self._plans: dict[Layer, LayerPlan | None] = {}
 
     def begin_batch(self, batch: Batch, members: Callable[[str], Member], meter: Meter) -> None:
-        """The rows to come. `members` gives an adapter of the store, by its directory."""
+        """Set the next batch. `members` returns an adapter of the store by its directory."""
         self._meter = meter
         self._batch = batch if batch.shares else None
         self._members = [members(share.member) for share in batch.shares]
@@ -55,7 +55,7 @@ class GroupedPunicaWrapper(PunicaWrapperCPU):
         vocab_size: int,
         **kwargs: Any,
     ) -> None:
-        """Slots say nothing here: `begin_batch` does."""
+        """Unused: `begin_batch` sets the batch, and slots are not used."""
 
     @override
     def add_lora_linear(
@@ -70,7 +70,7 @@ class GroupedPunicaWrapper(PunicaWrapperCPU):
         buffer: tuple[torch.Tensor, ...] | None = None,
         **kwargs: Any,
     ) -> None:
-        """`y[rows] += w (x[rows] Aᵀ) Bᵀ` for each share; `scale` is 1 by construction (see `stacking`)."""
+        """`y[rows] += w (x[rows] Aᵀ) Bᵀ` for each share. `scale` is always 1 (see `stacking`)."""
         if self._batch is None:
             return
         layer = id(lora_a_stacked)
@@ -82,9 +82,9 @@ class GroupedPunicaWrapper(PunicaWrapperCPU):
         if not self._meter.is_on:
             plan.add_deltas(y, x)
             return
-        began = time.perf_counter()
+        started = time.perf_counter()
         plan.add_deltas(y, x)
-        self._meter.lora_seconds += time.perf_counter() - began
+        self._meter.lora_seconds += time.perf_counter() - started
 
     def _plan(self, layer: Layer, batch: Batch, dtype: torch.dtype) -> LayerPlan | None:
         packs = [member.get(layer) for member in self._members]

@@ -1,4 +1,4 @@
-"""What vLLM reads and answers on the routes we pass on, as its own types: for the OpenAPI document."""
+"""vLLM's own request and response types of the routes that are passed on to it, for the OpenAPI document."""
 
 from typing import Any
 
@@ -19,4 +19,4 @@ VLLM_TYPES: dict[str, tuple[Any, Any]] = {
     "/tokenize": (TokenizeRequest, TokenizeResponse),
     "/detokenize": (DetokenizeRequest, DetokenizeResponse),
 }
-"""(request, answer) by path."""
+"""(request, response) by path."""

@@ -1,4 +1,4 @@
-"""vLLM's client of its engine: made without standing still, and the processes behind it."""
+"""vLLM's client of its engine: making one without blocking the event loop, and the engine's processes."""
 
 import asyncio
 from argparse import Namespace
@@ -14,17 +14,18 @@ from vllm.v1.engine.exceptions import EngineDeadError
 
 from lora_compose.server.engine.errors import EngineDied
 
-LOOK_SECONDS = 0.1
+POLL_SECONDS = 0.1
 
 
 @asynccontextmanager
-async def client_beside_others(args: Namespace) -> AsyncIterator[AsyncLLM]:
-    """As `build_async_engine_client`, whose constructor blocks until the model is loaded, in a thread.
+async def client_made_in_thread(args: Namespace) -> AsyncIterator[AsyncLLM]:
+    """vLLM's engine client, made in a thread, because its constructor blocks until the model is loaded.
 
-    vLLM's clients begin their tasks at their first use if there was no event loop when they were made."""
+    vLLM's own `build_async_engine_client` makes it on the event loop. A client that was made without an event
+    loop starts its tasks when it is first used."""
     engine_args = AsyncEngineArgs.from_cli_args(args)
     config = engine_args.create_engine_config(usage_context=UsageContext.OPENAI_API_SERVER)
-    making = asyncio.ensure_future(
+    creation = asyncio.ensure_future(
         asyncio.to_thread(
             AsyncLLM.from_vllm_config,
             config,
@@ -34,24 +35,24 @@ async def client_beside_others(args: Namespace) -> AsyncIterator[AsyncLLM]:
         )
     )
     try:
-        client = await asyncio.shield(making)
+        client = await asyncio.shield(creation)
         yield client
     finally:
-        # However this is left, the process it started must not outlive it.
-        if not making.done():
-            await asyncio.wait([making])
-        if not making.exception():
-            making.result().shutdown(timeout=config.shutdown_timeout)
+        # The engine process must not outlive this context, also if the context is cancelled.
+        if not creation.done():
+            await asyncio.wait([creation])
+        if not creation.exception():
+            creation.result().shutdown(timeout=config.shutdown_timeout)
 
 
 @asynccontextmanager
 async def calls_end_with_engine(client: Any) -> AsyncIterator[None]:
-    """Calls in flight raise EngineDeadError when the engine dies; vLLM would let them wait for ever."""
-    watching = asyncio.create_task(_watch(client))
+    """Make calls in flight raise EngineDeadError when the engine dies. With vLLM alone they never return."""
+    watcher = asyncio.create_task(_watch(client))
     try:
         yield
     finally:
-        watching.cancel()
+        watcher.cancel()
         _end_calls(client.engine_core.utility_results)
 
 
@@ -59,7 +60,7 @@ async def _watch(client: Any) -> None:
     while True:
         if client.errored:
             _end_calls(client.engine_core.utility_results)
-        await asyncio.sleep(LOOK_SECONDS)
+        await asyncio.sleep(POLL_SECONDS)
 
 
 def _end_calls(waiting: dict[int, asyncio.Future[Any]]) -> None:
@@ -67,12 +68,12 @@ def _end_calls(waiting: dict[int, asyncio.Future[Any]]) -> None:
         _, future = waiting.popitem()
         if not future.done():
             future.set_exception(EngineDeadError())
-            future.exception()  # asyncio complains of those that nobody looks at
+            future.exception()  # asyncio warns about exceptions that are never read
 
 
 @contextmanager
 def engine_died() -> Iterator[None]:
-    """vLLM's EngineDeadError leaves this context as EngineDied."""
+    """Raise EngineDied in place of vLLM's EngineDeadError."""
     try:
         yield
     except EngineDeadError as error:
@@ -80,7 +81,7 @@ def engine_died() -> Iterator[None]:
 
 
 def engine_processes(client: Any) -> list[psutil.Process]:
-    """The engine's, and its workers'; those that are there."""
+    """The processes of the engine and its workers that still exist."""
     found = []
     for own in client.engine_core.resources.engine_manager.processes:
         with suppress(psutil.NoSuchProcess):
@@ -90,7 +91,7 @@ def engine_processes(client: Any) -> list[psutil.Process]:
 
 
 def cpu_seconds(process: psutil.Process) -> float:
-    """Used so far; 0 where it has gone."""
+    """CPU time that the process has used; 0 if it has ended."""
     try:
         times = process.cpu_times()
     except psutil.NoSuchProcess:

@@ -1,4 +1,4 @@
-"""The running engine, and what the server asks of it. `launch` makes one."""
+"""The running engine, as the server uses it. `launch` makes one."""
 
 import asyncio
 import time
@@ -25,7 +25,9 @@ PREPARE_POLL_SECONDS = 0.002
 
 @dataclass(frozen=True)
 class Engine:
-    """The running engine. It knows LoRA ids and specs; what is resident is `Residency`'s to know."""
+    """The running engine.
+
+    It knows LoRA ids and specs; `ResidencyScheduler` knows which adapters are loaded."""
 
     client: Any
     app: FastAPI
@@ -38,28 +40,30 @@ class Engine:
     max_cpu_loras: int
     dtype: torch.dtype
     runtime_weights: bool
-    """Whether the kernels take weights per request: one build then serves every weighting of its members."""
+    """True if the kernels apply weights per request, so that one build of an adapter serves every weight."""
 
     @property
     def slots(self) -> int:
-        """How many sets of adapters can be in use at a time. Where slots hold factors, one is the base's own
-        residual's while something is fused."""
+        """How many sets of adapters can be in use at a time.
+
+        If slots hold factors, one slot is set aside for the residual of the base while a composition is
+        fused."""
         return self.max_loras if self.runtime_weights else max(1, self.max_loras - 1)
 
     @property
     def takes_pictures(self) -> bool:
-        """Whether the model is multimodal."""
+        """True if the model is multimodal."""
         return bool(self.client.model_config.is_multimodal_model)
 
     @property
     def checkpoint_bytes(self) -> int:
-        """What a switch of the base reads."""
+        """The size of the files that a switch of the base weights reads."""
         return sum(path.stat().st_size for path in self.model_dir.glob("*.safetensors"))
 
     async def prepare(self, lora_int_id: int, components: Sequence[Component]) -> None:
-        """Build in the workers' background; returns when every worker has it.
+        """Build an adapter in the background of the workers. Returns when every worker has it.
 
-        Raises AdapterNotPrepared, and then nothing has changed.
+        Raises AdapterNotPrepared; then nothing has changed.
         """
         spec, pause = encode_spec(components), PREPARE_POLL_SECONDS
         while True:
@@ -72,28 +76,28 @@ class Engine:
             await asyncio.sleep(pause)
             pause = min(pause * 1.5, PREPARE_POLL_SECONDS * 50)
 
-    async def forget(self, lora_int_id: int, components: Sequence[Component]) -> None:
-        """Take it out of the workers' memory. It must have no request in flight."""
-        await self._call("forget_adapter", lora_int_id, encode_spec(components))
+    async def unload(self, lora_int_id: int, components: Sequence[Component]) -> None:
+        """Remove an adapter from the workers' memory. It must have no request in flight."""
+        await self._call("unload_adapter", lora_int_id, encode_spec(components))
 
-    def offer(self, name: str, lora_int_id: int, components: Sequence[Component]) -> None:
-        """Let vLLM's app answer to `name`."""
+    def expose(self, name: str, lora_int_id: int, components: Sequence[Component]) -> None:
+        """Let vLLM's app serve the model `name`."""
         self.models.lora_requests[name] = LoRARequest(name, lora_int_id, encode_spec(components))
 
-    def retract(self, name: str) -> None:
-        """vLLM's app no longer answers to `name`."""
+    def hide(self, name: str) -> None:
+        """Stop vLLM's app from serving the model `name`."""
         self.models.lora_requests.pop(name, None)
 
     async def why_not_foldable(self, components: Sequence[Component]) -> str | None:
-        """What keeps these from being fused into the base, in words; None where nothing does."""
+        """The reason why these cannot be fused into the base, as a sentence part; None if they can."""
         return await asyncio.to_thread(why_not_foldable, self.model_dir, components)
 
     async def load_base(self, components: Sequence[Component], progress: Path) -> float:
-        """Load the base with `components` folded in, or plain; gives the seconds generation stood still.
+        """Load the base weights with `components` folded in, or plain without any.
 
-        Requests in flight are frozen meanwhile and go on afterwards. What they have in the KV cache is
-        computed anew: no block of it outlives the weights it was made with. Where this raises, generation
-        stays paused.
+        Returns the seconds that generation was paused. Requests in flight are paused too and continue
+        afterwards. Their KV cache is computed again, because no block may outlive the weights it was made
+        with. If this raises, generation stays paused.
         """
         started = time.perf_counter()
         with engine_died():
@@ -103,21 +107,21 @@ class Engine:
         return time.perf_counter() - started
 
     async def stop_serving(self) -> None:
-        """End every request in flight, and begin none: there is no base to answer with."""
+        """Abort every request in flight and accept no new one. Used when the base weights are lost."""
         with engine_died():
             await self.client.pause_generation(mode="abort")
 
     async def read_meter(self) -> dict[str, Any]:
-        """The first worker's account of tokens and LoRA costs since the last call (see `metering`)."""
+        """The first worker's tokens and LoRA costs since the last call (see `cost_meter`)."""
         reading: dict[str, Any] = (await self._call("read_meter"))[0]
         return reading
 
     async def resident(self) -> list[dict[str, Any]]:
-        """What each worker says it has: `bytes` by directory (or by LoRA id) of each build, and `slots`."""
+        """What each worker reports: `bytes` by directory (or by LoRA id) of each build, and `slots`."""
         return await self._call("prepared_adapters")
 
     async def is_healthy(self) -> bool:
-        """Whether vLLM holds its engine for alive."""
+        """True if vLLM's health check passes."""
         try:
             await self.client.check_health()
         except EngineDeadError:
@@ -125,30 +129,30 @@ class Engine:
         return True
 
     def is_alive(self) -> bool:
-        """As far as is known without asking."""
+        """False if vLLM has seen an error of the engine. Does not ask the engine."""
         return not self.client.errored
 
-    async def beat(self) -> None:
-        """Returns as soon as the engine has a moment. Raises EngineDied."""
+    async def ping(self) -> None:
+        """Return when the engine has answered. Raises EngineDied."""
         await self._call("lora_backend")
 
     def cpu_seconds(self) -> float:
-        """Used so far by the engine's processes that are there."""
+        """CPU time that the engine's existing processes have used."""
         return sum(map(cpu_seconds, engine_processes(self.client)))
 
     def kill(self) -> None:
-        """End its processes at once, stopped ones too."""
+        """Kill its processes at once, also those that are stopped."""
         for process in engine_processes(self.client):
             with suppress(psutil.NoSuchProcess):
                 process.kill()
 
     async def _call(self, method: str, *args: Any) -> list[Any]:
-        """What each worker answers. Raises EngineDied."""
+        """The answer of each worker. Raises EngineDied."""
         with engine_died():
             answers: list[Any] = await self.client.collective_rpc(method, args=args)
             return answers
 
     @property
     def metrics_registry(self) -> Any:
-        """The Prometheus registry vLLM's own metrics are in."""
+        """The Prometheus registry that holds vLLM's own metrics."""
         return get_prometheus_registry()

@@ -1,4 +1,4 @@
-"""What `lora-compose doctor` asks of the installed vLLM. Nothing is launched."""
+"""Facts about the installed vLLM, for `lora-compose doctor`. Starts no engine."""
 
 import hashlib
 import importlib
@@ -15,24 +15,24 @@ from lora_compose.server.engine.plugin import OVERRIDES, Override
 
 
 def vllm_version() -> str:
-    """The version that is really imported, with its build."""
+    """The version of the imported package, with its build."""
     return str(vllm.__version__)
 
 
 def device() -> str:
-    """What vLLM would run on here: "cpu", "cuda"; empty where it finds nothing."""
+    """The device that vLLM would use here, such as "cpu" or "cuda". Empty if it finds none."""
     return str(current_platform.device_type or "")
 
 
 def source_digest(override: Override) -> str:
-    """sha256 of the upstream source that a row of the plugin was written against."""
+    """sha256 of the upstream source that a row of `OVERRIDES` was written against, as it is installed."""
     module, _, name = override.source.partition(":")
     source = inspect.getsource(attrgetter(name)(importlib.import_module(module)))
     return hashlib.sha256(source.encode()).hexdigest()
 
 
 def changed_overrides() -> list[str]:
-    """The upstream parts that are no longer what our replacements were written against."""
+    """The upstream parts whose source differs from the source that our replacements were written against."""
     return sorted({row.source for row in OVERRIDES if _has_changed(row)})
 
 
@@ -45,15 +45,15 @@ def _has_changed(override: Override) -> bool:
 
 
 def knows(architecture: str) -> bool:
-    """Whether vLLM has a model class of that name."""
+    """True if vLLM has a model class of that name."""
     return architecture in ModelRegistry.get_supported_archs()
 
 
 def takes_lora(architecture: str) -> bool:
-    """Whether that class takes adapters. Imports it."""
+    """True if that class supports LoRA. Imports it."""
     return bool(supports_lora(ModelRegistry.models[architecture].load_model_cls()))
 
 
 def generates(architecture: str) -> bool:
-    """Whether it answers in text, and does not only embed or classify."""
+    """True if that class generates text. False if it only embeds or classifies."""
     return bool(is_text_generation_model(ModelRegistry.models[architecture].load_model_cls()))

@@ -1,7 +1,7 @@
-"""Start vLLM and its OpenAI app inside our process.
+"""Starts vLLM and its OpenAI app inside this process.
 
-vLLM's options stay vLLM's: what `serve` does not know itself is handed to vLLM's own argument parser. Only
-defaults differ, and only where a LoRA server or a CPU wants another one.
+Options that `serve` does not define are parsed by vLLM's own argument parser. Some defaults differ, where a
+LoRA server or a CPU needs another value.
 """
 
 import gc
@@ -23,9 +23,9 @@ from vllm.platforms import current_platform
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 
 from lora_compose.server.engine.errors import PluginMissing
-from lora_compose.server.engine.frontend.client import calls_end_with_engine, client_beside_others
+from lora_compose.server.engine.frontend.client import calls_end_with_engine, client_made_in_thread
 from lora_compose.server.engine.frontend.engine import Engine
-from lora_compose.server.engine.frontend.lora_requests_info import bound_lora_info
+from lora_compose.server.engine.frontend.lora_requests_info import replace_lora_info
 from lora_compose.server.engine.frontend.token_accounting import count_tokens
 from lora_compose.server.memory import plan_kv_cache
 
@@ -38,7 +38,7 @@ WORKER_EXTENSION = "lora_compose.server.engine.worker.extension.CompositionWorke
 
 
 def parse_vllm_args(arguments: Sequence[str]) -> Namespace:
-    """vLLM's own parser with our defaults. Exits with vLLM's message for an unknown or ill-typed option."""
+    """Parse with vLLM's own parser and our defaults. Exits with vLLM's message if an option is not valid."""
     parser = make_arg_parser(FlexibleArgumentParser(prog="lora-compose serve"))
     parser.set_defaults(
         enable_lora=True,
@@ -50,7 +50,7 @@ def parse_vllm_args(arguments: Sequence[str]) -> Namespace:
         shutdown_timeout=5,
     )
     if current_platform.is_cpu():
-        # Measured on CPUs without AVX512-BF16: float32 is twice as fast as bfloat16, and exact.
+        # Measured on CPUs without AVX512-BF16: float32 is twice as fast as bfloat16 and more exact.
         parser.set_defaults(enforce_eager=True, dtype="float32")
     args = parser.parse_args(list(arguments))
     if current_platform.is_cpu() and _is_one_process(args):
@@ -71,25 +71,25 @@ def _sizes_kv_cache(args: Namespace) -> bool:
 
 
 def _is_one_process(args: Namespace) -> bool:
-    """Whether the model can run in the engine's own process.
+    """True if the model can run in the engine's own process.
 
-    The default of vLLM on CPUs is a worker process that spins for work: on two cores that costs a third
-    to two thirds of the throughput and all of its steadiness (docs/cpu-performance.md).
+    By default vLLM on CPUs uses a worker process that polls for work without sleeping. On two cores that
+    costs a third to two thirds of the throughput and makes it unsteady (docs/cpu-performance.md).
     """
     workers = args.tensor_parallel_size * args.pipeline_parallel_size
     return args.distributed_executor_backend is None and bool(workers == 1)
 
 
 def set_environment(model: str) -> None:
-    """Defaults vLLM and the Hub client read from the environment; what is set already stays."""
+    """Set defaults that vLLM and the Hub client read from the environment. Variables that are set win."""
     if current_platform.is_cpu():
-        # vLLM compiles a few samplers' helpers at their first use, which takes seconds and a C++ compiler; a
-        # machine without one would lose its engine to the first request for logprobs.
+        # vLLM compiles a few helpers of its samplers at their first use. That takes seconds and a C++
+        # compiler. Without a compiler the first request for logprobs would end the engine.
         os.environ.setdefault("TORCH_COMPILE_DISABLE", "1")
-        # One core is the HTTP server's. An OpenMP team on all of them waits at every barrier for that one.
+        # One core is left for the HTTP server. Otherwise every OpenMP barrier waits for that core.
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) - 1)))
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-    # A process that serves has threads, and a fork of it could inherit a lock that nobody gives back.
+    # A serving process has threads. A fork of it could inherit a lock that is never released.
     os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
     if Path(model).is_dir():
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -97,27 +97,27 @@ def set_environment(model: str) -> None:
 
 @asynccontextmanager
 async def launch(
-    args: Namespace, *, lora_requests_info: bool = False, beside_others: bool = False
+    args: Namespace, *, lora_requests_info: bool = False, in_thread: bool = False
 ) -> AsyncIterator[Engine]:
-    """The engine, running for as long as the context is open.
+    """Start an engine. It runs while the context is open.
 
     `lora_requests_info` publishes vLLM's metric of that name.
-    `beside_others`: this event loop has others to answer meanwhile, and must not stand still.
-    Raises PluginMissing where it would answer wrongly.
+    `in_thread` makes vLLM's client in a thread, so that this event loop can keep answering requests.
+    Raises PluginMissing if a worker runs without our plugin, because its answers would be wrong.
     """
     async with (
-        client_beside_others(args) if beside_others else build_async_engine_client(args) as client,
+        client_made_in_thread(args) if in_thread else build_async_engine_client(args) as client,
         calls_end_with_engine(client),
     ):
         runtime_weights = await _check_plugin(client)
-        bound_lora_info(client, lora_requests_info)
+        replace_lora_info(client, lora_requests_info)
         count_tokens(client)
         tasks = await client.get_supported_tasks()
         app = build_app(args, tasks, client.model_config)
         await init_app_state(client, app.state, args, tasks)
         config = client.vllm_config
-        # vLLM's app freezes the heap as it starts. The last engine's client is frozen and full of cycles: it
-        # would stay for ever, with its ZeroMQ threads, pipes and memory.
+        # vLLM's app freezes the heap when it starts. The previous engine's client is then frozen. It has
+        # reference cycles, so without this line it would never be freed, with its threads and pipes.
         gc.unfreeze()
         async with app.router.lifespan_context(app):
             yield Engine(
@@ -136,20 +136,20 @@ async def launch(
 
 
 async def _check_plugin(client: Any) -> bool:
-    """Whether the workers weigh rows per request. Raises PluginMissing."""
+    """True if the workers apply weights per request. Raises PluginMissing."""
     backends = await client.collective_rpc("lora_backend")
     for backend in backends:
         grouped = backend["grouped"] or not current_platform.is_cpu()
         if not (backend["composes"] and grouped):
             raise PluginMissing(
-                f"vLLM's worker runs without lora-compose's plugin ({backend}); is the package installed in "
-                "this environment, and does VLLM_PLUGINS (if set) name lora_compose?"
+                f"A vLLM worker runs without the lora_compose plugin ({backend}). Check that lora-compose is "
+                "installed in this environment and that VLLM_PLUGINS, if it is set, contains lora_compose."
             )
     return all(backend["runtime_weights"] for backend in backends)
 
 
 def _directory_of(args: Namespace) -> Path:
-    """Where the model's files are: the directory given, or the Hub cache's snapshot that vLLM just read."""
+    """The directory of the model's files: `--model`, or the snapshot in the Hub cache that vLLM has read."""
     if Path(args.model).is_dir():
         return Path(args.model).resolve()
     return Path(snapshot_download(args.model, revision=args.revision, local_files_only=True))

@@ -1,8 +1,8 @@
-"""Keeps `vllm:lora_requests_info` from growing.
+"""Limits the metric `vllm:lora_requests_info` to one series.
 
-vLLM gives each mix of adapters in flight a series of its own, for ever: with compositions, of which there is
-no end, that is a leak. Routers that pick a server by it look at the newest only, so that is all there is, and
-only if asked for.
+vLLM adds a series for each mix of adapters in flight and never removes one. The number of compositions has no
+limit, so that would be a leak. Routers that choose a server by this metric read the newest series only. So
+only that one is published, and only with `--lora-requests-info`.
 """
 
 import time
@@ -17,36 +17,36 @@ from typing_extensions import override
 NAME = "vllm:lora_requests_info"
 
 
-class NewestMix(Collector):
-    """Takes the place of vLLM's gauge: what the engine said last, in one series."""
+class NewestMixGauge(Collector):
+    """Replaces vLLM's gauge: one series, with the labels that the engine set last."""
 
-    # By this attribute vLLM finds its own, to take them out of the registry before an engine starts anew.
+    # vLLM finds its own collectors by this attribute, and unregisters them before an engine starts again.
     _name = NAME
 
     def __init__(self) -> None:
         self._labels: dict[str, str] = {}
-        self._told = 0.0
+        self._set_at = 0.0
 
     def labels(self, **labels: Any) -> Self:
-        """As the gauge's."""
+        """Like `Gauge.labels`."""
         self._labels = {name: str(value) for name, value in labels.items()}
         return self
 
     def set_to_current_time(self) -> None:
-        """As the gauge's."""
-        self._told = time.time()
+        """Like `Gauge.set_to_current_time`."""
+        self._set_at = time.time()
 
     @override
     def collect(self) -> Iterator[Metric]:
-        labels, told = self._labels, self._told
+        labels, set_at = self._labels, self._set_at
         family = GaugeMetricFamily(NAME, "Running stats on lora requests.", labels=list(labels))
-        if told:
-            family.add_metric(list(labels.values()), told)
+        if set_at:
+            family.add_metric(list(labels.values()), set_at)
         yield family
 
 
-def bound_lora_info(client: Any, publish: bool) -> None:
-    """Take the gauge out of vLLM's logger, and with `publish` put the newest mix in its place."""
+def replace_lora_info(client: Any, publish: bool) -> None:
+    """Remove the gauge from vLLM's logger. With `publish`, put `NewestMixGauge` in its place."""
     for logger in client.logger_manager.stat_loggers if client.logger_manager else ():
         gauge = getattr(logger, "gauge_lora_info", None)
         if gauge is None:
@@ -54,5 +54,5 @@ def bound_lora_info(client: Any, publish: bool) -> None:
         REGISTRY.unregister(gauge)
         logger.gauge_lora_info = None
         if publish:
-            logger.gauge_lora_info = NewestMix()
+            logger.gauge_lora_info = NewestMixGauge()
             REGISTRY.register(logger.gauge_lora_info)

@@ -1,6 +1,6 @@
-"""Counts the tokens of those who pay for them, where vLLM's engine gives them out.
+"""Counts the tokens of keys with a token quota, where vLLM's engine produces them.
 
-At the HTTP layer they could be counted only from `usage`, which a client that hangs up early never gets.
+The HTTP layer could count them only from `usage`, which is not sent if the client disconnects early.
 """
 
 from collections.abc import AsyncIterator
@@ -13,7 +13,9 @@ from lora_compose.server.tenants.token_charging import Charge, current_charge
 
 
 def count_tokens(client: Any) -> None:
-    """Make an `AsyncLLM` tell; where nobody is to be told, its generator is passed on as it is."""
+    """Wrap `generate` of an `AsyncLLM`.
+
+    Without a charge for the current request its generator is unchanged."""
     generate = client.generate
 
     def counted(*args: Any, **named: Any) -> AsyncIterator[Any]:
@@ -31,14 +33,14 @@ def _kind(args: tuple[Any, ...], named: dict[str, Any]) -> RequestOutputKind:
 
 
 async def _charged(outputs: Any, charge: Charge, kind: RequestOutputKind) -> AsyncIterator[Any]:
-    told, is_first = 0, True
+    charged, is_first = 0, True
     async with aclosing(outputs):
         async for output in outputs:
             if is_first:
                 charge(len(output.prompt_token_ids or ()))
                 is_first = False
-            count = sum(len(each.token_ids) for each in output.outputs)
-            # Only a cumulative output repeats what the one before it had.
-            charge(count - told)
-            told = count if kind == RequestOutputKind.CUMULATIVE else 0
+            count = sum(len(completion.token_ids) for completion in output.outputs)
+            # Only a cumulative output repeats the tokens of the output before it.
+            charge(count - charged)
+            charged = count if kind == RequestOutputKind.CUMULATIVE else 0
             yield output

@@ -1,7 +1,7 @@
-"""A watchdog on the engine: does it still answer, and if not, does it at least work?
+"""Ends an engine that neither answers nor uses the CPU.
 
-A long step keeps it from answering for seconds and is no fault: its processes then use the CPU. One that
-neither answers nor works is stuck: stopped, swapped out, or waiting for what never comes.
+During a long step the engine does not answer for seconds. That is not a fault: its processes use the CPU. An
+engine that does neither is stuck: it is stopped, swapped out, or waits for an event that never happens.
 """
 
 import asyncio
@@ -14,15 +14,15 @@ logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.25
 SUSPECT_SECONDS = 1.0
-"""Without a sign of life: send no traffic here."""
+"""After this time without an answer and without CPU use, the server is not ready."""
 MIN_CPU_SHARE = 0.02
-"""Of a look's time: less CPU than that is no work."""
+"""Share of the polling interval. An engine that used less CPU than this was idle."""
 
 
 class Watched(Protocol):
-    """What is asked of the engine."""
+    """What the watchdog needs of the engine."""
 
-    async def beat(self) -> None: ...
+    async def ping(self) -> None: ...
 
     def cpu_seconds(self) -> float: ...
 
@@ -30,46 +30,51 @@ class Watched(Protocol):
 
 
 class EngineWatchdog:
-    """Of one engine. `watch` is a task's work, for as long as that engine runs."""
+    """Watches one engine. Run `watch` as a task while that engine runs."""
 
     def __init__(self, engine: Watched, hang_seconds: float) -> None:
         self._engine = engine
         self._hang_seconds = hang_seconds
         self.silent_for = 0.0
-        """Seconds without a sign of life."""
+        """Seconds without an answer and without CPU use."""
 
     @property
     def is_stuck(self) -> bool:
-        """Whether it should get no traffic."""
+        """True if the engine should get no traffic."""
         return self.silent_for > SUSPECT_SECONDS
 
     async def watch(self) -> None:
-        """Until it was silent for too long; then it is killed, for whoever supervises to start another."""
+        """Return after the engine was silent for `hang_seconds` and was killed.
+
+        The supervisor starts a new one."""
         while True:
-            beat = asyncio.ensure_future(self._engine.beat())
+            ping = asyncio.ensure_future(self._engine.ping())
             try:
-                if not await self._wait_for([beat]):
-                    logger.error("no sign of life from the engine for %.0f s: ending it", self.silent_for)
+                if not await self._answers_in_time([ping]):
+                    logger.error(
+                        "the engine did not answer and used no CPU for %.0f s: it is being killed",
+                        self.silent_for,
+                    )
                     self._engine.kill()
                     return
             finally:
-                beat.cancel()
-                await asyncio.gather(beat, return_exceptions=True)
+                ping.cancel()
+                await asyncio.gather(ping, return_exceptions=True)
             self.silent_for = 0.0
             await asyncio.sleep(POLL_SECONDS)
 
-    async def _wait_for(self, beat: "Sequence[asyncio.Future[None]]") -> bool:
-        """Whether it came, before the engine was silent for too long."""
-        seen = looked = time.monotonic()
+    async def _answers_in_time(self, ping: "Sequence[asyncio.Future[None]]") -> bool:
+        """True if the ping was answered, False if the engine was silent for `hang_seconds`."""
+        active = checked = time.monotonic()
         cpu = self._engine.cpu_seconds()
         while True:
-            done, _ = await asyncio.wait(beat, timeout=POLL_SECONDS)
+            done, _ = await asyncio.wait(ping, timeout=POLL_SECONDS)
             if done:
                 return True
             now, used = time.monotonic(), self._engine.cpu_seconds()
-            if used - cpu > MIN_CPU_SHARE * (now - looked):
-                seen = now
-            looked, cpu = now, used
-            self.silent_for = now - seen
+            if used - cpu > MIN_CPU_SHARE * (now - checked):
+                active = now
+            checked, cpu = now, used
+            self.silent_for = now - active
             if self.silent_for > self._hang_seconds:
                 return False

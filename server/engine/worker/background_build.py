@@ -1,8 +1,8 @@
-"""Builds off the engine loop: reading and packing an adapter takes milliseconds that a running batch has not
-got.
+"""Builds adapters in a background thread, because reading and packing one would delay a running batch.
 
-One background thread builds, one adapter after another, and sleeps every other half millisecond, so that the
-engine's thread gets the interpreter back at once. Whoever asked comes again until it is told "prepared".
+One thread builds one adapter after another. After every half millisecond of work it sleeps for half a
+millisecond, so that the engine's thread gets the interpreter soon. The caller polls until the state is
+"prepared".
 """
 
 import time
@@ -20,30 +20,34 @@ WORK_SECONDS = 0.0005
 PAUSE_SECONDS = 0.0005
 
 
-def at_leisure(items: Iterable[T]) -> Iterator[T]:
-    """The items, with pauses in which other threads get the interpreter. For a background build's loops."""
-    began = time.perf_counter()
+def yielding(items: Iterable[T]) -> Iterator[T]:
+    """The items, with pauses in which other threads get the interpreter.
+
+    For the loops of a background build."""
+    started = time.perf_counter()
     for item in items:
-        if time.perf_counter() - began > WORK_SECONDS:
+        if time.perf_counter() - started > WORK_SECONDS:
             time.sleep(PAUSE_SECONDS)
-            began = time.perf_counter()
+            started = time.perf_counter()
         yield item
 
 
-class Preparing(Generic[Build]):
-    """Builds under way and done, until they are taken. Called from the engine loop only."""
+class BackgroundBuilds(Generic[Build]):
+    """Builds that run or are finished, until `take` removes them. Called from the engine loop only."""
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="prepare")
         self._builds: dict[Hashable, Future[Build]] = {}
 
-    def begin(self, key: Hashable, build: Callable[[Yielding], Build]) -> None:
-        """Start to build, unless it is under way or done. `build` runs its loops through what it gets."""
+    def start(self, key: Hashable, build: Callable[[Yielding], Build]) -> None:
+        """Start a build, unless it runs or is finished.
+
+        `build` gets the `Yielding` that its loops must use."""
         if key not in self._builds:
-            self._builds[key] = self._thread.submit(build, at_leisure)
+            self._builds[key] = self._thread.submit(build, yielding)
 
     def state(self, key: Hashable) -> tuple[State, str]:
-        """How far a build that was begun is; with the reason where it failed."""
+        """The state of a build that was started, and the reason if it failed."""
         build = self._builds[key]
         if not build.done():
             return "preparing", ""
@@ -51,15 +55,17 @@ class Preparing(Generic[Build]):
         return ("prepared", "") if error is None else ("failed", f"{type(error).__name__}: {error}")
 
     def take(self, key: Hashable) -> Build | None:
-        """A finished build, forgotten here; None where there is none. Raises what the build raised."""
+        """Remove and return a finished build; None if it is not finished.
+
+        Raises the exception of the build."""
         build = self._builds.get(key)
         if build is None or not build.done():
             return None
         del self._builds[key]
         return build.result()
 
-    def forget(self, key: Hashable) -> None:
-        """Drop a build in whatever state it is."""
+    def discard(self, key: Hashable) -> None:
+        """Drop a build in any state."""
         build = self._builds.pop(key, None)
         if build is not None:
             build.cancel()
@@ -67,4 +73,4 @@ class Preparing(Generic[Build]):
     def clear(self) -> None:
         """Drop all builds."""
         for key in list(self._builds):
-            self.forget(key)
+            self.discard(key)

@@ -1,8 +1,8 @@
-"""What both LoRA managers share: building adapters from a composition spec, in the background.
+"""The base class of both LoRA managers: it builds adapters from a composition spec, in the background.
 
-vLLM's own manager reads an adapter from one directory, in the engine loop. These build it from components of
-the store, concatenated in memory, in a thread of their own. `StackingLoRAManager` keeps what was built in
-vLLM's slots, `RuntimeWeightsLoRAManager` keeps it beside them.
+vLLM's own manager reads an adapter from one directory, in the engine loop. These managers build it from
+components of the store, which they concatenate in memory in a background thread. `StackingLoRAManager` keeps
+the builds in vLLM's slots, `RuntimeWeightsLoRAManager` keeps them outside of the slots.
 """
 
 from abc import ABC, abstractmethod
@@ -18,7 +18,7 @@ from vllm.lora.utils import get_supported_lora_modules
 from vllm.lora.worker_manager import LRUCacheWorkerLoRAManager
 
 from lora_compose.server.engine.spec import Component
-from lora_compose.server.engine.worker.background_build import Build, Preparing, State
+from lora_compose.server.engine.worker.background_build import BackgroundBuilds, Build, State
 from lora_compose.server.engine.worker.stacking import Yielding, load_stack
 
 
@@ -26,8 +26,8 @@ class CompositionLoRAModelManager(LRUCacheLoRAModelManager):
     """Slots for the linear layers only."""
 
     def _create_lora_modules(self) -> None:
-        # Admission refuses adapters of embeddings and lm_head. Left unwrapped they cost nothing per step,
-        # and upstream's CPU ops for them (which misread base rows) are out of the way.
+        # Admission refuses adapters of embeddings and lm_head. Without LoRA wrappers these layers cost
+        # nothing extra per step, and upstream's CPU ops for them, which misread base rows, are not used.
         embeddings = set(self.model.embedding_modules)
         supported = get_supported_lora_modules(self.model)
         self.supported_lora_modules = [module for module in supported if module not in embeddings]
@@ -35,53 +35,53 @@ class CompositionLoRAModelManager(LRUCacheLoRAModelManager):
 
 
 class CompositionLoRAManager(LRUCacheWorkerLoRAManager, ABC, Generic[Build]):
-    """What `CompositionWorkerExtension` calls. Its thread builds; all else is the engine loop's."""
+    """The manager that `CompositionWorkerExtension` calls. Only builds run outside the engine loop."""
 
     _manager_cls = CompositionLoRAModelManager
     runtime_weights: ClassVar[bool]
-    """Whether one build serves any weights of the same members."""
+    """True if one build of an adapter serves any weight of it."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._preparing: Preparing[Build] = Preparing()
+        self._builds: BackgroundBuilds[Build] = BackgroundBuilds()
         self._fused: tuple[Component, ...] = ()
 
     @abstractmethod
     def prepare(self, adapter: LoRARequest) -> tuple[State, str]:
-        """Begin to build, or see how far it is. The caller asks again while the state is "preparing"."""
+        """Start the build, or return its state. The caller polls while the state is "preparing"."""
 
     @abstractmethod
-    def forget(self, adapter: LoRARequest) -> None:
-        """Free its memory and its slot."""
+    def unload(self, adapter: LoRARequest) -> None:
+        """Free the memory and the slot of an adapter."""
 
     @abstractmethod
     def prepared(self) -> dict[str, Any]:
-        """What is in host memory: each build's name and bytes; and the ids in the slots, in order."""
+        """The name and bytes of each build in host memory, and the ids in the slots, in order."""
 
     @abstractmethod
     def fuse(self, components: Sequence[Component]) -> None:
-        """From now on the base weights hold `components`, and every other answer is a residual."""
+        """The base weights now contain `components`: serve every composition as its residual."""
 
     @abstractmethod
     def read_meter(self) -> dict[str, Any]:
-        """See `metering`."""
+        """Tokens and LoRA costs since the last call (see `cost_meter`)."""
 
     def _advance(
         self, key: Hashable, build: Callable[[Yielding], Build], keep: Callable[[Build], object]
     ) -> tuple[State, str]:
-        """Begin to build, or see how far it is. `keep` gets a finished build; a failed one is forgotten."""
-        self._preparing.begin(key, build)
-        state, reason = self._preparing.state(key)
+        """Start the build, or return its state. `keep` gets a finished build; a failed one is discarded."""
+        self._builds.start(key, build)
+        state, reason = self._builds.state(key)
         if state == "failed":
-            self._preparing.forget(key)
+            self._builds.discard(key)
         elif state == "prepared":
-            built = self._preparing.take(key)
+            built = self._builds.take(key)
             assert built is not None
             keep(built)
         return state, reason
 
-    def _model_of(self, lora_int_id: int, components: Sequence[Component], yielding: Yielding) -> LoRAModel:
-        """Their stack as vLLM's own structure. Raises ValueError for one vLLM cannot serve."""
+    def _lora_model(self, lora_int_id: int, components: Sequence[Component], yielding: Yielding) -> LoRAModel:
+        """The stack of `components` as vLLM's `LoRAModel`. Raises ValueError if vLLM cannot serve it."""
         stack = load_stack(components, self.lora_config.lora_dtype, yielding)
         rank = max((pair.lora_A.shape[0] for pair in stack.values()), default=1)
         if rank > self.lora_config.max_lora_rank:
@@ -105,7 +105,9 @@ class CompositionLoRAManager(LRUCacheWorkerLoRAManager, ABC, Generic[Build]):
         return lora
 
     def _refuse_unmatched(self, lora: LoRAModel) -> None:
-        """Upstream drops factors that match no layer of its model in silence; an answer would lack them."""
+        """Refuse factors that match no layer.
+
+        Upstream drops them silently, and the answers would lack them."""
         manager = self._adapter_manager
         known = set(manager.modules)
         for name, parts in manager.packed_modules.items():
@@ -113,4 +115,4 @@ class CompositionLoRAManager(LRUCacheWorkerLoRAManager, ABC, Generic[Build]):
             known.add(name)
         unmatched = sorted(set(lora.loras) - known)
         if unmatched:
-            raise ValueError(f"vLLM applies no LoRA to {unmatched[0]} ({len(unmatched)} such modules)")
+            raise ValueError(f"vLLM does not apply LoRA to {unmatched[0]} ({len(unmatched)} such modules)")

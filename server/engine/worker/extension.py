@@ -1,4 +1,4 @@
-"""What runs in vLLM's workers at our call: vLLM mixes this class into its own (`worker_extension_cls`)."""
+"""Methods that run in vLLM's workers: vLLM adds this class to its worker class (`worker_extension_cls`)."""
 
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from lora_compose.server.engine.worker.stacking import load_stack
 
 
 class CompositionWorkerExtension:
-    """Methods `collective_rpc` can call by name. `model_runner` is vLLM's."""
+    """Methods that `collective_rpc` calls by name. vLLM provides `model_runner`."""
 
     model_runner: Any
 
@@ -25,7 +25,7 @@ class CompositionWorkerExtension:
         return manager
 
     def lora_backend(self) -> dict[str, Any]:
-        """Which managers and kernels this worker really uses: a plugin that failed to load is only logged."""
+        """The managers and kernels that this worker uses. vLLM only logs it if a plugin cannot be loaded."""
         manager = self.model_runner.lora_manager
         wrappers = manager._adapter_manager.punica_wrapper_mapping.values()
         return {
@@ -36,37 +36,37 @@ class CompositionWorkerExtension:
         }
 
     def prepare_adapter(self, lora_int_id: int, spec: str) -> tuple[State, str]:
-        """Begin to build in the background, or see how far it is."""
+        """Start a build in the background, or return its state."""
         return self._lora_manager.prepare(LoRARequest(f"prepared {lora_int_id}", lora_int_id, spec))
 
-    def forget_adapter(self, lora_int_id: int, spec: str) -> None:
+    def unload_adapter(self, lora_int_id: int, spec: str) -> None:
         """Free an adapter's memory and slot. No request that uses it may be in flight."""
-        self._lora_manager.forget(LoRARequest(f"prepared {lora_int_id}", lora_int_id, spec))
+        self._lora_manager.unload(LoRARequest(f"prepared {lora_int_id}", lora_int_id, spec))
 
     def prepared_adapters(self) -> dict[str, Any]:
-        """What is in host memory, with its bytes, and in order in the slots."""
+        """The builds in host memory with their bytes, and the ids in the slots, in order."""
         return self._lora_manager.prepared()
 
     def read_meter(self) -> dict[str, Any]:
-        """Tokens and costs since the last time."""
+        """Tokens and LoRA costs since the last call."""
         return self._lora_manager.read_meter()
 
     def load_base(self, checkpoint: str, spec: str, progress: str) -> None:
-        """Load the base's weights again with a stack (perhaps an empty one) folded into them.
+        """Load the base weights again with a stack, which may be empty, folded into them.
 
-        Generation has to be paused. Writes its progress, a share of 1, to the file `progress`. Raises what
-        reading raises; then the base may be half of each, and has to be loaded again.
+        Generation must be paused. Writes the share that is done, from 0 to 1, to the file `progress`. If this
+        raises, some weights may be old and some new, and the base must be loaded again.
         """
         components = decode_spec(spec)
         stack = load_stack(components, torch.float32)
         with Path(progress).open("w") as file:
 
-            def tell(share: float) -> None:
+            def write_progress(share: float) -> None:
                 file.seek(0)
                 file.write(f"{share:.4f}")
                 file.flush()
 
             self.model_runner.reload_weights(
-                weights_iterator=folded_checkpoint(Path(checkpoint), stack, tell)
+                weights_iterator=folded_checkpoint(Path(checkpoint), stack, write_progress)
             )
         self._lora_manager.fuse(components)

@@ -1,8 +1,8 @@
-"""Folds a stack into checkpoint weights on their way into vLLM: `W ← W + Σ wᵢsᵢBᵢAᵢ`, in float32, rounded
-once.
+"""Folds a stack into the weights of a checkpoint while vLLM loads them: `W ← W + Σ wᵢsᵢBᵢAᵢ`, in float32,
+rounded once.
 
-Tensors stream from the checkpoint one at a time through vLLM's own weight reload, so packing, sharding and
-quantizing stay vLLM's business. Restoring is reading the checkpoint again, never a subtraction.
+Tensors go one at a time from the checkpoint through vLLM's own weight reload, which packs, shards and
+quantizes them. Restoring reads the checkpoint again and never subtracts.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -20,26 +20,26 @@ FLOATING = ("F32", "F16", "BF16")
 
 
 def folded_checkpoint(
-    directory: Path, stack: Stack, progress: Callable[[float], None]
+    directory: Path, stack: Stack, on_progress: Callable[[float], None]
 ) -> Iterator[tuple[str, torch.Tensor]]:
-    """`(name, tensor)` of every tensor in the checkpoint, those of the stack's modules with its delta added.
+    """`(name, tensor)` of every tensor in the checkpoint. The delta is added to the stack's modules.
 
-    `progress` hears the share of bytes done.
+    `on_progress` gets the share of bytes that is done.
     """
     paths = checkpoint_files(directory)
     total, done = sum(path.stat().st_size for path in paths), 0
     for path in paths:
         with safe_open(path, framework="pt") as file:
-            for name in file.keys():  # noqa: SIM118  safe_open is no mapping
+            for name in file.keys():  # noqa: SIM118  safe_open is not a mapping
                 tensor = file.get_tensor(name)
                 factors = stack.get(name.removesuffix(".weight"))
                 yield name, tensor if factors is None else folded(tensor, factors)
                 done += tensor.nbytes
-                progress(min(1.0, done / total))
+                on_progress(min(1.0, done / total))
 
 
 def checkpoint_files(directory: Path) -> Sequence[Path]:
-    """The checkpoint's safetensors files. Raises FileNotFoundError where there are none."""
+    """The checkpoint's safetensors files. Raises FileNotFoundError if it has no such files."""
     paths = sorted(directory.glob("*.safetensors"))
     if not paths:
         raise FileNotFoundError("the checkpoint has no safetensors files")
@@ -52,7 +52,7 @@ def folded(weight: torch.Tensor, pair: PackedPair) -> torch.Tensor:
 
 
 def why_not_foldable(directory: Path, components: Sequence[Component]) -> str | None:
-    """What keeps these from being folded into the checkpoint, in words; None where nothing does."""
+    """The reason why these cannot be folded into the checkpoint, as a sentence part; None if they can."""
     try:
         floating = set(_floating_weights(directory))
     except FileNotFoundError as error:

@@ -1,7 +1,7 @@
-"""The LoRA manager where slots hold factors, as on GPUs: a stack is one adapter, its weights folded in.
+"""The LoRA manager for slots that hold factors, as on GPUs. A stack is one adapter with weights folded in.
 
-Differences from vLLM's. An adapter takes a slot when a batch needs one, so adding it never evicts what a
-running batch uses. It survives a reload of the base.
+It differs from vLLM's manager in two points. An adapter takes a slot only when a batch needs it, so adding
+one never evicts an adapter of a running batch. Adapters survive a reload of the base weights.
 """
 
 import logging
@@ -23,18 +23,18 @@ from lora_compose.server.engine.worker.stacking import Yielding
 logger = logging.getLogger(__name__)
 
 RESIDUAL_OF_BASE = 1 << 30
-"""The LoRA id under which the base is served while something is fused."""
+"""The LoRA id under which the base is served while a composition is fused."""
 
 
 class StackingLoRAManager(CompositionLoRAManager[LoRAModel]):
-    """Stacks in slots, their weights folded in."""
+    """Keeps stacks, with their weights folded in, in vLLM's slots."""
 
     runtime_weights = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._specs: dict[int, str] = {}
-        """Of everything that was kept and not forgotten since."""
+        """The spec of every adapter that was added and not unloaded since, by LoRA id."""
 
     @override
     def prepare(self, adapter: LoRARequest) -> tuple[State, str]:
@@ -46,8 +46,8 @@ class StackingLoRAManager(CompositionLoRAManager[LoRAModel]):
         )
 
     @override
-    def forget(self, adapter: LoRARequest) -> None:
-        self._preparing.forget(adapter.lora_int_id)
+    def unload(self, adapter: LoRARequest) -> None:
+        self._builds.discard(adapter.lora_int_id)
         self._specs.pop(adapter.lora_int_id, None)
         self.remove_adapter(adapter.lora_int_id)
 
@@ -59,34 +59,37 @@ class StackingLoRAManager(CompositionLoRAManager[LoRAModel]):
 
     @override
     def read_meter(self) -> dict[str, Any]:
-        """Nothing: the kernels are vLLM's."""
+        """Always empty: the kernels are vLLM's and are not measured."""
         return {"tokens": [], "busy_seconds": 0.0, "overheads": []}
 
     @override
     def fuse(self, components: Sequence[Component]) -> None:
-        """What was built for another base is built again, except residuals of too high a rank: no request
-        uses those before the next switch."""
+        """Build every adapter again for the new base.
+
+        A residual whose rank is too high is left out: no request uses it before the next switch."""
         self._fused = tuple(components)
-        self._preparing.clear()
+        self._builds.clear()
         self.remove_all_adapters()
         self._specs.pop(RESIDUAL_OF_BASE, None)
         for lora_int_id, spec in list(self._specs.items()):
             try:
                 self.add_adapter(LoRARequest(f"prepared {lora_int_id}", lora_int_id, spec))
             except ValueError as error:
-                logger.info("adapter %d is not built while this is fused: %s", lora_int_id, error)
+                logger.info("adapter %d is not built while this composition is fused: %s", lora_int_id, error)
 
     @override
     def add_adapter(self, lora_request: LoRARequest) -> bool:
-        """Keep what was prepared. Raises what building it raised, changing nothing."""
+        """Add the prepared build. If the build failed, raises its exception and changes nothing."""
         lora_int_id, spec = lora_request.lora_int_id, lora_request.lora_path
         if lora_int_id in self.list_adapters():
             return bool(self._adapter_manager.get_adapter(lora_int_id))
-        return self._keep(self._preparing.take(lora_int_id) or self._build(lora_int_id, spec), spec)
+        return self._keep(self._builds.take(lora_int_id) or self._build(lora_int_id, spec), spec)
 
     @override
     def set_active_adapters(self, requests: set[LoRARequest], mapping: LoRAMapping | None) -> None:
-        """Upstream's. While something is fused, its own rows need no LoRA and the base's rows need one."""
+        """Like the upstream method, with one change.
+
+        While a composition is fused, its own rows need no LoRA, and the base's rows need one."""
         if self._fused and mapping is not None:
             free = {r.lora_int_id for r in requests if not combined(decode_spec(r.lora_path), self._fused)}
             requests = {r for r in requests if r.lora_int_id not in free}
@@ -102,24 +105,28 @@ class StackingLoRAManager(CompositionLoRAManager[LoRAModel]):
 
     @override
     def _apply_adapters(self, lora_requests: set[LoRARequest]) -> None:
-        """Give every adapter of the coming batch a slot, held ones first so that none loses its own."""
+        """Give every adapter of the next batch a slot.
+
+        Adapters that have one come first, so that they keep it."""
         manager = self._adapter_manager
         if len(lora_requests) > manager.lora_slots:
-            raise RuntimeError(f"{len(lora_requests)} adapters in a batch, {manager.lora_slots} slots")
+            raise RuntimeError(
+                f"a batch has {len(lora_requests)} adapters, but there are {manager.lora_slots} slots"
+            )
         wanted = sorted(lora_requests, key=lambda r: r.lora_int_id not in manager._active_adapters)
         for lora_request in wanted:
             self.add_adapter(lora_request)
             manager.activate_adapter(lora_request.lora_int_id)
 
     def _keep(self, lora: LoRAModel, spec: str) -> bool:
-        """Add it to host memory, from which the least recently used adapter goes if it is full."""
+        """Add it to host memory. If that is full, the least recently used adapter is removed."""
         if len(self._adapter_manager) + 1 > self._adapter_manager.capacity:
             self._adapter_manager.remove_oldest_adapter()
         self._specs[lora.id] = spec
         return bool(self._adapter_manager.add_adapter(lora))
 
     def _build(self, lora_int_id: int, spec: str, yielding: Yielding = iter) -> LoRAModel:
-        return self._model_of(lora_int_id, combined(decode_spec(spec), self._fused), yielding)
+        return self._lora_model(lora_int_id, combined(decode_spec(spec), self._fused), yielding)
 
 
 def _size(lora: LoRAModel) -> int:

@@ -1,13 +1,12 @@
-"""The worker-side LoRA manager where the kernels apply weights per row: only single adapters are ever built.
+"""The LoRA manager for kernels that apply weights per row. It builds only single adapters.
 
-A request's spec names members and weights, and a stack is nothing but rows that use several members. So other
-weights, or another choice among resident members, cost no build, no slot and no copy; nor does fusing, which
-only changes what a row still needs.
+A request's spec names members and weights, and each row of a stack uses several members. So other weights, or
+another choice of members that are in memory, need no build, no slot and no copy. Fusing needs none either: it
+only changes the members and weights that a row needs.
 
-Tells the LoRA manager which request each row of a batch belongs to, so that it can weigh the rows.
-
-vLLM hands its LoRA manager only LoRA ids. Requests for the same members at different weights share one id, so
-their weights have to come from the requests themselves, which only the model runner knows.
+vLLM gives its LoRA manager only LoRA ids. Requests for the same members at different weights share one id, so
+their weights are read from the requests themselves, which only the model runner knows. `set_active_loras`
+passes them to the manager.
 """
 
 from collections.abc import Iterator, Sequence
@@ -33,7 +32,7 @@ from lora_compose.server.engine.worker.stacking import Yielding
 
 
 class RuntimeWeightsLoRAManager(CompositionLoRAManager[Member]):
-    """Adapters by their directory in the store. vLLM's own adapter cache and slots stay empty."""
+    """Keeps adapters by their directory in the store. vLLM's own adapter cache and slots stay empty."""
 
     runtime_weights = True
 
@@ -41,17 +40,17 @@ class RuntimeWeightsLoRAManager(CompositionLoRAManager[Member]):
         super().__init__(*args, **kwargs)
         self._members: dict[str, Member] = {}
         self._selected: object = None
-        self._load = CountedLoad.of((), (), ())
+        self._counted_load = CountedLoad.of((), (), ())
         self.meter = Meter()
 
     def select(self, lora_requests: Sequence[LoRARequest | None], token_counts: np.ndarray) -> None:
-        """The coming batch: request i, with its own weights, has the next `token_counts[i]` rows."""
+        """Set the next batch: request i, with its own weights, has the next `token_counts[i]` rows."""
         selected = [r and r.lora_path for r in lora_requests], token_counts.tolist()
         if selected != self._selected:
             self._selected = selected
             self._begin_batch(lora_requests, *selected)
         if self.meter.is_on:
-            self.meter.step(self._load)
+            self.meter.step(self._counted_load)
 
     def _begin_batch(
         self,
@@ -65,7 +64,7 @@ class RuntimeWeightsLoRAManager(CompositionLoRAManager[Member]):
         for wrapper in self._wrappers():
             wrapper.begin_batch(batch, self._member, self.meter)
         names = [lora_request and lora_request.lora_name for lora_request in lora_requests]
-        self._load = CountedLoad.of(names, wanted, token_counts)
+        self._counted_load = CountedLoad.of(names, wanted, token_counts)
 
     def _needed(self, lora_path: str | None) -> Members:
         wanted = decode_spec(lora_path) if lora_path and lora_path.startswith(SCHEME) else ()
@@ -86,9 +85,9 @@ class RuntimeWeightsLoRAManager(CompositionLoRAManager[Member]):
         return self._advance(directory, build, keep)
 
     @override
-    def forget(self, adapter: LoRARequest) -> None:
+    def unload(self, adapter: LoRARequest) -> None:
         for component in decode_spec(adapter.lora_path):
-            self._preparing.forget(component.directory)
+            self._builds.discard(component.directory)
             self._members.pop(component.directory, None)
 
     @override
@@ -118,16 +117,16 @@ class RuntimeWeightsLoRAManager(CompositionLoRAManager[Member]):
 
     @override
     def set_active_adapters(self, requests: set[LoRARequest], mapping: LoRAMapping | None) -> None:
-        """vLLM's warm-up runs come here; a real batch comes to `select`."""
+        """Only vLLM's warm-up calls this. A real batch is set by `select`."""
 
     def _member(self, directory: str) -> Member:
         if directory not in self._members:
-            # It was not prepared, or it was forgotten too early: slow, but never another adapter's answer.
+            # It was not prepared, or was unloaded too early. A build here is slow, but the answer is right.
             self._members[directory] = self._build(directory)
         return self._members[directory]
 
     def _build(self, directory: str, yielding: Yielding = iter) -> Member:
-        lora = self._model_of(1, [Component(directory, 1.0)], yielding)
+        lora = self._lora_model(1, [Component(directory, 1.0)], yielding)
         self._adapter_manager._create_merged_loras_inplace(lora)
         return dict(self._packed(lora, yielding))
 
@@ -137,7 +136,7 @@ class RuntimeWeightsLoRAManager(CompositionLoRAManager[Member]):
             if weights is None:
                 continue
             if not isinstance(layer, BaseLinearLayerWithLoRA):
-                raise NotImplementedError(f"{type(layer).__name__} of {name} takes no LoRA on CPUs")
+                raise NotImplementedError(f"{name} ({type(layer).__name__}) does not support LoRA on CPUs")
             pack = pack_layer(factors_of(layer, weights), [b.shape[2] for b in layer.lora_b_stacked])
             if pack is not None:
                 yield id(layer.lora_a_stacked), pack
@@ -147,7 +146,8 @@ class RuntimeWeightsLoRAManager(CompositionLoRAManager[Member]):
 
 
 def factors_of(layer: BaseLinearLayerWithLoRA, weights: LoRALayerWeights) -> list[PackedPair | None]:
-    """A pair per slice of the layer, this worker's share of them, as `set_lora` would copy them to a slot."""
+    """One pair per slice of the layer, limited to this worker's share, as `set_lora` would copy them to a
+    slot."""
     lora_a, lora_b = weights.lora_a, weights.lora_b
     if isinstance(lora_b, list) and len(lora_b) != layer.n_slices:
         lora_a, lora_b = layer.expand_packed_lora(lora_a, lora_b)
@@ -167,6 +167,6 @@ def set_active_loras(
     *_: object,
     **__: object,
 ) -> None:
-    """In place of `LoRAModelRunnerMixin.set_active_loras`, for a `RuntimeWeightsLoRAManager`."""
+    """Replaces `LoRAModelRunnerMixin.set_active_loras` for a `RuntimeWeightsLoRAManager`."""
     lora_requests = [self.requests[request_id].lora_request for request_id in input_batch.req_ids]
     self.lora_manager.select(lora_requests, num_scheduled_tokens)

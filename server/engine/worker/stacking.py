@@ -1,7 +1,7 @@
-"""A spec's components as one exact, still factored adapter.
+"""Combines the components of a spec into one adapter, exactly and in factored form.
 
-`Σ wᵢ·sᵢ·BᵢAᵢ = [w₁s₁B₁ | w₂s₂B₂ | …] · [A₁; A₂; …]`: concatenating ranks loses nothing. Scaling and weight
-are folded into B in float32 and rounded once to the serving dtype, so vLLM applies the result at scale 1.
+`Σ wᵢ·sᵢ·BᵢAᵢ = [w₁s₁B₁ | w₂s₂B₂ | …] · [A₁; A₂; …]`: concatenating the ranks is exact. Scaling and weight are
+folded into B in float32 and rounded once to the serving dtype, so vLLM applies the result at scale 1.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,15 +15,15 @@ from lora_compose.server.engine.cpu.packed_factors import PackedPair
 from lora_compose.server.engine.spec import Component
 
 Stack = dict[str, PackedPair]
-"""Per module A `(Σr, d_in)` and B `(d_out, Σr)`."""
+"""A `(Σr, d_in)` and B `(d_out, Σr)` of each module."""
 Yielding = Callable[[Iterable[Any]], Iterator[Any]]
-"""Gives out the items of a loop. `iter` does only that; `preparing.at_leisure` pauses between them."""
+"""Iterates over the items of a loop. `iter` does not pause; `background_build.yielding` does."""
 
 
 def stack_factors(
     loras: Sequence[Lora], weights: Sequence[float], dtype: torch.dtype, yielding: Yielding = iter
 ) -> Stack:
-    """The sum; a module one adapter lacks is zero there."""
+    """The weighted sum. A module that an adapter lacks counts as zero."""
     factors: dict[str, tuple[list[torch.Tensor], list[torch.Tensor]]] = {}
     for lora, weight in zip(loras, weights, strict=True):
         for name, module in yielding(lora.modules.items()):
@@ -37,6 +37,6 @@ def stack_factors(
 
 
 def load_stack(components: Sequence[Component], dtype: torch.dtype, yielding: Yielding = iter) -> Stack:
-    """Read the components from the store and stack them."""
+    """Read the components from the store, and combine them."""
     loras = [open_adapter(Path(component.directory)) for component in components]
     return stack_factors(loras, [component.weight for component in components], dtype, yielding)

@@ -1,4 +1,4 @@
-"""Runs against a real child process: what it leaves, and that nothing of it is left."""
+"""Runs with a real child process: the files that it leaves, and that no process remains."""
 
 import asyncio
 import json
@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from lora_compose.adapters.errors import Busy, Conflict, NotFound
-from lora_compose.server.benchmarks import process as benchmark_child
-from lora_compose.server.benchmarks import runs as benchmark_runs
+from lora_compose.server.benchmarks import process
+from lora_compose.server.benchmarks import runs as runs_module
 from lora_compose.server.benchmarks.plan import BenchmarkPlan
 from lora_compose.server.benchmarks.runs import RESULT, BenchmarkRun, Benchmarks, RunLimits
 from lora_compose.server.http.benchmark_traffic import BenchmarkTraffic
@@ -44,7 +44,7 @@ async def ended(benchmarks: Benchmarks, seed: int, plan: BenchmarkPlan = PLAN) -
 
 
 async def hanging(benchmarks: Benchmarks, seed: int = child.HANGS) -> tuple[BenchmarkRun, int]:
-    """A run whose child has a child of its own, and that one's pid."""
+    """A run whose child process has a child process, and the pid of that one."""
     run = benchmarks.start(PLAN.model_copy(update={"seed": seed}), URL)
     await until(lambda: run.progress is not None and run.progress["total"] == 0)
     assert run.progress is not None
@@ -52,7 +52,7 @@ async def hanging(benchmarks: Benchmarks, seed: int = child.HANGS) -> tuple[Benc
 
 
 def is_gone(pid: int) -> bool:
-    """Also where it is dead and its new parent has not looked yet."""
+    """True also for a zombie, whose parent has not read its exit code yet."""
     stat = Path(f"/proc/{pid}/stat")
     return not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z"
 
@@ -71,7 +71,7 @@ async def test_a_failure_says_what_the_child_said_without_directories(benchmarks
     run = await ended(benchmarks, child.FAILS)
     message = "error: result.json cannot be written, see http://127.0.0.1:8000/livez"
     assert (run.status, run.error) == ("failed", {"code": "benchmark_failed", "message": message})
-    with pytest.raises(NotFound, match="failed"):
+    with pytest.raises(NotFound, match="has failed"):
         benchmarks.file(run.id, RESULT)
 
 
@@ -84,17 +84,17 @@ async def test_a_result_with_failed_requests_in_it_can_be_fetched(benchmarks: Be
 async def test_a_cancelled_run_leaves_no_process_and_no_file(benchmarks: Benchmarks, tmp_path: Path) -> None:
     run, grandchild = await hanging(benchmarks)
     both = await asyncio.gather(benchmarks.cancel(run.id), benchmarks.cancel(run.id))
-    assert [one.status for one in both] == ["cancelled", "cancelled"]
+    assert [run.status for run in both] == ["cancelled", "cancelled"]
     await until(lambda: is_gone(grandchild))
     assert [path.name for path in tmp_path.rglob("*")] == [run.id, "run.json"]
-    with pytest.raises(Conflict, match="ended already"):
+    with pytest.raises(Conflict, match="was cancelled already"):
         await benchmarks.cancel(run.id)
 
 
 async def test_a_child_that_will_not_end_is_made_to(
     benchmarks: Benchmarks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(benchmark_child, "END_SECONDS", 0.2)
+    monkeypatch.setattr(process, "END_SECONDS", 0.2)
     run, grandchild = await hanging(benchmarks, child.DEFIES)
     await benchmarks.cancel(run.id)
     await until(lambda: is_gone(grandchild))
@@ -104,7 +104,10 @@ async def test_a_run_that_takes_too_long_is_ended(tmp_path: Path) -> None:
     benchmarks = opened(tmp_path, RunLimits(0, grace_seconds=0.0))
     run = await ended(benchmarks, child.HANGS, PLAN.model_copy(update={"max_seconds": 1}))
     assert run.status == "failed"
-    assert run.error == {"code": "benchmark_timed_out", "message": "It was ended after 1 seconds."}
+    assert run.error == {
+        "code": "benchmark_timed_out",
+        "message": "The benchmark was ended after its time limit of 1 seconds.",
+    }
 
 
 async def test_it_yields_when_others_need_the_server(benchmarks: Benchmarks) -> None:
@@ -116,7 +119,7 @@ async def test_it_yields_when_others_need_the_server(benchmarks: Benchmarks) -> 
 
 async def test_it_does_not_begin_when_others_need_the_server_unless_forced(benchmarks: Benchmarks) -> None:
     with benchmarks.traffic.counted({"headers": []}):
-        with pytest.raises(Busy, match="1 requests are in flight"):
+        with pytest.raises(Busy, match="1 other requests are in flight"):
             benchmarks.start(PLAN, URL)
         run = benchmarks.start(PLAN.model_copy(update={"force": True}), URL)
         await until(lambda: run.status != "running")
@@ -136,9 +139,9 @@ async def test_its_own_requests_are_no_traffic_while_it_runs_and_only_then() -> 
 
 async def test_there_is_one_at_a_time(benchmarks: Benchmarks) -> None:
     run, _ = await hanging(benchmarks)
-    with pytest.raises(Conflict, match="one at a time"):
+    with pytest.raises(Conflict, match="only one can run at a time"):
         benchmarks.start(PLAN, URL)
-    with pytest.raises(Conflict, match="not finished"):
+    with pytest.raises(Conflict, match="still running"):
         benchmarks.file(run.id, RESULT)
 
 
@@ -155,7 +158,7 @@ async def test_the_end_of_the_server_ends_it_and_the_next_server_knows_what_beca
 
 
 async def test_the_newest_are_kept(benchmarks: Benchmarks, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(benchmark_runs, "KEPT_RUNS", 2)
+    monkeypatch.setattr(runs_module, "KEPT_RUNS", 2)
     runs = [await ended(benchmarks, 0) for _ in range(3)]
     assert benchmarks.runs() == [runs[2], runs[1]]
     with pytest.raises(NotFound):
@@ -167,5 +170,5 @@ async def test_a_command_that_is_not_there_is_a_failed_run(tmp_path: Path) -> No
     run = await ended(benchmarks, 0)
     assert run.error == {
         "code": "benchmark_not_started",
-        "message": "It could not be started: No such file or directory.",
+        "message": "The benchmark could not be started: No such file or directory.",
     }

@@ -1,4 +1,4 @@
-"""A server that answers chat questions with the user's own words, as OpenAI streams, and refuses some."""
+"""A server that repeats the user's words in OpenAI's stream format, and refuses some questions."""
 
 import json
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ REFUSAL = {"message": "There is no adapter 'nope'.", "type": "x", "param": "mode
 
 
 def stream(body: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The user's words back, one a chunk, as OpenAI streams."""
+    """Streams the user's words back in OpenAI's format, one word a chunk."""
     chunk = {"id": "1", "object": "chat.completion.chunk", "created": 0, "model": body["model"]}
     for word in body["messages"][-1]["content"].split():
         yield {**chunk, "choices": [{"index": 0, "delta": {"content": word}, "finish_reason": None}]}

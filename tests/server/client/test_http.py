@@ -13,7 +13,7 @@ from tests.adapters.http_server import closed_url, serving
 
 
 async def echo(request: Request) -> JSONResponse:
-    """What arrived, as JSON."""
+    """Returns the request as JSON."""
     async with request.form() as form:
         fields = {name: part for name, part in form.items() if isinstance(part, str)}
         files = {

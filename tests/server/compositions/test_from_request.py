@@ -1,4 +1,4 @@
-"""Four ways to name a composition, one meaning."""
+"""The four ways to name a composition have the same meaning."""
 
 from typing import Any
 

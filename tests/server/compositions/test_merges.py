@@ -1,4 +1,4 @@
-"""Merges are built outside the engine and answer as the deltas say."""
+"""Merges are built outside the engine, and their answers match the merged deltas."""
 
 from pathlib import Path
 
@@ -82,9 +82,9 @@ async def test_a_merge_that_cannot_be_built_is_counted_and_is_no_duration(tmp_pa
     with Registry(tmp_path / "data") as registry, MergeBuilder(registry, "base", metrics) as merges:
         for name in "ab":
             register(registry, name, f"no weights at all: {name}")
-        pinned = Resolver(registry, 64).pin(parse("svd(a+b,rank=2)"))
+        resolved = Resolver(registry, 64).resolve(parse("svd(a+b,rank=2)"))
         with pytest.raises(Exception, match="adapter"):
-            await merges.servable(pinned)
+            await merges.build(resolved)
     read = metrics.registry.get_sample_value
     assert read("lora_compose_merge_failures_total") == 1
     assert read("lora_compose_merge_duration_seconds_count") == 0

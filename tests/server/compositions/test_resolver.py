@@ -8,12 +8,12 @@ from typing_extensions import override
 from lora_compose.adapters.composition.grammar import parse
 from lora_compose.adapters.registry.registry import Registry
 from lora_compose.adapters.registry.store import Version
-from lora_compose.server.compositions.resolver import MAX_REMEMBERED, Resolver
+from lora_compose.server.compositions.resolver import MAX_CACHED, Resolver
 from tests.adapters.registries import register
 
 
 class Overtaken(Registry):
-    """The next look-up is overtaken: its answer is old by the time it arrives."""
+    """A registry that changes during the next look-up, so that the result of the look-up is old."""
 
     overtaking: str | None = None
     resolver: Resolver
@@ -32,31 +32,31 @@ def test_what_was_looked_up_is_remembered_until_the_registry_changes(tmp_path: P
     with Registry(tmp_path) as registry:
         register(registry, "a", "first")
         resolver = Resolver(registry, 64)
-        pinned = resolver.pin(parse("a"))
-        assert resolver.pin(parse("a")) is pinned
+        resolved = resolver.resolve(parse("a"))
+        assert resolver.resolve(parse("a")) is resolved
         register(registry, "a", "second")
         resolver.registry_changed()
-        assert resolver.pin(parse("a")).name == "a@2"
-        assert resolver.pin(parse("a:0.5")).name == "a@2:0.5"
+        assert resolver.resolve(parse("a")).name == "a@2"
+        assert resolver.resolve(parse("a:0.5")).name == "a@2:0.5"
 
 
 @pytest.mark.parametrize("again", ["a", "a:0.5"])
 def test_an_answer_that_was_overtaken_is_not_remembered(tmp_path: Path, again: str) -> None:
-    """Registering runs in a thread of its own and says that it changed something from there."""
+    """Registering runs in another thread and calls `registry_changed` from there."""
     with Overtaken(tmp_path) as registry:
         register(registry, "a", "first")
         registry.resolver = Resolver(registry, 64)
         registry.overtaking = "second"
-        registry.resolver.pin(parse("a"))
-        assert registry.resolver.pin(parse(again)).versions[0][1].number == 2
+        registry.resolver.resolve(parse("a"))
+        assert registry.resolver.resolve(parse(again)).versions[0][1].number == 2
 
 
 def test_of_many_look_ups_the_one_used_longest_ago_is_forgotten_first(tmp_path: Path) -> None:
     with Registry(tmp_path) as registry:
         register(registry, "a", "first")
         resolver = Resolver(registry, 64)
-        seldom, often = resolver.pin(parse("a:0.25")), resolver.pin(parse("a"))
-        for number in range(MAX_REMEMBERED):
-            resolver.pin(parse(f"a:{1 + number / 65536}"))
-            assert resolver.pin(parse("a")) is often
-        assert resolver.pin(parse("a:0.25")) is not seldom
+        seldom, often = resolver.resolve(parse("a:0.25")), resolver.resolve(parse("a"))
+        for number in range(MAX_CACHED):
+            resolver.resolve(parse(f"a:{1 + number / 65536}"))
+            assert resolver.resolve(parse("a")) is often
+        assert resolver.resolve(parse("a:0.25")) is not seldom

@@ -1,7 +1,8 @@
-"""Real adapters for the shipped base, one thing broken in each, judged by the real admission."""
+"""Real adapters for the shipped base, with one fault in each, checked by the real admission."""
 
 import ast
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,14 +11,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from lora_compose.adapters import errors
 from lora_compose.adapters.errors import Code
 from lora_compose.server.config import EMBEDDED_BASE
-from lora_compose.server.doctor import adapter
 from lora_compose.server.doctor.adapter import ADVICE, admission
 from lora_compose.training.testbed.paths import ADAPTERS_DIR
 from tests.adapters.adapter_files import write_adapter
 
-ADAPTERS = Path(adapter.__file__).resolve().parent.parent.parent / "adapters"
+ADAPTERS = Path(errors.__file__).resolve().parent
+REFUSALS = ("AdapterRejected", "_refusal")
 WEIGHTS = "adapter_model.safetensors"
 
 
@@ -76,12 +78,10 @@ def test_a_name_of_another_base_is_a_warning(copy: Path) -> None:
 
 def test_every_code_of_admission_has_advice() -> None:
     codes = set()
-    for path in ADAPTERS.glob("*.py"):
+    for path in ADAPTERS.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
-            made = isinstance(node, ast.Call) and getattr(node.func, "id", "") in (
-                "AdapterRejected",
-                "_refusal",
-            )
-            if isinstance(node, ast.Call) and made and node.args:
-                codes |= {one.value for one in ast.walk(node.args[0]) if isinstance(one, ast.Constant)}
-    assert {code for code in codes if isinstance(code, str) and "." not in code} <= ADVICE.keys()
+            is_call = isinstance(node, ast.Call) and getattr(node.func, "id", "") in REFUSALS
+            if isinstance(node, ast.Call) and is_call and node.args:
+                codes |= {Code[name] for name in re.findall(r"\bCode\.(\w+)", ast.unparse(node.args[0]))}
+    assert len(codes) > 10
+    assert codes <= ADVICE.keys()

@@ -31,7 +31,7 @@ def test_one_failure_ends_with_1_and_the_table_says_what_to_do(tmp_path: Path) -
     code, output = run("--data-dir", str(tmp_path), "--adapter", str(tmp_path))
     assert code == 1
     assert "(missing_config)" in output
-    assert "-> Save it again" in output
+    assert "-> Save the adapter again" in output
     assert "1 failed" in output
 
 

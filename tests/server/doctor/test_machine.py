@@ -9,7 +9,7 @@ from lora_compose.server.doctor.check import examine
 
 def test_the_machine_the_tests_run_on_can_serve() -> None:
     found = [examine(check) for check in machine.checks(port=1)]
-    assert {one.status for one in found if one.name != "port"} <= {"ok", "warn"}
+    assert {result.status for result in found if result.name != "port"} <= {"ok", "warn"}
 
 
 def test_a_port_somebody_listens_on_is_said_with_what_to_do() -> None:

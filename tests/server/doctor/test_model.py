@@ -1,4 +1,4 @@
-"""Real model directories: the shipped base, and copies of it with one thing broken."""
+"""Real model directories: the shipped base, and copies of it with one fault."""
 
 import json
 import shutil
@@ -23,7 +23,7 @@ def only(directory: Path, name: str) -> Result:
 
 
 def edit(directory: Path, **changes: object) -> None:
-    """Change fields of config.json; None takes one out."""
+    """Change fields of config.json; None removes a field."""
     file = directory / "config.json"
     fields = json.loads(file.read_text()) | changes
     file.write_text(json.dumps({name: value for name, value in fields.items() if value is not None}))

@@ -17,13 +17,13 @@ def look(url: str) -> dict[str, Result]:
 
 def test_a_server_in_order_is_told_with_its_models_and_versions(server: RunningServer) -> None:
     found = look(server.url)
-    assert {one.status for one in found.values()} == {"ok"}, found
+    assert {result.status for result in found.values()} == {"ok"}, found
     assert "testbed-base" in found["models"].sentence
 
 
 def test_where_nothing_listens_it_says_how_to_start_one() -> None:
     found = look(closed_url())
-    assert {one.status for one in found.values()} == {"fail"}
+    assert {result.status for result in found.values()} == {"fail"}
     assert "lora-compose serve" in found["alive"].sentence
 
 
@@ -36,5 +36,5 @@ def test_another_program_is_not_taken_for_a_server() -> None:
 
 
 def test_what_is_no_url_fails_as_a_sentence() -> None:
-    assert {one.status for one in look("nonsense").values()} == {"fail"}
+    assert {result.status for result in look("nonsense").values()} == {"fail"}
     assert not Path("nonsense").exists()

@@ -1,4 +1,4 @@
-"""What we override in vLLM still is what we wrote our replacements against."""
+"""The upstream source that our overrides replace is unchanged."""
 
 import importlib
 

@@ -1,4 +1,4 @@
-"""What a request still needs while something is fused."""
+"""The residual that a request needs while a composition is fused."""
 
 from dataclasses import replace
 from random import Random

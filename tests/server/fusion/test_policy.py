@@ -23,7 +23,7 @@ def drive(
     costs: Costs = COSTS,
     start: int = 0,
 ) -> list[Decision]:
-    """A fully busy server that looks every second and follows each decision at once."""
+    """A fully busy server that asks the policy every second and follows each decision at once."""
     decisions = []
     for now in range(start, start + seconds):
         policy.observe(now, traffic(now), 1.0, costs)
@@ -45,7 +45,7 @@ def test_a_steady_hot_adapter_is_fused_once_and_stays() -> None:
 
 
 def test_the_expected_gain_is_the_share_of_serving_time_saved() -> None:
-    (fuse,) = [one for one in drive(FusePolicy(), lambda _: HOT, 1000) if one.action == "fuse"]
+    (fuse,) = [made for made in drive(FusePolicy(), lambda _: HOT, 1000) if made.action == "fuse"]
     assert fuse.expected_gain == pytest.approx(1 - (900 + 100 * 1.12) / (900 * 1.12 + 100))
 
 

@@ -1,4 +1,4 @@
-"""Fusing into the running base and back, on the real server, with traffic on both sides of the edge."""
+"""Fusing into the running base and restoring it, on the real server, with requests before and after."""
 
 import asyncio
 import random
@@ -24,7 +24,7 @@ MODELS = [
 
 @pytest.fixture(autouse=True)
 async def _plain_base(async_http: httpx.AsyncClient) -> AsyncIterator[None]:
-    """Other tests share the server."""
+    """Restore the base, because other tests share the server."""
     yield
     assert (await async_http.delete("/v1/fusion")).json()["state"] == "base"
 
@@ -77,8 +77,8 @@ async def test_twenty_rounds_under_traffic_lose_nothing_and_restore_to_the_bit(
     for number in range(20):
         await fuse(async_http, ["roll+upper", "polite", "roll"][number % 3])
         answered.clear()
-        await answered.wait()  # at least one ends in each state
-        if number % 4:  # sometimes straight from one to the next
+        await answered.wait()  # at least one request ends in each state
+        if number % 4:  # sometimes fuse the next one without restoring
             await async_http.delete("/v1/fusion")
     stop.set()
     await asyncio.gather(*clients)

@@ -1,4 +1,4 @@
-"""Residency against a hand-written engine, for orders of events a real one cannot be made to show on time."""
+"""The scheduler with a hand-written engine, for orders of events that a real one does not show reliably."""
 
 import asyncio
 import random
@@ -11,19 +11,19 @@ from lora_compose.adapters.errors import Conflict, Unservable
 from lora_compose.server.compositions.servable import Servable, StoredAdapter
 from lora_compose.server.engine.spec import Component
 from lora_compose.server.metrics import Metrics
-from lora_compose.server.residency import scheduler as module
+from lora_compose.server.residency import scheduler
 from lora_compose.server.residency.scheduler import ResidencyScheduler
 
 
 class RecordingEngine:
-    """Remembers what it holds and offers. While `gate` is closed `prepare` waits; `broken` ones fail."""
+    """Records what it holds and exposes. While `gate` is closed, `prepare` waits. `broken` adapters fail."""
 
     def __init__(self, *, runtime_weights: bool) -> None:
         self.runtime_weights = runtime_weights
         self.held: dict[int, tuple[str, ...]] = {}
         self.most_held = 0
         self.built: list[str] = []
-        self.offered: dict[str, int] = {}
+        self.exposed: dict[str, int] = {}
         self.gate = asyncio.Event()
         self.gate.set()
         self.broken: set[str] = set()
@@ -38,18 +38,18 @@ class RecordingEngine:
         self.held[lora_int_id] = names
         self.most_held = max(self.most_held, len(self.held))
 
-    async def forget(self, lora_int_id: int, components: Sequence[Component]) -> None:
+    async def unload(self, lora_int_id: int, components: Sequence[Component]) -> None:
         await asyncio.sleep(0)
         names = tuple(component.directory for component in components)
         assert self.held.pop(lora_int_id, names) == names
 
-    def offer(self, name: str, lora_int_id: int, components: Sequence[Component]) -> None:
-        assert name not in self.offered
+    def expose(self, name: str, lora_int_id: int, components: Sequence[Component]) -> None:
+        assert name not in self.exposed
         assert components
-        self.offered[name] = lora_int_id
+        self.exposed[name] = lora_int_id
 
-    def retract(self, name: str) -> None:
-        del self.offered[name]
+    def hide(self, name: str) -> None:
+        del self.exposed[name]
 
 
 def servable(text: str) -> Servable:
@@ -77,13 +77,13 @@ async def residency(
     engine, swept = RecordingEngine(runtime_weights=runtime_weights), Swept()
     made = ResidencyScheduler(engine, capacity, slots, Metrics(), swept)
     yield made, engine, swept
-    await made.host.settled()
+    await made.cache.wait_evicted()
     made.check_integrity()
-    assert not engine.offered
+    assert not engine.exposed
     assert not made.active()
     assert not made.queued
     assert engine.most_held <= capacity
-    assert sorted(engine.held) == sorted(part.lora_int_id for part in made.host.parts())
+    assert sorted(engine.held) == sorted(entry.lora_int_id for entry in made.cache.entries())
 
 
 async def use(resident: ResidencyScheduler, text: str, turns: int = 0) -> None:
@@ -93,7 +93,7 @@ async def use(resident: ResidencyScheduler, text: str, turns: int = 0) -> None:
 
 
 def names(resident: ResidencyScheduler) -> list[str]:
-    return sorted(part.order.label for part in resident.host.parts())
+    return sorted(entry.spec.label for entry in resident.cache.entries())
 
 
 async def turns(count: int = 20) -> None:
@@ -125,8 +125,8 @@ async def test_other_weights_of_the_same_members_share_a_slot() -> None:
         resident.hold(servable("a+b:0.5")),
         resident.hold(servable("a+b:0.7")),
     ):
-        assert len(set(engine.offered.values())) == 1
-        assert sorted(engine.offered) == ["a+b:0.5", "a+b:0.7"]
+        assert len(set(engine.exposed.values())) == 1
+        assert sorted(engine.exposed) == ["a+b:0.5", "a+b:0.7"]
 
 
 async def test_without_weights_at_run_time_a_composition_is_built_whole() -> None:
@@ -165,7 +165,7 @@ async def test_more_sets_than_slots_wait_with_their_adapters_prepared() -> None:
 
 
 async def test_who_has_waited_too_long_is_overtaken_by_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "PATIENCE", 0.02)
+    monkeypatch.setattr(scheduler, "MAX_OVERTAKE_SECONDS", 0.02)
     async with residency(capacity=4, slots=1) as (resident, _, _):
         served: list[str] = []
 
@@ -175,9 +175,8 @@ async def test_who_has_waited_too_long_is_overtaken_by_nobody(monkeypatch: pytes
                 await asyncio.sleep(0.005)
 
         hot: list[asyncio.Task[None]] = []
-        for number in range(
-            40
-        ):  # there is always one in flight and one on its way: "b" would never get the slot
+        # One "a" is always in flight and one waits, so without the limit "b" would never get the slot.
+        for number in range(40):
             hot.append(asyncio.create_task(client("a")))
             if number == 2:
                 hot.append(asyncio.create_task(client("b")))
@@ -234,13 +233,13 @@ async def test_giving_up_at_any_moment_gives_everything_back_once(moment: int) -
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         await use(resident, "c+b")
-        assert all(not part.users for part in resident.host.parts())
+        assert all(not entry.users for entry in resident.cache.entries())
 
 
 async def test_a_withdrawn_one_finishes_its_requests_and_then_leaves() -> None:
     async with residency() as (resident, _, swept):
         async with resident.hold(servable("a")):
-            await resident.withdraw(frozenset({"a"}))
+            await resident.remove(frozenset({"a"}))
             assert names(resident) == ["a"]
             assert swept.held[-1] == {"digest-a"}
         assert names(resident) == []
@@ -251,7 +250,7 @@ async def test_a_withdrawn_one_finishes_its_requests_and_then_leaves() -> None:
 async def test_a_withdrawn_idle_one_leaves_at_once() -> None:
     async with residency() as (resident, _, _):
         await use(resident, "a+b")
-        await resident.withdraw(frozenset({"a"}))
+        await resident.remove(frozenset({"a"}))
         assert names(resident) == ["b"]
 
 
@@ -274,7 +273,7 @@ async def test_what_can_never_fit_is_refused_and_does_not_wait() -> None:
         with pytest.raises(Unservable, match="3 places"):
             await use(resident, "a+b+c")
         await resident.pin(servable("a"))
-        with pytest.raises(Unservable, match="1 are neither pinned nor fused"):
+        with pytest.raises(Unservable, match="has 1 that no pinned or fused adapter holds"):
             await use(resident, "b+c")
         await use(resident, "a+c")
 
@@ -299,7 +298,7 @@ async def test_the_workers_never_hold_more_than_their_share() -> None:
 async def test_any_traffic_leaves_the_books_right(
     seed: int, runtime_weights: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "PATIENCE", 0.001)
+    monkeypatch.setattr(scheduler, "MAX_OVERTAKE_SECONDS", 0.001)
     draw = random.Random(seed)
     async with residency(capacity=5, slots=2, runtime_weights=runtime_weights) as (resident, engine, _):
         tasks: list[asyncio.Task[None]] = []
@@ -312,7 +311,7 @@ async def test_any_traffic_leaves_the_books_right(
             elif event < 0.85 and tasks:
                 draw.choice(tasks).cancel()
             elif event < 0.9:
-                await resident.withdraw(frozenset(draw.sample("abcdefgh", 2)))
+                await resident.remove(frozenset(draw.sample("abcdefgh", 2)))
             elif event < 0.95:
                 engine.broken = set(draw.sample("abcdefgh", draw.randint(0, 2)))
             elif event < 0.97:
@@ -324,4 +323,4 @@ async def test_any_traffic_leaves_the_books_right(
             resident.check_integrity()
         resident.unpin(frozenset("ab"))
         await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 10)
-        assert all(not part.users for part in resident.host.parts())
+        assert all(not entry.users for entry in resident.cache.entries())

@@ -1,4 +1,4 @@
-"""Rows of a batch, by the members they want."""
+"""The rows of a batch, by the members that they use."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,9 +16,9 @@ def test_every_row_is_in_the_share_of_each_of_its_members_with_its_weight(
     expected = [wanted for wanted, count in requests for _ in range(count)]
     seen: list[dict[str, float]] = [{} for _ in expected]
     for share in batch.shares:
-        rows = batch.rows[share.begin : share.end].tolist()
+        rows = batch.rows[share.start : share.end].tolist()
         assert rows == sorted(set(rows))
-        for row, weight in zip(rows, batch.weights[share.begin : share.end].tolist(), strict=True):
+        for row, weight in zip(rows, batch.weights[share.start : share.end].tolist(), strict=True):
             seen[row][share.member] = weight
     assert seen == expected
     assert batch.height == max((row + 1 for row, wanted in enumerate(expected) if wanted), default=0)

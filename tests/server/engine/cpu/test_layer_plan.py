@@ -1,4 +1,4 @@
-"""Plans of a layer at the sizes real layers have, on either side of the limit."""
+"""Plans of a layer at the sizes of real layers, below and above the limit for small shares."""
 
 from collections.abc import Sequence
 
@@ -97,5 +97,5 @@ def test_not_a_number_stays_one_and_stays_in_its_row() -> None:
 def test_a_batch_smaller_than_its_plan_is_refused_and_not_written_past() -> None:
     pack, _ = made_pack(4)
     plan = planned([{}, {"a": 1.0}], [3, 1], {"a": pack}, torch.float32)
-    with pytest.raises(IndexError, match="row 3 of 2"):
+    with pytest.raises(IndexError, match="row 3 is out of range: there are 2 rows"):
         plan.add_deltas(torch.zeros(2, WIDTH), torch.zeros(2, D_IN))

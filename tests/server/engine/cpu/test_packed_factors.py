@@ -1,4 +1,4 @@
-"""Factors laid out for the kernels, against dense float64 sums."""
+"""Packed factors, compared with dense float64 sums."""
 
 import ast
 from pathlib import Path
@@ -45,7 +45,7 @@ def test_a_pack_is_the_true_delta_of_every_slice(ranks: list[int], rows: int) ->
 def test_addresses_are_those_of_the_factors() -> None:
     pack = pack_layer(random_factors([2, 0, 3]), WIDTHS)
     assert pack is not None
-    first, second = pack.addresses  # of ranks that are filled up to four
+    first, second = pack.addresses  # their ranks are padded to four
     assert first == (pack.lora_a.data_ptr(), pack.slices[0].lora_b_t.data_ptr(), 4, 0, 6)
     assert second == (pack.lora_a[4:].data_ptr(), pack.slices[1].lora_b_t.data_ptr(), 4, 9, 3)
 

@@ -1,4 +1,4 @@
-"""The CPU kernels, on every path they have, against a float64 sum row by row."""
+"""Every path of the CPU kernels, compared with a float64 sum row by row."""
 
 from types import SimpleNamespace
 

@@ -1,22 +1,22 @@
-"""What is stuck and what only works, told apart."""
+"""The watchdog kills an engine that is stuck, and not one that is busy."""
 
 import asyncio
 
 import pytest
 
-from lora_compose.server.engine.frontend import watchdog as pulse
+from lora_compose.server.engine.frontend import watchdog
 from lora_compose.server.engine.frontend.watchdog import EngineWatchdog
 
 
 class Engine:
-    """Answers only if told to; works only if told to."""
+    """A stand-in for the engine: `answers` pings or not, `works` (uses CPU time) or not."""
 
     def __init__(self, *, answers: bool, works: bool) -> None:
         self._answers, self._works = answers, works
         self._cpu = 0.0
         self.killed = False
 
-    async def beat(self) -> None:
+    async def ping(self) -> None:
         if not self._answers:
             await asyncio.sleep(3600)
 
@@ -34,7 +34,7 @@ class Engine:
 async def test_only_what_neither_answers_nor_works_is_ended(
     monkeypatch: pytest.MonkeyPatch, answers: bool, works: bool, killed: bool
 ) -> None:
-    monkeypatch.setattr(pulse, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(watchdog, "POLL_SECONDS", 0.01)
     engine = Engine(answers=answers, works=works)
     watched = EngineWatchdog(engine, hang_seconds=0.1)
     task = asyncio.create_task(watched.watch())

@@ -5,91 +5,91 @@ import time
 
 import pytest
 
-from lora_compose.server.engine.worker.background_build import Preparing, at_leisure
+from lora_compose.server.engine.worker.background_build import BackgroundBuilds, yielding
 from lora_compose.server.engine.worker.stacking import Yielding
 
 
-def wait_for(preparing: Preparing[int], key: str) -> tuple[str, str]:
-    while preparing.state(key)[0] == "preparing":
+def wait_for(builds: BackgroundBuilds[int], key: str) -> tuple[str, str]:
+    while builds.state(key)[0] == "preparing":
         time.sleep(0.001)
-    return preparing.state(key)
+    return builds.state(key)
 
 
 def test_a_build_runs_elsewhere_and_is_taken_once() -> None:
-    preparing: Preparing[int] = Preparing()
+    builds: BackgroundBuilds[int] = BackgroundBuilds()
     gate = threading.Event()
-    preparing.begin("a", lambda _: (gate.wait(10) and threading.get_ident()) or 0)
-    assert preparing.state("a") == ("preparing", "")
-    assert preparing.take("a") is None
+    builds.start("a", lambda _: (gate.wait(10) and threading.get_ident()) or 0)
+    assert builds.state("a") == ("preparing", "")
+    assert builds.take("a") is None
     gate.set()
-    assert wait_for(preparing, "a") == ("prepared", "")
-    assert preparing.take("a") not in (None, threading.get_ident())
-    assert preparing.take("a") is None
+    assert wait_for(builds, "a") == ("prepared", "")
+    assert builds.take("a") not in (None, threading.get_ident())
+    assert builds.take("a") is None
 
 
 def test_beginning_again_does_not_build_again() -> None:
-    preparing: Preparing[int] = Preparing()
+    builds: BackgroundBuilds[int] = BackgroundBuilds()
     built: list[int] = []
     for number in range(3):
-        preparing.begin("a", lambda _, number=number: built.append(number) or 1)  # type: ignore[misc,func-returns-value]
-    wait_for(preparing, "a")
+        builds.start("a", lambda _, number=number: built.append(number) or 1)  # type: ignore[misc,func-returns-value]
+    wait_for(builds, "a")
     assert built == [0]
 
 
 def test_a_failure_says_why_and_can_be_tried_again() -> None:
-    preparing: Preparing[int] = Preparing()
-    preparing.begin("a", lambda _: int("x"))
-    state, reason = wait_for(preparing, "a")
+    builds: BackgroundBuilds[int] = BackgroundBuilds()
+    builds.start("a", lambda _: int("x"))
+    state, reason = wait_for(builds, "a")
     assert state == "failed"
     assert "ValueError" in reason
     with pytest.raises(ValueError, match="invalid literal"):
-        preparing.take("a")
-    preparing.begin("a", lambda _: 7)
-    wait_for(preparing, "a")
-    assert preparing.take("a") == 7
+        builds.take("a")
+    builds.start("a", lambda _: 7)
+    wait_for(builds, "a")
+    assert builds.take("a") == 7
 
 
 def test_what_is_forgotten_is_gone() -> None:
-    preparing: Preparing[int] = Preparing()
-    preparing.begin("a", lambda _: 1)
-    preparing.forget("a")
-    assert preparing.take("a") is None
+    builds: BackgroundBuilds[int] = BackgroundBuilds()
+    builds.start("a", lambda _: 1)
+    builds.discard("a")
+    assert builds.take("a") is None
 
 
 def test_forgetting_what_is_being_built_lets_the_next_begin() -> None:
-    preparing: Preparing[int] = Preparing()
+    builds: BackgroundBuilds[int] = BackgroundBuilds()
     gate, built = threading.Event(), list[str]()
-    preparing.begin("a", lambda _: int(gate.wait(10)))
-    preparing.begin("b", lambda _: built.append("b") or 2)  # type: ignore[func-returns-value]
-    preparing.begin("c", lambda _: 3)
-    preparing.forget("a")
-    preparing.forget("b")
-    preparing.begin("a", lambda _: 4)
+    builds.start("a", lambda _: int(gate.wait(10)))
+    builds.start("b", lambda _: built.append("b") or 2)  # type: ignore[func-returns-value]
+    builds.start("c", lambda _: 3)
+    builds.discard("a")
+    builds.discard("b")
+    builds.start("a", lambda _: 4)
     gate.set()
-    assert wait_for(preparing, "c") == ("prepared", "")
-    assert wait_for(preparing, "a") == ("prepared", "")
-    assert preparing.take("a") == 4
+    assert wait_for(builds, "c") == ("prepared", "")
+    assert wait_for(builds, "a") == ("prepared", "")
+    assert builds.take("a") == 4
     assert built == []
 
 
 def test_a_long_build_leaves_the_interpreter_to_others() -> None:
-    """Whoever is on the engine's thread gets most of it, though the build has work without end."""
-    preparing: Preparing[int] = Preparing()
+    """The engine's thread gets most of the CPU, although the build never ends."""
+    builds: BackgroundBuilds[int] = BackgroundBuilds()
     end = threading.Event()
 
     def build(yielding: Yielding) -> int:
         return sum(not end.is_set() for _ in yielding(iter(end.is_set, True)))
 
-    preparing.begin("a", build)
+    builds.start("a", build)
     began = time.thread_time()
     deadline = time.perf_counter() + 0.2
     while time.perf_counter() < deadline:
         pass
     share = (time.thread_time() - began) / 0.2
     end.set()
-    wait_for(preparing, "a")
+    wait_for(builds, "a")
     assert share > 0.5
 
 
 def test_the_pauses_leave_out_nothing() -> None:
-    assert list(at_leisure(range(10_000))) == list(range(10_000))
+    assert list(yielding(range(10_000))) == list(range(10_000))

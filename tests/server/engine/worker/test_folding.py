@@ -1,4 +1,4 @@
-"""Checkpoints with a delta folded in, against dense sums."""
+"""Checkpoints with a folded delta, compared with dense sums."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The manager where slots hold factors, as GPUs have it, with its slots written by hand."""
+"""The manager for slots that hold factors, as on GPUs, with hand-written slots."""
 
 import threading
 import time
@@ -13,13 +13,13 @@ from vllm.lora.layers import LoRAMapping
 from vllm.lora.request import LoRARequest
 
 from lora_compose.server.engine.spec import Component, combined, decode_spec, encode_spec
-from lora_compose.server.engine.worker.background_build import Preparing, at_leisure
+from lora_compose.server.engine.worker.background_build import BackgroundBuilds, yielding
 from lora_compose.server.engine.worker.lora_manager import RESIDUAL_OF_BASE, StackingLoRAManager
 from lora_compose.server.engine.worker.stacking import Yielding
 
 
 class Slots:
-    """In place of vLLM's adapter manager: the least recently used one leaves a full slot or memory."""
+    """Replaces vLLM's adapter manager: the least recently used adapter leaves a full slot or memory."""
 
     def __init__(self, capacity: int, lora_slots: int) -> None:
         self.capacity, self.lora_slots = capacity, lora_slots
@@ -66,11 +66,11 @@ class Slots:
 
 
 class Manager(StackingLoRAManager):
-    """Ours, with builds that say what they are made of. While `gate` is closed a build does not end."""
+    """Our manager, with builds that record their components. While `gate` is closed, builds do not end."""
 
     def __init__(self, capacity: int = 4, slots: int = 2) -> None:
         self.slots = self._adapter_manager = Slots(capacity, slots)
-        self._preparing: Preparing[Any] = Preparing()
+        self._builds: BackgroundBuilds[Any] = BackgroundBuilds()
         self._specs: dict[int, str] = {}
         self._fused: tuple[Component, ...] = ()
         self.gate = threading.Event()
@@ -106,7 +106,7 @@ def prepare(manager: Manager, wanted: LoRARequest) -> tuple[str, str]:
 
 
 def run(manager: Manager, requests: Sequence[LoRARequest | None]) -> list[int]:
-    """A batch of one row a request: the id whose factors each row got, 0 for none."""
+    """Run a batch of one row a request. Returns the id whose factors each row got, 0 without factors."""
     ids = tuple(r.lora_int_id if r else 0 for r in requests)
     manager.set_active_adapters({r for r in requests if r}, LoRAMapping(ids, ids))
     assert manager.slots.mapping is not None
@@ -161,7 +161,7 @@ def test_what_a_batch_uses_keeps_its_slot() -> None:
     for first, second, lost in ((1, 2, []), (3, 2, [1]), (3, 1, [1, 2]), (1, 3, [1, 2])):
         run(manager, [request(first, a=first), request(second, a=second)])
         assert manager.slots.lost_slots == lost
-    with pytest.raises(RuntimeError, match="3 adapters in a batch, 2 slots"):
+    with pytest.raises(RuntimeError, match="3 adapters, but there are 2 slots"):
         run(manager, [request(number, a=1.0) for number in (1, 2, 3)])
 
 
@@ -179,13 +179,13 @@ def test_what_is_forgotten_is_gone_whether_it_was_built_or_not() -> None:
     manager = Manager()
     wanted = request(1, a=1.0)
     prepare(manager, wanted)
-    manager.forget(wanted)
+    manager.unload(wanted)
     assert not manager.slots.adapters
     manager.gate.clear()
     assert manager.prepare(wanted)[0] == "preparing"
-    manager.forget(wanted)
+    manager.unload(wanted)
     manager.gate.set()
-    manager.forget(wanted)
+    manager.unload(wanted)
     assert not manager.slots.adapters
 
 
@@ -198,7 +198,7 @@ def test_a_build_begun_before_an_edge_is_not_used_after_it(is_done: bool) -> Non
     assert manager.begun.wait(10)
     if is_done:
         manager.gate.set()
-        while manager._preparing.state(1)[0] == "preparing":
+        while manager._builds.state(1)[0] == "preparing":
             time.sleep(0.001)
     manager.fuse(FUSED)
     manager.gate.set()
@@ -209,6 +209,6 @@ def test_a_build_begun_before_an_edge_is_not_used_after_it(is_done: bool) -> Non
 def test_a_build_pauses_in_the_background_and_not_in_the_engine_loop() -> None:
     manager = Manager()
     prepare(manager, request(1, a=1.0))
-    assert manager.yielding is at_leisure
+    assert manager.yielding is yielding
     manager.add_adapter(request(2, a=2.0))
     assert manager.yielding is iter
