@@ -1,4 +1,4 @@
-"""Finds the packages. Their import names start with `lora_compose`; their folders lie at the top of the repository."""
+"""Finds the packages. Their import names start with `lora_compose`; their folders are at the top."""
 
 from setuptools import find_packages, setup
 

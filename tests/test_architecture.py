@@ -75,7 +75,7 @@ ORDER = (
     "benchmarks.auto_fuse",
     "benchmarks.gpu",
 )
-"""From the bottom up: a package, or a single module of `adapters` or `server`, imports only what stands before it."""
+"""From the bottom up: packages, and modules of `adapters` and `server`. Each imports only earlier ones."""
 
 OTHER_TOP: dict[str, dict[str, set[str] | None]] = {
     "adapters": {},

@@ -1,4 +1,4 @@
-"""docs/architecture.md and CONTRIBUTING.md name every package, and every package and file that they name exists."""
+"""docs/architecture.md names every package. Every file that it and CONTRIBUTING.md name exists."""
 
 import re
 from pathlib import Path
