@@ -1,1 +1,1 @@
-"""`lora-compose doctor`: checks of the installation, the machine, a model, adapters, a registry and a server."""
+"""`lora-compose doctor`: checks of the installation, machine, model, adapters, registry and server."""

@@ -1,1 +1,1 @@
-"""LoRA kernels for CPUs, inside vLLM's workers: a batch's plan for a layer, packed factors, the compiled kernel."""
+"""LoRA kernels for CPUs, inside vLLM's workers: packed factors, the plan of a layer, the compiled kernel."""
