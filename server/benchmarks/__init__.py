@@ -1,1 +1,1 @@
-"""Benchmarks started over HTTP: a plan, and a process beside the server that runs it."""
+"""Benchmarks that are started over HTTP: the plan, and the child process that runs it."""

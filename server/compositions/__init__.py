@@ -1,1 +1,1 @@
-"""From a request's body to a composition, to immutable versions, to directories that the engine can load."""
+"""Reads a request's composition, resolves it to immutable versions, and finds or builds their directories."""

@@ -1,1 +1,1 @@
-"""`lora-compose doctor`: checks the installation, machine, model, adapters, registry and server."""
+"""`lora-compose doctor`: checks of the installation, machine, model, adapters, registry and server."""

@@ -1,1 +1,1 @@
-"""What is folded into the base weights, and the policy for it. `policy` and `token_prices` are pure."""
+"""Fuses compositions into the base weights, and decides when. `policy` and `token_prices` are pure."""

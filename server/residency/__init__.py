@@ -1,1 +1,1 @@
-"""Which adapters are in host memory and in slots, and which request is served next."""
+"""Decides which adapters are in host memory and in slots, and which request is served next."""

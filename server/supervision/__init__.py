@@ -1,1 +1,1 @@
-"""Restarts a dead engine and restores its state. HTTP stays up meanwhile."""
+"""Restarts a dead engine and restores its state. HTTP stays up during the restart."""

@@ -1,1 +1,1 @@
-"""LoRA kernels for CPUs, inside vLLM's workers: layer plans, packed factors, the compiled kernel."""
+"""LoRA kernels for CPUs, inside vLLM's workers: packed factors, the plan of a layer, the compiled kernel."""

@@ -1,1 +1,1 @@
-"""In the API process: starts vLLM, and `Engine`, which is all that the server asks of it."""
+"""The part of the engine in the API process: starts vLLM, and provides `Engine` to the server."""

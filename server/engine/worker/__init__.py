@@ -1,1 +1,1 @@
-"""Inside vLLM's workers: adapters are built in the background, held, stacked, and folded into the base."""
+"""The part of the engine inside vLLM's workers: builds, keeps, stacks and folds adapters."""
