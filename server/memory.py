@@ -118,7 +118,7 @@ def _available_on_node(node: Path) -> int:
 
 
 def _cores_of(node: Path) -> set[int]:
-    """Of the kernel's list format, as in `0-3,8`."""
+    """The cores of a node. The kernel writes them as a list such as `0-3,8`."""
     cores = set[int]()
     for part in (node / "cpulist").read_text().strip().split(","):
         first, _, last = part.partition("-")

@@ -43,7 +43,7 @@ def graph_options(run: CheckRun) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class EngineAnswer:
-    """Of one request: its tokens and, for each token, the logprobs of the five best."""
+    """The answer to one request: its tokens and, for each token, the logprobs of the five best."""
 
     tokens: list[int]
     best: list[dict[int, float]]

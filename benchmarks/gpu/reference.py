@@ -57,7 +57,7 @@ class DenseReference:
         ]
 
     def distance(self, prompts: Sequence[Sequence[int]], answers: Sequence[EngineAnswer]) -> Distance:
-        """Of the answers to these prompts, against the weights of the last `compose`."""
+        """The distance of the answers to these prompts from the weights of the last `compose`."""
         errors: list[float] = []
         agreed: list[bool] = []
         for prompt, answer in zip(prompts, answers, strict=True):

@@ -15,7 +15,7 @@ from lora_compose.benchmarks.machine import cpu_model
 Device = Literal["cuda", "cpu"]
 ENOUGH_MEMORY = 16 << 30
 LINE_START = '{"part"'
-"""A line of standard output that starts so is a finding; vLLM prints other lines."""
+"""The start of a finding on standard output. vLLM prints other lines there."""
 
 
 @dataclass(frozen=True)

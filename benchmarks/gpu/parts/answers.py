@@ -1,7 +1,7 @@
 """Are the answers right? A small model against the dense reference, before, while and after a fusion.
 
 Each composition answers in one batch with all others, and in a batch of its own. Its answers have to be near
-its own reference, and far from the base's: a check that an engine without LoRA would pass is no check.
+its own reference, and far from the base's. Otherwise an engine without LoRA would pass.
 """
 
 import random
@@ -113,7 +113,7 @@ def _in_one_batch(engine: InProcessEngine, prompts: Sequence[Sequence[int]]) -> 
 
 
 def _figures(own: tuple[Distance, Distance], to_base: tuple[Distance, Distance]) -> dict[str, float]:
-    """Of the mixed batch and of the batch of its own: to the mix's reference, and to the base's."""
+    """The distances of the mixed batch and of its own batch, to its own reference and to the base's."""
     return {
         "mixed_batch": round(own[0].mean, 4),
         "alone": round(own[1].mean, 4),

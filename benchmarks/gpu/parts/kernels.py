@@ -1,6 +1,6 @@
 """vLLM's LoRA kernels by themselves, and a way to give each request its own weights between them.
 
-`upstream`: vLLM's shrink and expand, as they are. `weighted`: the result of the shrink is multiplied by a row
+`upstream`: vLLM's shrink and expand, unchanged. `weighted`: the result of the shrink is multiplied by a row
 of weights for each token, one weight for each rank, before the expand. So one build serves a set of adapters
 with any weights. Both are checked against float64, and timed on a GPU inside a CUDA graph.
 
@@ -187,7 +187,7 @@ def _untouched(batch: KernelBatch, out: torch.Tensor) -> bool:
 
 
 def graph_microseconds(call: Callable[[], None]) -> float:
-    """Of one call, the median over replays of a CUDA graph that holds 20 calls."""
+    """The microseconds of one call: the median over replays of a CUDA graph that holds 20 calls."""
     cuda: Any = torch.cuda  # some of its classes have no types
     stream = cuda.Stream()
     with cuda.stream(stream):
