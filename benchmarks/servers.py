@@ -27,6 +27,8 @@ DIRECT_OPTIONS = (
 DIRECT_CPU_OPTIONS = (
     *("--enforce-eager", "--dtype", "float32"),
     *("--distributed-executor-backend", "vllm.v1.executor.uniproc_executor.UniProcExecutor"),
+    # vLLM's own default is 92 % of all memory, which fails beside the other servers of a benchmark.
+    *("--kv-cache-memory-bytes", str(1 << 30)),
 )
 # Our server writes no access log, so vLLM's app must not either.
 DIRECT_LOG_OPTIONS = ("--disable-uvicorn-access-log", "--uvicorn-log-level", "warning")
