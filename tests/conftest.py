@@ -7,9 +7,13 @@ import httpx
 import openai
 import pytest
 import torch
+from hypothesis import settings
 
 from lora_compose.training.testbed.paths import ADAPTERS_DIR
 from tests.running_server import RunningServer
+
+settings.register_profile("gate", deadline=None)
+settings.load_profile("gate")  # No test asserts a time, and the machine may be busy.
 
 
 @pytest.fixture(scope="session", autouse=True)
