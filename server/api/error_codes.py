@@ -32,7 +32,7 @@ ERROR_CODES = {
         400,
         "The request names adapters in two ways, or has `composition` without `adapters`.",
     ),
-    Code.INVALID_MODEL: ErrorCode(400, "`model` is not a string, or is empty."),
+    Code.INVALID_MODEL: ErrorCode(400, "`model` is empty, or neither a string nor null."),
     Code.INVALID_NAME: ErrorCode(
         400,
         "The name is missing or is not a valid name for an adapter, alias or composition.",
