@@ -69,7 +69,8 @@ def test_it_is_refused_inside_the_objects_of_other_clients_too(container: str) -
     for field in ("adapter_id", "lora_path", "adaptors", *OURS):
         assert refused({container: {"top_k": 3, field: "roll"}}).param == f"{container}.{field}"
         refuse_other_names({container: {field: None}})
-    for other in (None, [], "adapter_id", {}, {"scale": 2.0, "temperature": 1}):
+    others: tuple[Any, ...] = (None, [], "adapter_id", {}, {"scale": 2.0, "temperature": 1})
+    for other in others:
         refuse_other_names({container: other})
 
 
@@ -113,6 +114,7 @@ def test_no_route_answers_from_the_base(plain_http: httpx.Client, path: str) -> 
     for field in ("adapter_id", "lora_path", "adaptors"):
         reply = plain_http.post(path, json=body | {field: "roll"})
         assert (reply.status_code, reply.json()["error"]["code"]) == (400, "unknown_field")
-    for none in ({"adapter_id": None}, {"lora": []}, {"model": None}):
+    nothing: list[dict[str, Any]] = [{"adapter_id": None}, {"lora": []}, {"model": None}]
+    for none in nothing:
         reply = plain_http.post(path, json=body | none)
         assert (reply.status_code, reply.json()["model"]) == (200, "testbed-base")

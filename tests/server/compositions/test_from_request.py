@@ -36,7 +36,14 @@ def test_merged_adapters_is_lorax_s_merge() -> None:
 
 
 def test_the_base_s_name_or_no_model_is_the_base() -> None:
-    for body in ({"model": "base"}, {}, {"model": None}, {"lora": []}, {"model": None, "lora": []}):
+    bodies: list[dict[str, Any]] = [
+        {"model": "base"},
+        {},
+        {"model": None},
+        {"lora": []},
+        {"model": None, "lora": []},
+    ]
+    for body in bodies:
         assert ask(body) is None
 
 
