@@ -64,7 +64,11 @@ async def assemble(
                 registry=registry,
                 base=BaseShapes.of(engine.model_dir, engine.base),
                 limits=AdmissionLimits(
-                    engine.max_lora_rank, engine.dtype, config.max_adapter_bytes, strict=config.strict
+                    engine.max_lora_rank,
+                    engine.dtype,
+                    config.max_adapter_bytes,
+                    strict=config.strict,
+                    modules=engine.lora_modules,
                 ),
                 adapter_roots=config.adapter_roots,
                 allow_hf=config.allow_hf,

@@ -34,6 +34,8 @@ class AdmissionLimits:
     max_config_bytes: int = MAX_CONFIG_BYTES
     strict: bool = False
     """Refuse another base's name and unknown config fields, instead of warning about them."""
+    modules: frozenset[str] | None = None
+    """The last parts of the names of the modules that the engine adapts; None: every linear layer."""
 
     def __post_init__(self) -> None:
         if self.max_lora_rank < 1:
@@ -65,6 +67,7 @@ def admit(directory: Path, base: BaseShapes, limits: AdmissionLimits) -> Admissi
     header = read_header(directory / WEIGHTS_FILE, limits.max_bytes)
     pairs = pair_tensors(header, config, base)
     _check_targets(pairs, config)
+    _check_modules(pairs, limits)
     highest = peak(directory / WEIGHTS_FILE, pairs, config, limits.dtype)
     if highest == 0:
         warnings.append("zero_effect: every delta is zero, so the adapter does not change the base")
@@ -146,6 +149,17 @@ def _check_targets(pairs: Sequence[TensorPair], config: AdapterConfig) -> None:
                 "Correct the config."
             )
             raise AdapterRejected(Code.UNKNOWN_MODULE, message, field)
+
+
+def _check_modules(pairs: Sequence[TensorPair], limits: AdmissionLimits) -> None:
+    """Refuse tensors of a module that --lora-target-modules leaves out. The engine would refuse them."""
+    for pair in pairs:
+        if limits.modules is not None and pair.module.rpartition(".")[2] not in limits.modules:
+            message = (
+                f"The weights adapt {pair.module}, and this server applies LoRA only to "
+                f"{', '.join(sorted(limits.modules))}. Start it with other --lora-target-modules, or without."
+            )
+            raise AdapterRejected(Code.UNKNOWN_MODULE, message, "target_modules")
 
 
 def _coverage(pairs: Sequence[TensorPair], base: BaseShapes) -> dict[str, Any]:

@@ -32,7 +32,7 @@ ERROR_CODES = {
         400,
         "The request names adapters in two ways, or has `composition` without `adapters`.",
     ),
-    Code.INVALID_MODEL: ErrorCode(400, "`model` is not a string, or is empty."),
+    Code.INVALID_MODEL: ErrorCode(400, "`model` is empty, or neither a string nor null."),
     Code.INVALID_NAME: ErrorCode(
         400,
         "The name is missing or is not a valid name for an adapter, alias or composition.",
@@ -143,7 +143,10 @@ ERROR_CODES = {
     ),
     Code.WRONG_BASE: ErrorCode(422, "The adapter was trained on another base model."),
     Code.UNKNOWN_LAYER: ErrorCode(422, "A tensor belongs to a layer that the base does not have."),
-    Code.UNKNOWN_MODULE: ErrorCode(422, "A tensor belongs to a module that the base does not have."),
+    Code.UNKNOWN_MODULE: ErrorCode(
+        422,
+        "A tensor belongs to a module that the base does not have, or that --lora-target-modules leaves out.",
+    ),
     Code.PICKLE_REFUSED: ErrorCode(422, "The weights are a pickle file. The server did not open it."),
     Code.NOT_FUSABLE: ErrorCode(422, "The composition cannot be fused into this base."),
     Code.TOO_MANY_MEMBERS: ErrorCode(

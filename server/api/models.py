@@ -8,11 +8,12 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from lora_compose.adapters.composition.composition import Composition
-from lora_compose.adapters.errors import NotFound
+from lora_compose.adapters.errors import InvalidRequest, NotFound, Unservable
 from lora_compose.adapters.registry.registry import Registry
 from lora_compose.adapters.registry.store import Version
 from lora_compose.server.api.responses import ModelCard, ModelList
 from lora_compose.server.compositions.from_request import model_not_found
+from lora_compose.server.pipeline import CompositionPipeline
 from lora_compose.server.tenants.caller import Caller
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def list_models(request: Request) -> JSONResponse:
 
 
 def show_model(request: Request) -> JSONResponse:
-    """`GET /v1/models/{id}`: show one model. The id may contain slashes, as hub ids do."""
+    """`GET /v1/models/{id}`: show one model: any value that `model` may have in a request or a response."""
     name, engine = request.path_params["id"], request.state.engine
     registry, caller = request.state.registry, request.state.caller
     if name == engine.base:
@@ -79,7 +80,21 @@ def show_model(request: Request) -> JSONResponse:
         composition = registry.composition(name)
         if caller.sees_all(composition):
             return JSONResponse(composition_card(name, composition, engine.base))
-    raise model_not_found(name)
+    return JSONResponse(_composed_card(name, request.state.pipeline, caller))
+
+
+def _composed_card(name: str, pipeline: CompositionPipeline, caller: Caller) -> ModelCard:
+    """The card of a composition written as text. What cannot be served is not a model."""
+    try:
+        resolved = pipeline.resolve({"model": name}, caller)
+    except (InvalidRequest, NotFound, Unservable) as error:
+        raise model_not_found(name) from error
+    if resolved is None:
+        raise model_not_found(name)
+    _, version = resolved.versions[0]
+    if resolved.name == version.id:
+        return {**adapter_card(version, pipeline.base), "id": name}
+    return composition_card(name, resolved.composition, pipeline.base)
 
 
 def _cards(request: Request) -> list[ModelCard]:

@@ -156,13 +156,13 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ),
     ("POST", "/v1/load_lora_adapter"): Operation(
         SUCCESS,
-        AUTH_ERRORS | BODY | ADMITTED | {Code.INVALID_SOURCE, Code.INVALID_REQUEST, Code.UNKNOWN_FIELD},
+        AUTH_ERRORS | BODY | ADMITTED | {Code.INVALID_SOURCE, Code.INVALID_REQUEST},
         body=requests.LoadAdapter,
         examples=({"lora_name": "sql", "lora_path": "/srv/adapters/sql"},),
     ),
     ("POST", "/v1/unload_lora_adapter"): Operation(
         SUCCESS,
-        AUTH_ERRORS | BODY | NAMED | {Code.IN_USE, Code.UNKNOWN_FIELD},
+        AUTH_ERRORS | BODY | NAMED | {Code.IN_USE},
         body=requests.UnloadAdapter,
         examples=({"lora_name": "sql@1"},),
     ),

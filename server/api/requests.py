@@ -81,7 +81,9 @@ class AliasTarget(Body):
 
 
 class LoadAdapter(Body):
-    """vLLM's request to load an adapter."""
+    """vLLM's request to load an adapter. As in vLLM, other fields are ignored."""
+
+    model_config = ConfigDict(extra="ignore")
 
     lora_name: Name
     lora_path: Text
@@ -95,7 +97,9 @@ class LoadAdapter(Body):
 
 
 class UnloadAdapter(Body):
-    """vLLM's request to unload an adapter."""
+    """vLLM's request to unload an adapter. As in vLLM, other fields are ignored."""
+
+    model_config = ConfigDict(extra="ignore")
 
     lora_name: Reference
 

@@ -33,6 +33,7 @@ from lora_compose.adapters.composition.grammar import parse, parse_reference
 from lora_compose.adapters.errors import Code, InvalidRequest, NotFound
 from lora_compose.adapters.names import REFERENCE_PATTERN
 from lora_compose.adapters.validation import ANY, Fault, Faults, with_prefix
+from lora_compose.server.compositions.foreign_fields import refuse_other_names
 from lora_compose.server.http.body import MISSING_NAME, Body, Reference, matching
 
 Method = Annotated[
@@ -147,12 +148,18 @@ def _form(field: str) -> Faults:
 
 
 def _model(value: object) -> str:
+    if value is None:
+        return ""
     if isinstance(value, str) and value:
         return value
     raise InvalidRequest(Code.INVALID_MODEL, "model must be a string with at least one character.")
 
 
-ModelText = Annotated[str, PlainValidator(_model), WithJsonSchema({"type": "string", "minLength": 1})]
+ModelText = Annotated[
+    str,
+    PlainValidator(_model),
+    WithJsonSchema({"anyOf": [{"type": "string", "minLength": 1}, {"type": "null"}]}),
+]
 
 
 class CompositionFields(Body):
@@ -163,10 +170,11 @@ class CompositionFields(Body):
 
     model: ModelText = Field(default_factory=str)
     """`sql`, `sql@2`, `sql:0.7+polite:0.3`, `ties(sql+polite,density=0.3)` or the name of a saved
-    composition."""
+    composition. Null is the base."""
     adapters: Annotated[list[MemberFields], MinLen(1), MaxLen(MAX_MEMBERS)] | None = None
     composition: MethodFields | None = None
-    lora: Annotated[list[LlamaLora], MinLen(1), MaxLen(MAX_MEMBERS)] | None = None
+    lora: Annotated[list[LlamaLora], MaxLen(MAX_MEMBERS)] | None = None
+    """llama.cpp's form. As in llama.cpp, an empty list is the base."""
     merged_adapters: MergedAdapters | None = None
 
     FAULTS: ClassVar[Faults] = {
@@ -176,6 +184,7 @@ class CompositionFields(Body):
         ("composition", ANY): NO_OBJECT,
         **with_prefix("composition.", OPTION_FAULTS),
         **_form("lora"),
+        ("lora", ANY): Fault(Code.INVALID_COMPOSITION, "{param} must be a list."),
         ("lora[].scale", ANY): BAD_WEIGHT,
         ("merged_adapters", ANY): NO_OBJECT,
         **_form("merged_adapters.ids"),
@@ -213,7 +222,7 @@ class CompositionFields(Body):
         """The composition of the fields other than `model`; None if they name no adapters."""
         if self.adapters is not None:
             return self._from_adapters(self.adapters)
-        if self.lora is not None:
+        if self.lora:
             return Composition(tuple(entry.member for entry in self.lora))
         if self.merged_adapters is not None:
             merged = self.merged_adapters
@@ -250,7 +259,10 @@ SavedComposition = Callable[[str], Composition | None]
 
 
 def composition_from_body(body: dict[str, Any], base: str, saved: SavedComposition) -> Composition | None:
-    """The composition of a generating request, or None for the plain base. `body` is not changed."""
+    """The composition of a generating request, or None for the plain base. `body` is not changed.
+
+    Raises InvalidRequest("unknown_field") if another field would name an adapter on another server."""
+    refuse_other_names(body)
     return composition_of(CompositionFields.read(body), base, saved)
 
 

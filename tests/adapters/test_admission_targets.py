@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -42,3 +43,14 @@ def test_what_peft_would_not_load_as_it_is_is_refused(
     with pytest.raises(AdapterRejected) as refusal:
         admit(directory, BASE, LIMITS)
     assert refusal.value.code == code
+
+
+def test_an_adapter_of_modules_that_the_server_leaves_out_is_refused(tmp_path: Path) -> None:
+    directory = write_peft(tmp_path / "a", seed=1).directory
+    served = frozenset(module.rpartition(".")[2] for module in SHAPES)
+    admit(directory, BASE, replace(LIMITS, modules=served | {"lm_head"}))
+    for left in (served - {"q_proj"}, frozenset({"down_proj"})):
+        with pytest.raises(AdapterRejected) as refused:
+            admit(directory, BASE, replace(LIMITS, modules=left))
+        assert (refused.value.code, refused.value.param) == ("unknown_module", "target_modules")
+        assert "--lora-target-modules" in refused.value.message

@@ -66,6 +66,7 @@ class StandIn:
     max_cpu_loras: int = 64
     dtype: torch.dtype = torch.float32
     runtime_weights: bool = True
+    lora_modules: frozenset[str] | None = None
     metrics_registry: CollectorRegistry = field(default_factory=CollectorRegistry)
     builds: dict[int, str] = field(default_factory=dict)
 

@@ -50,6 +50,9 @@ BODIES: list[tuple[bytes, int, str]] = [
         "invalid_weight",
     ),
     (b'{"adapters": [{"name": "roll", "wieght": 1}], "prompt": "x"}', 400, "unknown_field"),
+    (b'{"adapter_id": "roll", "prompt": "x"}', 400, "unknown_field"),
+    (b'{"adaptors": [{"name": "roll"}], "prompt": "x"}', 400, "unknown_field"),
+    (b'{"prompt": "x", "extra_body": {"adapters": [{"name": "roll"}]}}', 400, "unknown_field"),
     (b'{"adapters": [], "prompt": "x"}', 400, "invalid_composition"),
     (
         b'{"adapters": [{"name": "roll"}], "lora": [{"id": "upper", "scale": 1}]}',
@@ -60,8 +63,8 @@ BODIES: list[tuple[bytes, int, str]] = [
 ]
 UNREAD: list[tuple[str, str, Any]] = [
     ("PUT", "/v1/adapters/roll/aliases/prod", {"version": 1, "verison": 1}),
-    ("POST", "/v1/load_lora_adapter", {"lora_name": "x", "lora_path": str(GOOD), "is_3d": True}),
-    ("POST", "/v1/unload_lora_adapter", {"lora_name": "roll", "lora_int_id": 1}),
+    ("POST", "/v1/adapters", {"name": "x", "path": str(GOOD), "is_3d_lora_weight": True}),
+    ("PUT", "/v1/fusion", {"model": "roll", "lora_int_id": 1}),
     ("POST", "/v1/compositions?dryrun=true", {"name": "typo", "model": "roll+upper"}),
     ("DELETE", "/v1/adapters/roll?cascde=true", None),
 ]

@@ -41,6 +41,8 @@ class Engine:
     dtype: torch.dtype
     runtime_weights: bool
     """True if the kernels apply weights per request, so that one build of an adapter serves every weight."""
+    lora_modules: frozenset[str] | None = None
+    """The last parts of the names of the modules that adapters may change; None: every linear layer."""
 
     @property
     def slots(self) -> int:

@@ -132,6 +132,7 @@ async def launch(
                 max_cpu_loras=config.lora_config.max_cpu_loras,
                 dtype=config.lora_config.lora_dtype,
                 runtime_weights=runtime_weights,
+                lora_modules=await _lora_modules(client, config.lora_config.target_modules),
             )
 
 
@@ -146,6 +147,13 @@ async def _check_plugin(client: Any) -> bool:
                 "installed in this environment and that VLLM_PLUGINS, if it is set, contains lora_compose."
             )
     return all(backend["runtime_weights"] for backend in backends)
+
+
+async def _lora_modules(client: Any, targets: Sequence[str] | None) -> frozenset[str] | None:
+    """The modules that --lora-target-modules leaves to adapters; None without the option."""
+    if targets is None:
+        return None
+    return frozenset[str]().union(*await client.collective_rpc("lora_modules"))
 
 
 def _directory_of(args: Namespace) -> Path:

@@ -108,11 +108,16 @@ class CompositionLoRAManager(LRUCacheWorkerLoRAManager, ABC, Generic[Build]):
         """Refuse factors that match no layer.
 
         Upstream drops them silently, and the answers would lack them."""
-        manager = self._adapter_manager
-        known = set(manager.modules)
-        for name, parts in manager.packed_modules.items():
-            known.update(parts)
-            known.add(name)
-        unmatched = sorted(set(lora.loras) - known)
+        unmatched = sorted(set(lora.loras) - self.module_names())
         if unmatched:
             raise ValueError(f"vLLM does not apply LoRA to {unmatched[0]} ({len(unmatched)} such modules)")
+
+    def module_names(self) -> set[str]:
+        """The modules that can have factors here, and the parts of packed ones."""
+        manager = self._adapter_manager
+        packed = manager.packed_modules.items()
+        return {
+            *manager.modules,
+            *(name for name, _ in packed),
+            *(part for _, parts in packed for part in parts),
+        }

@@ -35,6 +35,10 @@ class CompositionWorkerExtension:
             "runtime_weights": getattr(manager, "runtime_weights", False),
         }
 
+    def lora_modules(self) -> set[str]:
+        """The last parts of the names of the modules that can have factors here, such as "q_proj"."""
+        return {name.rpartition(".")[2] for name in self._lora_manager.module_names()}
+
     def prepare_adapter(self, lora_int_id: int, spec: str) -> tuple[State, str]:
         """Start a build in the background, or return its state."""
         return self._lora_manager.prepare(LoRARequest(f"prepared {lora_int_id}", lora_int_id, spec))

@@ -65,6 +65,12 @@ COMPOSITIONS: tuple[tuple[dict[str, Any], str], ...] = (
     ({"composition": {"method": "svd"}}, "400 conflicting_fields"),
     ({"lora": [{"id": 0, "scale": 1}]}, "400 invalid_name"),
     ({"lora": [{"id": "roll"}]}, "400 invalid_weight"),
+    *(
+        ({field: "roll"}, "400 unknown_field")
+        for field in ("adapter_id", "lora_path", "lora_request", "adaptors", "merged_adapter", "weights")
+    ),
+    ({"parameters": {"adapter_id": "roll"}}, "400 unknown_field"),
+    ({"extra_body": {"adapters": [{"name": "roll"}]}}, "400 unknown_field"),
     ({"merged_adapters": {"ids": ["roll"], "weights": [1, 2]}}, "400 invalid_weight"),
     ({"merged_adapters": {"ids": ["roll"], "merge_strategy": "magic"}}, "400 unknown_method"),
 )

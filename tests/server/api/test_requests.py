@@ -114,6 +114,10 @@ def test_a_llama_cpp_entry_needs_a_name_and_a_scale(entry: dict[str, Any], code:
     assert refused.value.code == code
 
 
+def test_an_empty_llama_cpp_list_is_the_base() -> None:
+    assert ComposedModel.read({"lora": []}).to_composition() is None
+
+
 @pytest.mark.parametrize(
     ("merged", "text"),
     [
@@ -172,7 +176,7 @@ def test_any_json_is_a_composition_or_an_invalid_request(value: object) -> None:
             composition = ComposedModel.read({form: value}).to_composition()
         except InvalidRequest:
             continue
-        assert (composition is None) == (value is None)
+        assert (composition is None) == (value is None or (form == "lora" and value == []))
         assert composition is None or parse(composition.canonical) == composition
 
 
@@ -201,7 +205,7 @@ def test_a_form_that_is_null_is_not_given(form: str) -> None:
          "load_inplace"),
         (UnloadAdapter, {"lora_name": "a@0"}, "invalid_name", "lora_name"),
         (NamedComposition, {"name": None}, "invalid_name", "name"),
-        (ComposedModel, {"model": None}, "invalid_model", "model"),
+        (ComposedModel, {"model": ""}, "invalid_model", "model"),
         (ComposedModel, {"": 1}, "unknown_field", ""),
         (ComposedModel, {"adapters": [{"": 1}]}, "unknown_field", "adapters[0]."),
         (ComposedModel, {"lora": [{"id": "a", "scale": 10**400}]}, "invalid_weight", "lora[0].scale"),
@@ -254,6 +258,16 @@ def test_a_million_unknown_fields_cost_no_more_than_one() -> None:
         with pytest.raises(InvalidRequest):
             ComposedModel.read(hostile)
     assert perf_counter() - began < 0.5  # about 0.0003; with an error for each, several seconds
+
+
+@pytest.mark.parametrize(
+    "field", ["is_3d_lora_weight", "base_model_name", "lora_int_id", "lora_adapter_id", ""]
+)
+@pytest.mark.parametrize("value", [None, 1, False, "testbed-base", {"a": [1]}])
+def test_other_fields_of_vllm_s_own_bodies_are_ignored(field: str, value: object) -> None:
+    load = {"lora_name": "sql", "lora_path": "/adapters/sql"}
+    assert LoadAdapter.read(load | {field: value}) == LoadAdapter.read(load)
+    assert UnloadAdapter.read({"lora_name": "sql", field: value}) == UnloadAdapter.read({"lora_name": "sql"})
 
 
 @given(st.from_regex(REFERENCE_PATTERN) | st.text("a1@._-\n", max_size=6))

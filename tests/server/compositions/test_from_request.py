@@ -36,8 +36,15 @@ def test_merged_adapters_is_lorax_s_merge() -> None:
 
 
 def test_the_base_s_name_or_no_model_is_the_base() -> None:
-    assert ask({"model": "base"}) is None
-    assert ask({}) is None
+    bodies: list[dict[str, Any]] = [
+        {"model": "base"},
+        {},
+        {"model": None},
+        {"lora": []},
+        {"model": None, "lora": []},
+    ]
+    for body in bodies:
+        assert ask(body) is None
 
 
 def test_a_saved_composition_goes_by_its_name() -> None:
@@ -52,6 +59,7 @@ def test_a_saved_composition_goes_by_its_name() -> None:
         {"model": "base", "adapters": MEMBERS, "lora": []},
         {"model": "base", "lora": [{"id": "a", "scale": 1}], "composition": {"method": "svd"}},
         {"model": "sql", "composition": {"method": "svd"}},
+        {"model": "sql", "lora": []},
     ],
 )
 def test_two_forms_at_once_are_refused(body: dict[str, Any]) -> None:
@@ -60,7 +68,7 @@ def test_two_forms_at_once_are_refused(body: dict[str, Any]) -> None:
     assert refused.value.code == "conflicting_fields"
 
 
-@pytest.mark.parametrize("model", [None, 7, "", ["sql"]])
+@pytest.mark.parametrize("model", [7, "", ["sql"]])
 def test_a_model_that_is_no_string_is_refused(model: object) -> None:
     with pytest.raises(InvalidRequest) as refused:
         ask({"model": model})

@@ -55,6 +55,7 @@ def test_a_tenant_finds_only_their_own(tenants: Tenants) -> None:
         assert ids(acme, "/v1/adapters", "name") == ["acme-roll"]
         assert ids(acme, "/v1/compositions", "name") == ["acme-own"]
         assert acme.get("/v1/models/other-upper").status_code == 404
+        assert acme.get("/v1/models/acme-roll@1:0.5").json()["id"] == "acme-roll@1:0.5"
         assert acme.post("/v1/completions", json=ASKED | {"model": "acme-roll"}).status_code == 200
 
 
@@ -67,9 +68,10 @@ def test_what_belongs_to_others_is_as_if_it_were_not_there(tenants: Tenants, pla
         for name in ("other-upper", "other-absent"):
             reply = acme.post("/v1/completions", json=ASKED | {"model": place.format(name)})
             shown = acme.get(f"/v1/adapters/{name}")
-            told.append([(r.status_code, r.text.replace(name, "X")) for r in (reply, shown)])
+            card = acme.get(f"/v1/models/{place.format(name)}")
+            told.append([(r.status_code, r.text.replace(name, "X")) for r in (reply, shown, card)])
         assert told[0] == told[1]
-        assert told[0][0][0] == 404
+        assert [status for status, _ in told[0]] == [404, 404, 404]
         unknown, hidden = (
             acme.post("/v1/completions", json=ASKED | {"model": m}) for m in ("absent", "mixed")
         )
