@@ -2,6 +2,9 @@
 
 uvicorn waits without a limit for the headers of a request, and for a client to read its response. A client
 that opens hundreds of connections could keep all of them open.
+
+The server offers no other protocol, so it ignores the header `Upgrade`. RFC 9110, section 7.8, allows that.
+uvicorn would lose the body of such a request, or read a body that arrives later as the next request.
 """
 
 import json
@@ -10,13 +13,22 @@ from http import HTTPStatus
 from typing import Any
 from uuid import uuid4
 
+import httptools
 from typing_extensions import override
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from lora_compose.server.errors import error_body, error_headers
+from lora_compose.server.errors import error_body, error_headers, error_response
+from lora_compose.server.http.access_log import RequestLogMiddleware
+from lora_compose.server.http.request_id import RequestIdMiddleware
 
 MAX_HEAD_BYTES = 64 * 1024
 LINGER_SECONDS = 1.0
+NO_WEBSOCKET = RequestIdMiddleware(
+    RequestLogMiddleware(
+        error_response(400, "This server has no WebSocket endpoint. Send plain HTTP requests.")
+    )
+)
+"""The app that answers a WebSocket handshake."""
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -48,7 +60,12 @@ class HttpProtocol(HttpToolsProtocol):
         if self._is_refused:
             return
         self._head_bytes += len(data)
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        try:
+            self._parse(data)
+        except httptools.HttpParserError:
+            self.logger.warning("Invalid HTTP request received.")
+            self.send_400_response("")
         if self._head_timer is not None and self._head_bytes > MAX_HEAD_BYTES:
             self._refuse(431, f"The request line and headers must have at most {MAX_HEAD_BYTES} bytes.")
 
@@ -59,8 +76,16 @@ class HttpProtocol(HttpToolsProtocol):
 
     @override
     def on_headers_complete(self) -> None:
+        if self.parser.should_upgrade():
+            return
         self._stop_head_timer()
+        self.app = NO_WEBSOCKET if self._is_websocket_handshake() else self.config.loaded_app
         super().on_headers_complete()
+
+    @override
+    def on_message_complete(self) -> None:
+        if not self.parser.should_upgrade():
+            super().on_message_complete()
 
     @override
     def pause_writing(self) -> None:
@@ -73,8 +98,48 @@ class HttpProtocol(HttpToolsProtocol):
         super().resume_writing()
 
     @override
+    def _should_upgrade(self) -> bool:
+        return False
+
+    @override
     def send_400_response(self, msg: str) -> None:
         self._refuse(400, "The request is not valid HTTP/1.1.")
+
+    def _parse(self, data: bytes) -> None:
+        """Feed the parser. Parse a head with `Upgrade` twice: as received, and without that header.
+
+        The parser (llhttp) ends a message with `Upgrade` at the end of its head, without a body. It gives the
+        exact position. No callback has started the request yet. A new parser then gets the same head without
+        `Upgrade`, and after it the bytes that follow. So the parser alone decides where the head ends, what
+        its headers are and how long the body is: a search for the header in the received bytes could differ
+        from the parser. The second head cannot upgrade, because the parser knows only two causes, the header
+        and the method CONNECT. The head is the only copy, and it is in `headers` already.
+        """
+        rest = memoryview(data)
+        while True:
+            try:
+                self.parser.feed_data(rest)
+                return
+            except httptools.HttpParserUpgrade as upgrade:
+                rest = rest[upgrade.args[0] :]
+            if self.parser.get_method() == b"CONNECT":
+                self._refuse(400, "This server is not a proxy. It does not offer the method CONNECT.")
+                return
+            head = self._head_without_upgrade()
+            self.parser = httptools.HttpRequestParser(self)
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+            self.parser.feed_data(head)
+
+    def _head_without_upgrade(self) -> bytes:
+        version = self.parser.get_http_version().encode()
+        lines = [self.parser.get_method() + b" " + self.url + b" HTTP/" + version]
+        lines += [name + b": " + value for name, value in self.headers if name != b"upgrade"]
+        return b"\r\n".join([*lines, b"", b""])
+
+    def _is_websocket_handshake(self) -> bool:
+        """A proxy may have removed `Upgrade`. The key is in every handshake and in no other request."""
+        is_get = self.parser.get_method() == b"GET"
+        return is_get and any(name == b"sec-websocket-key" for name, _ in self.headers)
 
     def _start_head_timer(self) -> None:
         if self._head_timer is None:
