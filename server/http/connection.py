@@ -42,7 +42,10 @@ class HttpProtocol(HttpToolsProtocol):
     _head_bytes = 0
     _head_timer: TimerHandle | None = None
     _reader_timer: TimerHandle | None = None
+    _is_in_body = False
     _is_refused = False
+    _refusal = b""
+    """The response that waits until those to earlier requests are complete."""
 
     @override
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
@@ -79,13 +82,20 @@ class HttpProtocol(HttpToolsProtocol):
         if self.parser.should_upgrade():
             return
         self._stop_head_timer()
+        self._is_in_body = True
         self.app = NO_WEBSOCKET if self._is_websocket_handshake() else self.config.loaded_app
         super().on_headers_complete()
 
     @override
     def on_message_complete(self) -> None:
         if not self.parser.should_upgrade():
+            self._is_in_body = False
             super().on_message_complete()
+
+    @override
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._send_refusal_in_turn()
 
     @override
     def pause_writing(self) -> None:
@@ -165,21 +175,53 @@ class HttpProtocol(HttpToolsProtocol):
         self._refuse(408, f"The request's headers did not arrive within {self.head_seconds:g} seconds.")
 
     def _refuse(self, status: int, message: str) -> None:
+        """Refuse what arrives now, after the responses to earlier requests. Ignore what arrives later."""
         self._stop_head_timer()
         if self._is_refused or self.transport.is_closing():
             return
         self._is_refused = True
-        content = json.dumps(error_body(status, message)).encode()
-        headers = {
-            "content-type": "application/json",
-            "content-length": str(len(content)),
-            "connection": "close",
-            "x-request-id": uuid4().hex,
-            **error_headers(status),
-        }
-        lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", *map(": ".join, headers.items()), "", ""]
-        self.transport.write("\r\n".join(lines).encode() + content)
+        self._refusal = _response(status, message)
+        if self._is_in_body:
+            self._refuse_body(status, message)
+        self._send_refusal_in_turn()
+
+    def _refuse_body(self, status: int, message: str) -> None:
+        """The request that arrives now is known to uvicorn already, so its only response is the refusal."""
+        if self.cycle.response_complete:
+            self._end()
+        elif self.pipeline:
+            self.cycle.keep_alive = False
+            app: Any = RequestIdMiddleware(error_response(status, message))
+            self.pipeline[0] = (self.cycle, app)
+            self._refusal = b""
+        elif self.cycle.response_started:
+            self._abort()
+        else:
+            self.cycle.disconnected = self.cycle.response_complete = True
+            self.cycle.message_event.set()
+
+    def _send_refusal_in_turn(self) -> None:
+        is_answering = self.cycle is not None and not self.cycle.response_complete
+        if self._refusal and not is_answering and not self.transport.is_closing():
+            self.transport.write(self._refusal)
+            self._end()
+
+    def _end(self) -> None:
+        self._refusal = b""
         if self.transport.can_write_eof():
             self.transport.write_eof()
         # Closing now could reset the connection (unread bytes of the client), and the reply would be lost.
         self.loop.call_later(LINGER_SECONDS, self.transport.close)
+
+
+def _response(status: int, message: str) -> bytes:
+    content = json.dumps(error_body(status, message)).encode()
+    headers = {
+        "content-type": "application/json",
+        "content-length": str(len(content)),
+        "connection": "close",
+        "x-request-id": uuid4().hex,
+        **error_headers(status),
+    }
+    lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", *map(": ".join, headers.items()), "", ""]
+    return "\r\n".join(lines).encode() + content
