@@ -40,6 +40,7 @@ class HttpProtocol(HttpToolsProtocol):
     """The longest time without reading by the client while 64 KiB wait here, besides the kernel's buffers."""
 
     _head_bytes = 0
+    """Bytes of the head, or of what is between two parts of the body: trailers and chunk extensions."""
     _head_timer: TimerHandle | None = None
     _reader_timer: TimerHandle | None = None
     _is_in_body = False
@@ -69,7 +70,8 @@ class HttpProtocol(HttpToolsProtocol):
         except httptools.HttpParserError:
             self.logger.warning("Invalid HTTP request received.")
             self.send_400_response("")
-        if self._head_timer is not None and self._head_bytes > MAX_HEAD_BYTES:
+        is_expecting = self._head_timer is not None or self._is_in_body
+        if is_expecting and self._head_bytes > MAX_HEAD_BYTES:
             self._refuse(431, f"The request line and headers must have at most {MAX_HEAD_BYTES} bytes.")
 
     @override
@@ -82,9 +84,19 @@ class HttpProtocol(HttpToolsProtocol):
         if self.parser.should_upgrade():
             return
         self._stop_head_timer()
-        self._is_in_body = True
+        self._is_in_body, self._head_bytes = True, 0
         self.app = NO_WEBSOCKET if self._is_websocket_handshake() else self.config.loaded_app
         super().on_headers_complete()
+
+    @override
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._is_in_body:  # else it is a trailer, which no route reads
+            super().on_header(name, value)
+
+    @override
+    def on_body(self, body: bytes) -> None:
+        self._head_bytes = 0
+        super().on_body(body)
 
     @override
     def on_message_complete(self) -> None:

@@ -209,6 +209,29 @@ def test_a_refusal_comes_after_the_earlier_responses_and_is_the_last(
     assert [int(status) for status in re.findall(rb"HTTP/1.1 (\d+) ", received)] == statuses
 
 
+@pytest.mark.parametrize("start", [b"0\r\nx: ", b"0\r\n", b"1;x="])
+def test_trailers_and_chunk_extensions_have_the_limit_of_the_head(port: int, start: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        connection.sendall(b"POST /whole" + CHUNKED + start)
+        time.sleep(0.05)
+        connection.sendall((b"x" if b"x" in start else b"a: b\r\n") * 2 * MAX_HEAD_BYTES)
+        received = read_all(connection)
+    assert received.startswith(b"HTTP/1.1 431 ")
+    assert received.count(b"HTTP/1.1 ") == 1
+
+
+def test_a_large_head_and_trailers_within_the_limit_are_read(port: int) -> None:
+    large = b"x: " + b"x" * (MAX_HEAD_BYTES - 300)
+    request = b"POST /whole" + CHUNKED.replace(b"host: a", b"connection: close\r\n" + large)
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        for segment in (request, b"2;a=b\r\nhi\r\n0\r\n", large + b"\r\n\r\n"):
+            connection.sendall(segment)
+            time.sleep(0.05)
+        received = read_all(connection)
+    assert received.startswith(b"HTTP/1.1 200 ")
+    assert received.endswith(b"hi")
+
+
 def test_a_body_that_becomes_invalid_ends_a_response_that_has_started(port: int) -> None:
     with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
         connection.sendall(b"POST /large" + CHUNKED)
