@@ -84,9 +84,9 @@ class HttpProtocol(HttpToolsProtocol):
         if self.parser.should_upgrade():
             return
         self._stop_head_timer()
-        self._is_in_body, self._head_bytes = True, 0
         self.app = NO_WEBSOCKET if self._is_websocket_handshake() else self.config.loaded_app
-        super().on_headers_complete()
+        super().on_headers_complete()  # raises if the URL is invalid
+        self._is_in_body, self._head_bytes = True, 0
 
     @override
     def on_header(self, name: bytes, value: bytes) -> None:
