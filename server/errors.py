@@ -11,7 +11,7 @@ from http import HTTPStatus
 from typing import Any
 
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 from starlette.routing import Match, Route
 
@@ -142,6 +142,11 @@ def _allowed(request: Request) -> str:
     return ", ".join(sorted(methods))
 
 
+def body_ended(_: Request, __: Exception) -> JSONResponse:
+    """The response for the log and the metrics if the client disconnects within its body."""
+    return error_response(400, "The connection ended before the whole request body had arrived.")
+
+
 def unexpected(_: Request, __: Exception) -> JSONResponse:
     """The response to an unexpected exception. Its text is only in the log."""
     return error_response(500, INTERNAL_ERROR_MESSAGE)
@@ -152,5 +157,6 @@ EXCEPTION_HANDLERS: dict[Any, Any] = {
     AdapterNotPrepared: not_prepared,
     EngineDied: engine_dead,
     HTTPException: http_error,
+    ClientDisconnect: body_ended,
     Exception: unexpected,
 }

@@ -2,6 +2,9 @@
 
 uvicorn waits without a limit for the headers of a request, and for a client to read its response. A client
 that opens hundreds of connections could keep all of them open.
+
+The server offers no other protocol, so it ignores the header `Upgrade`. RFC 9110, section 7.8, allows that.
+uvicorn would lose the body of such a request, or read a body that arrives later as the next request.
 """
 
 import json
@@ -10,13 +13,22 @@ from http import HTTPStatus
 from typing import Any
 from uuid import uuid4
 
+import httptools
 from typing_extensions import override
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from lora_compose.server.errors import error_body, error_headers
+from lora_compose.server.errors import error_body, error_headers, error_response
+from lora_compose.server.http.access_log import RequestLogMiddleware
+from lora_compose.server.http.request_id import RequestIdMiddleware
 
 MAX_HEAD_BYTES = 64 * 1024
 LINGER_SECONDS = 1.0
+NO_WEBSOCKET = RequestIdMiddleware(
+    RequestLogMiddleware(
+        error_response(400, "This server has no WebSocket endpoint. Send plain HTTP requests.")
+    )
+)
+"""The app that answers a WebSocket handshake."""
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -28,9 +40,13 @@ class HttpProtocol(HttpToolsProtocol):
     """The longest time without reading by the client while 64 KiB wait here, besides the kernel's buffers."""
 
     _head_bytes = 0
+    """Bytes of the head, or of what is between two parts of the body: trailers and chunk extensions."""
     _head_timer: TimerHandle | None = None
     _reader_timer: TimerHandle | None = None
+    _is_in_body = False
     _is_refused = False
+    _refusal = b""
+    """The response that waits until those to earlier requests are complete."""
 
     @override
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
@@ -48,8 +64,14 @@ class HttpProtocol(HttpToolsProtocol):
         if self._is_refused:
             return
         self._head_bytes += len(data)
-        super().data_received(data)
-        if self._head_timer is not None and self._head_bytes > MAX_HEAD_BYTES:
+        self._unset_keepalive_if_required()
+        try:
+            self._parse(data)
+        except httptools.HttpParserError:
+            self.logger.warning("Invalid HTTP request received.")
+            self.send_400_response("")
+        is_expecting = self._head_timer is not None or self._is_in_body
+        if is_expecting and self._head_bytes > MAX_HEAD_BYTES:
             self._refuse(431, f"The request line and headers must have at most {MAX_HEAD_BYTES} bytes.")
 
     @override
@@ -59,8 +81,33 @@ class HttpProtocol(HttpToolsProtocol):
 
     @override
     def on_headers_complete(self) -> None:
+        if self.parser.should_upgrade():
+            return
         self._stop_head_timer()
-        super().on_headers_complete()
+        self.app = NO_WEBSOCKET if self._is_websocket_handshake() else self.config.loaded_app
+        super().on_headers_complete()  # raises if the URL is invalid
+        self._is_in_body, self._head_bytes = True, 0
+
+    @override
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._is_in_body:  # else it is a trailer, which no route reads
+            super().on_header(name, value)
+
+    @override
+    def on_body(self, body: bytes) -> None:
+        self._head_bytes = 0
+        super().on_body(body)
+
+    @override
+    def on_message_complete(self) -> None:
+        if not self.parser.should_upgrade():
+            self._is_in_body = False
+            super().on_message_complete()
+
+    @override
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._send_refusal_in_turn()
 
     @override
     def pause_writing(self) -> None:
@@ -73,8 +120,48 @@ class HttpProtocol(HttpToolsProtocol):
         super().resume_writing()
 
     @override
+    def _should_upgrade(self) -> bool:
+        return False
+
+    @override
     def send_400_response(self, msg: str) -> None:
         self._refuse(400, "The request is not valid HTTP/1.1.")
+
+    def _parse(self, data: bytes) -> None:
+        """Feed the parser. Parse a head with `Upgrade` twice: as received, and without that header.
+
+        The parser (llhttp) ends a message with `Upgrade` at the end of its head, without a body. It gives the
+        exact position. No callback has started the request yet. A new parser then gets the same head without
+        `Upgrade`, and after it the bytes that follow. So the parser alone decides where the head ends, what
+        its headers are and how long the body is: a search for the header in the received bytes could differ
+        from the parser. The second head cannot upgrade, because the parser knows only two causes, the header
+        and the method CONNECT. The head is the only copy, and it is in `headers` already.
+        """
+        rest = memoryview(data)
+        while True:
+            try:
+                self.parser.feed_data(rest)
+                return
+            except httptools.HttpParserUpgrade as upgrade:
+                rest = rest[upgrade.args[0] :]
+            if self.parser.get_method() == b"CONNECT":
+                self._refuse(400, "This server is not a proxy. It does not offer the method CONNECT.")
+                return
+            head = self._head_without_upgrade()
+            self.parser = httptools.HttpRequestParser(self)
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+            self.parser.feed_data(head)
+
+    def _head_without_upgrade(self) -> bytes:
+        version = self.parser.get_http_version().encode()
+        lines = [self.parser.get_method() + b" " + self.url + b" HTTP/" + version]
+        lines += [name + b": " + value for name, value in self.headers if name != b"upgrade"]
+        return b"\r\n".join([*lines, b"", b""])
+
+    def _is_websocket_handshake(self) -> bool:
+        """A proxy may have removed `Upgrade`. The key is in every handshake and in no other request."""
+        is_get = self.parser.get_method() == b"GET"
+        return is_get and any(name == b"sec-websocket-key" for name, _ in self.headers)
 
     def _start_head_timer(self) -> None:
         if self._head_timer is None:
@@ -100,21 +187,53 @@ class HttpProtocol(HttpToolsProtocol):
         self._refuse(408, f"The request's headers did not arrive within {self.head_seconds:g} seconds.")
 
     def _refuse(self, status: int, message: str) -> None:
+        """Refuse what arrives now, after the responses to earlier requests. Ignore what arrives later."""
         self._stop_head_timer()
         if self._is_refused or self.transport.is_closing():
             return
         self._is_refused = True
-        content = json.dumps(error_body(status, message)).encode()
-        headers = {
-            "content-type": "application/json",
-            "content-length": str(len(content)),
-            "connection": "close",
-            "x-request-id": uuid4().hex,
-            **error_headers(status),
-        }
-        lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", *map(": ".join, headers.items()), "", ""]
-        self.transport.write("\r\n".join(lines).encode() + content)
+        self._refusal = _response(status, message)
+        if self._is_in_body:
+            self._refuse_body(status, message)
+        self._send_refusal_in_turn()
+
+    def _refuse_body(self, status: int, message: str) -> None:
+        """The request that arrives now is known to uvicorn already, so its only response is the refusal."""
+        if self.cycle.response_complete:
+            self._end()
+        elif self.pipeline:
+            self.cycle.keep_alive = False
+            app: Any = RequestIdMiddleware(error_response(status, message))
+            self.pipeline[0] = (self.cycle, app)
+            self._refusal = b""
+        elif self.cycle.response_started:
+            self._abort()
+        else:
+            self.cycle.disconnected = self.cycle.response_complete = True
+            self.cycle.message_event.set()
+
+    def _send_refusal_in_turn(self) -> None:
+        is_answering = self.cycle is not None and not self.cycle.response_complete
+        if self._refusal and not is_answering and not self.transport.is_closing():
+            self.transport.write(self._refusal)
+            self._end()
+
+    def _end(self) -> None:
+        self._refusal = b""
         if self.transport.can_write_eof():
             self.transport.write_eof()
         # Closing now could reset the connection (unread bytes of the client), and the reply would be lost.
         self.loop.call_later(LINGER_SECONDS, self.transport.close)
+
+
+def _response(status: int, message: str) -> bytes:
+    content = json.dumps(error_body(status, message)).encode()
+    headers = {
+        "content-type": "application/json",
+        "content-length": str(len(content)),
+        "connection": "close",
+        "x-request-id": uuid4().hex,
+        **error_headers(status),
+    }
+    lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", *map(": ".join, headers.items()), "", ""]
+    return "\r\n".join(lines).encode() + content

@@ -169,6 +169,31 @@ async def strangers(attack: Attack) -> None:
     await attack.many(lambda: attack.sent(attack.draw.choice(requests)), 100)
 
 
+async def upgrades(attack: Attack) -> None:
+    """Two requests on a connection. The body of the first arrives late and is itself a request.
+
+    The first has `Upgrade`. More than two replies mean that the server took the body for a request.
+    """
+    body = last = attack.wire.request("GET", "/v1/models")
+    heads = [
+        attack.wire.request(
+            "POST", path, headers={**fields, "connection": "Upgrade", "content-length": str(len(body))}
+        )
+        for path in (COMPLETIONS, "/v1/adapters", "/v1/unknown")
+        for fields in ({"upgrade": "h2c"}, {"upgrade": "websocket", "sec-websocket-key": "eA=="})
+    ]
+
+    async def ask() -> None:
+        with suppress(OSError):
+            async with attack.wire.connection() as (reader, writer):
+                writer.write(attack.draw.choice(heads))
+                await asyncio.sleep(0.01)
+                writer.write(body + last)
+                attack.replies[f"{(await reader.read()).count(b'HTTP/1.1 ')} replies"] += 1
+
+    await attack.many(ask, 32)
+
+
 async def bodies(attack: Attack) -> None:
     """Megabytes of JSON: huge prompts to answer and to tokenize, nested, broken and too large bodies."""
     requests = (
@@ -237,6 +262,7 @@ ATTACKS: dict[str, Callable[[Attack], Awaitable[None]]] = {
         slow_readers,
         connections,
         strangers,
+        upgrades,
         bodies,
         registrations,
         uploads,

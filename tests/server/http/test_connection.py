@@ -1,7 +1,9 @@
 """Bytes that are not an HTTP request get an error in our shape. A client that stalls loses its own
 connection, and other clients keep theirs."""
 
+import asyncio
 import json
+import re
 import socket
 import threading
 import time
@@ -58,6 +60,32 @@ def test_a_large_body_right_behind_its_head_is_no_large_head(plain: AppWithoutEn
     assert said(plain, head.encode() + b"\r\n" + body)[0].startswith(b"HTTP/1.1 400 ")
 
 
+@pytest.mark.parametrize("path", ["/v1/completions", "/v1/adapters", "/tokenize"])
+@pytest.mark.parametrize("rest", [b"", b"no chunk\r\n"])
+def test_a_body_that_ends_too_early_is_no_error_of_the_server(
+    plain: AppWithoutEngine, caplog: pytest.LogCaptureFixture, path: str, rest: bytes
+) -> None:
+    """It is an error of the client: no traceback, no status 500."""
+    address = urlsplit(plain.url)
+    head = f"POST {path} HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n"
+    caplog.set_level("INFO")
+    with socket.create_connection((address.hostname, address.port), timeout=20) as connection:
+        connection.sendall(head.encode() + b"content-type: application/json\r\n\r\n2\r\n{")
+        time.sleep(0.05)
+        connection.sendall(rest)
+    until(lambda: any(record.name.endswith("access_log") for record in caplog.records))
+    [logged] = [record for record in caplog.records if record.name.endswith("access_log")]
+    assert vars(logged)["fields"]["status"] == 400
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+def until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 LARGE = 24 << 20
 
 
@@ -74,11 +102,27 @@ def large(_: Request) -> StreamingResponse:
     return StreamingResponse(iter([b"x" * (1 << 16)] * (LARGE >> 16)))
 
 
+async def slow(_: Request) -> PlainTextResponse:
+    await asyncio.sleep(0.2)
+    return PlainTextResponse("slow")
+
+
+async def whole(request: Request) -> PlainTextResponse:
+    return PlainTextResponse(await request.body())
+
+
 @pytest.fixture(scope="module")
 def hasty() -> Iterator[uvicorn.Server]:
     """The protocol with short time limits."""
     number = free_port()
-    app = Starlette(routes=[Route("/", short), Route("/large", large)])
+    app = Starlette(
+        routes=[
+            Route("/", short, methods=["GET", "POST"]),
+            Route("/large", large, methods=["GET", "POST"]),
+            Route("/slow", slow),
+            Route("/whole", whole, methods=["POST"]),
+        ]
+    )
     server = uvicorn.Server(
         uvicorn.Config(app, port=number, http=Hasty, log_level="critical", lifespan="off")
     )
@@ -121,13 +165,6 @@ def test_the_next_request_has_no_longer_than_the_first(port: int) -> None:
     assert second.startswith(b"HTTP/1.1 408 ")
 
 
-def until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 @pytest.mark.parametrize("reads", [True, False])
 def test_a_stream_nobody_reads_is_ended_and_one_that_is_read_is_not(
     hasty: uvicorn.Server, reads: bool
@@ -140,3 +177,69 @@ def test_a_stream_nobody_reads_is_ended_and_one_that_is_read_is_not(
             until(lambda: not connections)
         found = len(read_all(connection))
     assert (found > LARGE) == reads
+
+
+SLOW = b"GET /slow HTTP/1.1\r\nhost: a\r\n\r\n"
+CHUNKED = b" HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n"
+NO_CHUNK = b"no chunk\r\n\r\nGET / HTTP/1.1\r\nhost: a\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("segments", "statuses"),
+    [
+        ([SLOW + b"garbage\r\n\r\n"], [200, 400]),
+        ([SLOW, SLOW, b"CONNECT a:443 HTTP/1.1\r\n\r\n" + SLOW], [200, 200, 400]),
+        ([SLOW, b"GET / HTTP/1.1\r\nx: ", b"x" * 2 * MAX_HEAD_BYTES], [200, 431]),
+        ([b"GET http://a:x/ HTTP/1.1\r\nhost: a\r\n\r\n"], [400]),
+        ([b"GET /\xff HTTP/1.1\r\nhost: a\r\nupgrade: a\r\nconnection: upgrade\r\n\r\n"], [400]),
+        ([SLOW + b"GET http://a:x/ HTTP/1.1\r\nhost: a\r\n\r\n" + SLOW], [200, 400]),
+        ([SLOW * 3 + b"GET / HT"], [200, 200, 200, 408]),
+        ([b"POST /whole" + CHUNKED + NO_CHUNK], [400]),
+        ([b"POST /whole" + CHUNKED, NO_CHUNK], [400]),
+        ([SLOW + b"POST /whole" + CHUNKED, NO_CHUNK], [200, 400]),
+        ([SLOW + SLOW + b"POST /whole" + CHUNKED + NO_CHUNK], [200, 200, 400]),
+        ([b"POST /" + CHUNKED, NO_CHUNK], [200]),
+    ],
+)
+def test_a_refusal_comes_after_the_earlier_responses_and_is_the_last(
+    port: int, segments: list[bytes], statuses: list[int]
+) -> None:
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        for segment in segments:
+            connection.sendall(segment)
+            time.sleep(0.05)
+        received = read_all(connection)
+    assert [int(status) for status in re.findall(rb"HTTP/1.1 (\d+) ", received)] == statuses
+
+
+@pytest.mark.parametrize("start", [b"0\r\nx: ", b"0\r\n", b"1;x="])
+def test_trailers_and_chunk_extensions_have_the_limit_of_the_head(port: int, start: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        connection.sendall(b"POST /whole" + CHUNKED + start)
+        time.sleep(0.05)
+        connection.sendall((b"x" if b"x" in start else b"a: b\r\n") * 2 * MAX_HEAD_BYTES)
+        received = read_all(connection)
+    assert received.startswith(b"HTTP/1.1 431 ")
+    assert received.count(b"HTTP/1.1 ") == 1
+
+
+def test_a_large_head_and_trailers_within_the_limit_are_read(port: int) -> None:
+    large = b"x: " + b"x" * (MAX_HEAD_BYTES - 300)
+    request = b"POST /whole" + CHUNKED.replace(b"host: a", b"connection: close\r\n" + large)
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        for segment in (request, b"2;a=b\r\nhi\r\n0\r\n", large + b"\r\n\r\n"):
+            connection.sendall(segment)
+            time.sleep(0.05)
+        received = read_all(connection)
+    assert received.startswith(b"HTTP/1.1 200 ")
+    assert received.endswith(b"hi")
+
+
+def test_a_body_that_becomes_invalid_ends_a_response_that_has_started(port: int) -> None:
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        connection.sendall(b"POST /large" + CHUNKED)
+        received = connection.recv(1 << 16)
+        connection.sendall(NO_CHUNK)
+        received += read_all(connection)
+    assert received.count(b"HTTP/1.1 ") == 1
+    assert not received.endswith(b"0\r\n\r\n")
