@@ -83,7 +83,12 @@ OTHER_TOP: dict[str, dict[str, set[str] | None]] = {
     "training": {"adapters": None, "server": {"server.client"}},
     "benchmarks": {
         "adapters": None,
-        "server": {"server.client", "server.fusion.policy", "server.fusion.token_prices"},
+        "server": {
+            "server.client",
+            "server.fusion.policy",
+            "server.fusion.token_prices",
+            "server.memory",
+        },
     },
 }
 """What a top-level package may import of the others: all of it (None), or these packages and modules."""

@@ -13,6 +13,12 @@ from lora_compose.server.serve import vllm_namespace
 WORKER_EXTENSION = "lora_compose.server.engine.worker.extension.CompositionWorkerExtension"
 
 
+@pytest.fixture(autouse=True)
+def same_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sizes of KV caches depend on the memory that is free, which changes from one call to the next."""
+    monkeypatch.setattr("lora_compose.server.memory.free_memory", lambda: 8 << 30)
+
+
 def as_text(options: Namespace) -> dict[str, object]:
     """Options with classes by their full names, which is how a command line says them."""
     return {

@@ -27,13 +27,11 @@ from lora_compose.server.engine.frontend.client import calls_end_with_engine, cl
 from lora_compose.server.engine.frontend.engine import Engine
 from lora_compose.server.engine.frontend.lora_requests_info import replace_lora_info
 from lora_compose.server.engine.frontend.token_accounting import count_tokens
-from lora_compose.server.memory import plan_kv_cache
+from lora_compose.server.memory import MAX_NUM_SEQS, plan_kv_cache
 
 logger = logging.getLogger(__name__)
 
 IN_PROCESS = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
-MAX_NUM_SEQS = 256
-"""vLLM's default on a CPU."""
 WORKER_EXTENSION = "lora_compose.server.engine.worker.extension.CompositionWorkerExtension"
 
 
