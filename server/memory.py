@@ -171,8 +171,9 @@ def weight_bytes(directory: Path, bytes_each: int | None) -> int:
     for path in directory.glob("*.safetensors"):
         size = path.stat().st_size
         stored = _stored_bytes_each(path)
-        keeps = bytes_each is None or stored is None or stored == 1
-        total += size if keeps else size * bytes_each // stored
+        if bytes_each is not None and stored is not None and stored > 1:
+            size = size * bytes_each // stored
+        total += size
     return total
 
 
