@@ -179,11 +179,14 @@ def weight_bytes(directory: Path, bytes_each: int | None) -> int:
 
 def _stored_bytes_each(path: Path) -> int | None:
     """Bytes of the numbers in a safetensors file: those of its first tensor's dtype."""
-    with path.open("rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
-        header = json.loads(file.read(min(length, 100 * MIB)))
-    dtypes = (entry["dtype"] for name, entry in header.items() if name != "__metadata__")
-    return SAFETENSORS_BYTES.get(next(dtypes, ""))
+    try:
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            header = json.loads(file.read(min(length, 100 * MIB)))
+        dtypes = (entry["dtype"] for name, entry in header.items() if name != "__metadata__")
+        return SAFETENSORS_BYTES.get(next(dtypes, ""))
+    except (OSError, ValueError, struct.error, AttributeError, TypeError, KeyError):
+        return None  # vLLM and doctor's check of the weights say what is wrong with the file
 
 
 def kv_bytes_a_token(directory: Path, bytes_each: int | None) -> int | None:

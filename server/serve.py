@@ -228,6 +228,11 @@ async def _load_vllm(front: Front, vllm_args: Sequence[str]) -> Namespace:
     except SystemExit as error:
         message = "vLLM ended while it read the options."
         raise LoraComposeError(CommandCode.INVALID_OPTION, message) from error
+    except LoraComposeError:
+        raise
+    except Exception as error:
+        logger.debug("vLLM could not be loaded", exc_info=True)
+        raise _not_started(error) from error
     if tls_options(args) != tls_options(front.options):
         raise LoraComposeError(
             CommandCode.INVALID_OPTION, "Give the --ssl options on the command line, not in another place."
