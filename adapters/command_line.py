@@ -62,8 +62,13 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
 
 def default_data_dir() -> Path:
-    """The default directory of the registry: it is in the platform's user data directory."""
-    return user_data_path("lora-compose")
+    """The default directory of the registry: it is in the platform's user data directory.
+
+    A user without a home directory gets one below the current directory."""
+    try:
+        return user_data_path("lora-compose")
+    except RuntimeError:
+        return Path("lora-compose-data")
 
 
 def echo_json(value: object) -> None:

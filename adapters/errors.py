@@ -35,6 +35,7 @@ class Code(StrEnum):
     DIGEST_MISMATCH = "digest_mismatch"
     DUPLICATE_MEMBER = "duplicate_member"
     ENGINE_DEAD = "engine_dead"
+    ENGINE_LOADING = "engine_loading"
     ENGINE_STUCK = "engine_stuck"
     ENGINE_UNAVAILABLE = "engine_unavailable"
     FORBIDDEN = "forbidden"
@@ -105,7 +106,12 @@ class CommandCode(StrEnum):
     """Every stable `code` that only commands show. Servers do not send them."""
 
     # Errors when a server starts, or in a command that opens the registry itself.
+    ADDRESS_UNUSABLE = "address_unusable"
     DATA_DIR_IN_USE = "data_dir_in_use"
+    DATA_DIR_NOT_WRITABLE = "data_dir_not_writable"
+    ENGINE_NOT_STARTED = "engine_not_started"
+    INVALID_OPTION = "invalid_option"
+    PORT_IN_USE = "port_in_use"
     WRONG_DATABASE = "wrong_database"
     NO_REGISTRY = "no_registry"
     READ_ONLY = "read_only"

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from lora_compose.benchmarks.machine import REPOSITORY
 from lora_compose.server.client.process import DEFAULT_ENVIRONMENT, ServerProcess, serve_command
+from lora_compose.server.memory import plan_kv_cache
 
 EMBEDDED_BASE = REPOSITORY / "training" / "testbed" / "base"
 EMBEDDED_ADAPTERS = REPOSITORY / "training" / "testbed" / "trained"
@@ -27,8 +28,6 @@ DIRECT_OPTIONS = (
 DIRECT_CPU_OPTIONS = (
     *("--enforce-eager", "--dtype", "float32"),
     *("--distributed-executor-backend", "vllm.v1.executor.uniproc_executor.UniProcExecutor"),
-    # vLLM's own default is 92 % of all memory, which fails beside the other servers of a benchmark.
-    *("--kv-cache-memory-bytes", str(1 << 30)),
 )
 # Our server writes no access log, so vLLM's app must not either.
 DIRECT_LOG_OPTIONS = ("--disable-uvicorn-access-log", "--uvicorn-log-level", "warning")
@@ -59,8 +58,13 @@ def engine_options(model: str, on_cpu: bool) -> list[str]:
         *(EMBEDDED_OPTIONS if embedded else ()),
         *("--model", model),
         *DIRECT_OPTIONS,
-        *(DIRECT_CPU_OPTIONS if on_cpu else ()),
+        *((*DIRECT_CPU_OPTIONS, *_kv_cache(model)) if on_cpu else ()),
     ]
+
+
+def _kv_cache(model: str) -> list[str]:
+    """The KV cache that `serve` chooses. vLLM's default is 92 % of all memory, which is rarely free."""
+    return ["--kv-cache-memory-bytes", str(plan_kv_cache(model).kv_cache)]
 
 
 def is_cpu_build() -> bool:

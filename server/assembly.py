@@ -3,10 +3,9 @@
 It does not start the engine, so that tests can use it without vLLM.
 """
 
-import asyncio
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING
 
 from starlette.concurrency import run_in_threadpool
 
@@ -26,6 +25,7 @@ from lora_compose.server.pipeline import CompositionPipeline
 from lora_compose.server.registration import Registration, Removal
 from lora_compose.server.residency.scheduler import ResidencyScheduler
 from lora_compose.server.state import AppState
+from lora_compose.server.supervision.background import running
 
 if TYPE_CHECKING:
     from lora_compose.server.engine.frontend.engine import Engine
@@ -87,15 +87,3 @@ async def assemble(
                 auto_fuse = AutoFuse(engine, pipeline, metrics, config.fuse_settings)
                 await stack.enter_async_context(running(auto_fuse.run()))
             yield state
-
-
-@asynccontextmanager
-async def running(work: Coroutine[Any, Any, None]) -> AsyncIterator["asyncio.Task[None]"]:
-    """Run `work` as a task while the context is open, then cancel it."""
-    task = asyncio.create_task(work)
-    try:
-        yield task
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task

@@ -19,6 +19,8 @@ GIB = 1 << 30
 MIB = 1 << 20
 PROCESS_BYTES = 3 * GIB // 2
 """What the engine, the HTTP server and their adapters take beside weights and KV cache. Measured: 1.2 GiB."""
+MAX_NUM_SEQS = 256
+"""vLLM's default on a CPU."""
 SPARE_SHARE = 0.5
 """The share of the memory left after weights and processes that the KV cache may take."""
 MIN_KV_CACHE = 256 * MIB
@@ -48,8 +50,10 @@ class MemoryPlan:
         )
 
 
-def plan_kv_cache(model: str, dtype: str, max_model_len: int | None, max_num_seqs: int) -> MemoryPlan:
-    """`plan_in` the memory that is free now, for a directory or a Hub id."""
+def plan_kv_cache(
+    model: str, dtype: str = "float32", max_model_len: int | None = None, max_num_seqs: int = MAX_NUM_SEQS
+) -> MemoryPlan:
+    """`plan_in` the memory that is free now, for a directory or a Hub id. The defaults are `serve`'s."""
     return plan_in(free_memory(), Path(model), dtype, max_model_len, max_num_seqs)
 
 
@@ -160,22 +164,29 @@ def _reclaimable_in(group: Path) -> int:
 
 
 def weight_bytes(directory: Path, bytes_each: int | None) -> int:
-    """What the checkpoint takes in memory, each number in `bytes_each` bytes (None: as stored)."""
+    """What the checkpoint takes in memory, each number in `bytes_each` bytes (None: as stored).
+
+    Quantized numbers, of one byte each, stay as they are stored."""
     total = 0
     for path in directory.glob("*.safetensors"):
         size = path.stat().st_size
         stored = _stored_bytes_each(path)
-        total += size if bytes_each is None or stored is None else size * bytes_each // stored
+        if bytes_each is not None and stored is not None and stored > 1:
+            size = size * bytes_each // stored
+        total += size
     return total
 
 
 def _stored_bytes_each(path: Path) -> int | None:
     """Bytes of the numbers in a safetensors file: those of its first tensor's dtype."""
-    with path.open("rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
-        header = json.loads(file.read(min(length, 100 * MIB)))
-    dtypes = (entry["dtype"] for name, entry in header.items() if name != "__metadata__")
-    return SAFETENSORS_BYTES.get(next(dtypes, ""))
+    try:
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            header = json.loads(file.read(min(length, 100 * MIB)))
+        dtypes = (entry["dtype"] for name, entry in header.items() if name != "__metadata__")
+        return SAFETENSORS_BYTES.get(next(dtypes, ""))
+    except (OSError, ValueError, struct.error, AttributeError, TypeError, KeyError):
+        return None  # vLLM and doctor's check of the weights say what is wrong with the file
 
 
 def kv_bytes_a_token(directory: Path, bytes_each: int | None) -> int | None:

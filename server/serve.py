@@ -1,38 +1,51 @@
-"""Runs the server: opens the registry, starts the engine, then serves HTTP, and closes them in reverse order.
+"""Runs the server: checks, then HTTP, then vLLM in a thread, and closes them in reverse order.
 
-Errors that can be found without the engine (a data directory in use, a bad option) are raised before it
-starts.
+Errors that can be found without vLLM (a port or a data directory in use, no model) are raised before it is
+imported. HTTP answers from then on: `/livez` with 200, everything else with 503 until the engine is ready.
 """
 
 import asyncio
 import logging
+import os
 import signal
 import sys
+import time
 from argparse import Namespace
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from importlib import import_module
 from socket import socket
 from types import FrameType, SimpleNamespace
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import uvicorn
 import uvloop
 from typing_extensions import override
 
+from lora_compose.adapters.command_line import DEFAULT_URL
 from lora_compose.adapters.errors import CommandCode, LoraComposeError
 from lora_compose.adapters.registry.registry import Registry
-from lora_compose.server.app import create_app
-from lora_compose.server.assembly import assemble, running
 from lora_compose.server.config import EMBEDDED_OPTIONS, ServerConfig
-from lora_compose.server.engine.frontend.launch import launch, parse_vllm_args, set_environment
+from lora_compose.server.engine.frontend.loading import in_loading_thread, is_loading, kill_children
 from lora_compose.server.http.access_log import RequestLogMiddleware
 from lora_compose.server.http.benchmark_traffic import BenchmarkTraffic
 from lora_compose.server.http.connection import HttpProtocol
 from lora_compose.server.http.logs import configure
 from lora_compose.server.http.request_id import RequestIdMiddleware
 from lora_compose.server.metrics import Metrics
+from lora_compose.server.preflight import (
+    check_model,
+    check_tls,
+    http_options,
+    listen,
+    prepare_data_dir,
+    set_home,
+    tls_options,
+)
 from lora_compose.server.state import AppState
 from lora_compose.server.supervision.app_switch import AppSwitch
+from lora_compose.server.supervision.background import running
 from lora_compose.server.supervision.supervisor import Supervisor
 from lora_compose.server.tenants.audit import Audit
 from lora_compose.server.tenants.key_store import KeyStore
@@ -48,19 +61,71 @@ AUDIT_FILE = "audit.jsonl"
 
 
 def run(config: ServerConfig, vllm_args: Sequence[str]) -> None:
-    """Serve until SIGTERM or SIGINT. Raises LoraComposeError if the data directory cannot be used."""
-    signal.signal(signal.SIGTERM, _end_start_up)
-    config.data_dir.mkdir(parents=True, exist_ok=True)
+    """Serve until SIGTERM or SIGINT. Raises LoraComposeError if the server cannot start."""
+    started = time.monotonic()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _end_start_up)
+    options = http_options(vllm_args)
+    check_model(config.model)
+    check_tls(options)
+    main, admin = listen(config)
+    prepare_data_dir(config.data_dir)
+    set_home(config.data_dir)
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
     configure(config.log_format, config.data_dir)
     sys.setswitchinterval(SWITCH_SECONDS)
-    set_environment(config.model)
-    args = vllm_namespace(config, vllm_args)
-    with (
-        Registry(config.data_dir, reserved=args.served_model_name or [args.model]) as registry,
-        KeyStore(config.data_dir) as keys,
-    ):
-        auth = _auth_context(config, keys)
-        uvloop.run(_serve(config, args, registry, auth))
+    with Registry(config.data_dir) as registry, KeyStore(config.data_dir) as keys:
+        front = Front(config, options, [*main, *admin], _auth_context(config, keys), started)
+        uvloop.run(_serve(front, vllm_args, registry))
+    if is_loading():
+        # The thread is in vLLM and cannot be ended. The registry and HTTP are closed.
+        kill_children()
+        logging.shutdown()
+        os._exit(0)
+
+
+@dataclass(frozen=True)
+class Front:
+    """What HTTP needs before an engine runs."""
+
+    config: ServerConfig
+    options: Namespace
+    sockets: list[socket]
+    auth: AuthContext
+    started: float
+    """When the command began, by the monotonic clock."""
+
+    def server(self, app_switch: AppSwitch) -> "UvicornServer":
+        """The HTTP server in front of `app_switch`."""
+        is_logged = not self.options.disable_uvicorn_access_log
+        app = RequestLogMiddleware(app_switch) if is_logged else app_switch
+        uvicorn_config = uvicorn.Config(
+            RequestIdMiddleware(app),
+            host=self.config.host,
+            port=self.config.port,
+            http=HttpProtocol,
+            access_log=False,
+            log_config=None,
+            timeout_graceful_shutdown=DRAIN_SECONDS,
+            **tls_options(self.options),
+        )
+        return UvicornServer(app_switch, uvicorn_config)
+
+    @property
+    def url(self) -> str:
+        scheme = "http" if self.options.ssl_certfile is None else "https"
+        host = f"[{self.config.host}]" if ":" in self.config.host else self.config.host
+        return f"{scheme}://{host}:{self.config.port}"
+
+    def log_ready(self, model: str) -> None:
+        """Say where the server is, and what to try."""
+        seconds = time.monotonic() - self.started
+        option = "" if self.url == DEFAULT_URL else f" --url {self.url}"
+        hint = f"Try: lora-compose ask 'say table'{option}"
+        logger.info("serving %s on %s, ready after %.0f s. %s", model, self.url, seconds, hint)
+        if self.config.admin_port is not None:
+            host, port = self.config.admin_host, self.config.admin_port
+            logger.info("serving administration on %s:%d only", host, port)
 
 
 def _auth_context(config: ServerConfig, keys: KeyStore) -> AuthContext:
@@ -78,72 +143,101 @@ def _auth_context(config: ServerConfig, keys: KeyStore) -> AuthContext:
 
 
 def _end_start_up(*_: object) -> NoReturn:
-    """Handle SIGTERM before uvicorn listens: unwind, so that vLLM's processes end with this one."""
+    """Handle a signal before and after uvicorn handles signals."""
+    sys.stderr.write("stopped\n")
     raise SystemExit(0)
 
 
 def vllm_namespace(config: ServerConfig, vllm_args: Sequence[str]) -> Namespace:
-    """vLLM's options: those of the embedded base first, then those of the user."""
+    """vLLM's options: those of the embedded base first, then those of the user. Imports vLLM."""
+    from lora_compose.server.engine.frontend.launch import parse_vllm_args, set_environment
+
+    set_environment(config.model)
     arguments = ["--model", config.model, *vllm_args]
     if config.is_embedded:
         arguments = [*EMBEDDED_OPTIONS, *arguments]
     return parse_vllm_args(arguments)
 
 
-async def _serve(config: ServerConfig, args: Namespace, registry: Registry, auth: AuthContext) -> None:
+async def _serve(front: Front, vllm_args: Sequence[str], registry: Registry) -> None:
     app_switch, metrics = AppSwitch(), Metrics()
+    server = front.server(app_switch)
+    async with running(_supervise(front, vllm_args, registry, app_switch, metrics)) as supervising:
+        serving = asyncio.create_task(server.serve(front.sockets))
+        await asyncio.wait({serving, supervising}, return_when=asyncio.FIRST_COMPLETED)
+        server.should_exit = True
+        await serving
+        if supervising.done():
+            supervising.result()
+        elif app_switch.state is None:
+            logger.info("stopped before the server was ready")
+
+
+async def _supervise(
+    front: Front, vllm_args: Sequence[str], registry: Registry, app_switch: AppSwitch, metrics: Metrics
+) -> None:
+    """Load vLLM, then keep an engine running. Raises LoraComposeError if the first one does not start."""
+    config, auth = front.config, front.auth
+    logger.info("loading %s; %s answers 503 until it is ready", config.model, front.url)
+    args = await _load_vllm(front, vllm_args)
+    registry.reserve(args.served_model_name or [args.model])
+    # These import torch, or vLLM: `_load_vllm` has done so in its thread.
+    from lora_compose.server.app import create_app
+    from lora_compose.server.assembly import assemble
+    from lora_compose.server.engine.frontend.launch import launch
 
     @asynccontextmanager
     async def start() -> AsyncIterator[AppState]:
-        async with launch(
-            args, lora_requests_info=config.lora_requests_info, in_thread=supervisor.up.is_set()
-        ) as engine:
+        async with launch(args, lora_requests_info=config.lora_requests_info) as engine:
             # When the engine dies, vLLM's error handler stops the server that it finds here. Ours continues.
             engine.app.state.server = SimpleNamespace(should_exit=False)
             async with assemble(config, engine, registry, auth.keyring.traffic, metrics) as state:
                 yield state
 
     supervisor = Supervisor(start, lambda state: create_app(state, auth), app_switch, metrics)
-    server = UvicornServer(
-        app_switch,
-        uvicorn.Config(
-            RequestIdMiddleware(
-                app_switch if args.disable_uvicorn_access_log else RequestLogMiddleware(app_switch)
-            ),
-            host=config.host,
-            port=config.port,
-            http=HttpProtocol,
-            access_log=False,
-            log_config=None,
-            timeout_graceful_shutdown=DRAIN_SECONDS,
-            **_tls(args),
-        ),
-    )
-    async with running(supervisor.run()) as supervising:
-        up = asyncio.create_task(supervisor.up.wait())
-        await asyncio.wait({up, supervising}, return_when=asyncio.FIRST_COMPLETED)
-        up.cancel()
-        if supervising.done():
-            supervising.result()
-        scheme = "https" if server.config.is_ssl else "http"
-        logger.info("serving %s on %s://%s:%d", args.model, scheme, config.host, config.port)
-        await server.serve(_sockets(config, server.config))
+    async with running(_when(supervisor.up, lambda: front.log_ready(args.model))):
+        try:
+            await supervisor.run()
+        except LoraComposeError:
+            raise
+        except Exception as error:
+            logger.debug("the engine could not be started", exc_info=True)
+            raise _not_started(error) from error
 
 
-def _tls(args: Namespace) -> dict[str, Any]:
-    """The TLS options, which vLLM and uvicorn name alike (`--ssl-keyfile`, `--ssl-certfile`, ...)."""
-    names = ("ssl_keyfile", "ssl_certfile", "ssl_ca_certs", "ssl_cert_reqs", "ssl_ciphers")
-    return {name: getattr(args, name) for name in names if getattr(args, name, None) is not None}
+async def _when(event: asyncio.Event, act: Callable[[], None]) -> None:
+    await event.wait()
+    act()
 
 
-def _sockets(config: ServerConfig, main: uvicorn.Config) -> list[socket] | None:
-    """Two sockets if administration has its own port, else None: uvicorn then opens its own."""
-    if config.admin_port is None:
-        return None
-    logger.info("serving administration on %s:%d only", config.admin_host, config.admin_port)
-    # Without log_config=None, uvicorn logs addresses of clients and the paths they request.
-    admin = uvicorn.Config(main.app, config.admin_host, config.admin_port, log_config=None)
-    return [main.bind_socket(), admin.bind_socket()]
+def _not_started(error: Exception) -> LoraComposeError:
+    cause = " ".join(str(error).split()) or type(error).__name__
+    return LoraComposeError(CommandCode.ENGINE_NOT_STARTED, f"The engine could not be started: {cause}")
+
+
+async def _load_vllm(front: Front, vllm_args: Sequence[str]) -> Namespace:
+    """Import vLLM and parse its options in a thread, because both take seconds."""
+
+    def load() -> Namespace:
+        for module in ("app", "assembly", "engine.frontend.launch"):
+            import_module(f"lora_compose.server.{module}")
+        return vllm_namespace(front.config, vllm_args)
+
+    try:
+        args = await in_loading_thread(load)
+    except SystemExit as error:
+        message = "vLLM ended while it read the options."
+        raise LoraComposeError(CommandCode.INVALID_OPTION, message) from error
+    except LoraComposeError:
+        raise
+    except Exception as error:
+        logger.debug("vLLM could not be loaded", exc_info=True)
+        raise _not_started(error) from error
+    if tls_options(args) != tls_options(front.options):
+        raise LoraComposeError(
+            CommandCode.INVALID_OPTION, "Give the --ssl options on the command line, not in another place."
+        )
+    return args
 
 
 class UvicornServer(uvicorn.Server):

@@ -44,6 +44,7 @@ ORDER = (
     "server.residency",
     "server.fusion",
     "server.config",
+    "server.preflight",
     "server.pipeline",
     "server.auto_fuse",
     "server.benchmarks",
@@ -83,7 +84,12 @@ OTHER_TOP: dict[str, dict[str, set[str] | None]] = {
     "training": {"adapters": None, "server": {"server.client"}},
     "benchmarks": {
         "adapters": None,
-        "server": {"server.client", "server.fusion.policy", "server.fusion.token_prices"},
+        "server": {
+            "server.client",
+            "server.fusion.policy",
+            "server.fusion.token_prices",
+            "server.memory",
+        },
     },
 }
 """What a top-level package may import of the others: all of it (None), or these packages and modules."""
@@ -117,7 +123,7 @@ FACES: dict[str, set[str]] = {
     "server.tenants": {"access", "audit", "caller", "key_store", "keyring", "middleware", "token_charging"},
     "server.engine.cpu": {"batch", "cost_meter", "packed_factors", "punica_wrapper"},
     "server.engine.worker": {"folding"},
-    "server.engine.frontend": {"api_types", "inspection", "launch", "watchdog"},
+    "server.engine.frontend": {"api_types", "inspection", "launch", "loading", "watchdog"},
     "server.compositions": {"from_request", "merges", "resolver", "servable"},
     "server.residency": {"cache", "scheduler"},
     "server.fusion": {"policy", "switch", "token_prices"},
@@ -137,7 +143,7 @@ FACES: dict[str, set[str]] = {
         "residency",
         "vllm_adapters",
     },
-    "server.supervision": {"app_switch", "supervisor"},
+    "server.supervision": {"app_switch", "background", "supervisor"},
     "training.data": {"layouts", "mixing", "quiet_logs", "rows"},
     "training.evaluation": {"models", "requirements", "scores", "tasks"},
     "training.planning": {"cli"},

@@ -16,7 +16,6 @@ MAY_LOAD_VLLM = (
     "server.engine.frontend",
     "server.engine.plugin",
     "server.engine.worker",
-    "server.serve",
     # The OpenAPI document takes the schemas of vLLM's routes from vLLM.
     "server.api.openapi_document",
     "server.openapi_page",

@@ -85,6 +85,10 @@ class Registry:
                 self._take_ownership(data_dir)
             undo.pop_all()
 
+    def reserve(self, names: Collection[str]) -> None:
+        """Refuse these names too from now on."""
+        self._reserved |= set(names)
+
     @classmethod
     def open_readonly(cls, data_dir: Path, database_url: str | None = None) -> "Registry":
         """Open for reading, even while a server owns the directory. It takes no lock and deletes nothing."""

@@ -168,13 +168,14 @@ ERROR_CODES = {
         "The files of the adapter are missing or damaged in the store.",
     ),
     Code.COMPOSITION_UNAVAILABLE: ErrorCode(503, "The engine could not build this adapter or composition."),
+    Code.ENGINE_LOADING: ErrorCode(503, "The server has just started and is loading the model."),
     Code.ENGINE_UNAVAILABLE: ErrorCode(503, "The engine died and is being restarted."),
     Code.ENGINE_STUCK: ErrorCode(503, "The engine does not respond."),
     Code.ENGINE_DEAD: ErrorCode(503, "The engine is not running."),
     Code.BASE_LOST: ErrorCode(503, "The base weights could not be restored. Restart the server."),
 }
 
-WITHOUT_ENGINE = frozenset({Code.ENGINE_UNAVAILABLE, Code.INTERNAL_ERROR})
+WITHOUT_ENGINE = frozenset({Code.ENGINE_LOADING, Code.ENGINE_UNAVAILABLE, Code.INTERNAL_ERROR})
 AUTH_ERRORS = WITHOUT_ENGINE | {
     Code.INVALID_API_KEY,
     Code.PERMISSION_DENIED,

@@ -8,11 +8,10 @@ from functools import partial
 from pathlib import Path
 
 from lora_compose.server.doctor.check import Check, Finding, fail, ok, warn
+from lora_compose.server.memory import GIB, PROCESS_BYTES, free_memory
 
 SECTION = "machine"
-GIB = 1 << 30
 ENOUGH_MEMORY = 4 * GIB
-LEAST_MEMORY = 1 * GIB
 ENOUGH_SHARED = GIB // 4
 ENOUGH_FILES = 4096
 SHARED = Path("/dev/shm")
@@ -29,29 +28,12 @@ def checks(port: int) -> list[Check]:
     return [Check(SECTION, name, run) for name, run in rows]
 
 
-def available_memory() -> int:
-    """Bytes that this process can still use: free in the system, or in its control group if that is less."""
-    lines = Path("/proc/meminfo").read_text().splitlines()
-    fields = dict(line.split(":", 1) for line in lines)
-    return min(int(fields["MemAvailable"].split()[0]) * 1024, _left_in_group())
-
-
-def _left_in_group() -> int:
-    group = Path("/sys/fs/cgroup")
-    try:
-        limit = (group / "memory.max").read_text().strip()
-        used = int((group / "memory.current").read_text())
-    except (OSError, ValueError):
-        return 1 << 62
-    return 1 << 62 if limit == "max" else max(0, int(limit) - used)
-
-
 def memory() -> Finding:
-    found = available_memory()
+    found = free_memory()
     free = f"{found / GIB:.1f} GiB are free"
-    advice = "End other programs, raise the container's memory limit, or set VLLM_CPU_KVCACHE_SPACE=1"
-    if found < LEAST_MEMORY:
-        return fail(f"only {free}, and vLLM alone uses about 1 GiB", advice)
+    advice = "End other programs, or raise the container's memory limit"
+    if found < PROCESS_BYTES:
+        return fail(f"only {free}, and the server's processes need {PROCESS_BYTES / GIB:.1f} GiB", advice)
     if found < ENOUGH_MEMORY:
         return warn(f"only {free}", advice)
     return ok(free)

@@ -21,7 +21,7 @@ def checks(directory: Path) -> list[Check]:
         ("chat template", chat_template),
         ("weights", weights_are_whole),
         ("dtype", lambda path: dtype(read_config(path))),
-        ("memory", lambda path: fits_memory(path, read_config(path))),
+        ("memory", fits_memory),
         ("shapes", shapes),
     )
     # Without a config every other check would fail for the same reason.

@@ -6,8 +6,9 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from lora_compose.adapters.errors import LoraComposeError
 from lora_compose.server.doctor.check import Finding, fail, ok, warn
-from lora_compose.server.doctor.machine import GIB, available_memory
+from lora_compose.server.memory import GIB, plan_kv_cache
 
 INDEX = "model.safetensors.index.json"
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
@@ -68,19 +69,18 @@ def dtype(config: dict[str, Any]) -> Finding:
     return ok(f"{found}; on CPUs `serve` uses float32 unless --dtype is given")
 
 
-def fits_memory(directory: Path, config: dict[str, Any]) -> Finding:
-    """On a CPU the weights must fit in main memory. vLLM itself checks the memory of a GPU."""
+def fits_memory(directory: Path) -> Finding:
+    """On a CPU, the sum that `serve` does when it starts. vLLM itself checks the memory of a GPU."""
     from lora_compose.server.engine.frontend.inspection import device
 
     stored = sum(path.stat().st_size for path in directory.glob("*.safetensors"))
     if device() != "cpu":
         return ok(f"{stored / GIB:.1f} GiB of weights; vLLM checks the GPU's memory when it starts")
-    width = BYTES.get(str(config.get("dtype") or config.get("torch_dtype")), 4)
-    needed = stored if config.get("quantization_config") else stored * 4 // width
-    free = available_memory()
-    sizes = f"the weights need {needed / GIB:.1f} GiB in float32, and {free / GIB:.1f} GiB are free"
-    if needed > free:
-        return fail(sizes, "Use a smaller model, more memory, or `serve --dtype bfloat16`")
-    if needed > free * 0.7:
-        return warn(sizes, "Reserve memory for the KV cache and adapters: set VLLM_CPU_KVCACHE_SPACE")
-    return ok(sizes)
+    try:
+        plan = plan_kv_cache(str(directory))
+    except LoraComposeError as error:
+        return fail(error.message, "`serve --dtype bfloat16` halves the memory of float32 weights")
+    if plan.kv_cache_needed is not None and plan.kv_cache < plan.kv_cache_needed:
+        advice = "It serves. With more free memory, more long requests run at the same time"
+        return warn(plan.sentence(), advice)
+    return ok(plan.sentence())

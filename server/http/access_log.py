@@ -17,6 +17,8 @@ logger = logging.getLogger(__name__)
 
 DIGESTS = "digests"
 """The key in `scope["state"]` under which a generating route stores the digests of its adapters."""
+EXPECTED = "expected"
+"""The key in `scope["state"]` of a probe that fails because the model is loading."""
 POLLED = PROBES | {"/metrics"}
 """Paths that monitoring requests all the time. Only errors are logged for them."""
 
@@ -42,7 +44,8 @@ class RequestLogMiddleware:
         try:
             await self._app(scope, receive, send_observed)
         finally:
-            if status >= 400 or scope["path"] not in POLLED:
+            is_polled = scope["path"] in POLLED
+            if not is_polled or (status >= 400 and EXPECTED not in scope.get("state", {})):
                 _log(scope, status, time.perf_counter() - started)
 
 

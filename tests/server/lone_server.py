@@ -20,6 +20,8 @@ class LoneServer:
 
     home: Path
     running: RunningServer
+    while_loading: httpx.Response | None = None
+    """What `/readyz` answered as soon as the last restart answered `/livez`."""
 
     @classmethod
     def start(cls, home: Path) -> "LoneServer":
@@ -38,8 +40,16 @@ class LoneServer:
         """Send SIGTERM and start a new process on the same data. Returns the exit code of the old one."""
         code = self.running.stop()
         self.running = self._running(self.home)
+        until(self._answers)
+        self.while_loading = httpx.get(f"{self.url}/readyz", timeout=30)
         self.running.wait_until_ready()
         return code
+
+    def _answers(self) -> bool:
+        try:
+            return httpx.get(f"{self.url}/livez", timeout=30).status_code == 200
+        except httpx.TransportError:
+            return False
 
     @property
     def url(self) -> str:

@@ -119,5 +119,18 @@ def test_weights_are_counted_in_the_dtype_that_is_served(tmp_path: Path) -> None
     assert weight_bytes(tmp_path, None) == len(content)
 
 
+def test_quantized_weights_stay_as_they_are_stored(tmp_path: Path) -> None:
+    header = json.dumps({"w": {"dtype": "I8", "shape": [8], "data_offsets": [0, 8]}}).encode()
+    content = len(header).to_bytes(8, "little") + header + bytes(8)
+    (tmp_path / "model.safetensors").write_bytes(content)
+    assert weight_bytes(tmp_path, 4) == len(content)
+
+
+@pytest.mark.parametrize("content", [b"", b"1234567", (200).to_bytes(8, "little") + b'{"w": {"dt', bytes(8)])
+def test_a_damaged_file_counts_with_its_size(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "model.safetensors").write_bytes(content)
+    assert weight_bytes(tmp_path, 4) == len(content)
+
+
 def test_a_model_that_is_not_here_yet_gets_a_quarter() -> None:
     assert plan_in(8 * GIB, Path("org/model"), "float32", None, 256).kv_cache == 2 * GIB

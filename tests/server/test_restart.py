@@ -27,10 +27,21 @@ def test_a_restart_loses_nothing_and_sigterm_ends_with_code_zero(lone: LoneServe
     before = everything(lone)
     assert lone.restart() == 0
     assert everything(lone) == before
+    check_words_of_the_start(lone)
+
+
+def check_words_of_the_start(lone: LoneServer) -> None:
+    """HTTP answers while the model loads, and the log says what was chosen and what to try."""
+    loading = lone.while_loading
+    assert loading is not None
+    assert (loading.status_code, loading.json()["status"]) == (503, "loading")
+    log = lone.running.log.read_text()
+    for words in ("KV cache: ", "with --kv-cache-memory-bytes", "ready after", f"--url {lone.url}"):
+        assert words in log
 
 
 def refuse_second_owner(lone: LoneServer) -> None:
     """A data directory in use is refused before an engine starts."""
     second = RunningServer.start(lone.home / "data", lone.home / "second-log")
-    assert second.process.wait(60) != 0
+    assert second.process.wait(60) == 1
     assert "another process" in second.log.read_text().lower()

@@ -8,41 +8,40 @@ from typing import Any
 
 import psutil
 from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.entrypoints.launchers.cli_args import propagate_flash_late_interaction
 from vllm.usage.usage_lib import UsageContext
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 
 from lora_compose.server.engine.errors import EngineDied
+from lora_compose.server.engine.frontend.loading import in_loading_thread
 
 POLL_SECONDS = 0.1
 
 
 @asynccontextmanager
 async def client_made_in_thread(args: Namespace) -> AsyncIterator[AsyncLLM]:
-    """vLLM's engine client, made in a thread, because its constructor blocks until the model is loaded.
+    """vLLM's engine client, made in a thread, because making it blocks until the model is loaded.
 
     vLLM's own `build_async_engine_client` makes it on the event loop. A client that was made without an event
-    loop starts its tasks when it is first used."""
-    engine_args = AsyncEngineArgs.from_cli_args(args)
-    config = engine_args.create_engine_config(usage_context=UsageContext.OPENAI_API_SERVER)
-    creation = asyncio.ensure_future(
-        asyncio.to_thread(
-            AsyncLLM.from_vllm_config,
+    loop starts its tasks when it is first used. If this is cancelled meanwhile, the engine is killed."""
+
+    def make() -> AsyncLLM:
+        engine_args = AsyncEngineArgs.from_cli_args(args)
+        propagate_flash_late_interaction(args, engine_args)
+        config = engine_args.create_engine_config(usage_context=UsageContext.OPENAI_API_SERVER)
+        return AsyncLLM.from_vllm_config(
             config,
             usage_context=UsageContext.OPENAI_API_SERVER,
             disable_log_stats=engine_args.disable_log_stats,
             enable_log_requests=engine_args.enable_log_requests,
         )
-    )
+
+    client = await in_loading_thread(make)
     try:
-        client = await asyncio.shield(creation)
         yield client
     finally:
-        # The engine process must not outlive this context, also if the context is cancelled.
-        if not creation.done():
-            await asyncio.wait([creation])
-        if not creation.exception():
-            creation.result().shutdown(timeout=config.shutdown_timeout)
+        client.shutdown(timeout=client.vllm_config.shutdown_timeout)
 
 
 @asynccontextmanager

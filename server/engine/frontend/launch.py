@@ -11,40 +11,48 @@ from argparse import Namespace
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from huggingface_hub import snapshot_download
+from typing_extensions import override
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.entrypoints.launchers.api_server.app_state import init_app_state
-from vllm.entrypoints.launchers.api_server.entry import build_async_engine_client
 from vllm.entrypoints.launchers.app import build_app
 from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
 from vllm.platforms import current_platform
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 
+from lora_compose.adapters.errors import CommandCode, LoraComposeError
 from lora_compose.server.engine.errors import PluginMissing
 from lora_compose.server.engine.frontend.client import calls_end_with_engine, client_made_in_thread
 from lora_compose.server.engine.frontend.engine import Engine
 from lora_compose.server.engine.frontend.lora_requests_info import replace_lora_info
 from lora_compose.server.engine.frontend.token_accounting import count_tokens
-from lora_compose.server.memory import plan_kv_cache
+from lora_compose.server.memory import MAX_NUM_SEQS, plan_kv_cache
 
 logger = logging.getLogger(__name__)
 
 IN_PROCESS = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
-MAX_NUM_SEQS = 256
-"""vLLM's default on a CPU."""
+MAX_CPU_LORAS = 64
+"""The default of `--max-cpu-loras`, or `--max-loras` if that is more."""
 WORKER_EXTENSION = "lora_compose.server.engine.worker.extension.CompositionWorkerExtension"
 
 
+class OneLineParser(FlexibleArgumentParser):
+    """vLLM's parser, which refuses with one line in place of all its options."""
+
+    @override
+    def error(self, message: str) -> NoReturn:
+        raise LoraComposeError(CommandCode.INVALID_OPTION, f"{message[:1].upper()}{message[1:]}.")
+
+
 def parse_vllm_args(arguments: Sequence[str]) -> Namespace:
-    """Parse with vLLM's own parser and our defaults. Exits with vLLM's message if an option is not valid."""
-    parser = make_arg_parser(FlexibleArgumentParser(prog="lora-compose serve"))
+    """Parse with vLLM's own parser and our defaults. Raises LoraComposeError if an option is not valid."""
+    parser = make_arg_parser(OneLineParser(prog="lora-compose serve"))
     parser.set_defaults(
         enable_lora=True,
         max_loras=8,
         max_lora_rank=64,
-        max_cpu_loras=64,
         worker_extension_cls=WORKER_EXTENSION,
         disable_fastapi_docs=True,
         shutdown_timeout=5,
@@ -53,6 +61,13 @@ def parse_vllm_args(arguments: Sequence[str]) -> Namespace:
         # Measured on CPUs without AVX512-BF16: float32 is twice as fast as bfloat16 and more exact.
         parser.set_defaults(enforce_eager=True, dtype="float32")
     args = parser.parse_args(list(arguments))
+    if args.max_cpu_loras is None:
+        args.max_cpu_loras = max(MAX_CPU_LORAS, args.max_loras)
+    elif args.max_cpu_loras < args.max_loras:
+        raise LoraComposeError(
+            CommandCode.INVALID_OPTION,
+            f"--max-cpu-loras ({args.max_cpu_loras}) must be at least --max-loras ({args.max_loras}).",
+        )
     if current_platform.is_cpu() and _is_one_process(args):
         args.distributed_executor_backend = IN_PROCESS
     if current_platform.is_cpu() and not _sizes_kv_cache(args):
@@ -96,19 +111,13 @@ def set_environment(model: str) -> None:
 
 
 @asynccontextmanager
-async def launch(
-    args: Namespace, *, lora_requests_info: bool = False, in_thread: bool = False
-) -> AsyncIterator[Engine]:
-    """Start an engine. It runs while the context is open.
+async def launch(args: Namespace, *, lora_requests_info: bool = False) -> AsyncIterator[Engine]:
+    """Start an engine. It runs while the context is open. The event loop answers requests meanwhile.
 
     `lora_requests_info` publishes vLLM's metric of that name.
-    `in_thread` makes vLLM's client in a thread, so that this event loop can keep answering requests.
     Raises PluginMissing if a worker runs without our plugin, because its answers would be wrong.
     """
-    async with (
-        client_made_in_thread(args) if in_thread else build_async_engine_client(args) as client,
-        calls_end_with_engine(client),
-    ):
+    async with client_made_in_thread(args) as client, calls_end_with_engine(client):
         runtime_weights = await _check_plugin(client)
         replace_lora_info(client, lora_requests_info)
         count_tokens(client)

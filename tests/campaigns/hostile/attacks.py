@@ -169,7 +169,7 @@ async def strangers(attack: Attack) -> None:
     await attack.many(lambda: attack.sent(attack.draw.choice(requests)), 100)
 
 
-async def upgrades(attack: Attack) -> None:
+async def ask_with_upgrade(attack: Attack) -> None:
     """Two requests on a connection. The body of the first arrives late and is itself a request.
 
     The first has `Upgrade`. More than two replies mean that the server took the body for a request.
@@ -182,16 +182,17 @@ async def upgrades(attack: Attack) -> None:
         for path in (COMPLETIONS, "/v1/adapters", "/v1/unknown")
         for fields in ({"upgrade": "h2c"}, {"upgrade": "websocket", "sec-websocket-key": "eA=="})
     ]
+    with suppress(OSError):
+        async with attack.wire.connection() as (reader, writer):
+            writer.write(attack.draw.choice(heads))
+            await asyncio.sleep(0.01)
+            writer.write(body + last)
+            attack.replies[f"{(await reader.read()).count(b'HTTP/1.1 ')} replies"] += 1
 
-    async def ask() -> None:
-        with suppress(OSError):
-            async with attack.wire.connection() as (reader, writer):
-                writer.write(attack.draw.choice(heads))
-                await asyncio.sleep(0.01)
-                writer.write(body + last)
-                attack.replies[f"{(await reader.read()).count(b'HTTP/1.1 ')} replies"] += 1
 
-    await attack.many(ask, 32)
+async def upgrades(attack: Attack) -> None:
+    """Requests with `Upgrade` whose body looks like a request."""
+    await attack.many(lambda: ask_with_upgrade(attack), 32)
 
 
 async def bodies(attack: Attack) -> None:

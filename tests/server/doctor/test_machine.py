@@ -31,6 +31,8 @@ def test_threads_that_leave_no_core_or_are_no_number_are_said(
     assert machine.cores().status == "ok"
 
 
-def test_memory_is_what_is_left_to_this_process() -> None:
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    assert 0 < machine.available_memory() <= total
+@pytest.mark.parametrize(("free", "status"), [(1 << 30, "fail"), (3 << 30, "warn"), (8 << 30, "ok")])
+def test_memory_is_what_serve_counts(free: int, status: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lora_compose.server.doctor.machine.free_memory", lambda: free)
+    found = machine.memory()
+    assert (found.status, f"{free / (1 << 30):.1f} GiB are free" in found.sentence) == (status, True)

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from lora_compose.server.config import EMBEDDED_BASE
 from lora_compose.server.doctor import model
 from lora_compose.server.doctor.check import Result, examine
+from lora_compose.server.memory import plan_kv_cache
 
 
 def look(directory: Path) -> dict[str, Result]:
@@ -98,5 +99,20 @@ def test_weights_that_do_not_fit_in_memory_are_said_before_they_are_read(
     copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save_file({"big": torch.zeros(1 << 20)}, copy / "more.safetensors")
-    monkeypatch.setattr("lora_compose.server.doctor.weights.available_memory", lambda: 1 << 20)
-    assert only(copy, "memory").status == "fail"
+    monkeypatch.setattr("lora_compose.server.memory.free_memory", lambda: 1 << 20)
+    found = only(copy, "memory")
+    assert (found.status, "are free, and this server needs" in found.sentence) == ("fail", True)
+
+
+def test_memory_is_the_sum_that_serve_does(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lora_compose.server.memory.free_memory", lambda: 20 << 30)
+    said = plan_kv_cache(str(copy)).sentence()
+    assert said.startswith("KV cache: 1.0 GiB of 20.0 GiB free memory")
+    assert (only(copy, "memory").status, only(copy, "memory").sentence) == ("ok", said)
+
+
+def test_a_kv_cache_that_holds_less_than_the_longest_batch_is_a_warning(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lora_compose.server.memory.free_memory", lambda: 5 << 29)
+    assert only(copy, "memory").status == "warn"

@@ -1,0 +1,30 @@
+"""vLLM's options with our defaults."""
+
+import pytest
+
+from lora_compose.adapters.errors import LoraComposeError
+from lora_compose.server.config import EMBEDDED_BASE
+from lora_compose.server.engine.frontend.launch import parse_vllm_args
+
+MODEL = ("--model", str(EMBEDDED_BASE))
+
+
+@pytest.fixture(autouse=True)
+def enough_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lora_compose.server.memory.free_memory", lambda: 8 << 30)
+
+
+@pytest.mark.parametrize(("words", "expected"), [((), 64), (("--max-loras", "100"), 100)])
+def test_as_many_adapters_are_in_memory_as_have_slots(words: tuple[str, ...], expected: int) -> None:
+    assert parse_vllm_args([*MODEL, *words]).max_cpu_loras == expected
+
+
+def test_fewer_in_memory_than_slots_is_refused() -> None:
+    with pytest.raises(LoraComposeError, match=r"--max-cpu-loras \(4\) must be at least --max-loras \(8\)"):
+        parse_vllm_args([*MODEL, "--max-cpu-loras", "4"])
+
+
+def test_a_value_that_vllm_refuses_is_one_line() -> None:
+    with pytest.raises(LoraComposeError, match="--max-loras") as refused:
+        parse_vllm_args([*MODEL, "--max-loras", "many"])
+    assert len(refused.value.message.splitlines()) == 1

@@ -1,0 +1,141 @@
+"""The checks of a start that need no vLLM: each refusal is one line that names the flag."""
+
+import os
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lora_compose.adapters.command_line import default_data_dir
+from lora_compose.adapters.errors import LoraComposeError
+from lora_compose.server.client.process import COMMAND, free_port
+from lora_compose.server.config import EMBEDDED_BASE, ServerConfig
+from lora_compose.server.preflight import (
+    check_model,
+    check_tls,
+    http_options,
+    listen,
+    prepare_data_dir,
+    set_home,
+    tls_options,
+)
+
+
+@pytest.fixture
+def taken() -> Iterator[int]:
+    """A port that another program listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        yield other.getsockname()[1]
+
+
+def refusal_of(config: ServerConfig) -> LoraComposeError:
+    with pytest.raises(LoraComposeError) as refused:
+        listen(config)
+    return refused.value
+
+
+def test_a_port_in_use_is_refused_with_its_flag(taken: int) -> None:
+    error = refusal_of(ServerConfig(port=taken))
+    assert (error.code, f"--port {taken} is in use" in error.message) == ("port_in_use", True)
+
+
+def test_so_is_the_administration_port_and_the_main_port_is_free_again(taken: int) -> None:
+    port = free_port()
+    error = refusal_of(ServerConfig(port=port, admin_port=taken))
+    assert (error.code, f"--admin-port {taken} is in use" in error.message) == ("port_in_use", True)
+    socket.create_server(("127.0.0.1", port)).close()
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "no-such-host.invalid"])
+def test_an_address_of_another_machine_is_refused(host: str) -> None:
+    error = refusal_of(ServerConfig(host=host, port=free_port()))
+    assert (error.code, f"--host {host}" in error.message) == ("address_unusable", True)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0"])
+def test_connections_are_accepted_from_then_on(host: str) -> None:
+    port = free_port()
+    main, admin = listen(ServerConfig(host=host, port=port))
+    socket.create_connection(("127.0.0.1", port)).close()
+    assert admin == []
+    for opened in main:
+        opened.close()
+
+
+def test_an_ipv6_address_is_listened_on() -> None:
+    port = free_port()
+    try:
+        socket.create_server(("::1", port), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    main, _ = listen(ServerConfig(host="::1", port=port))
+    socket.create_connection(("::1", port)).close()
+    main[0].close()
+
+
+def test_a_directory_without_a_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(LoraComposeError, match=r"has no config\.json"):
+        check_model(str(tmp_path))
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(LoraComposeError, match="is an adapter, not a model"):
+        check_model(str(tmp_path))
+    check_model(str(EMBEDDED_BASE))
+    check_model("org/model")
+
+
+def test_a_data_directory_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(LoraComposeError, match=r"--data-dir .* cannot be written to: Not a directory"):
+        prepare_data_dir(tmp_path / "file" / "data")
+    prepare_data_dir(tmp_path / "a path with spaces" / "data")
+    assert list((tmp_path / "a path with spaces" / "data").iterdir()) == []
+
+
+def test_http_options_come_from_the_command_line_and_from_vllms_file(tmp_path: Path) -> None:
+    file = tmp_path / "options.yaml"
+    file.write_text("ssl_certfile: a.pem\nssl-keyfile: a.key\ndisable-uvicorn-access-log: true\nseed: 1\n")
+    words = ["--config", str(file), "--ssl_certfile=b.pem", "--max-loras", "2", "--ssl-cert-reqs", "2"]
+    options = http_options(words)
+    assert tls_options(options) == {"ssl_certfile": "b.pem", "ssl_keyfile": "a.key", "ssl_cert_reqs": 2}
+    assert options.disable_uvicorn_access_log
+    assert tls_options(http_options([])) == {"ssl_cert_reqs": 0}
+
+
+def test_an_http_option_without_its_value_is_refused() -> None:
+    with pytest.raises(LoraComposeError, match="--ssl-certfile: expected one argument"):
+        http_options(["--ssl-certfile"])
+
+
+@pytest.mark.parametrize("words", [["--ssl-keyfile", "k"], ["--ssl-certfile", "/no", "--ssl-keyfile", "k"]])
+def test_a_certificate_that_cannot_be_used_is_refused(words: list[str]) -> None:
+    with pytest.raises(LoraComposeError, match="--ssl-certfile"):
+        check_tls(http_options(words))
+
+
+def test_a_user_without_a_home_directory_gets_one_in_the_data_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    set_home(tmp_path / "data")
+    assert os.environ["HOME"] == str(tmp_path)
+    monkeypatch.setenv("HOME", "/nonexistent")
+    set_home(tmp_path / "data")
+    assert os.environ["HOME"] == str(tmp_path / "data")
+
+
+def test_the_default_data_directory_needs_no_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_home(_: str) -> Path:
+        raise RuntimeError
+
+    monkeypatch.setattr("lora_compose.adapters.command_line.user_data_path", no_home)
+    assert default_data_dir() == Path("lora-compose-data")
+
+
+def test_the_command_refuses_with_one_line_and_code_1(taken: int, tmp_path: Path) -> None:
+    command = [COMMAND, "serve", "--port", str(taken), "--data-dir", str(tmp_path / "data")]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stdout, len(ended.stderr.splitlines())) == (1, "", 1)
+    assert ended.stderr.startswith(f"error: --port {taken} is in use")
+    assert not (tmp_path / "data").exists()
