@@ -30,14 +30,27 @@ async def test_what_it_raises_is_raised_here(error: BaseException) -> None:
     assert raised.value is error
 
 
-async def test_cancelling_kills_the_process_that_it_waits_for() -> None:
+PROGRAM = """
+import asyncio, subprocess, sys, time
+from lora_compose.server.engine.frontend.loading import in_loading_thread, is_loading
+
+async def main():
     command = [sys.executable, "-c", "import time; time.sleep(60)"]
-    codes: list[int] = []
+    codes = []
     work = asyncio.create_task(in_loading_thread(lambda: codes.append(subprocess.run(command).returncode)))
     await asyncio.sleep(0.3)
     work.cancel()
     began = time.monotonic()
-    with pytest.raises(asyncio.CancelledError):
+    try:
         await work
-    assert (codes, is_loading()) == ([-9], False)
-    assert time.monotonic() - began < 4
+    except asyncio.CancelledError:
+        print(codes, is_loading(), time.monotonic() - began < 30)
+
+asyncio.run(main())
+"""
+
+
+def test_cancelling_kills_the_process_that_it_waits_for() -> None:
+    """In another process: all children are killed, and the shared servers are children of this one."""
+    ended = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
+    assert ended.stdout.split("\n")[0] == "[-9] False True"
