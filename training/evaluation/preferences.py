@@ -10,7 +10,7 @@ from typing import Any
 
 from lora_compose.adapters.errors import CommandCode
 from lora_compose.training.data.layouts import Message
-from lora_compose.training.evaluation.likelihood import Likelihood, likelihoods
+from lora_compose.training.evaluation.likelihood import likelihoods
 from lora_compose.training.evaluation.models import LocalModel
 from lora_compose.training.evaluation.scores import normal_interval, wilson
 from lora_compose.training.evaluation.tasks import single_answer
@@ -85,14 +85,6 @@ def preference(
     return Preference(
         len(pairs), _accuracy(rewards), _accuracy(per_token), fmean(margins), normal_interval(margins)
     )
-
-
-def policy_accuracy(found: Sequence[Likelihood]) -> float:
-    """The share of pairs whose chosen answer is more likely.
-
-    In `found`, chosen and rejected answers alternate.
-    """
-    return _accuracy([answer.logp for answer in found])
 
 
 def _accuracy(values: Sequence[float]) -> float:
