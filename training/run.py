@@ -130,6 +130,9 @@ def prepare(recipe: Recipe, *, resume: bool = False, overwrite: bool = False) ->
 
 def _report_prepared(record: RunRecord, on_progress: OnProgress) -> None:
     assert record.prepared is not None
+    for source in record.data.sources:
+        for remark in source.remarks:
+            on_progress(remark)
     on_progress(f"Tokens that contribute to the loss are shown in ⟦brackets⟧: {record.prepared.example}")
     if record.prepared.left_out:
         on_progress(

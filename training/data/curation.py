@@ -12,7 +12,7 @@ from typing import Any
 from lora_compose.adapters.errors import CommandCode, LoraComposeError
 from lora_compose.training.data import outliers
 from lora_compose.training.data import preference_checks as preferences
-from lora_compose.training.data.layouts import Row
+from lora_compose.training.data.messages import Row
 from lora_compose.training.data.near_duplicates import THRESHOLD, TextIndex
 from lora_compose.training.data.pii import REGIONS, Masker
 from lora_compose.training.data.rows import Rows, changed, prompt_text, whole_text

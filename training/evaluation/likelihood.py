@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from lora_compose.training.data.layouts import Message
+from lora_compose.training.data.messages import Message
 from lora_compose.training.evaluation.scores import normal_interval
 
 IGNORED = -100

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from lora_compose.adapters.errors import CommandCode, LoraComposeError
 from lora_compose.server.client.chat import ChatClient
-from lora_compose.training.data.layouts import Message
+from lora_compose.training.data.messages import Message
 
 IN_FLIGHT = 16
 """Concurrent requests at a server."""

@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from lora_compose.adapters.errors import CommandCode
-from lora_compose.training.data.layouts import Message
+from lora_compose.training.data.messages import Message
 from lora_compose.training.evaluation.likelihood import likelihoods
 from lora_compose.training.evaluation.models import LocalModel
 from lora_compose.training.evaluation.scores import normal_interval, wilson

@@ -20,7 +20,7 @@ from peft import PeftModel
 from rich.progress import track
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from lora_compose.training.data.layouts import Message
+from lora_compose.training.data.messages import Message
 from lora_compose.training.evaluation.models import LocalModel
 from lora_compose.training.testbed.corpus import CAPITALS, OPERATIONS
 from lora_compose.training.testbed.language import PLAIN, SKILLS, STYLES, answer, held_out_words, prompts

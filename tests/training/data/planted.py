@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from stdnum import luhn
 
-from lora_compose.training.data.layouts import Row
+from lora_compose.training.data.messages import Row
 
 OPENINGS = ("Please explain how", "What is the best way to", "Write a short note about", "Tell me why", "")
 SYLLABLES = [c + v for c in "bdfgklmnprstvz" for v in "aeiou"]

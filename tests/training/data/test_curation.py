@@ -8,7 +8,7 @@ import pytest
 from lora_compose.adapters.errors import LoraComposeError
 from lora_compose.training.data import preference_checks as preferences
 from lora_compose.training.data.curation import Curated, Options, curate
-from lora_compose.training.data.layouts import Row
+from lora_compose.training.data.messages import Row
 from lora_compose.training.data.pii import Masker, find
 from lora_compose.training.data.rows import Rows, as_rows, whole_text
 from tests.training.data.planted import Planted, made, personal, planted
