@@ -176,6 +176,7 @@ class CommandCode(StrEnum):
     SOURCE_NOT_FOUND = "source_not_found"
     TOO_FEW_ROWS = "too_few_rows"
     UNKNOWN_ARCHITECTURE = "unknown_architecture"
+    TOO_MANY_DROPPED = "too_many_dropped"
     UNKNOWN_FORM = "unknown_form"
     UNKNOWN_FORMAT = "unknown_format"
     UNKNOWN_SCORE = "unknown_score"

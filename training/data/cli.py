@@ -95,6 +95,12 @@ def curate(
             help="Preferences: drop pairs until longer and shorter answers are chosen equally often.",
         ),
     ] = False,
+    max_dropped: Annotated[
+        float,
+        typer.Option(
+            min=0, max=1, help="Stop if duplicates or contradictions are a larger share of the rows."
+        ),
+    ] = 0.5,
     bad_rows: BadRowsOption = "stop",
     encoding: Encoding = None,
     seed: Seed = 0,
@@ -122,6 +128,7 @@ def curate(
         longest=max_chars,
         languages=_codes(languages.casefold()),
         balance_length=balance_length,
+        max_dropped=max_dropped,
         seed=seed,
     )
     rows = _read(source, bad_rows, encoding)

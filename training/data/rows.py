@@ -230,6 +230,16 @@ def whole_text(row: Row) -> str:
     return "\n".join(message["content"] for column in row.values() for message in column)
 
 
+def spoken_text(row: Row) -> str:
+    """The content of all messages of user and assistant, column by column."""
+    return "\n".join(m["content"] for column in row.values() for m in column if m["role"] != "system")
+
+
+def system_text(row: Row) -> str:
+    """The content of the system message, or an empty text."""
+    return next((m["content"] for column in row.values() for m in column if m["role"] == "system"), "")
+
+
 def prompt_text(row: Row) -> str:
     """The content of the user's messages, which is compared to find rows that ask the same question."""
     messages = row["prompt"] if "prompt" in row else row["messages"]
