@@ -79,7 +79,14 @@ def curate(
         float,
         typer.Option(min=0.3, max=1, help="Rows with at least this Jaccard similarity are near duplicates."),
     ] = 0.8,
-    mask: Annotated[bool, typer.Option("--mask/--no-mask", help="Mask personal data.")] = True,
+    mask: Annotated[bool, typer.Option("--mask/--no-mask", help="Mask personal data in prompts.")] = True,
+    mask_answers: Annotated[
+        bool,
+        typer.Option(
+            "--mask-answers",
+            help="Mask all personal data in answers too. The model then learns to write tags.",
+        ),
+    ] = False,
     regions: Annotated[
         str, typer.Option(help="Regions of telephone numbers to mask, as ISO codes.")
     ] = "US,GB,KR",
@@ -123,6 +130,7 @@ def curate(
         near=similarity,
         drop_leaks=drop_leaks,
         mask=mask,
+        mask_answers=mask_answers,
         regions=_codes(regions),
         shortest=min_chars,
         longest=max_chars,

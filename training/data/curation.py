@@ -17,7 +17,6 @@ from lora_compose.training.data.near_duplicates import THRESHOLD, TextIndex, fin
 from lora_compose.training.data.pii import REGIONS, Masker
 from lora_compose.training.data.rows import (
     Rows,
-    changed,
     normalized,
     prompt_text,
     spoken_text,
@@ -29,7 +28,7 @@ from lora_compose.training.data.templates import Templates
 EXAMPLES = 3
 EXAMPLE_CHARACTERS = 200
 FEW = 20
-"""Of fewer rows, a step may drop any share."""
+"""If there are fewer rows, a step may drop any share."""
 EXACT, NEAR = "exact duplicates", "near duplicates"
 ITSELF, CONTRADICTING = "preferred to itself", "contradicting another pair"
 UNASKED = (EXACT, NEAR, ITSELF, CONTRADICTING)
@@ -45,6 +44,8 @@ class Options:
     drop_leaks: bool = False
     """Drop rows that are also in the evaluation data, instead of raising an error."""
     mask: bool = True
+    mask_answers: bool = False
+    """Also mask in answers what their prompts do not contain. The model then learns to write tags."""
     regions: Sequence[str] = REGIONS
     shortest: int = 1
     longest: int | None = None
@@ -137,10 +138,11 @@ def _mask(curated: Curated) -> None:
     if not curated.options.mask:
         return
     masker = Masker(curated.options.regions)
-    masked = [changed(row, masker.mask) for row in curated.rows]
+    masked = [masker.mask_row(row, answers=curated.options.mask_answers) for row in curated.rows]
     touched = [i for i, (old, new) in enumerate(zip(curated.rows, masked, strict=True)) if old != new]
     curated.rows = masked
-    curated.report("personal data masked", touched, {"items": dict(masker.counts)})
+    facts = {"items": dict(masker.counts), "left in answers": dict(masker.unmasked)}
+    curated.report("personal data masked", touched, facts)
 
 
 def _exact(curated: Curated) -> None:

@@ -12,7 +12,7 @@ import json
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
@@ -252,14 +252,6 @@ def answers(row: Row) -> Iterator[str]:
         for message in messages:
             if column != "prompt" and message["role"] == "assistant":
                 yield message["content"]
-
-
-def changed(row: Row, change: Callable[[str], str]) -> Row:
-    """The row with every text changed."""
-    return {
-        column: [{"role": message["role"], "content": change(message["content"])} for message in messages]
-        for column, messages in row.items()
-    }
 
 
 def normalized(text: str) -> str:

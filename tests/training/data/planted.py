@@ -147,8 +147,8 @@ REAL: dict[str, Callable[[random.Random], str]] = {
     "SSN": ssn,
     "PHONE": phone,
     "IP": lambda rng: rng.choice([
-        ".".join(str(rng.randint(1, 254)) for _ in range(4)),
-        f"2001:db8::{rng.randint(1, 9999):x}:{rng.randint(1, 9999):x}",
+        f"{rng.choice((31, 81, 93, 185, 212))}." + ".".join(str(rng.randint(32, 254)) for _ in range(3)),
+        f"2a00:1450::{rng.randint(1, 9999):x}:{rng.randint(1, 9999):x}",
     ]),
 }
 LOOK_ALIKES: tuple[Callable[[random.Random], str], ...] = (
