@@ -133,6 +133,8 @@ class CommandCode(StrEnum):
     BASE_NOT_LOADED = "base_not_loaded"
     BASE_NOT_LOCAL = "base_not_local"
     BROKEN_FILE = "broken_file"
+    CHAT_TEMPLATE_FAILED = "chat_template_failed"
+    CHAT_NOT_SERVED = "chat_not_served"
     COMMAND_UNAVAILABLE = "command_unavailable"
     HARNESS_MISSING = "harness_missing"
     INIT_ADAPTER_NOT_LOADED = "init_adapter_not_loaded"

@@ -45,6 +45,13 @@ def load_examples(recipe: Recipe) -> Examples:
     if data.held_out:
         held_out = _concatenated([_read(source, recipe) for source in data.held_out])
     elif data.held_out_share:
+        if round(len(train) * data.held_out_share) in (0, len(train)):
+            raise LoraComposeError(
+                CommandCode.NO_ROWS,
+                f"held_out_share {data.held_out_share:g} of {len(train)} rows leaves no rows to hold out or "
+                "to train on. Use more rows or another share, or name a file with held_out.",
+                "held_out_share",
+            )
         split = train.train_test_split(test_size=data.held_out_share, seed=seed)
         train, held_out = split["train"], split["test"]
     return Examples(

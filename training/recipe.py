@@ -87,8 +87,12 @@ class ScoreArguments:
     score_limit: int | None = field(
         default=200, metadata={"help": "At most this many rows of each task are scored."}
     )
-    score_tokens: int = field(
-        default=64, metadata={"help": "At most this many tokens are generated for an answer."}
+    score_tokens: int | None = field(
+        default=None,
+        metadata={
+            "help": "At most this many tokens are generated for an answer; by default 64, or as many as the "
+            "longest right answer has."
+        },
     )
     score_each_evaluation: bool = field(
         default=False,

@@ -28,7 +28,7 @@ from lora_compose.training.data.layouts import (
     Layout,
     matching_layouts,
 )
-from lora_compose.training.data.messages import Row, extra_keys, learned
+from lora_compose.training.data.messages import Message, Row, extra_keys, learned
 from lora_compose.training.data.records import SourceRecord
 from lora_compose.training.data.sources import read_records
 
@@ -228,6 +228,14 @@ def _listed(faults: Sequence[str], total: int, what: str) -> str:
 def whole_text(row: Row) -> str:
     """The content of all messages, column by column."""
     return "\n".join(message["content"] for column in row.values() for message in column)
+
+
+def conversation_of(row: Row) -> list[Message]:
+    """The whole conversation of a row; of a preference, that of the chosen answer."""
+    columns = (
+        ("messages",) if "messages" in row else ("prompt", "completion" if "completion" in row else "chosen")
+    )
+    return [message for column in columns for message in row[column]]
 
 
 def spoken_text(row: Row) -> str:
