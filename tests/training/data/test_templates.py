@@ -6,7 +6,7 @@ import pytest
 
 from lora_compose.adapters.errors import LoraComposeError
 from lora_compose.training.data.curation import Options, curate
-from lora_compose.training.data.messages import Row
+from lora_compose.training.data.messages import Message, Row
 from lora_compose.training.data.rows import as_rows
 from tests.training.data.planted import edited, made, sentence
 
@@ -54,9 +54,9 @@ def many_templates() -> list[Row]:
 
 def system_prompts() -> list[Row]:
     rng = random.Random(2)
-    system = {"role": "system", "content": TRIAGE}
+    system: Message = {"role": "system", "content": TRIAGE}
     rows = [made(sentence(rng, 4), sentence(rng, 2)) for _ in range(40)]
-    return [row | {"prompt": [system, *row["prompt"]]} for row in rows]  # type: ignore[list-item]
+    return [row | {"prompt": [system, *row["prompt"]]} for row in rows]
 
 
 SETS = {make.__name__: make() for make in (triage, sums, names, korean, many_templates, system_prompts)}
