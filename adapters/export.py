@@ -12,11 +12,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lora_compose.adapters.composition.composition import Composition, Member
-from lora_compose.adapters.errors import Code, CommandCode, Conflict, InvalidRequest, StorageUnavailable
+from lora_compose.adapters.errors import (
+    Code,
+    CommandCode,
+    Conflict,
+    InvalidRequest,
+    NotFound,
+    StorageUnavailable,
+)
+from lora_compose.adapters.names import suggestion
 from lora_compose.adapters.peft.files import CONFIG_FILE, WEIGHTS_FILE
 
 if TYPE_CHECKING:
     from lora_compose.adapters.merging.report import MergeReport
+    from lora_compose.adapters.registry.registry import Registry
+    from lora_compose.adapters.registry.store import Version
 
 
 @dataclass(frozen=True)
@@ -47,9 +57,19 @@ def find_members(
                 from lora_compose.adapters.registry.registry import Registry
 
                 registry = stack.enter_context(Registry.open_readonly(data_dir))
-            version = registry.resolve(member.name, member.ref)
+            version = _resolved(registry, member, directories)
             members.append(ResolvedMember(member, version.id, version.directory))
     return members
+
+
+def _resolved(registry: "Registry", member: Member, directories: Mapping[str, Path]) -> "Version":
+    """The member's version. Raises NotFound with the most similar name."""
+    try:
+        return registry.resolve(member.name, member.ref)
+    except NotFound as error:
+        names = {*directories, *registry.names()}
+        similar = "" if member.name in names else suggestion(member.name, names)
+        raise NotFound(error.code, f"{error.message}{similar}", error.param) from error
 
 
 def _plain_directory(member: Member, directory: Path) -> ResolvedMember:

@@ -20,6 +20,7 @@ ORDER = (
     "adapters.strict_json",
     "adapters.safe_files",
     "adapters.dataclass_options",
+    "adapters.terminal",
     "adapters.command_line",
     "adapters.composition",
     "adapters.peft",

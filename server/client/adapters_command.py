@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, BinaryIO
 
 import typer
-from rich.console import Console
 from rich.filesize import decimal
 from rich.markup import escape
 from rich.table import Table
@@ -17,6 +16,7 @@ from lora_compose.adapters.composition.grammar import parse_reference
 from lora_compose.adapters.errors import AdapterRejected
 from lora_compose.adapters.names import check_alias, check_name
 from lora_compose.adapters.peft.files import MISSING
+from lora_compose.adapters.terminal import stderr, stdout
 from lora_compose.server.client.http import Client, Json
 
 app = typer.Typer(
@@ -79,7 +79,7 @@ def list_adapters(url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJso
     if as_json:
         echo_json(adapters)
     elif adapters:
-        Console().print(adapter_list(adapters))
+        stdout().print(adapter_list(adapters))
     else:
         typer.echo("No adapter is registered. Register one with `lora-compose adapters add NAME DIRECTORY`.")
 
@@ -150,7 +150,7 @@ def _show(adapter: Json, as_json: bool) -> None:
     if as_json:
         echo_json(adapter)
     else:
-        Console().print(adapter_facts(adapter))
+        stdout().print(adapter_facts(adapter))
 
 
 @contextmanager
@@ -159,8 +159,8 @@ def _opened(directory: Path) -> Iterator[dict[str, BinaryIO]]:
     from rich.progress import DownloadColumn, Progress, TransferSpeedColumn
 
     columns = (*Progress.get_default_columns(), DownloadColumn(), TransferSpeedColumn())
-    screen = Console(stderr=True)
-    bars = Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal)
+    console = stderr()
+    bars = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
     with bars as progress, ExitStack() as stack:
         files: dict[str, BinaryIO] = {}
         for name, code in MISSING.items():
@@ -206,6 +206,11 @@ def _flat(prefix: str, value: object) -> Iterator[tuple[str, object]]:
     if isinstance(value, dict) and value:
         for key, inner in value.items():
             yield from _flat(f"{prefix}.{key}" if prefix else str(key), inner)
+    elif isinstance(value, list) and any(isinstance(inner, dict | list) for inner in value):
+        for index, inner in enumerate(value):
+            yield from _flat(f"{prefix}.{index}", inner)
+    elif isinstance(value, list):
+        yield prefix, ", ".join(map(str, value))
     elif prefix:
         yield prefix, round(value, 6) if isinstance(value, float) else value
 

@@ -62,7 +62,9 @@ class MergeBuilder:
                 resolved.name, tuple(_stored(version, member.weight) for member, version in resolved.versions)
             )
         merged = Component(str(await self._directory(resolved, may_build)), 1.0, resolved.rank)
-        return Servable(resolved.name, (StoredAdapter(merged, resolved.ids, resolved.digests),))
+        return Servable(
+            resolved.name, (StoredAdapter(merged, resolved.ids, resolved.digests, resolved.name),)
+        )
 
     async def report(
         self, resolved: ResolvedComposition, may_build: MayBuild | None = None
@@ -128,7 +130,7 @@ def servable_of(version: Version) -> Servable:
 
 def _stored(version: Version, weight: float) -> StoredAdapter:
     component = Component(str(version.directory), weight, version.rank)
-    return StoredAdapter(component, frozenset({version.id}), frozenset({version.digest}))
+    return StoredAdapter(component, frozenset({version.id}), frozenset({version.digest}), version.id)
 
 
 def merge_key(resolved: ResolvedComposition) -> str:

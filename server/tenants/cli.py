@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from lora_compose.adapters.command_line import AsJson, DataDir, default_data_dir, echo_json
 from lora_compose.adapters.names import check_name
+from lora_compose.adapters.terminal import stdout
 from lora_compose.server.tenants.key import EVERYTHING, Key, Quotas, Role
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def list_keys(data_dir: DataDir = None, as_json: AsJson = False) -> None:
     if as_json:
         echo_json([asdict(key) for key in keys])
     elif keys:
-        Console().print(_table(keys))
+        stdout().print(_table(keys))
     else:
         typer.echo("There are no keys. Create one: lora-compose keys create NAME --role admin", err=True)
 

@@ -58,7 +58,7 @@ def servable(text: str) -> Servable:
     for part in text.split("+"):
         name, _, weight = part.partition(":")
         component = Component(name, float(weight or 1), 8)
-        members.append(StoredAdapter(component, frozenset({name}), frozenset({f"digest-{name}"})))
+        members.append(StoredAdapter(component, frozenset({name}), frozenset({f"digest-{name}"}), name))
     return Servable(text, tuple(members))
 
 
