@@ -18,6 +18,7 @@ from typing_extensions import override
 from lora_compose.server.http.request_id import REQUEST_ID
 
 LogFormat = Literal["text", "json"]
+LogLevel = Literal["debug", "info", "warning", "error", "critical"]
 CONFIG_FILE = "logging.json"
 VLLM_CONFIG = "VLLM_LOGGING_CONFIG_PATH"
 
@@ -55,7 +56,7 @@ def _fields(record: logging.LogRecord) -> dict[str, Any]:
     return own if request_id is None else {"request_id": request_id, **own}
 
 
-def configure(log_format: LogFormat, data_dir: Path) -> None:
+def configure(log_format: LogFormat, data_dir: Path, level: LogLevel | None = None) -> None:
     """Set up logging for this process and, for JSON, for vLLM's others by a file that vLLM reads on import.
 
     If VLLM_LOGGING_CONFIG_PATH is already set, it is kept, and that file decides the format of vLLM's lines.
@@ -67,6 +68,8 @@ def configure(log_format: LogFormat, data_dir: Path) -> None:
         path.write_text(json.dumps(logging_config(log_format, ["vllm"])))
         os.environ[VLLM_CONFIG] = str(path.resolve())
     logging.config.dictConfig(logging_config(log_format, names))
+    if level is not None:
+        logging.getLogger(names[0]).setLevel(level.upper())
 
 
 def logging_config(log_format: LogFormat, names: list[str]) -> dict[str, Any]:

@@ -1,0 +1,39 @@
+"""What every request passes before the app that answers it, from the options of the HTTP server."""
+
+from inspect import isclass
+
+from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.middleware.errors import ServerErrorMiddleware
+from starlette.types import ASGIApp
+
+from lora_compose.server.errors import unexpected
+from lora_compose.server.http.access_log import RequestLogMiddleware
+from lora_compose.server.http.cors import EXPOSED_HEADERS, CorsMiddleware
+from lora_compose.server.http.request_id import RequestIdMiddleware
+from lora_compose.server.http.root_path import RootPathMiddleware
+from lora_compose.server.options.http_options import HttpOptions, middleware_at
+
+
+def around(app: ASGIApp, options: HttpOptions) -> ASGIApp:
+    """`app` with request ids, the root path, the log of requests, CORS and the user's own middleware.
+
+    As in vLLM, the user's last middleware is the outermost of them, and all are before authentication."""
+    for path in options.middleware:
+        found = middleware_at(path)
+        app = found(app) if isclass(found) else BaseHTTPMiddleware(app, dispatch=found)
+    if options.middleware:
+        app = ServerErrorMiddleware(app, handler=unexpected)
+    if options.allowed_origins:
+        app = CorsMiddleware(
+            app,
+            allow_origins=options.allowed_origins,
+            allow_methods=[method.upper() for method in options.allowed_methods],
+            allow_headers=options.allowed_headers,
+            allow_credentials=options.allow_credentials,
+            expose_headers=EXPOSED_HEADERS,
+        )
+    if not options.disable_uvicorn_access_log:
+        app = RequestLogMiddleware(app, frozenset(options.disable_access_log_for_endpoints))
+    if options.root_path:
+        app = RootPathMiddleware(app, options.root_path)
+    return RequestIdMiddleware(app)
