@@ -72,9 +72,6 @@ class HttpProtocol(HttpToolsProtocol):
         try:
             self._parse(data)
         except httptools.HttpParserError:
-            if self._is_refused:
-                return
-            self.logger.warning("Invalid HTTP request received.")
             self.send_400_response("")
         is_expecting = self._head_timer is not None or self._is_in_body
         if is_expecting and self._head_bytes > self.max_head_bytes:
@@ -147,7 +144,9 @@ class HttpProtocol(HttpToolsProtocol):
 
     @override
     def send_400_response(self, msg: str) -> None:
-        self._refuse(400, "The request is not valid HTTP/1.1.")
+        if not self._is_refused:
+            self.logger.warning("Invalid HTTP request received.")
+            self._refuse(400, "The request is not valid HTTP/1.1.")
 
     def _parse(self, data: bytes) -> None:
         """Feed the parser. Parse a head with `Upgrade` twice: as received, and without that header.

@@ -20,7 +20,8 @@ def around(app: ASGIApp, options: HttpOptions) -> ASGIApp:
     As in vLLM, the user's last middleware is the outermost of them, and all are before authentication."""
     for path in options.middleware:
         found = middleware_at(path)
-        app = found(app) if isclass(found) else BaseHTTPMiddleware(app, dispatch=found)
+        is_class = isclass(found)
+        app = found(app) if is_class else BaseHTTPMiddleware(app, dispatch=found)
     if options.middleware:
         app = ServerErrorMiddleware(app, handler=unexpected)
     if options.allowed_origins:
