@@ -1,5 +1,6 @@
 """The options of `lora-compose serve` that are not options of vLLM."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
@@ -14,10 +15,18 @@ from lora_compose.server.options.http_options import HttpOptions
 from lora_compose.server.options.lora_modules import read_modules
 
 EMBEDDED_BASE = Path(__file__).resolve().parent.parent / "training" / "testbed" / "base"
-EMBEDDED_NAME = ("--served-model-name", "testbed-base")
-EMBEDDED_TOOLS = ("--tool-call-parser", "hermes", "--enable-auto-tool-choice")
-EMBEDDED_OPTIONS = (*EMBEDDED_NAME, *EMBEDDED_TOOLS)
-"""vLLM's options for the embedded base. An option of the user replaces them."""
+_EMBEDDED = (
+    ("--served-model-name", "testbed-base"),
+    ("--tool-call-parser", "hermes"),
+    ("--enable-auto-tool-choice",),
+)
+EMBEDDED_OPTIONS = tuple(word for option in _EMBEDDED for word in option)
+
+
+def embedded_options(vllm_args: Sequence[str]) -> list[str]:
+    """vLLM's options for the embedded base, without those that are in `vllm_args`."""
+    given = {word.partition("=")[0] for word in vllm_args}
+    return [word for option in _EMBEDDED if option[0] not in given for word in option]
 
 
 @with_config(ATTRIBUTE_DOCSTRINGS)

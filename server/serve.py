@@ -27,7 +27,7 @@ from typing_extensions import override
 from lora_compose.adapters.command_line import DEFAULT_URL
 from lora_compose.adapters.errors import CommandCode, LoraComposeError
 from lora_compose.adapters.registry.registry import Registry
-from lora_compose.server.config import EMBEDDED_NAME, EMBEDDED_TOOLS, ServerConfig
+from lora_compose.server.config import ServerConfig, embedded_options
 from lora_compose.server.engine.frontend.loading import in_loading_thread, is_loading, kill_children
 from lora_compose.server.http.benchmark_traffic import BenchmarkTraffic
 from lora_compose.server.http.connection import protocol_with
@@ -164,10 +164,8 @@ def vllm_namespace(config: ServerConfig, vllm_args: Sequence[str]) -> Namespace:
 
     set_environment(config.model)
     arguments = ["--model", config.model, *vllm_args]
-    if config.is_embedded and "--served-model-name" not in vllm_args:
-        arguments = [*EMBEDDED_NAME, *arguments]
-    if config.is_embedded and not any(word.startswith("--tool-call-parser=") for word in vllm_args):
-        arguments = [*EMBEDDED_TOOLS, *arguments]
+    if config.is_embedded:
+        arguments = [*embedded_options(vllm_args), *arguments]
     args = parse_vllm_args(arguments)
     args.enable_tokenizer_info_endpoint = config.http.enable_tokenizer_info_endpoint
     return args

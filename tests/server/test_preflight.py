@@ -3,10 +3,12 @@
 import os
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from lora_compose.adapters.command_line import default_data_dir
@@ -159,3 +161,20 @@ def test_the_command_refuses_with_one_line_and_code_1(taken: int, tmp_path: Path
     assert (ended.returncode, ended.stdout, len(ended.stderr.splitlines())) == (1, "", 1)
     assert ended.stderr.startswith(f"error: --port {taken} is in use")
     assert not (tmp_path / "data").exists()
+
+
+def test_a_server_on_a_unix_socket_answers_there_and_removes_it_at_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    command = [COMMAND, "serve", "--uds", str(path), "--data-dir", str(tmp_path / "data")]
+    transport = httpx.HTTPTransport(uds=str(path))
+    with (
+        subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server,
+        httpx.Client(transport=transport, base_url="http://localhost", timeout=30) as client,
+    ):
+        while not path.exists() and server.poll() is None:
+            time.sleep(0.05)
+        assert client.get("/livez").status_code == 200
+        assert client.get("/readyz").json()["status"] == "loading"
+        server.terminate()
+        assert server.wait(60) == 0
+    assert not path.exists()

@@ -10,6 +10,8 @@ import os
 from argparse import Namespace
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from difflib import get_close_matches
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,11 +21,12 @@ from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.entrypoints.launchers.api_server.app_state import init_app_state
 from vllm.entrypoints.launchers.app import build_app
 from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
-from vllm.entrypoints.launchers.launcher import validate_api_server_args
+from vllm.exceptions import VLLMValidationError
 from vllm.platforms import current_platform
 from vllm.reasoning import ReasoningParserManager
 from vllm.tool_parsers import ToolParserManager
 from vllm.utils.argparse_utils import FlexibleArgumentParser
+from vllm.utils.import_utils import import_from_path
 
 from lora_compose.adapters.errors import CommandCode, LoraComposeError
 from lora_compose.server.engine.errors import PluginMissing
@@ -87,16 +90,43 @@ def _load_parsers(args: Namespace) -> None:
     """Import the user's parsers of tool calls and reasoning, and make vLLM's checks, as `vllm serve` does.
 
     Raises LoraComposeError."""
+    _import_plugin("--tool-parser-plugin", args.tool_parser_plugin)
+    _import_plugin("--reasoning-parser-plugin", args.reasoning_parser_plugin)
     try:
-        if args.tool_parser_plugin:
-            ToolParserManager.import_tool_parser(args.tool_parser_plugin)
-        if args.reasoning_parser_plugin:
-            ReasoningParserManager.import_reasoning_parser(args.reasoning_parser_plugin)
         validate_parsed_serve_args(args)
-        validate_api_server_args(args)
-    except (ImportError, KeyError, OSError, TypeError, ValueError) as error:
-        message = str(error.args[0] if error.args else error).removeprefix("Error: ")
+    except (TypeError, ValueError, VLLMValidationError) as error:
+        message = str(error).removeprefix("Error: ")
         raise LoraComposeError(CommandCode.INVALID_OPTION, message) from error
+    _check_name("--tool-call-parser", args.tool_call_parser, ToolParserManager.list_registered())
+    _check_name("--reasoning-parser", args.reasoning_parser, ReasoningParserManager.list_registered())
+
+
+def _import_plugin(flag: str, plugin: str) -> None:
+    """Import the user's file or module. vLLM's own function only logs an error and goes on without it."""
+    if not plugin:
+        return
+    try:
+        if Path(plugin).suffix == ".py":
+            import_from_path(Path(plugin).stem, plugin)
+        else:
+            import_module(plugin)
+    except Exception as error:
+        logger.debug("a plugin could not be imported", exc_info=True)
+        message = f"{flag} ({plugin}) cannot be imported: {error}"
+        raise LoraComposeError(CommandCode.INVALID_OPTION, message) from error
+
+
+def _check_name(flag: str, name: str | None, known: Sequence[str]) -> None:
+    """Raise LoraComposeError for a parser that is not there.
+
+    vLLM checks that of tool calls only with --enable-auto-tool-choice, and the other one late."""
+    if not name or name in known:
+        return
+    near = get_close_matches(name, known, 1)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    raise LoraComposeError(
+        CommandCode.INVALID_OPTION, f"{flag} ({name}) must be one of {', '.join(known)}.{hint}"
+    )
 
 
 def _sizes_kv_cache(args: Namespace) -> bool:
