@@ -66,8 +66,8 @@ class ServerConfig:
     """Restart the engine after this many seconds without a reply and without CPU use."""
     log_format: LogFormat = "text"
     """Format of log lines: text, or json with one object per line, also for vLLM's lines."""
-    log_level: LogLevel | None = field(default=None, metadata={"case_sensitive": False})
-    """Lowest level of log lines. Default: info, and warning for vLLM's lines."""
+    log_level: LogLevel = field(default="info", metadata={"case_sensitive": False})
+    """Log lines from this level on. debug: also vLLM's lines, and tracebacks of failed starts."""
     lora_requests_info: bool = False
     """Publish the metric `vllm:lora_requests_info`, for routers that choose a server by its adapters."""
     max_adapter_bytes: int = field(default=4 * 1024**3, metadata={"metavar": "BYTES"})

@@ -71,9 +71,6 @@ def run(config: ServerConfig, vllm_args: Sequence[str]) -> None:
     main, admin = listen(config)
     prepare_data_dir(config.data_dir)
     set_home(config.data_dir)
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
-    if config.log_level is not None:
-        os.environ["VLLM_LOGGING_LEVEL"] = config.log_level.upper()
     configure(config.log_format, config.data_dir, config.log_level)
     sys.setswitchinterval(SWITCH_SECONDS)
     with Registry(config.data_dir) as registry, KeyStore(config.data_dir) as keys:

@@ -31,7 +31,7 @@ class Refusal:
 SERVER = names(
     """
     allow-credentials allowed-headers allowed-methods allowed-origins api-key config
-    disable-access-log-for-endpoints disable-fastapi-docs disable-uvicorn-access-log enable-offline-docs
+    disable-access-log-for-endpoints disable-fastapi-docs disable-uvicorn-access-log
     enable-ssl-refresh enable-tokenizer-info-endpoint h11-max-header-count h11-max-incomplete-event-size
     host log-level lora-modules middleware model port root-path ssl-ca-certs ssl-cert-reqs ssl-certfile
     ssl-ciphers ssl-keyfile uds uvicorn-log-level
@@ -44,7 +44,7 @@ HANDLERS = names(
     anthropic-disabled-thinking-effort chat-template chat-template-content-format cohere-format
     default-chat-template-kwargs enable-auto-tool-choice enable-flash-late-interaction
     enable-force-include-usage enable-log-deltas enable-log-outputs enable-log-requests
-    enable-per-request-metrics enable-prompt-tokens-details enable-server-load-tracking
+    enable-per-request-metrics enable-prompt-tokens-details
     exclude-tools-when-tool-choice-none fingerprint-mode fingerprint-value log-error-stack max-log-len
     response-role return-tokens-as-token-ids served-model-name sse-keep-alive-interval tool-call-parser
     tool-parser-plugin tool-server tool-strict-level trust-request-chat-template trust-request-mm-kwargs
@@ -151,6 +151,12 @@ REFUSED = {
     "enable-nccl-comm-suspend": _SLEEP,
     "enable-request-id-headers": Refusal(
         "Every response has the header x-request-id. Leave the option out", when_off=True
+    ),
+    "enable-offline-docs": Refusal(
+        "The page /docs never needs files from the internet. Leave the option out", when_off=True
+    ),
+    "enable-server-load-tracking": Refusal(
+        "The requests in flight are always counted. Leave the option out", when_off=True
     ),
     "enable-scale-out": Refusal(f"{NO_ROUTE} (/render, /derender, /inference). Use /v1/chat/completions"),
     "enable-sleep-mode": _SLEEP,

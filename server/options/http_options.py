@@ -73,8 +73,6 @@ class HttpOptions:
     """Offer /tokenizer_info, which shows the chat template."""
     disable_fastapi_docs: bool = field(default=False, metadata=PANEL)
     """Do not offer /docs and /openapi.json."""
-    enable_offline_docs: bool = field(default=False, metadata=PANEL)
-    """Offer /docs without files from the internet."""
 
     def __post_init__(self) -> None:
         _check_root_path(self.root_path)
@@ -94,8 +92,6 @@ class HttpOptions:
             for flag, value in self._tls_flags():
                 if value:
                     raise ValueError(f"{flag} needs --ssl-certfile")
-        if self.disable_fastapi_docs and self.enable_offline_docs:
-            raise ValueError("--disable-fastapi-docs and --enable-offline-docs exclude each other")
 
     def _tls_flags(self) -> list[tuple[str, object]]:
         return [

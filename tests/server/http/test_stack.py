@@ -1,6 +1,7 @@
 """What surrounds every route: CORS, the root path, the user's middleware and the log of requests."""
 
 import logging
+import socket
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
@@ -196,6 +197,12 @@ def test_a_further_name_may_stand_before_a_composition(guarded: AppWithoutEngine
     assert taken.status_code in {403, 409}
 
 
+def test_the_documentation_can_be_left_out(tmp_path: Path) -> None:
+    with app_without_engine(tmp_path, http=HttpOptions(disable_fastapi_docs=True)) as app:
+        hidden = httpx.get(f"{app.url}/openapi.json")
+    assert (hidden.status_code, hidden.json()["error"]["code"]) == (404, "not_found")
+
+
 def test_limits_of_the_head(tmp_path: Path) -> None:
     http = HttpOptions(h11_max_incomplete_event_size=2048, h11_max_header_count=10)
     with app_without_engine(tmp_path, http=http) as app, app.client() as client:
@@ -208,8 +215,6 @@ def test_limits_of_the_head(tmp_path: Path) -> None:
 
 
 def test_an_idle_connection_is_closed_after_the_time_that_was_given(tmp_path: Path) -> None:
-    import socket
-
     with app_without_engine(tmp_path, http=HttpOptions(keep_alive_seconds=1)) as app:
         port = httpx.URL(app.url).port
         with socket.create_connection(("127.0.0.1", port or 0), timeout=4) as connection:

@@ -22,7 +22,6 @@ from lora_compose.server.options.http_options import HttpOptions
         ({"middleware": ("json.dumps",)}, "must be a class or an async function"),
         ({"middleware": ("plain",)}, "cannot be imported"),
         ({"disable_access_log_for_endpoints": ("health",)}, "must begin with /"),
-        ({"disable_fastapi_docs": True, "enable_offline_docs": True}, "exclude each other"),
     ],
 )
 def test_a_value_that_cannot_work_is_refused(options: dict[str, Any], part: str) -> None:
