@@ -70,7 +70,11 @@ def wrong_options_in_two_lines() -> Iterator[None]:
     raise typer.Exit(2)
 
 
-@serve_app.command(cls=ServeCommand)
+@serve_app.command(
+    cls=ServeCommand,
+    options_metavar="[MODEL] [OPTIONS]",
+    epilog="`lora-compose serve --help=all` lists vLLM's options. docs/vllm-options.md has the same list.",
+)
 @options_from(ServerConfig)
 def serve(context: typer.Context, config: ServerConfig) -> None:
     """Serve one base model and any number of LoRA adapters over the OpenAI API.
@@ -90,7 +94,7 @@ def serve(context: typer.Context, config: ServerConfig) -> None:
     - `--dtype`, `--max-model-len`, `--tensor-parallel-size`
     - `--config FILE`: read options from a YAML file; the command line wins
 
-    `--help=WORD` lists vLLM's options with WORD in their name, `--help=all` lists all of them.
+    `--help=WORD` lists vLLM's options with WORD in their name.
     """
     if find_spec("vllm") is None:
         raise LoraComposeError(

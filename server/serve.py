@@ -164,6 +164,10 @@ def vllm_namespace(config: ServerConfig, vllm_args: Sequence[str]) -> Namespace:
     if config.is_embedded:
         arguments = [*embedded_options(vllm_args), *arguments]
     args = parse_vllm_args(arguments)
+    if config.lora_requests_info and args.disable_log_stats:
+        raise LoraComposeError(
+            CommandCode.INVALID_OPTION, "--lora-requests-info has no effect with --disable-log-stats."
+        )
     args.enable_tokenizer_info_endpoint = config.http.enable_tokenizer_info_endpoint
     return args
 
