@@ -36,6 +36,7 @@ def around(app: ASGIApp, options: HttpOptions) -> ASGIApp:
             allow_headers=options.allowed_headers,
             allow_credentials=options.allow_credentials,
             expose_headers=EXPOSED_HEADERS,
+            allow_private_network=True,  # Chromium asks for it before a request to a private address
         )
     if not options.disable_uvicorn_access_log:
         app = RequestLogMiddleware(app, frozenset(options.disable_access_log_for_endpoints))

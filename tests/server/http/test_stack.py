@@ -111,6 +111,13 @@ def test_every_response_may_be_read_by_the_page(
     assert "origin" in answered.headers["vary"].lower()
 
 
+def test_a_browser_may_ask_for_a_private_address(guarded: AppWithoutEngine) -> None:
+    asked = {"access-control-request-method": "GET", "access-control-request-private-network": "true"}
+    with guarded.client() as client:
+        answered = client.options("/v1/models", headers={"origin": PAGE, **asked})
+    assert (answered.status_code, answered.headers["access-control-allow-private-network"]) == (200, "true")
+
+
 def test_without_the_option_no_page_may_use_the_server(tmp_path: Path) -> None:
     with app_without_engine(tmp_path) as app, app.client() as client:
         answered = client.get("/v1/models", headers={"origin": PAGE})
