@@ -1,4 +1,6 @@
 import inspect
+import re
+import shlex
 from collections.abc import Callable
 from dataclasses import Field, fields
 from pathlib import Path
@@ -12,12 +14,14 @@ from typer.core import TyperOption
 from typer.testing import CliRunner
 
 from lora_compose.adapters.dataclass_options import options_from
-from lora_compose.server.cli import serve_app
+from lora_compose.server.cli import ServeCommand, serve_app
 from lora_compose.server.config import ServerConfig
 from lora_compose.server.fusion.policy import FusePolicySettings
 from lora_compose.server.options.catalogue import options
+from lora_compose.server.options.command_line import split
 from lora_compose.server.options.http_options import HttpOptions
 
+ROOT = Path(__file__).resolve().parents[2]
 FUSE_VALUES = {
     "half-life-seconds": 11,
     "min-dwell-seconds": 12,
@@ -174,3 +178,14 @@ def test_help_names_the_options_of_vllm_that_matter() -> None:
     shown = CliRunner().invoke(serve_app, ["--help"], env={"COLUMNS": "200"}).output
     for option in ("--max-loras", "--max-lora-rank", "--max-cpu-loras", "--served-model-name", "--dtype"):
         assert option in shown
+
+
+def test_every_command_in_the_docs_has_options_that_exist() -> None:
+    files = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    pattern = r"^(?:\.venv/bin/)?lora-compose serve(.*)"
+    lines = [line for file in files for line in re.findall(pattern, file.read_text(), re.MULTILINE)]
+    command = typer.main.get_command(serve_app)
+    assert isinstance(command, ServeCommand)
+    assert lines
+    for line in lines:
+        split(shlex.split(line, comments=True), command.own_options)
