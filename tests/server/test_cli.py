@@ -182,7 +182,7 @@ def test_help_names_the_options_of_vllm_that_matter() -> None:
 
 def test_every_command_in_the_docs_has_options_that_exist() -> None:
     files = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
-    pattern = r"^(?:\.venv/bin/)?lora-compose serve(.*)"
+    pattern = r"^(?:\.venv/bin/)?lora-compose serve( .*)"
     lines = [line for file in files for line in re.findall(pattern, file.read_text(), re.MULTILINE)]
     command = typer.main.get_command(serve_app)
     assert isinstance(command, ServeCommand)
