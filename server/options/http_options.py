@@ -88,6 +88,10 @@ class HttpOptions:
     def _check_combinations(self) -> None:
         if self.allow_credentials and not self.allowed_origins:
             raise ValueError("--allow-credentials needs --allowed-origins")
+        if self.ssl_cert_reqs and self.ssl_ca_certs is None:
+            raise ValueError(
+                f"--ssl-cert-reqs ({self.ssl_cert_reqs}) needs --ssl-ca-certs to check them with"
+            )
         if self.ssl_certfile is None:
             for flag, value in self._tls_flags():
                 if value:

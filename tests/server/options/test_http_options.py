@@ -17,6 +17,7 @@ from lora_compose.server.options.http_options import HttpOptions
         ({"allowed_origins": ("a.example",)}, "https://example.org"),
         ({"allow_credentials": True}, "--allow-credentials needs --allowed-origins"),
         ({"ssl_keyfile": Path("k")}, "--ssl-keyfile needs --ssl-certfile"),
+        ({"ssl_certfile": Path("c"), "ssl_cert_reqs": 2}, r"--ssl-cert-reqs \(2\) needs --ssl-ca-certs"),
         ({"enable_ssl_refresh": True}, "--enable-ssl-refresh needs --ssl-certfile"),
         ({"middleware": ("no.such",)}, r"--middleware \(no.such\) cannot be imported"),
         ({"middleware": ("json.dumps",)}, "must be a class or an async function"),
