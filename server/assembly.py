@@ -49,7 +49,7 @@ async def assemble(
     changed()
     with MergeBuilder(registry, engine.base, metrics) as merges:
         fusion = FusionSwitch(engine, residency, metrics)
-        pipeline = CompositionPipeline(engine.base, resolver, merges, residency, fusion)
+        pipeline = CompositionPipeline(engine.base, resolver, merges, residency, fusion, engine.other_names)
         # Half of the slots: with more requests in flight, a benchmark would make every answer slower.
         limits = RunLimits(in_flight=max(1, engine.slots // 2))
         benchmarks = Benchmarks(config.data_dir / "benchmarks", traffic, limits)

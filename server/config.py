@@ -1,5 +1,6 @@
 """The options of `lora-compose serve` that are not options of vLLM."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
@@ -9,16 +10,23 @@ from pydantic import with_config
 from lora_compose.adapters.command_line import default_data_dir
 from lora_compose.adapters.dataclass_options import ATTRIBUTE_DOCSTRINGS
 from lora_compose.server.fusion.policy import FusePolicySettings
-from lora_compose.server.http.logs import LogFormat
+from lora_compose.server.http.logs import LogFormat, LogLevel
+from lora_compose.server.options.http_options import HttpOptions
+from lora_compose.server.options.lora_modules import read_modules
 
 EMBEDDED_BASE = Path(__file__).resolve().parent.parent / "training" / "testbed" / "base"
-EMBEDDED_OPTIONS = (
-    "--served-model-name",
-    "testbed-base",
-    "--tool-call-parser",
-    "hermes",
-    "--enable-auto-tool-choice",
+_EMBEDDED = (
+    ("--served-model-name", "testbed-base"),
+    ("--tool-call-parser", "hermes"),
+    ("--enable-auto-tool-choice",),
 )
+EMBEDDED_OPTIONS = tuple(word for option in _EMBEDDED for word in option)
+
+
+def embedded_options(vllm_args: Sequence[str]) -> list[str]:
+    """vLLM's options for the embedded base, without those that are in `vllm_args`."""
+    given = {word.partition("=")[0] for word in vllm_args}
+    return [word for option in _EMBEDDED if option[0] not in given for word in option]
 
 
 @with_config(ATTRIBUTE_DOCSTRINGS)
@@ -39,6 +47,8 @@ class ServerConfig:
     """Directory of the registry. It keeps adapters, aliases and saved compositions across restarts."""
     adapter_roots: tuple[Path, ...] = field(default=(), metadata={"flag": "--adapter-root", "metavar": "DIR"})
     """A directory from which clients may register adapters by path."""
+    lora_modules: tuple[str, ...] = field(default=(), metadata={"metavar": "NAME=PATH"})
+    """An adapter to register when the server starts: its name, and a directory or a Hub repository."""
     allow_hf: bool = False
     """Let clients register adapters from the Hugging Face Hub."""
     strict: bool = False
@@ -56,6 +66,8 @@ class ServerConfig:
     """Restart the engine after this many seconds without a reply and without CPU use."""
     log_format: LogFormat = "text"
     """Format of log lines: text, or json with one object per line, also for vLLM's lines."""
+    log_level: LogLevel = field(default="info", metadata={"case_sensitive": False})
+    """Log lines from this level on. debug: also vLLM's lines, and tracebacks of failed starts."""
     lora_requests_info: bool = False
     """Publish the metric `vllm:lora_requests_info`, for routers that choose a server by its adapters."""
     max_adapter_bytes: int = field(default=4 * 1024**3, metadata={"metavar": "BYTES"})
@@ -65,6 +77,7 @@ class ServerConfig:
     saving time."""
     fuse_settings: FusePolicySettings = field(default_factory=FusePolicySettings, metadata={"prefix": "fuse"})
     """How soon `--auto-fuse` fuses and restores."""
+    http: HttpOptions = field(default_factory=HttpOptions)
 
     def __post_init__(self) -> None:
         if not 0 < self.port < 65536:
@@ -80,11 +93,13 @@ class ServerConfig:
             raise ValueError(f"--model ({self.model}) must be a directory or a hub id")
         if "" in self.api_keys:
             raise ValueError("--api-key must not be empty")
+        read_modules(self.lora_modules)
 
     @property
     def is_local(self) -> bool:
         """Whether only this machine can reach the server."""
-        hosts = [self.host] if self.admin_port is None else [self.host, self.admin_host]
+        hosts = [self.host] if self.http.uds is None else []
+        hosts += [] if self.admin_port is None else [self.admin_host]
         return all(map(_is_loopback, hosts))
 
     @property

@@ -32,6 +32,8 @@ class CompositionPipeline:
     merges: MergeBuilder
     residency: ResidencyScheduler
     fusion: FusionSwitch
+    other_names: tuple[str, ...] = ()
+    """Further names of the base in requests."""
 
     @overload
     def resolve(self, source: Composition, caller: Caller | None = None) -> ResolvedComposition: ...
@@ -56,8 +58,18 @@ class CompositionPipeline:
     def _read(self, source: dict[str, Any] | CompositionFields, caller: Caller | None) -> Composition | None:
         saved = self.resolver.saved if caller is None else caller.saved(self.resolver.saved)
         if isinstance(source, CompositionFields):
-            return composition_of(source, self.base, saved)
+            model = self._with_base(source.model)
+            return composition_of(source.model_copy(update={"model": model}), self.base, saved)
+        if self.other_names and isinstance(source.get("model"), str):
+            source = {**source, "model": self._with_base(source["model"])}
         return composition_from_body(source, self.base, saved)
+
+    def _with_base(self, model: str) -> str:
+        """`model` with the first name of the base in place of another one."""
+        for name in self.other_names:
+            if model == name or model.startswith(f"{name}:"):
+                return self.base + model.removeprefix(name)
+        return model
 
     @asynccontextmanager
     async def ready(self, resolved: ResolvedComposition | None, caller: Caller) -> AsyncIterator[None]:

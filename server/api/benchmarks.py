@@ -1,6 +1,7 @@
 """`/v1/benchmarks`: start a benchmark of this server, follow it, and fetch its report and result."""
 
 from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse
 from starlette.routing import Route
@@ -41,6 +42,8 @@ async def start(request: Request) -> JSONResponse:
 def _own_url(request: Request) -> str:
     """The address of the socket that this request came through. A header could name another server."""
     host, port = request.scope["server"]
+    if port is None:
+        raise HTTPException(501, "A server on a Unix socket (--uds) does not run benchmarks.")
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 

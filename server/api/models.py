@@ -32,9 +32,10 @@ def model_card(name: str, created: int, root: str, parent: str | None) -> ModelC
     }
 
 
-def base_card(engine: "Engine") -> ModelCard:
+def base_card(engine: "Engine", name: str) -> ModelCard:
+    """The card of the base under one of its names."""
     created = int(engine.model_dir.stat().st_mtime)
-    card = model_card(engine.base, created, str(engine.model_dir), None)
+    card = model_card(name, created, str(engine.model_dir), None)
     return {**card, "max_model_len": engine.max_model_len}
 
 
@@ -51,7 +52,7 @@ def cards(engine: "Engine", registry: Registry, caller: Caller) -> list[ModelCar
     """The base, then the newest versions of adapters, then saved compositions, each ordered by name."""
     saved = sorted(registry.compositions().items())
     return [
-        base_card(engine),
+        *(base_card(engine, name) for name in (engine.base, *engine.other_names)),
         *(adapter_card(v, engine.base) for v in registry.newest() if caller.sees(v.name)),
         *(
             composition_card(name, composition, engine.base)
@@ -71,8 +72,8 @@ def show_model(request: Request) -> JSONResponse:
     """`GET /v1/models/{id}`: show one model: any value that `model` may have in a request or a response."""
     name, engine = request.path_params["id"], request.state.engine
     registry, caller = request.state.registry, request.state.caller
-    if name == engine.base:
-        return JSONResponse(base_card(engine))
+    if name == engine.base or name in engine.other_names:
+        return JSONResponse(base_card(engine, name))
     with suppress(NotFound):
         caller.require(name, model_not_found)
         return JSONResponse(adapter_card(registry.versions(name)[-1], engine.base))

@@ -28,11 +28,11 @@ from lora_compose.server.app import create_app
 from lora_compose.server.assembly import assemble
 from lora_compose.server.config import EMBEDDED_BASE, ServerConfig
 from lora_compose.server.engine.spec import Component
-from lora_compose.server.http.access_log import RequestLogMiddleware
 from lora_compose.server.http.benchmark_traffic import BenchmarkTraffic
-from lora_compose.server.http.connection import HttpProtocol
-from lora_compose.server.http.request_id import RequestIdMiddleware
+from lora_compose.server.http.connection import protocol_with
+from lora_compose.server.http.stack import around
 from lora_compose.server.metrics import Metrics
+from lora_compose.server.options.http_options import HttpOptions
 from lora_compose.server.supervision.app_switch import AppSwitch
 from lora_compose.server.tenants.audit import Audit
 from lora_compose.server.tenants.key import Key, Quotas
@@ -67,6 +67,7 @@ class StandIn:
     dtype: torch.dtype = torch.float32
     runtime_weights: bool = True
     lora_modules: frozenset[str] | None = None
+    other_names: tuple[str, ...] = ()
     metrics_registry: CollectorRegistry = field(default_factory=CollectorRegistry)
     builds: dict[int, str] = field(default_factory=dict)
 
@@ -120,20 +121,30 @@ class AppWithoutEngine:
 
 
 @contextmanager
-def app_without_engine(home: Path, *, api_keys: Sequence[str] = ()) -> Iterator[AppWithoutEngine]:
-    """With `api_keys`, administration has its own port. The shipped adapters may be registered."""
-    config = ServerConfig(data_dir=home / "data", adapter_roots=(ADAPTERS_DIR, home), api_keys=(*api_keys,))
+def app_without_engine(
+    home: Path,
+    *,
+    api_keys: Sequence[str] = (),
+    http: HttpOptions = HttpOptions(),  # noqa: B008  (it is frozen)
+    other_names: tuple[str, ...] = (),
+) -> Iterator[AppWithoutEngine]:
+    """With `api_keys`, administration has its own port. The shipped adapters may be registered.
+
+    `other_names` are further names of the base."""
+    config = ServerConfig(
+        data_dir=home / "data", adapter_roots=(ADAPTERS_DIR, home), api_keys=(*api_keys,), http=http
+    )
     config.data_dir.mkdir(parents=True)
     next_look = itertools.count(0.0, 10.0).__next__  # changes of keys take effect at once
     with ExitStack() as stack:
         sockets = [stack.enter_context(_listening()) for _ in range(2 if api_keys else 1)]
         ports = [listener.getsockname()[1] for listener in sockets]
         keys = stack.enter_context(KeyStore(config.data_dir))
-        registry = stack.enter_context(Registry(config.data_dir, reserved=["testbed-base"]))
+        registry = stack.enter_context(Registry(config.data_dir, reserved=["testbed-base", *other_names]))
         keyring = Keyring(keys.by_digest, config.api_keys, BenchmarkTraffic(), not api_keys, next_look)
         auth = AuthContext(keyring, Audit(config.data_dir / "audit.jsonl"), ports[1] if api_keys else None)
         auth.refusal_delay = RefusalDelay(seconds=0.0)
-        stack.enter_context(_served(config, registry, auth, sockets))
+        stack.enter_context(_served(config, registry, auth, sockets, StandIn(other_names=other_names)))
         urls = [f"http://127.0.0.1:{port}" for port in ports]
         yield AppWithoutEngine(urls[0], urls[-1], config.data_dir, keys)
 
@@ -146,21 +157,22 @@ def _listening() -> socket.socket:
 
 @contextmanager
 def _served(
-    config: ServerConfig, registry: Registry, auth: AuthContext, sockets: list[socket.socket]
+    config: ServerConfig, registry: Registry, auth: AuthContext, sockets: list[socket.socket], engine: StandIn
 ) -> Iterator[None]:
     front, is_up = AppSwitch(), threading.Event()
     server = uvicorn.Server(
         uvicorn.Config(
-            RequestIdMiddleware(RequestLogMiddleware(front)),
-            http=HttpProtocol,
+            around(front, config.http),
+            http=protocol_with(config.http.h11_max_incomplete_event_size, config.http.h11_max_header_count),
             access_log=False,
             log_config=None,
+            timeout_keep_alive=config.http.keep_alive_seconds,
         )
     )
 
     async def serve() -> None:
         metrics = Metrics()
-        async with assemble(config, cast(Any, StandIn()), registry, auth.keyring.traffic, metrics) as state:
+        async with assemble(config, cast(Any, engine), registry, auth.keyring.traffic, metrics) as state:
             front.open(create_app(state, auth), state)
             serving = asyncio.create_task(server.serve(sockets))
             while not server.started:
