@@ -87,6 +87,8 @@ def _on_this_machine(
     from lora_compose.adapters.admission.admit import AdmissionLimits, admit
     from lora_compose.adapters.admission.base_model import BaseShapes
     from lora_compose.adapters.registry.registry import Registry
+    from lora_compose.adapters.registry.store import Base
+    from lora_compose.adapters.registry.versions import Terms
 
     base = Path(run.record.base)
     if not base.is_dir():
@@ -104,8 +106,9 @@ def _on_this_machine(
         registry.stage(run.adapter / CONFIG_FILE, run.adapter / WEIGHTS_FILE) as staged,
     ):
         admission = admit(staged, shapes, limits)
-        facts = {"base_fingerprint": shapes.fingerprint, "training": lineage}
+        facts = {"base_model_name_or_path": admission.base_model_name_or_path, "training": lineage}
+        terms = Terms(alias, Base(shapes.fingerprint, shapes.name))
         version, _ = registry.register(
-            str(target.publish), staged, admission, f"train:{run.record.method}", facts, alias
+            str(target.publish), staged, admission, f"train:{run.record.method}", facts, terms
         )
         return version.id

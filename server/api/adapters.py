@@ -24,6 +24,7 @@ from lora_compose.adapters.validation import unknown_field
 from lora_compose.server.api.requests import AdapterOffer, AdapterUpload, AliasTarget
 from lora_compose.server.api.responses import AdapterList, AdapterObject
 from lora_compose.server.compositions.merges import servable_of
+from lora_compose.server.compositions.resolver import Resolver
 from lora_compose.server.http.body import read_flag, read_object
 from lora_compose.server.registration import Offer
 
@@ -66,7 +67,7 @@ def _offer(form: FormData) -> Offer:
             raise unknown_field(field)
     texts = {field: value for field, value in form.multi_items() if isinstance(value, str)}
     fields = AdapterUpload.read(texts)
-    return Offer(fields.name, fields.alias, fields.digest, fields.lineage)
+    return Offer(fields.name, fields.alias, fields.digest, fields.lineage, fields.ttl_seconds)
 
 
 def _file_name(field: str, part: UploadFile) -> str | None:
@@ -87,8 +88,12 @@ def _bounded(receive: Receive, limit: int) -> Receive:
     return bounded
 
 
-def adapter_object(version: Version, aliases: list[str], base: str) -> AdapterObject:
+def adapter_object(version: Version, aliases: list[str], resolver: Resolver) -> AdapterObject:
     """One version as JSON. `aliases` are the aliases that point to it."""
+    refusal = resolver.refusal(version)
+    warnings = list(version.warnings) if refusal is None else [f"other_base: {refusal}"]
+    base = next((base for base in version.bases if base == resolver.own_base), version.bases[0])
+    expires = version.expires_at
     return {
         "object": "adapter",
         "id": version.id,
@@ -99,11 +104,14 @@ def adapter_object(version: Version, aliases: list[str], base: str) -> AdapterOb
         "bytes": version.bytes,
         "created_at": int(version.created_at.timestamp()),
         "source": version.source,
-        "base": base,
+        "base": base.name,
+        "base_fingerprint": base.fingerprint,
+        "served": refusal is None,
+        "expires_at": None if expires is None else int(expires.timestamp()),
         "aliases": aliases,
         "parameters": version.parameters,
         "coverage": version.coverage,
-        "warnings": list(version.warnings),
+        "warnings": warnings,
         "lineage": version.lineage.get("training", {}),
     }
 
@@ -118,6 +126,7 @@ async def register(request: Request) -> JSONResponse:
         version, created = await _register_reference(await read_object(request), request)
     request.state.audited.digest, request.state.audited.version = version.digest, version.number
     request.state.residency.prefetch(servable_of(version))
+    await request.state.keeper.registered()
     return _answer(request, version, 201 if created else 200)
 
 
@@ -131,7 +140,8 @@ async def _register_upload(request: Request) -> tuple[Version, bool]:
 
 async def _register_reference(body: dict[str, Any], request: Request) -> tuple[Version, bool]:
     fields = AdapterOffer.read(body)
-    offer = authorized_offer(request, Offer(fields.name, fields.alias, fields.digest, fields.lineage))
+    asked = Offer(fields.name, fields.alias, fields.digest, fields.lineage, fields.ttl_seconds)
+    offer = authorized_offer(request, asked)
     if (fields.path is None) == (fields.hf is None):
         raise InvalidRequest(Code.INVALID_SOURCE, "The request must have exactly one of path and hf.", "path")
     registration = request.state.registration
@@ -153,14 +163,14 @@ def _answer(request: Request, version: Version, status: int = 200) -> JSONRespon
     with suppress(NotFound):  # another request may have removed it since then
         numbers = state.registry.aliases(version.name)
     aliases = [alias for alias, number in numbers.items() if number == version.number]
-    return JSONResponse(adapter_object(version, aliases, state.engine.base), status)
+    return JSONResponse(adapter_object(version, aliases, state.resolver), status)
 
 
 def list_adapters(request: Request) -> JSONResponse:
     """`GET /v1/adapters`: list all versions, the newest of each name first."""
-    base, sees = request.state.engine.base, request.state.caller.sees
+    resolver, sees = request.state.resolver, request.state.caller.sees
     data = [
-        adapter_object(version, aliases, base)
+        adapter_object(version, aliases, resolver)
         for version, aliases in request.state.registry.catalogue()
         if sees(version.name)
     ]
@@ -169,10 +179,11 @@ def list_adapters(request: Request) -> JSONResponse:
 
 
 def show(request: Request) -> JSONResponse:
-    """`GET /v1/adapters/{name}[@ref]`: show one version; without a ref, the newest."""
+    """`GET /v1/adapters/{name}[@ref]`: show one version; without a ref, the one that a request would get."""
     name, ref = parse_reference(request.path_params["reference"], "name")
     request.state.caller.require(name, no_adapter)
-    return _answer(request, request.state.registry.resolve(name, ref))
+    bases = request.state.resolver.fingerprints
+    return _answer(request, request.state.registry.resolve(name, ref, bases))
 
 
 async def remove(request: Request) -> Response:

@@ -1,4 +1,4 @@
-"""Restarts a dead engine and restores its pins and its fused composition.
+"""Restarts a dead engine, and restores pins and the fused composition at each start of an engine.
 
 HTTP stays up during a restart and answers 503, so that no client waits for a connection.
 """
@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 
+from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp
 
 from lora_compose.server.metrics import Metrics
@@ -35,7 +36,8 @@ class Supervisor:
         self._build = build
         self._app_switch = app_switch
         self._metrics = metrics
-        self._engine_state = EngineState()
+        self._engine_state: EngineState | None = None
+        """The state of the last engine. None before the first one, which gets what the registry recorded."""
         self._pause = FIRST_PAUSE
         self.up = asyncio.Event()
         """Set when the first engine serves requests."""
@@ -56,7 +58,8 @@ class Supervisor:
 
     async def _serve(self, state: AppState) -> None:
         """Serve until the engine is dead."""
-        await self._engine_state.restore(state)
+        engine_state = self._engine_state or await run_in_threadpool(EngineState.kept, state["registry"])
+        await engine_state.restore(state)
         self._app_switch.open(self._build(state), state)
         self._metrics.engine_up.set(1)
         self.up.set()

@@ -112,12 +112,31 @@ def rotate(name: Name, data_dir: DataDir = None, as_json: AsJson = False) -> Non
 def revoke(name: Name, data_dir: DataDir = None) -> None:
     """Revoke a key. A running server refuses it within one second.
 
-    After the last key is revoked, a running server still requires a key. If it is restarted without any key
-    and listens on loopback addresses only, it accepts requests without a key again.
+    After the last key is revoked, every request still needs a key, also after a restart. Create a new key, or
+    accept requests without a key again with `lora-compose keys open`.
     """
     with _store(data_dir) as store:
         revoked = store.revoke(check_name(name))
+        is_last = not store.by_digest()
     typer.echo(f"revoked {revoked.name} ({revoked.id})")
+    if is_last:
+        typer.echo(
+            "This was the last key. Requests still need one: lora-compose keys create NAME --role admin. To "
+            "accept requests without a key: lora-compose keys open",
+            err=True,
+        )
+
+
+@app.command("open")
+def open_server(data_dir: DataDir = None) -> None:
+    """Accept requests without a key again, after all keys are revoked.
+
+    This is for a server that listens on loopback addresses only. Every user of its machine may then use and
+    administer it. A running server does so within one second. The next key that is created ends this.
+    """
+    with _store(data_dir) as store:
+        was_closed = store.open()
+    typer.echo("Requests need no key now." if was_closed else "Requests needed no key before, too.")
 
 
 def _store(data_dir: Path | None) -> "KeyStore":

@@ -34,6 +34,7 @@ from lora_compose.server.http.connection import HttpProtocol
 from lora_compose.server.http.request_id import RequestIdMiddleware
 from lora_compose.server.metrics import Metrics
 from lora_compose.server.supervision.app_switch import AppSwitch
+from lora_compose.server.supervision.engine_state import EngineState
 from lora_compose.server.tenants.audit import Audit
 from lora_compose.server.tenants.key import Key, Quotas
 from lora_compose.server.tenants.key_store import KeyStore
@@ -80,6 +81,14 @@ class StandIn:
 
     def hide(self, name: str) -> None: ...
 
+    async def why_not_foldable(self, components: Sequence[Component]) -> str | None:
+        return None
+
+    async def load_base(self, components: Sequence[Component], progress: Path) -> float:
+        return 0.0
+
+    async def stop_serving(self) -> None: ...
+
     async def resident(self) -> list[dict[str, Any]]:
         return [{"bytes": dict.fromkeys(self.builds.values(), 1), "slots": {}}]
 
@@ -120,20 +129,29 @@ class AppWithoutEngine:
 
 
 @contextmanager
-def app_without_engine(home: Path, *, api_keys: Sequence[str] = ()) -> Iterator[AppWithoutEngine]:
-    """With `api_keys`, administration has its own port. The shipped adapters may be registered."""
-    config = ServerConfig(data_dir=home / "data", adapter_roots=(ADAPTERS_DIR, home), api_keys=(*api_keys,))
-    config.data_dir.mkdir(parents=True)
+def app_without_engine(
+    home: Path, *, api_keys: Sequence[str] = (), model_dir: Path = EMBEDDED_BASE, **options: Any
+) -> Iterator[AppWithoutEngine]:
+    """With `api_keys`, administration has its own port. The shipped adapters may be registered.
+
+    `options` are fields of ServerConfig. A second app on the same `home` is a restart."""
+    config = ServerConfig(
+        data_dir=home / "data", adapter_roots=(ADAPTERS_DIR, home), api_keys=(*api_keys,), **options
+    )
+    name = "testbed-base" if model_dir == EMBEDDED_BASE else model_dir.name
+    engine = StandIn(base=name, model_dir=model_dir)
+    config.data_dir.mkdir(parents=True, exist_ok=True)
     next_look = itertools.count(0.0, 10.0).__next__  # changes of keys take effect at once
     with ExitStack() as stack:
         sockets = [stack.enter_context(_listening()) for _ in range(2 if api_keys else 1)]
         ports = [listener.getsockname()[1] for listener in sockets]
         keys = stack.enter_context(KeyStore(config.data_dir))
-        registry = stack.enter_context(Registry(config.data_dir, reserved=["testbed-base"]))
-        keyring = Keyring(keys.by_digest, config.api_keys, BenchmarkTraffic(), not api_keys, next_look)
+        registry = stack.enter_context(Registry(config.data_dir, reserved=[engine.base]))
+        may_open = lambda: not api_keys and not keys.are_required()  # noqa: E731
+        keyring = Keyring(keys.by_digest, config.api_keys, BenchmarkTraffic(), may_open, next_look)
         auth = AuthContext(keyring, Audit(config.data_dir / "audit.jsonl"), ports[1] if api_keys else None)
         auth.refusal_delay = RefusalDelay(seconds=0.0)
-        stack.enter_context(_served(config, registry, auth, sockets))
+        stack.enter_context(_served(config, engine, registry, auth, sockets))
         urls = [f"http://127.0.0.1:{port}" for port in ports]
         yield AppWithoutEngine(urls[0], urls[-1], config.data_dir, keys)
 
@@ -146,7 +164,7 @@ def _listening() -> socket.socket:
 
 @contextmanager
 def _served(
-    config: ServerConfig, registry: Registry, auth: AuthContext, sockets: list[socket.socket]
+    config: ServerConfig, engine: StandIn, registry: Registry, auth: AuthContext, sockets: list[socket.socket]
 ) -> Iterator[None]:
     front, is_up = AppSwitch(), threading.Event()
     server = uvicorn.Server(
@@ -160,7 +178,8 @@ def _served(
 
     async def serve() -> None:
         metrics = Metrics()
-        async with assemble(config, cast(Any, StandIn()), registry, auth.keyring.traffic, metrics) as state:
+        async with assemble(config, cast(Any, engine), registry, auth.keyring.traffic, metrics) as state:
+            await EngineState.kept(registry).restore(state)
             front.open(create_app(state, auth), state)
             serving = asyncio.create_task(server.serve(sockets))
             while not server.started:

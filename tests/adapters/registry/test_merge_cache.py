@@ -16,13 +16,13 @@ def registry(tmp_path: Path) -> Iterator[Registry]:
 
 def test_a_merge_is_found_by_its_key_also_after_a_restart(registry: Registry, tmp_path: Path) -> None:
     member, _ = register(registry, "sql", "one")
-    assert registry.cached_merge("key") is None
-    assert registry.cached_merge_report("key") is None
+    assert registry.merges.find("key") is None
+    assert registry.merges.report("key") is None
     path = add_merge(registry, "key", "merged", [member.digest])
     registry.close()
     with Registry(tmp_path) as again:
-        assert again.cached_merge("key") == path
-        assert again.cached_merge_report("key") == {"relative_error": 0.25}
+        assert again.merges.find("key") == path
+        assert again.merges.report("key") == {"relative_error": 0.25}
         assert (path / WEIGHTS_FILE).read_text() == "merged"
 
 
@@ -31,9 +31,9 @@ def test_a_merge_goes_when_a_members_bytes_go(registry: Registry) -> None:
     path = add_merge(registry, "key", "merged", [one.digest, other.digest])
     registry.remove("a")
     registry.sweep(keep={one.digest})
-    assert registry.cached_merge("key") == path
+    assert registry.merges.find("key") == path
     assert registry.sweep() == {one.digest, path.name}
-    assert registry.cached_merge("key") is None
+    assert registry.merges.find("key") is None
     registry.check_integrity()
 
 
@@ -42,9 +42,9 @@ def test_a_damaged_merge_is_as_good_as_none_and_built_again(registry: Registry) 
     path = add_merge(registry, "key", "merged", [member.digest])
     path.chmod(0o755)
     (path / WEIGHTS_FILE).unlink()
-    assert registry.cached_merge("key") is None
+    assert registry.merges.find("key") is None
     assert add_merge(registry, "key", "merged", [member.digest]) == path
-    assert registry.cached_merge("key") == path
+    assert registry.merges.find("key") == path
     registry.check_integrity()
 
 
