@@ -50,7 +50,7 @@ def fingerprint(model_dir: Path) -> str:
 
 
 def _use(model_dir: Path) -> list[object]:
-    """Architecture, heads and base of the rotary embedding. With other values the numbers mean something else.
+    """Architecture, heads, base of the rotary embedding. With other values the numbers mean something else.
 
     Other versions of transformers write the same values at other places, or leave defaults out."""
     config = json.loads((model_dir / "config.json").read_bytes())
