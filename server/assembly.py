@@ -73,7 +73,7 @@ async def assemble(
         benchmarks = Benchmarks(config.data_dir / "benchmarks", traffic, run_limits)
         removal = Removal(registry, resolver, residency, metrics)
         audit = Audit(config.data_dir / AUDIT_FILE)
-        keep, own = config.keep_versions, bases.own.fingerprint
+        keep, own = config.keep_versions, bases.base.fingerprint
         keeper = Keeper(registry, removal, fusion, keep, own, metrics, audit)
         state = AppState(
             engine=engine,

@@ -155,7 +155,7 @@ class Metrics:
     retired_versions = MetricRow(
         Counter,
         "lora_compose_retired_versions",
-        "Versions that the server removed by itself, by reason (expired, superseded)",
+        "Versions that the server removed by itself, by reason (expired, replaced, superseded)",
         ("reason",),
     )
     other_base_versions = MetricRow(

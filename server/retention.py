@@ -12,6 +12,7 @@ from starlette.concurrency import run_in_threadpool
 
 from lora_compose.adapters.errors import LoraComposeError
 from lora_compose.adapters.registry.registry import Registry
+from lora_compose.adapters.registry.store import Version
 from lora_compose.server.fusion.switch import FusionSwitch
 from lora_compose.server.metrics import Metrics
 from lora_compose.server.registration import Removal
@@ -52,18 +53,25 @@ class Keeper:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._again.wait(), pause)
 
-    async def registered(self) -> None:
-        """A version was registered: remove those that it supersedes, and look at its expiry."""
+    async def registered(self, replacing: Version | None = None) -> None:
+        """A version was registered: remove those that it supersedes, and look at its expiry.
+
+        `replacing` is the new version if it takes the place of the one before, unless --keep-versions says
+        how many stay."""
         self._again.set()
         if self.keep is not None:
             await self.apply()
+        elif replacing is not None:
+            find = self.registry.retention.replaced_by
+            await self.apply(await run_in_threadpool(find, replacing, self.base))
 
-    async def apply(self) -> None:
+    async def apply(self, replaced: Version | None = None) -> None:
         """Remove what may be removed now. Returns when the files are deleted that nothing uses."""
         async with self._lock:
             fused = self.fusion.fused
             spare = frozenset() if fused is None else fused.versions
-            retired = await run_in_threadpool(self.registry.retention.retire, self.keep, self.base, spare)
+            retire = self.registry.retention.retire
+            retired = await run_in_threadpool(retire, self.keep, self.base, spare, replaced)
             if not retired:
                 return
             for one in retired:

@@ -29,7 +29,7 @@ def publish(run: FinishedRun, target: PublishArguments, api_key: str | None = No
     if missed and target.alias is None:
         return {"id": None, "alias": None, "unmet": missed}
     alias = target.alias if not missed else None
-    lineage = lineage_of(run.record, missed)
+    lineage = lineage_of(run.record, missed) | base_facts(run.record)
     if target.publish_url is not None:
         version = _over_http(run.adapter, target, alias, lineage, api_key)
     else:
@@ -63,6 +63,24 @@ def lineage_of(record: FinishedRecord, missed: list[str]) -> dict[str, Any]:
         "missed": missed,
         "versions": record.versions,
     }
+
+
+def base_facts(record: FinishedRecord) -> dict[str, str]:
+    """The fingerprint of the base, so that a server knows on which weights the adapter was trained.
+
+    Empty if the files of the base are not on this machine."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    from lora_compose.adapters.admission.base_model import fingerprint
+
+    directory, revision = Path(record.base), record.settings.model.get("model_revision")
+    if not directory.is_dir():
+        try:
+            directory = Path(snapshot_download(record.base, revision=revision, local_files_only=True))
+        except (LocalEntryNotFoundError, HFValidationError):
+            return {}
+    return {"base_fingerprint": fingerprint(directory)}
 
 
 def _over_http(

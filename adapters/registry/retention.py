@@ -40,7 +40,7 @@ Key = tuple[str, int]
 
 @dataclass(frozen=True)
 class Retired:
-    """A version that was removed. `reason` is "expired" or "superseded"."""
+    """A version that was removed. `reason` is a key of `versions.REASONS`."""
 
     version: Version
     reason: str
@@ -75,15 +75,32 @@ class Retention:
             late = update(VersionRow).where(VersionRow.expires_at > latest)
             session.execute(late.values(expires_at=latest))
 
-    def retire(self, keep: int | None, base: str, spare: Collection[str] = ()) -> list[Retired]:
+    def replaced_by(self, version: Version, base: str) -> Version | None:
+        """The version of the same name that was the newest for `base` before `version`."""
+        is_for_base = VersionRow.bases.any(VersionBaseRow.fingerprint == base)
+        rows = select(VersionRow).filter_by(name=version.name).where(is_for_base)
+        earlier = rows.where(VersionRow.number < version.number).order_by(VersionRow.number.desc())
+        with self._database.reading() as session:
+            row = session.scalars(earlier.limit(1)).first()
+            return None if row is None else as_version(row, self._store)
+
+    def retire(
+        self,
+        keep: int | None,
+        base: str,
+        spare: Collection[str] = (),
+        replaced: Version | None = None,
+    ) -> list[Retired]:
         """Remove the versions that expired, and for each name all but the newest `keep` admitted for `base`.
 
-        `spare` are ids of versions that stay. The files stay until `Registry.sweep`."""
+        `replaced` is removed too, unless something needs it. `spare` are ids of versions that stay. The files stay until `Registry.sweep`."""
         now = self.clock()
         with self._database.writing() as session:
             wanted = _expired(session, now)
             for row in _superseded(session, keep, base) if keep is not None else ():
                 wanted.setdefault(row, "superseded")
+            if replaced and (row := session.get(VersionRow, (replaced.name, replaced.number))):
+                wanted.setdefault(row, "replaced")
             if wanted:
                 needed = _needed(session)
                 wanted = {

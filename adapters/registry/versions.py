@@ -57,6 +57,7 @@ class Terms:
 
 REASONS = {
     "expired": "it expired (ttl_seconds)",
+    "replaced": "another version replaced it (load_inplace)",
     "superseded": "newer versions superseded it (--keep-versions)",
 }
 """Why the server removed a version by itself."""

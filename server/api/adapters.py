@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, UploadFile
@@ -18,6 +18,7 @@ from lora_compose.adapters.composition.grammar import parse_reference
 from lora_compose.adapters.errors import Code, InvalidRequest, NotFound
 from lora_compose.adapters.names import check_alias, check_name
 from lora_compose.adapters.peft.files import CONFIG_FILE, FILES, WEIGHTS_FILE
+from lora_compose.adapters.registry.description import describe
 from lora_compose.adapters.registry.store import Version
 from lora_compose.adapters.registry.versions import no_adapter
 from lora_compose.adapters.validation import unknown_field
@@ -90,30 +91,7 @@ def _bounded(receive: Receive, limit: int) -> Receive:
 
 def adapter_object(version: Version, aliases: list[str], resolver: Resolver) -> AdapterObject:
     """One version as JSON. `aliases` are the aliases that point to it."""
-    refusal = resolver.refusal(version)
-    warnings = list(version.warnings) if refusal is None else [f"other_base: {refusal}"]
-    base = next((base for base in version.bases if base == resolver.own_base), version.bases[0])
-    expires = version.expires_at
-    return {
-        "object": "adapter",
-        "id": version.id,
-        "name": version.name,
-        "version": version.number,
-        "digest": version.digest,
-        "rank": version.rank,
-        "bytes": version.bytes,
-        "created_at": int(version.created_at.timestamp()),
-        "source": version.source,
-        "base": base.name,
-        "base_fingerprint": base.fingerprint,
-        "served": refusal is None,
-        "expires_at": None if expires is None else int(expires.timestamp()),
-        "aliases": aliases,
-        "parameters": version.parameters,
-        "coverage": version.coverage,
-        "warnings": warnings,
-        "lineage": version.lineage.get("training", {}),
-    }
+    return cast(AdapterObject, describe(version, aliases, resolver.served))
 
 
 async def register(request: Request) -> JSONResponse:

@@ -82,8 +82,8 @@ def show_model(request: Request) -> JSONResponse:
         return JSONResponse(base_card(engine))
     with suppress(NotFound):
         caller.require(name, model_not_found)
-        refusal = request.state.resolver.refusal
-        served = [version for version in registry.versions(name) if refusal(version) is None]
+        bases = request.state.resolver.fingerprints
+        served = [version for version in registry.versions(name) if version.is_for(bases)]
         if not served:
             raise model_not_found(name)
         return JSONResponse(adapter_card(served[-1], engine.base))

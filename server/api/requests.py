@@ -114,7 +114,9 @@ class LoadAdapter(Body):
     lora_name: Name
     lora_path: Text
     load_inplace: bool = False
-    """Accepted for vLLM's clients and ignored: other files under a name always become its next version."""
+    """The next version replaces the one before: that is removed, unless something needs it or the server runs
+    with --keep-versions. Without this field, other files under a name become its next version too, and the
+    one before stays."""
     ttl_seconds: Ttl | None = None
     """As in `POST /v1/adapters`. vLLM does not have it."""
 

@@ -14,7 +14,7 @@ from cachetools import LRUCache
 from lora_compose.adapters.composition.composition import STACK, Composition, Member
 from lora_compose.adapters.errors import AdapterRejected, Code, InvalidRequest, NotFound, Unservable
 from lora_compose.adapters.registry.registry import Registry
-from lora_compose.adapters.registry.store import Base, Version
+from lora_compose.adapters.registry.store import Version
 from lora_compose.adapters.registry.versions import no_adapter
 from lora_compose.server.compositions.served_bases import ServedBases
 
@@ -58,12 +58,12 @@ class ResolvedComposition:
 class Resolver:
     """Resolves compositions with one registry, for an engine that supports ranks up to `max_lora_rank`.
 
-    `bases` are those whose versions are served. None: every version is."""
+    `served` are the bases whose versions are served. None: every version is."""
 
-    def __init__(self, registry: Registry, max_lora_rank: int, bases: ServedBases | None = None) -> None:
+    def __init__(self, registry: Registry, max_lora_rank: int, served: ServedBases | None = None) -> None:
         self._registry = registry
         self._max_lora_rank = max_lora_rank
-        self._bases = bases
+        self.served = served
         self._cache: LRUCache[Hashable, Any] = LRUCache(MAX_CACHED)
         self._changes = 0
         self._lock = threading.Lock()
@@ -125,27 +125,15 @@ class Resolver:
         return self._cached((name, ref), lambda: self._look_up(name, ref))
 
     def _look_up(self, name: str, ref: str | None) -> Version:
-        if self._bases is None:
-            return self._registry.resolve(name, ref)
-        version = self._registry.resolve(name, ref, self._bases.fingerprints)
-        self._bases.require(version)
+        version = self._registry.resolve(name, ref, self.fingerprints)
+        if self.served is not None:
+            self.served.require(version)
         return version
-
-    @property
-    def own_base(self) -> Base | None:
-        """The base of this server."""
-        return None if self._bases is None else self._bases.own
 
     @property
     def fingerprints(self) -> Collection[str] | None:
         """The bases whose versions are served. None: every version is."""
-        return None if self._bases is None else self._bases.fingerprints
-
-    def refusal(self, version: Version) -> str | None:
-        """Why the version is not served on this base. None if it is."""
-        if self._bases is None or self._bases.serves(version):
-            return None
-        return self._bases.refusal(version)
+        return None if self.served is None else self.served.fingerprints
 
     def version(self, name: str, ref: str | None) -> Version:
         """The version that a request for `name@ref` gets alone. Raises as `resolve` does."""

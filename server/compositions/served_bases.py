@@ -1,13 +1,14 @@
 """Which versions this server serves: those of its own base, and of the bases that --accept-base names."""
 
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lora_compose.adapters.admission.fingerprint import older_fingerprint
 from lora_compose.adapters.errors import Code, Unservable
+from lora_compose.adapters.registry.description import Served
 from lora_compose.adapters.registry.registry import Registry
 from lora_compose.adapters.registry.store import Base, Version
 
@@ -19,38 +20,19 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class ServedBases:
+class ServedBases(Served):
     """The base of this server, and the bases of --accept-base whose versions it serves too."""
 
-    own: Base
-    accepted: frozenset[str] = frozenset()
-    """Fingerprints."""
     check_accepted: Callable[[Version], None] = lambda _: None
     """Raises AdapterRejected if a version of an accepted base does not fit this server's base."""
 
-    @property
-    def fingerprints(self) -> Collection[str]:
-        return {self.own.fingerprint, *self.accepted}
-
-    def serves(self, version: Version) -> bool:
-        """Whether the version was admitted for one of these bases."""
-        return version.is_for(self.fingerprints)
-
     def require(self, version: Version) -> None:
         """Raises Unservable("wrong_base"), and AdapterRejected if it does not fit."""
-        if not self.serves(version):
-            raise Unservable(Code.WRONG_BASE, self.refusal(version), "model")
-        if not version.is_for({self.own.fingerprint}):
+        reason = self.why_not(version)
+        if reason is not None:
+            raise Unservable(Code.WRONG_BASE, reason, "model")
+        if not version.is_for({self.base.fingerprint}):
             self.check_accepted(version)
-
-    def refusal(self, version: Version) -> str:
-        """Why the version is not served, and what to do."""
-        others = " and ".join(map(str, version.bases))
-        return (
-            f"{version.id} was registered for another base: {others}. This server's base is {self.own}. "
-            "Register the files again here, which admits them for this base, or start the server with "
-            f"--accept-base {version.bases[0].fingerprint[:12]}."
-        )
 
 
 def served_bases(
@@ -71,4 +53,4 @@ def served_bases(
     def check(version: Version) -> None:
         check_shapes(version.directory, base, limits)
 
-    return ServedBases(own, frozenset[str]().union(*selected.values()), check)
+    return ServedBases(own, frozenset({own.fingerprint}).union(*selected.values()), check)

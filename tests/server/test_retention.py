@@ -85,6 +85,18 @@ def audit(data_dir: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (data_dir / "audit.jsonl").read_text().splitlines()]
 
 
+def test_loading_in_place_replaces_the_version_before(tmp_path: Path) -> None:
+    with app_without_engine(tmp_path) as app, app.client() as client:
+        load(client, tmp_path, 1, load_inplace=False)
+        load(client, tmp_path, 2, load_inplace=False)
+        client.put("/v1/adapters/policy/aliases/prod", json={"version": 2}).raise_for_status()
+        for number in (3, 4, 4, 5):
+            load(client, tmp_path, number)
+        assert versions(client) == [1, 2, 5]  # 2 has an alias, and 1 was not replaced
+        assert "load_inplace" in ask(client, "policy@3").json()["error"]["message"]
+        assert ask(client, "policy").json()["model"] == "policy@5"
+
+
 def test_a_version_expires_also_while_idle_and_after_a_restart(tmp_path: Path) -> None:
     with app_without_engine(tmp_path) as app, app.client() as client:
         load(client, tmp_path, 1, ttl_seconds=1)
