@@ -1,4 +1,4 @@
-"""The fingerprint of a base model: which weights it has, whatever its files are called.
+"""The fingerprint of a base model. It identifies the weights, and not the files that hold them.
 
 It is the sha256 of every tensor's name, dtype and shape, of the tensors' bytes in the order of their names,
 and of the few values of the config that say how the numbers are used (see `_use`). So the same weights have

@@ -1,4 +1,4 @@
-"""What an operator told the engine to keep, for the next start: pins and the fused composition."""
+"""The pins and the fused composition that an operator requested. The next start restores them."""
 
 from sqlalchemy import delete, select
 

@@ -187,8 +187,8 @@ class Registry:
     def resolve(self, name: str, ref: str | None = None, bases: Collection[str] | None = None) -> Version:
         """The version for a number, an alias, or None (the newest).
 
-        With `bases` (fingerprints), the newest is the newest that was admitted for one of them. If there is
-        none, and for a number or an alias, the version may be of another base. Raises
+        With `bases` (fingerprints), the newest is the newest that was admitted for one of them. A number or
+        an alias may give a version of another base, and so may a name without any version for them. Raises
         NotFound("model_not_found"), StorageUnavailable("adapter_files_missing")."""
         version = self._look_up(name, ref, bases)
         with storage_faults():

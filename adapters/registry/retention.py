@@ -2,8 +2,8 @@
 
 A version that something needs stays: an alias or saved composition that names it, a pin, the fused
 composition, or a version whose lineage names it in `parents`. It goes when nothing needs it any more.
-Times are seconds since 1970. While a process runs they follow a clock that nobody can set, so a change of the
-system's clock makes nothing expire early or late.
+Times are seconds since 1970. While a process runs, they follow a monotonic clock, so a change of the system's
+clock makes nothing expire early or late.
 """
 
 import logging
@@ -93,7 +93,8 @@ class Retention:
     ) -> list[Retired]:
         """Remove the versions that expired, and for each name all but the newest `keep` admitted for `base`.
 
-        `replaced` is removed too, unless something needs it. `spare` are ids of versions that stay. The files stay until `Registry.sweep`."""
+        `replaced` is removed too. Versions that something needs and the ids in `spare` stay. The files
+        stay until `Registry.sweep`."""
         now = self.clock()
         with self._database.writing() as session:
             wanted = _expired(session, now)

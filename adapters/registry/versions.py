@@ -126,7 +126,7 @@ def _numbered(session: Session, name: str, ref: str) -> VersionRow | None:
 
 
 def newest_versions(session: Session, bases: Collection[str] | None) -> list[VersionRow]:
-    """The newest version of each adapter, sorted by name; with `bases`, of those admitted for one of them."""
+    """The newest version of each adapter, sorted by name. `bases`: only versions admitted for one of them."""
     last = select(VersionRow.name, func.max(VersionRow.number)).group_by(VersionRow.name)
     if bases is not None:
         last = last.where(VersionRow.bases.any(VersionBaseRow.fingerprint.in_(bases)))

@@ -118,7 +118,7 @@ class LoadAdapter(Body):
     with --keep-versions. Without this field, other files under a name become its next version too, and the
     one before stays."""
     ttl_seconds: Ttl | None = None
-    """As in `POST /v1/adapters`. vLLM does not have it."""
+    """The same as in `POST /v1/adapters`. vLLM does not have this field."""
 
     FAULTS: ClassVar[Faults] = {
         ("lora_name", "missing"): MISSING_NAME,

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from cachetools import LRUCache
 
 from lora_compose.adapters.composition.composition import STACK, Composition, Member
-from lora_compose.adapters.errors import AdapterRejected, Code, InvalidRequest, NotFound, Unservable
+from lora_compose.adapters.errors import Code, InvalidRequest, NotFound, Unservable
 from lora_compose.adapters.registry.registry import Registry
 from lora_compose.adapters.registry.store import Version
 from lora_compose.adapters.registry.versions import no_adapter
@@ -92,8 +92,7 @@ class Resolver:
     def resolve(
         self, composition: Composition, sees: Callable[[str], bool] | None = None
     ) -> ResolvedComposition:
-        """Raises NotFound("model_not_found"), Unservable rank_too_large or wrong_base, InvalidRequest, or
-        AdapterRejected if a version of an accepted base does not fit.
+        """Raises NotFound("model_not_found"), Unservable rank_too_large or wrong_base, or InvalidRequest.
 
         If `sees` is false for a member, the error is the same as for an adapter that does not exist."""
         if sees is not None:
@@ -144,7 +143,7 @@ class Resolver:
         try:
             for member in composition.members:
                 self._version(member.name, member.ref)
-        except (NotFound, Unservable, AdapterRejected):
+        except (NotFound, Unservable):
             return False
         return True
 

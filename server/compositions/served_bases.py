@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lora_compose.adapters.admission.fingerprint import older_fingerprint
-from lora_compose.adapters.errors import Code, Unservable
+from lora_compose.adapters.errors import AdapterRejected, Code, Unservable
 from lora_compose.adapters.registry.description import Served
 from lora_compose.adapters.registry.registry import Registry
 from lora_compose.adapters.registry.store import Base, Version
@@ -27,12 +27,16 @@ class ServedBases(Served):
     """Raises AdapterRejected if a version of an accepted base does not fit this server's base."""
 
     def require(self, version: Version) -> None:
-        """Raises Unservable("wrong_base"), and AdapterRejected if it does not fit."""
+        """Raises Unservable("wrong_base") if it is of another base, or does not fit."""
         reason = self.why_not(version)
         if reason is not None:
             raise Unservable(Code.WRONG_BASE, reason, "model")
         if not version.is_for({self.base.fingerprint}):
-            self.check_accepted(version)
+            try:
+                self.check_accepted(version)
+            except AdapterRejected as error:
+                text = f"{version.id} was registered for another base and does not fit: {error.message}"
+                raise Unservable(Code.WRONG_BASE, text, "model") from error
 
 
 def served_bases(
