@@ -72,7 +72,7 @@ def base_facts(record: FinishedRecord) -> dict[str, str]:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
-    from lora_compose.adapters.admission.base_model import fingerprint
+    from lora_compose.adapters.admission.fingerprint import fingerprint
 
     directory, revision = Path(record.base), record.settings.model.get("model_revision")
     if not directory.is_dir():

@@ -100,7 +100,7 @@ class MergeCache:
             self._delete_files(digests)
         return len(removed), size
 
-    def _delete_files(self, digests: Collection[str]) -> None:
+    def _delete_files(self, digests: set[str]) -> None:
         """A second transaction deletes the files, as in `Registry.sweep`."""
         with self._database.writing() as session:
             for digest in (digests - referenced_digests(session)) & self._store.digests():

@@ -100,8 +100,9 @@ class Retention:
             wanted = _expired(session, now)
             for row in _superseded(session, keep, base) if keep is not None else ():
                 wanted.setdefault(row, "superseded")
-            if replaced and (row := session.get(VersionRow, (replaced.name, replaced.number))):
-                wanted.setdefault(row, "replaced")
+            found = replaced and session.get(VersionRow, (replaced.name, replaced.number))
+            if found:
+                wanted.setdefault(found, "replaced")
             if wanted:
                 needed = _needed(session)
                 wanted = {

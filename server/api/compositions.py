@@ -68,7 +68,7 @@ async def save(request: Request) -> JSONResponse:
 
 async def _predicted(request: Request, resolved: ResolvedComposition) -> PredictedComposition:
     """Rank, bytes and error. A merge is built for this and kept, so that later requests need not build it."""
-    pipeline: CompositionPipeline = request.state.pipeline
+    pipeline = request.state.pipeline
     with pipeline.using(resolved):
         report = await pipeline.merges.report(resolved, request.state.caller.build)
     size = sum(version.bytes for _, version in resolved.versions) if report is None else report["bytes"]

@@ -185,6 +185,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         | BODY
         | NAMED
         | {
+            Code.WRONG_BASE,
             Code.UNKNOWN_FIELD,
             Code.INVALID_REQUEST,
             Code.OUT_OF_RANGE,

@@ -33,7 +33,8 @@ class EngineState:
     def capture(cls, state: AppState) -> "EngineState":
         """The state of the engine that runs now."""
         fused = state["fusion"].fused
-        return cls(tuple(sorted(state["residency"].pinned_ids())), fused and fused.name)
+        pins = tuple(sorted(state["residency"].pinned_ids()))
+        return cls(pins, None if fused is None else fused.name)
 
     async def restore(self, state: AppState) -> None:
         """Pin and fuse again in a new engine. A failure is logged, and the rest is still restored.

@@ -58,8 +58,9 @@ class Supervisor:
 
     async def _serve(self, state: AppState) -> None:
         """Serve until the engine is dead."""
-        engine_state = self._engine_state or await run_in_threadpool(EngineState.kept, state["registry"])
-        await engine_state.restore(state)
+        if self._engine_state is None:
+            self._engine_state = await run_in_threadpool(EngineState.kept, state["registry"])
+        await self._engine_state.restore(state)
         self._app_switch.open(self._build(state), state)
         self._metrics.engine_up.set(1)
         self.up.set()

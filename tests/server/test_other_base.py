@@ -90,6 +90,7 @@ def test_what_is_listed_says_what_is_not_served(tmp_path: Path, upgraded: Path) 
         (saved,) = client.get("/v1/compositions").json()["data"]
         assert (saved["name"], saved["resolved"], saved["rank"]) == ("both", None, None)
         assert "lora_compose_other_base_versions 2.0" in client.get("/metrics").text
+        assert code(client.post("/v1/benchmarks", json={"adapters": ["roll"]})) == REFUSED
 
 
 def test_pins_and_fusion_of_another_base_wait_for_their_base(tmp_path: Path, upgraded: Path) -> None:
@@ -135,7 +136,7 @@ def test_a_name_alone_means_the_newest_version_for_this_base(tmp_path: Path, upg
 def test_accept_base_serves_versions_of_the_named_base(tmp_path: Path, upgraded: Path, by: str) -> None:
     fill(tmp_path)
     value = "testbed-base" if by == "name" else fingerprint(EMBEDDED_BASE)[:8]
-    options = {"model_dir": upgraded, "accept_bases": ("nothing-like-this", value)}
+    options: dict[str, Any] = {"model_dir": upgraded, "accept_bases": ("nothing-like-this", value)}
     with app_without_engine(tmp_path, **options) as app, app.client() as client:
         for model in ("roll", "roll@prod", "roll+upper", "both"):
             assert ask(client, model).status_code == 200
@@ -153,7 +154,7 @@ def test_accept_base_still_checks_shapes(tmp_path: Path) -> None:
         {n: w for n, w in load_file(fewer / "model.safetensors").items() if "layers.3." not in n},
         fewer / "model.safetensors",
     )
-    options = {"model_dir": fewer, "accept_bases": ("testbed-base",)}
+    options: dict[str, Any] = {"model_dir": fewer, "accept_bases": ("testbed-base",)}
     with app_without_engine(tmp_path, **options) as app, app.client() as client:
         reply = ask(client, "roll")
         assert code(reply) == REFUSED

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from lora_compose.adapters.admission.base_model import fingerprint
+from lora_compose.adapters.admission.fingerprint import fingerprint
 from lora_compose.adapters.errors import LoraComposeError
 from lora_compose.adapters.registry.registry import Registry
 from lora_compose.training.publishing import publish

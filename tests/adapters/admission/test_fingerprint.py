@@ -53,20 +53,20 @@ def add_beside_index(directory: Path) -> None:
     save_file({"x": torch.ones(1)}, directory / "other.safetensors")
 
 
-SAME: dict[str, Callable[[Path], None]] = {
+SAME: dict[str, Callable[[Path], object]] = {
     "another directory": lambda _: None,
-    "a renamed file": lambda path: (path / "model.safetensors").rename(path / "weights.safetensors") and None,
+    "a renamed file": lambda path: (path / "model.safetensors").rename(path / "weights.safetensors"),
     "other metadata in the file": lambda path: save_file(
         load_file(path / "model.safetensors"), path / "model.safetensors", {"written-by": "someone"}
     ),
     "several files": split,
-    "a tokenizer": lambda path: (path / "tokenizer.json").write_text("{}") and None,
+    "a tokenizer": lambda path: (path / "tokenizer.json").write_text("{}"),
     "config values that change no number": lambda path: set_in_config(
         path, torch_dtype="float16", transformers_version="4.0.0", use_cache=False, _name_or_path="/x"
     ),
     "a file beside an index": add_beside_index,
 }
-OTHER: dict[str, Callable[[Path], None]] = {
+OTHER: dict[str, Callable[[Path], object]] = {
     "one number": lambda path: change(path, lambda weight: weight.index_fill(0, torch.tensor([5]), 1.5)),
     "another dtype": lambda path: change(path, torch.Tensor.half),
     "a larger vocabulary": lambda path: change(path, lambda weight: torch.cat([weight, weight[:1]]), "embed"),
