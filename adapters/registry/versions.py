@@ -67,8 +67,9 @@ def versions_of(session: Session, name: str) -> list[VersionRow]:
     """The versions of `name`, oldest first. Raises NotFound("model_not_found") if it has none."""
     rows = list(session.scalars(select(VersionRow).filter_by(name=name).order_by(VersionRow.number)))
     if not rows:
-        last = select(RetiredRow).filter_by(name=name).order_by(RetiredRow.number.desc())
-        raise _retired(session.scalars(last.limit(1)).first()) or no_adapter(name)
+        adapter = session.get(AdapterRow, name)
+        last = adapter and session.get(RetiredRow, (name, adapter.last_number))
+        raise _retired(last) or no_adapter(name)
     return rows
 
 

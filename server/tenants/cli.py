@@ -91,13 +91,14 @@ def create(
 def list_keys(data_dir: DataDir = None, as_json: AsJson = False) -> None:
     """List all keys with role, adapters and quotas. Secrets are not stored and not shown."""
     with _store(data_dir) as store:
-        keys = list(store.by_digest().values())
+        keys, are_required = list(store.by_digest().values()), store.are_required()
     if as_json:
         echo_json([asdict(key) for key in keys])
     elif keys:
         Console().print(_table(keys))
     else:
-        typer.echo("There are no keys. Create one: lora-compose keys create NAME --role admin", err=True)
+        state = "There are no keys, and every request needs one" if are_required else "There are no keys"
+        typer.echo(f"{state}. Create one: lora-compose keys create NAME --role admin", err=True)
 
 
 @app.command()

@@ -125,7 +125,7 @@ class AppWithoutEngine:
     def audit_lines(self) -> dict[str, dict[str, Any]]:
         """The audit log, by request id."""
         lines = map(json.loads, (self.data_dir / "audit.jsonl").read_text().splitlines())
-        return {line["request_id"]: line for line in lines}
+        return {line["request_id"]: line for line in lines if "request_id" in line}
 
 
 @contextmanager

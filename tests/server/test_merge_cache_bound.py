@@ -3,6 +3,7 @@
 import re
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -53,6 +54,14 @@ def test_the_merges_on_the_disk_are_bounded_and_all_are_served(tmp_path: Path) -
         assert metric(client, "lora_compose_merge_cache_evictions_total") >= 5
         client.delete("/v1/fusion").raise_for_status()
         ask(client, 4)
+        until(lambda: merges(tmp_path) == 0)
+
+
+def test_merges_that_are_wanted_at_once_are_all_served_within_a_bound_of_nothing(tmp_path: Path) -> None:
+    with app_without_engine(tmp_path, merge_cache_bytes=0) as app, app.client() as client:
+        register_shipped(client, ["roll", "upper"])
+        with ThreadPoolExecutor(16) as pool:
+            list(pool.map(lambda number: ask(client, 1 + number % 5), range(60)))
         until(lambda: merges(tmp_path) == 0)
 
 

@@ -2,7 +2,9 @@
 
 import json
 import shutil
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from lora_compose.adapters.admission.fingerprint import fingerprint
+from lora_compose.adapters.admission.fingerprint import fingerprint, older_fingerprint
 from lora_compose.server.config import EMBEDDED_BASE
 from lora_compose.training.testbed.paths import ADAPTERS_DIR
 from tests.server.app_without_engine import app_without_engine, register_shipped
@@ -159,6 +161,37 @@ def test_accept_base_still_checks_shapes(tmp_path: Path) -> None:
         reply = ask(client, "roll")
         assert code(reply) == REFUSED
         assert "layers.3" in reply.json()["error"]["message"]
+
+
+def test_versions_of_0_1_0_belong_to_the_base_that_they_were_admitted_for(
+    tmp_path: Path, upgraded: Path
+) -> None:
+    fill(tmp_path)
+    set_fingerprints(tmp_path, older_fingerprint(EMBEDDED_BASE))
+    with app_without_engine(tmp_path, model_dir=upgraded) as app, app.client() as client:
+        assert code(ask(client, "roll")) == REFUSED
+    with app_without_engine(tmp_path) as app, app.client() as client:
+        assert ask(client, "roll").status_code == 200
+        card = client.get("/v1/adapters/roll").json()
+        assert (card["base"], card["base_fingerprint"]) == ("testbed-base", fingerprint(EMBEDDED_BASE))
+
+
+def test_a_version_without_a_base_needs_a_registration_or_a_flag(tmp_path: Path) -> None:
+    fill(tmp_path)
+    set_fingerprints(tmp_path, "unknown")
+    with app_without_engine(tmp_path) as app, app.client() as client:
+        reply = ask(client, "roll")
+        assert code(reply) == REFUSED
+        assert "unknown base" in reply.json()["error"]["message"]
+        register_shipped(client, ["roll"])
+        assert ask(client, "roll").status_code == 200
+    with app_without_engine(tmp_path, accept_bases=("unknown",)) as app, app.client() as client:
+        assert ask(client, "both").status_code == 200
+
+
+def set_fingerprints(home: Path, value: str) -> None:
+    with closing(sqlite3.connect(home / "data" / "registry.db")) as connection, connection:
+        connection.execute("UPDATE version_bases SET fingerprint = ?, base_name = 'unknown'", (value,))
 
 
 def test_a_base_that_was_moved_or_renamed_is_the_same_base(tmp_path: Path) -> None:

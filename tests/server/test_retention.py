@@ -117,6 +117,8 @@ def test_a_version_expires_also_while_idle_and_after_a_restart(tmp_path: Path) -
         assert "policy@2 was removed" in gone["message"]
         load(client, tmp_path, 3)
         assert ask(client, "policy").json()["model"] == "policy@3"
+        client.delete("/v1/adapters/policy").raise_for_status()
+        assert ask(client, "policy").json()["error"]["message"] == "There is no adapter 'policy'."
 
 
 def test_an_expired_version_stays_while_something_needs_it(tmp_path: Path) -> None:

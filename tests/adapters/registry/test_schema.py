@@ -97,6 +97,7 @@ def test_a_directory_made_by_0_1_0_opens_with_all_that_was_in_it(old: Path) -> N
         with Registry(old) as registry:
             check_contents(registry)
             assert registry.merges.find(str(merge)) is not None
+            assert {base.name for base in registry.bases.counts()} == {"unknown"}
         with KeyStore(old) as keys:
             assert [(key.name, key.role) for key in keys.by_digest().values()] == [("ops", "admin")]
         assert rows(old, "SELECT version_num FROM alembic_version") == [(SCHEMA.head,)]
