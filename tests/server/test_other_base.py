@@ -163,6 +163,21 @@ def test_accept_base_still_checks_shapes(tmp_path: Path) -> None:
         assert "layers.3" in reply.json()["error"]["message"]
 
 
+def test_our_own_adapters_pass_strict_without_a_warning(tmp_path: Path) -> None:
+    """The embedded ones, and one that was trained on the directory of the base, as `train` writes it."""
+    trained = Path(shutil.copytree(ADAPTERS_DIR / "roll", tmp_path / "trained"))
+    config = json.loads((trained / "adapter_config.json").read_text())
+    config["base_model_name_or_path"] = str(EMBEDDED_BASE)
+    (trained / "adapter_config.json").write_text(json.dumps(config))
+    with app_without_engine(tmp_path, strict=True) as app, app.client() as client:
+        for directory in (*sorted(ADAPTERS_DIR.iterdir()), trained):
+            reply = client.post("/v1/adapters", json={"name": directory.name, "path": str(directory)})
+            assert (reply.status_code, reply.json()["warnings"]) == (201, []), directory
+        other = {"name": "x", "path": str(trained), "lineage": {"base_fingerprint": "0" * 64}}
+        refused = client.post("/v1/adapters", json=other)
+        assert (code(refused), refused.json()["error"]["param"]) == (REFUSED, "lineage")
+
+
 def test_versions_of_0_1_0_belong_to_the_base_that_they_were_admitted_for(
     tmp_path: Path, upgraded: Path
 ) -> None:

@@ -99,8 +99,8 @@ def test_loading_in_place_replaces_the_version_before(tmp_path: Path) -> None:
 
 def test_a_version_expires_also_while_idle_and_after_a_restart(tmp_path: Path) -> None:
     with app_without_engine(tmp_path) as app, app.client() as client:
-        load(client, tmp_path, 1, ttl_seconds=1)
-        load(client, tmp_path, 2, ttl_seconds=3600)
+        load(client, tmp_path, 1, ttl_seconds=1, load_inplace=False)
+        load(client, tmp_path, 2, ttl_seconds=3600, load_inplace=False)
         until(lambda: versions(client) == [2])
         assert "expired" in ask(client, "policy@1").json()["error"]["message"]
         assert ask(client, "policy").json()["model"] == "policy@2"
