@@ -29,7 +29,8 @@ class Served:
 def describe(version: Version, aliases: Sequence[str], served: Served | None) -> dict[str, Any]:
     """One version as JSON. `aliases` are the aliases that point to it. Without `served`, "served" is null."""
     reason = None if served is None else served.why_not(version)
-    base = next((base for base in version.bases if served and base == served.base), version.bases[0])
+    is_own = served is not None and version.is_for({served.base.fingerprint})
+    base = served.base if served and is_own else version.bases[0]
     return {
         "object": "adapter",
         "id": version.id,
