@@ -68,8 +68,8 @@ def versions_of(session: Session, name: str) -> list[VersionRow]:
     rows = list(session.scalars(select(VersionRow).filter_by(name=name).order_by(VersionRow.number)))
     if not rows:
         adapter = session.get(AdapterRow, name)
-        last = adapter and session.get(RetiredRow, (name, adapter.last_number))
-        raise _retired(last) or no_adapter(name)
+        last = (name, adapter.last_number if adapter else 0)
+        raise _retired(session.get(RetiredRow, last)) or no_adapter(name)
     return rows
 
 
