@@ -99,6 +99,7 @@ async def assemble(
         )
         async with AsyncExitStack() as stack:
             stack.push_async_callback(benchmarks.close)
+            stack.push_async_callback(fusion.close)
             await stack.enter_async_context(running(state["watchdog"].watch()))
             await stack.enter_async_context(running(keeper.run()))
             if config.auto_fuse:

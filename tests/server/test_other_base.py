@@ -95,7 +95,9 @@ def test_what_is_listed_says_what_is_not_served(tmp_path: Path, upgraded: Path) 
         assert code(client.post("/v1/benchmarks", json={"adapters": ["roll"]})) == REFUSED
 
 
-def test_pins_and_fusion_of_another_base_wait_for_their_base(tmp_path: Path, upgraded: Path) -> None:
+def test_pins_and_fusion_of_another_base_wait_for_their_base(
+    tmp_path: Path, upgraded: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     fill(tmp_path)
     with app_without_engine(tmp_path, model_dir=upgraded) as app, app.client() as client:
         assert client.get("/v1/fusion").json()["state"] == "base"
@@ -106,6 +108,7 @@ def test_pins_and_fusion_of_another_base_wait_for_their_base(tmp_path: Path, upg
     with app_without_engine(tmp_path) as app, app.client() as client:
         assert client.get("/v1/fusion").json()["model"] == "roll@1"
         assert [part["pinned"] for part in client.get("/v1/residency").json()["host"]["adapters"]] == [True]
+    assert "asynchronous generator" not in caplog.text  # a server that stops while fused ends cleanly
 
 
 def test_the_same_files_registered_again_are_admitted_for_both_bases(tmp_path: Path, upgraded: Path) -> None:
