@@ -77,8 +77,10 @@ class Supervisor:
     async def _restore(self, state: AppState) -> None:
         """Restore pins and fusion. If the first engine dies of it, the next one starts without them."""
         is_first = self._engine_state is None
-        engine_state = self._engine_state or await run_in_threadpool(EngineState.kept, state["registry"])
-        self._engine_state = EngineState() if is_first else engine_state
+        engine_state = self._engine_state
+        if engine_state is None:
+            engine_state = await run_in_threadpool(EngineState.kept, state["registry"])
+            self._engine_state = EngineState()
         self._is_retry_due = is_first
         await engine_state.restore(state)
         self._is_retry_due = False
