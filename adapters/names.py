@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from lora_compose.adapters.errors import Code, InvalidRequest
 
 MAX_NAME_LENGTH = 128
+MIN_FINGERPRINT_DIGITS = 6
+"""The fewest first digits of a base's fingerprint that select the base."""
 
 _REST = rf"([A-Za-z0-9_-]|\.(?!\.)){{0,{MAX_NAME_LENGTH - 1}}}"
 _VERSION = "[1-9][0-9]{0,8}"

@@ -15,6 +15,7 @@ from lora_compose.server.options.http_options import HttpOptions
 from lora_compose.server.options.lora_modules import read_modules
 
 EMBEDDED_BASE = Path(__file__).resolve().parent.parent / "training" / "testbed" / "base"
+MAX_KEEP = 1_000_000
 _EMBEDDED = (
     ("--served-model-name", "testbed-base"),
     ("--tool-call-parser", "hermes"),
@@ -53,6 +54,11 @@ class ServerConfig:
     """Let clients register adapters from the Hugging Face Hub."""
     strict: bool = False
     """Refuse an adapter whose config names another base. Without this option, only warn."""
+    accept_bases: tuple[str, ...] = field(default=(), metadata={"flag": "--accept-base", "metavar": "BASE"})
+    """Also serve versions that were registered for this other base: its name, or the first digits of its
+    fingerprint. Their shapes must fit."""
+    keep_versions: int | None = field(default=None, metadata={"metavar": "N", "show_default": False})
+    """Keep only the newest N versions of each name, and the older ones that something needs. Default: all."""
     api_keys: tuple[str, ...] = field(
         default=(), metadata={"flag": "--api-key", "envvar": "LORA_COMPOSE_API_KEY", "metavar": "KEY"}
     )
@@ -72,6 +78,8 @@ class ServerConfig:
     """Publish the metric `vllm:lora_requests_info`, for routers that choose a server by its adapters."""
     max_adapter_bytes: int = field(default=4 * 1024**3, metadata={"metavar": "BYTES"})
     """Largest weights file that is accepted."""
+    merge_cache_bytes: int = field(default=10 * 1024**3, metadata={"metavar": "BYTES"})
+    """Disk space for built merges. The least recently used ones are deleted first."""
     auto_fuse: bool = False
     """Automatically fuse the most-used composition when that saves time, and restore the base when it stops
     saving time."""
@@ -91,9 +99,18 @@ class ServerConfig:
                 raise ValueError(f"--adapter-root ({root}) must be a directory")
         if self.model.startswith(("/", "./", "../", "~")) and not Path(self.model).is_dir():
             raise ValueError(f"--model ({self.model}) must be a directory or a hub id")
+        self._check_registry()
         if "" in self.api_keys:
             raise ValueError("--api-key must not be empty")
         read_modules(self.lora_modules)
+
+    def _check_registry(self) -> None:
+        if self.keep_versions is not None and not 0 < self.keep_versions <= MAX_KEEP:
+            raise ValueError(f"--keep-versions ({self.keep_versions}) must be between 1 and {MAX_KEEP}")
+        if self.merge_cache_bytes < 0:
+            raise ValueError(f"--merge-cache-bytes ({self.merge_cache_bytes}) must not be negative")
+        if "" in self.accept_bases:
+            raise ValueError("--accept-base must not be empty")
 
     @property
     def is_local(self) -> bool:

@@ -3,8 +3,8 @@
 Generation, `/v1/fusion`, `/v1/compositions`, auto-fuse and the restore after a restart all use it.
 """
 
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, overload
 
@@ -81,6 +81,7 @@ class CompositionPipeline:
         async with AsyncExitStack() as stack:
             servable = None
             if resolved is not None:
+                stack.enter_context(self.using(resolved))
                 with step("merge"):
                     servable = await self.merges.build(resolved, caller.build)
                 with step("prepare"):
@@ -88,10 +89,18 @@ class CompositionPipeline:
             self.fusion.check(servable)
             yield
 
+    @contextmanager
+    def using(self, resolved: ResolvedComposition) -> Iterator[None]:
+        """Keep the files that it needs on the disk while the context is open."""
+        with self.residency.using(resolved.digests), self.merges.using(resolved):
+            yield
+
     async def fuse(self, resolved: ResolvedComposition) -> None:
         """Fold it into the base weights. Raises the errors of the build and of `FusionSwitch.fuse`."""
-        await self.fusion.fuse(await self.merges.build(resolved))
+        with self.using(resolved):
+            await self.fusion.fuse(await self.merges.build(resolved))
 
     async def pin(self, resolved: ResolvedComposition) -> None:
         """Keep one adapter in host memory. Raises the errors of `ResidencyScheduler.pin`."""
-        await self.residency.pin(await self.merges.build(resolved))
+        with self.using(resolved):
+            await self.residency.pin(await self.merges.build(resolved))

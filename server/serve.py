@@ -48,7 +48,7 @@ from lora_compose.server.state import AppState
 from lora_compose.server.supervision.app_switch import AppSwitch
 from lora_compose.server.supervision.background import running
 from lora_compose.server.supervision.supervisor import Supervisor
-from lora_compose.server.tenants.audit import Audit
+from lora_compose.server.tenants.audit import AUDIT_FILE, Audit
 from lora_compose.server.tenants.key_store import KeyStore
 from lora_compose.server.tenants.keyring import Keyring
 from lora_compose.server.tenants.middleware import AuthContext
@@ -58,7 +58,6 @@ logger = logging.getLogger(__name__)
 DRAIN_SECONDS = 30
 # Seconds the event loop waits for a busy thread (checking an adapter, listing). Python's default: 5 ms.
 SWITCH_SECONDS = 0.0005
-AUDIT_FILE = "audit.jsonl"
 
 
 def run(config: ServerConfig, vllm_args: Sequence[str]) -> None:
@@ -137,7 +136,11 @@ class Front:
 
 def _auth_context(config: ServerConfig, keys: KeyStore) -> AuthContext:
     """Raises LoraComposeError("keys_needed") if other machines could use the server without an API key."""
-    keyring = Keyring(keys.by_digest, config.api_keys, BenchmarkTraffic(), is_open=config.is_local)
+
+    def may_open() -> bool:
+        return config.is_local and not keys.are_required()
+
+    keyring = Keyring(keys.by_digest, config.api_keys, BenchmarkTraffic(), may_open)
     if not config.is_local and not keyring.has_keys:
         raise LoraComposeError(
             CommandCode.KEYS_NEEDED,
@@ -146,6 +149,14 @@ def _auth_context(config: ServerConfig, keys: KeyStore) -> AuthContext:
         )
     if keyring.is_open:
         logger.warning("there are no API keys: every user of this machine may use and administer the server")
+    elif not keyring.has_keys:
+        logger.warning(
+            "all API keys are revoked, so every request is refused: create a key with `lora-compose keys "
+            "create NAME --role admin --data-dir %s`, or accept requests without a key with `lora-compose "
+            "keys open --data-dir %s`",
+            config.data_dir,
+            config.data_dir,
+        )
     return AuthContext(keyring, Audit(config.data_dir / AUDIT_FILE), config.admin_port)
 
 

@@ -35,7 +35,8 @@ def benchmark_object(run: BenchmarkRun) -> BenchmarkObject:
 async def start(request: Request) -> JSONResponse:
     """`POST /v1/benchmarks`: start a benchmark. 409 if one is running, 503 if the server is busy."""
     body, state = await read_object(request), request.state
-    plan = await run_in_threadpool(read_plan, body, state.registry, state.engine.max_model_len)
+    longest = state.engine.max_model_len
+    plan = await run_in_threadpool(read_plan, body, state.registry, state.resolver, longest)
     return JSONResponse(benchmark_object(state.benchmarks.start(plan, _own_url(request))), 201)
 
 

@@ -76,14 +76,14 @@ class Client:
     def upload(self, fields: Mapping[str, str], files: Mapping[str, BinaryIO]) -> Json:
         """Register an adapter from its two files, by file name.
 
-        `fields` has a name, and may have an alias."""
+        `fields` has a name, and may have an alias and ttl_seconds."""
         parts = {name: (name, file, "application/octet-stream") for name, file in files.items()}
         return self._call("POST", "/v1/adapters", data=dict(fields), files=parts)
 
-    def register(self, fields: Mapping[str, str]) -> Json:
+    def register(self, fields: Mapping[str, object]) -> Json:
         """Register an adapter that the server reads itself.
 
-        `fields` has a name and path or hf, and may have an alias."""
+        `fields` has a name and path or hf, and may have an alias and ttl_seconds."""
         return self._call("POST", "/v1/adapters", json=dict(fields))
 
     def adapters(self) -> list[Json]:

@@ -12,6 +12,7 @@ from lora_compose.server.config import EMBEDDED_BASE, ServerConfig
 from lora_compose.server.doctor import adapter as adapter_checks
 from lora_compose.server.doctor import data_directory, installation, machine, running_server
 from lora_compose.server.doctor import model as model_checks
+from lora_compose.server.doctor import registry as registry_checks
 from lora_compose.server.doctor.check import Check, Result, examine
 
 
@@ -51,6 +52,7 @@ def doctor(
         *model_checks.checks(base),
         *(check for path in adapter or [] for check in adapter_checks.checks(path, base, max_lora_rank)),
         *data_directory.checks(data_dir or default_data_dir()),
+        *registry_checks.checks(data_dir or default_data_dir(), base),
         *(running_server.checks(url, api_key) if url else []),
     ]
     results = examine_all(checks)
