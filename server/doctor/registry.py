@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from lora_compose.adapters.composition.grammar import parse
 from lora_compose.adapters.errors import LoraComposeError
+from lora_compose.adapters.registry.store import DATABASE
 from lora_compose.server.doctor.check import Check, Finding, ok, warn
-from lora_compose.server.doctor.data_directory import DATABASE, SECTION
+from lora_compose.server.doctor.data_directory import SECTION
 
 if TYPE_CHECKING:
     from lora_compose.adapters.registry.registry import Registry
