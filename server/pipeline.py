@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, overload
 
 from lora_compose.adapters.composition.composition import Composition
+from lora_compose.adapters.registry.store import Version
 from lora_compose.server.compositions.from_request import (
     CompositionFields,
     composition_from_body,
@@ -55,9 +56,14 @@ class CompositionPipeline:
 
     def _read(self, source: dict[str, Any] | CompositionFields, caller: Caller | None) -> Composition | None:
         saved = self.resolver.saved if caller is None else caller.saved(self.resolver.saved)
+
+        def numbered(number: int) -> Version | None:
+            version = self.resolver.numbered(number)
+            return version if version and (caller is None or caller.sees(version.name)) else None
+
         if isinstance(source, CompositionFields):
-            return composition_of(source, self.base, saved)
-        return composition_from_body(source, self.base, saved)
+            return composition_of(source, self.base, saved, numbered)
+        return composition_from_body(source, self.base, saved, numbered)
 
     @asynccontextmanager
     async def ready(self, resolved: ResolvedComposition | None, caller: Caller) -> AsyncIterator[None]:

@@ -1,7 +1,8 @@
 """Reads the composition from a request body, and makes the body that vLLM gets.
 
 A body can name a composition in four ways: as `model`, in our own fields `adapters` and `composition`, in
-llama.cpp's field `lora`, and in LoRAX's field `merged_adapters`.
+llama.cpp's field `lora`, and in LoRAX's field `merged_adapters`. The fields by which clients of other servers
+name one adapter are read as `model` (`foreign_fields.py`).
 """
 
 from collections.abc import Callable
@@ -13,8 +14,10 @@ from pydantic import ConfigDict, Field, PlainValidator, WithJsonSchema, model_va
 
 from lora_compose.adapters.composition.composition import (
     BAD_WEIGHT,
+    ELECTS_SIGN,
     MAX_MEMBERS,
     METHOD_NAMES,
+    NEEDS_DENSITY,
     OPTION_FAULTS,
     OPTION_NAMES,
     SPELLINGS,
@@ -32,8 +35,14 @@ from lora_compose.adapters.composition.composition import (
 from lora_compose.adapters.composition.grammar import parse, parse_reference
 from lora_compose.adapters.errors import Code, InvalidRequest, NotFound
 from lora_compose.adapters.names import REFERENCE_PATTERN
+from lora_compose.adapters.registry.store import Version
 from lora_compose.adapters.validation import ANY, Fault, Faults, with_prefix
-from lora_compose.server.compositions.foreign_fields import refuse_other_names
+from lora_compose.server.compositions.foreign_fields import (
+    NAMES_ELSEWHERE,
+    NO_MEANING_HERE,
+    name_elsewhere,
+    refuse_other_names,
+)
 from lora_compose.server.http.body import MISSING_NAME, Body, Reference, matching
 
 Method = Annotated[
@@ -65,24 +74,39 @@ class MethodFields(Body):
     majority_sign_method: MajoritySignMethod | None = None
 
 
-def _llama_name(value: object) -> tuple[str, str | None]:
-    if isinstance(value, int):
-        raise InvalidRequest(
-            Code.INVALID_NAME, "Adapters have no numeric ids on this server. Use the name of the adapter."
-        )
+Numbered = Callable[[int], Version | None]
+"""Looks up a version by its number in `GET /lora-adapters`."""
+
+
+def no_numbers(_: int) -> Version | None:
+    """The look-up that knows no numbers."""
+    return None
+
+
+def _llama_id(value: object) -> int | tuple[str, str | None]:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
     return parse_reference(value, None)
 
 
-LlamaReference = Annotated[
-    tuple[str, str | None] | None, PlainValidator(_llama_name), matching(REFERENCE_PATTERN)
+LlamaId = Annotated[
+    int | tuple[str, str | None] | None,
+    PlainValidator(_llama_id),
+    WithJsonSchema({"anyOf": [{"type": "string", "pattern": REFERENCE_PATTERN}, {"type": "integer"}]}),
+]
+LlamaName = Annotated[
+    tuple[str, str | None] | None,
+    PlainValidator(partial(parse_reference, param=None)),
+    matching(REFERENCE_PATTERN),
 ]
 
 
 class LlamaLora(Body):
-    """llama.cpp's form. Exactly one of `id` and `name` is required. Numeric ids are not supported."""
+    """llama.cpp's form. Exactly one of `id` and `name` is required."""
 
-    id: LlamaReference = None
-    name: LlamaReference = None
+    id: LlamaId = None
+    """A name, or a number from `GET /lora-adapters`."""
+    name: LlamaName = None
     scale: Weight
 
     @model_validator(mode="after")
@@ -93,11 +117,17 @@ class LlamaLora(Body):
             )
         return self
 
-    @property
-    def member(self) -> Member:
-        reference = self.id or self.name
+    def member(self, numbered: Numbered) -> Member:
+        """Raises NotFound("model_not_found") if `id` is a number that is not listed."""
+        reference = self.name if self.id is None else self.id
         assert reference is not None
-        return Member(reference[0], self.scale, reference[1])
+        if not isinstance(reference, int):
+            return Member(reference[0], self.scale, reference[1])
+        version = numbered(reference)
+        if version is None:
+            text = f"There is no adapter with the id {reference!s:.40}. GET /lora-adapters lists the ids."
+            raise NotFound(Code.MODEL_NOT_FOUND, text, "lora")
+        return Member(version.name, self.scale, str(version.number))
 
 
 LoraxStrategy = Literal["linear", "ties", "dare_linear", "dare_ties"]
@@ -109,9 +139,20 @@ class MergedAdapters(Body):
 
     ids: Annotated[list[Reference], MinLen(1), MaxLen(MAX_MEMBERS)]
     weights: Annotated[list[Weight], MaxLen(MAX_MEMBERS)] | None = None
-    merge_strategy: LoraxStrategy = "linear"
+    merge_strategy: LoraxStrategy | None = None
     density: Density | None = None
     majority_sign_method: MajoritySignMethod | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_unused_options(cls, fields: object) -> object:
+        """LoRAX's client sends `density` with every strategy. LoRAX ignores it where it has no use."""
+        if not isinstance(fields, dict):
+            return fields
+        strategy = fields.get("merge_strategy") or "linear"
+        used = {"density": NEEDS_DENSITY, "majority_sign_method": ELECTS_SIGN}
+        unused = {name for name, by in used.items() if strategy in LORAX_STRATEGIES and strategy not in by}
+        return {name: value for name, value in fields.items() if name not in unused}
 
     @model_validator(mode="after")
     def _has_a_weight_for_each(self) -> Self:
@@ -130,6 +171,7 @@ class MergedAdapters(Body):
 FORMS = ("adapters", "lora", "merged_adapters")
 EXTENSIONS = (*FORMS, "composition")
 """The fields that vLLM does not know."""
+_NOT_OF_VLLM = frozenset({*EXTENSIONS, *NAMES_ELSEWHERE, *NO_MEANING_HERE})
 
 NO_OBJECT = Fault(Code.INVALID_COMPOSITION, "{param} must be a JSON object.")
 
@@ -218,17 +260,17 @@ class CompositionFields(Body):
         """The field that names the adapters, or None if only `model` can."""
         return next((field for field in FORMS if getattr(self, field) is not None), None)
 
-    def to_composition(self) -> Composition | None:
+    def to_composition(self, numbered: Numbered = no_numbers) -> Composition | None:
         """The composition of the fields other than `model`; None if they name no adapters."""
         if self.adapters is not None:
             return self._from_adapters(self.adapters)
         if self.lora:
-            return Composition(tuple(entry.member for entry in self.lora))
+            return Composition(tuple(entry.member(numbered) for entry in self.lora))
         if self.merged_adapters is not None:
             merged = self.merged_adapters
+            strategy = merged.merge_strategy or "linear"
             fields = {"density": merged.density, "majority_sign_method": merged.majority_sign_method}
-            options = read_options(merged.merge_strategy, fields, "merged_adapters.")
-            return Composition(merged.members, merged.merge_strategy, options)
+            return Composition(merged.members, strategy, read_options(strategy, fields, "merged_adapters."))
         return None
 
     def _from_adapters(self, adapters: list[MemberFields]) -> Composition:
@@ -258,24 +300,40 @@ class ComposedModel(CompositionFields):
 SavedComposition = Callable[[str], Composition | None]
 
 
-def composition_from_body(body: dict[str, Any], base: str, saved: SavedComposition) -> Composition | None:
+def composition_from_body(
+    body: dict[str, Any], base: str, saved: SavedComposition, numbered: Numbered = no_numbers
+) -> Composition | None:
     """The composition of a generating request, or None for the plain base. `body` is not changed.
 
     Raises InvalidRequest("unknown_field") if another field would name an adapter on another server."""
     refuse_other_names(body)
-    return composition_of(CompositionFields.read(body), base, saved)
+    return composition_of(CompositionFields.read(_with_model(body, base)), base, saved, numbered)
 
 
-def composition_of(fields: CompositionFields, base: str, saved: SavedComposition) -> Composition | None:
+def _with_model(body: dict[str, Any], base: str) -> dict[str, Any]:
+    """`body` with the name that another server's field has as `model`."""
+    named = name_elsewhere(body)
+    if named is None:
+        return body
+    field, name = named
+    if body.get("model") not in (None, base, name):
+        raise two_forms(field, f"model {body['model']!r:.200}")
+    return {**body, "model": name}
+
+
+def composition_of(
+    fields: CompositionFields, base: str, saved: SavedComposition, numbered: Numbered = no_numbers
+) -> Composition | None:
     """The composition, or None for the plain base. `saved` looks up a saved composition by name.
 
-    Raises InvalidRequest if the request names it in two ways, or if its fields contradict each other."""
+    Raises InvalidRequest if the request names it in two ways, or if its fields contradict each other, and
+    NotFound for a number that `numbered` does not know."""
     model = fields.model or base
     if fields.form is None:
         return _from_model(model, base, saved)
     if model != base:
         raise two_forms(fields.form, f"model {model!r:.200}")
-    return fields.to_composition()
+    return fields.to_composition(numbered)
 
 
 def _from_model(model: str, base: str, saved: SavedComposition) -> Composition | None:
@@ -300,4 +358,4 @@ def model_not_found(name: str) -> NotFound:
 
 def body_for_vllm(body: dict[str, Any], model: str) -> dict[str, Any]:
     """`body` without our fields, and with the canonical name as `model`."""
-    return {key: value for key, value in body.items() if key not in EXTENSIONS} | {"model": model}
+    return {key: value for key, value in body.items() if key not in _NOT_OF_VLLM} | {"model": model}

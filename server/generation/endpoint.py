@@ -17,6 +17,7 @@ from lora_compose.server.compositions.from_request import body_for_vllm
 from lora_compose.server.compositions.resolver import ResolvedComposition
 from lora_compose.server.generation.accounting import Accounting
 from lora_compose.server.generation.request_checks import check_answers, sequences
+from lora_compose.server.generation.translation import REPLY, Model, Translation
 from lora_compose.server.generation.vllm_errors import translate_errors
 from lora_compose.server.http.body import longest_body, read_object
 from lora_compose.server.http.tracing import request_span, step
@@ -26,7 +27,7 @@ from lora_compose.server.tenants.caller import Caller
 COMPOSITION_HEADER = b"x-lora-composition"
 
 
-class GeneratingEngine(Protocol):
+class GeneratingEngine(Model, Protocol):
     """The parts of the engine that this endpoint uses."""
 
     @property
@@ -36,9 +37,6 @@ class GeneratingEngine(Protocol):
     def base(self) -> str: ...
 
     @property
-    def max_model_len(self) -> int: ...
-
-    @property
     def takes_pictures(self) -> bool: ...
 
     def is_alive(self) -> bool: ...
@@ -46,19 +44,26 @@ class GeneratingEngine(Protocol):
 
 @dataclass(frozen=True)
 class GenerationEndpoint:
-    """An ASGI endpoint that forwards to the same path of vLLM's app."""
+    """An ASGI endpoint that forwards to the same path of vLLM's app, or to that of its translation."""
 
     engine: GeneratingEngine
     pipeline: CompositionPipeline
     accounting: Accounting
     needs_weights: bool = True
     """False for routes that only resolve names (`/tokenize`): nothing is loaded, and vLLM uses the base."""
+    translation: Translation | None = None
+    """For a route of another server: how its requests become requests for vLLM."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         longest = longest_body(self.engine.max_model_len, takes_pictures=self.engine.takes_pictures)
         with request_span(scope) as scope:
             self.accounting.arrived(scope, longest, generates=self.needs_weights)
-            body = await read_object(Request(scope, receive), longest)
+            takes_forms = self.translation is not None and self.translation.takes_forms
+            body = await read_object(Request(scope, receive), longest, takes_forms=takes_forms)
+            if self.translation is not None:
+                translated = self.translation.translate(body, self.engine)
+                scope["state"][REPLY] = translated.reply
+                body, scope = translated.body, _with_path(scope, translated.path)
             await self._answer(body, scope, receive, send)
 
     async def _answer(self, body: dict[str, Any], scope: Scope, receive: Receive, send: Send) -> None:
@@ -96,6 +101,12 @@ def _with_composition_header(send: Send, name: str) -> Send:
         await send(message)
 
     return send_with_header
+
+
+def _with_path(scope: Scope, path: str) -> Scope:
+    """`scope` with another path below the same root path."""
+    full = scope.get("root_path", "") + path
+    return {**scope, "path": full, "raw_path": full.encode("ascii")}
 
 
 def _with_length(scope: Scope, length: int) -> dict[str, Any]:

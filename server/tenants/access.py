@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from lora_compose.server.paths import GENERATING, NAMING, PROBES
+from lora_compose.server.paths import GENERATING, NAMING, PROBES, TRANSLATED
 from lora_compose.server.tenants.key import Key
 
 
@@ -22,10 +22,12 @@ def _rule(methods: str, path: str, *roles: str) -> Rule:
 
 NAMED = r"/v1/adapters/[^/]+"
 RULES = (
-    _rule("POST", "|".join(map(re.escape, (*GENERATING, *NAMING))), "inference", "admin"),
+    _rule("POST", "|".join(map(re.escape, (*GENERATING, *NAMING, *TRANSLATED))), "inference", "admin"),
     _rule("GET HEAD", r"/v1/models(/.*)?", "inference", "admin", "monitor"),
     _rule("GET HEAD", rf"/v1/adapters|{NAMED}", "inference", "admin"),
     _rule("GET HEAD", r"/v1/compositions(/[^/]+)?", "inference", "admin"),
+    _rule("GET HEAD", r"/api/(tags|ps|version)|/info|/lora-adapters", "inference", "admin"),
+    _rule("POST", r"/api/show|/lora-adapters", "inference", "admin"),
     _rule("GET HEAD", r"/metrics", "monitor"),
     _rule("GET HEAD", r"/openapi\.json", "inference", "admin", "monitor"),
     _rule("POST", r"/v1/adapters|/v1/compositions", "admin"),

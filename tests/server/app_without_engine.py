@@ -66,6 +66,9 @@ class StandIn:
     max_cpu_loras: int = 64
     dtype: torch.dtype = torch.float32
     runtime_weights: bool = True
+    special_token_ids: frozenset[int] = frozenset({1, 2})
+    parses_tools: bool = False
+    parses_reasoning: bool = False
     lora_modules: frozenset[str] | None = None
     metrics_registry: CollectorRegistry = field(default_factory=CollectorRegistry)
     builds: dict[int, str] = field(default_factory=dict)
@@ -120,7 +123,9 @@ class AppWithoutEngine:
 
 
 @contextmanager
-def app_without_engine(home: Path, *, api_keys: Sequence[str] = ()) -> Iterator[AppWithoutEngine]:
+def app_without_engine(
+    home: Path, *, api_keys: Sequence[str] = (), engine: StandIn | None = None
+) -> Iterator[AppWithoutEngine]:
     """With `api_keys`, administration has its own port. The shipped adapters may be registered."""
     config = ServerConfig(data_dir=home / "data", adapter_roots=(ADAPTERS_DIR, home), api_keys=(*api_keys,))
     config.data_dir.mkdir(parents=True)
@@ -133,7 +138,7 @@ def app_without_engine(home: Path, *, api_keys: Sequence[str] = ()) -> Iterator[
         keyring = Keyring(keys.by_digest, config.api_keys, BenchmarkTraffic(), not api_keys, next_look)
         auth = AuthContext(keyring, Audit(config.data_dir / "audit.jsonl"), ports[1] if api_keys else None)
         auth.refusal_delay = RefusalDelay(seconds=0.0)
-        stack.enter_context(_served(config, registry, auth, sockets))
+        stack.enter_context(_served(config, registry, auth, sockets, engine or StandIn()))
         urls = [f"http://127.0.0.1:{port}" for port in ports]
         yield AppWithoutEngine(urls[0], urls[-1], config.data_dir, keys)
 
@@ -146,7 +151,11 @@ def _listening() -> socket.socket:
 
 @contextmanager
 def _served(
-    config: ServerConfig, registry: Registry, auth: AuthContext, sockets: list[socket.socket]
+    config: ServerConfig,
+    registry: Registry,
+    auth: AuthContext,
+    sockets: list[socket.socket],
+    engine: StandIn,
 ) -> Iterator[None]:
     front, is_up = AppSwitch(), threading.Event()
     server = uvicorn.Server(
@@ -160,7 +169,7 @@ def _served(
 
     async def serve() -> None:
         metrics = Metrics()
-        async with assemble(config, cast(Any, StandIn()), registry, auth.keyring.traffic, metrics) as state:
+        async with assemble(config, cast(Any, engine), registry, auth.keyring.traffic, metrics) as state:
             front.open(create_app(state, auth), state)
             serving = asyncio.create_task(server.serve(sockets))
             while not server.started:

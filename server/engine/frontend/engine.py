@@ -41,6 +41,12 @@ class Engine:
     dtype: torch.dtype
     runtime_weights: bool
     """True if the kernels apply weights per request, so that one build of an adapter serves every weight."""
+    special_token_ids: frozenset[int]
+    """Tokens that are not a part of a text, such as the one that ends an answer."""
+    parses_tools: bool
+    """True if an answer's tool calls are separated from its text."""
+    parses_reasoning: bool
+    """True if an answer's reasoning is separated from its text."""
     lora_modules: frozenset[str] | None = None
     """The last parts of the names of the modules that adapters may change; None: every linear layer."""
 
