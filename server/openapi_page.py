@@ -23,8 +23,8 @@ Errors with status 429 and 503 have the header `retry-after` in seconds. All oth
 waiting cannot solve, have `x-should-retry: false`. In a stream, an error is the last event:
 `data: {"error": ...}`.
 
-The routes of other servers (`/`, `/generate`, `/generate_stream`, `/info`, `/api/...`) send errors in the
-shape of those servers: `{"error": "message", "code", "param"}`, for TGI also with `error_type`
+The routes for clients of other servers (`/`, `/generate`, `/generate_stream`, `/info`, `/api/...`) send errors in
+the shape that their clients read: `{"error": "message", "code", "param"}`, for TGI also with `error_type`
 ([clients](clients.md)).
 """
 

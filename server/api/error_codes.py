@@ -59,7 +59,10 @@ ERROR_CODES = {
         "`majority_sign_method` is not `total` or `frequency`, or is not an option of this method.",
     ),
     Code.INVALID_SOURCE: ErrorCode(400, "The request does not name exactly one source for the adapter."),
-    Code.SOURCE_NOT_ALLOWED: ErrorCode(400, "This server does not accept adapters from the Hub."),
+    Code.SOURCE_NOT_ALLOWED: ErrorCode(
+        400,
+        "This server does not accept adapters from the Hub, or a request names an adapter that is elsewhere.",
+    ),
     Code.INVALID_UPLOAD: ErrorCode(400, "The upload is not a form with the two files of an adapter."),
     Code.DIGEST_MISMATCH: ErrorCode(400, "The files received do not have the digest that the request gives."),
     Code.INVALID_LINEAGE: ErrorCode(

@@ -24,7 +24,7 @@ class OllamaOptions(Body):
     seed: int | None = None
     """A negative seed is random."""
     num_predict: int | None = None
-    """0 and negative numbers: as many tokens as the context has room for."""
+    """0 and negative numbers: as many tokens as fit into the context."""
     stop: list[Text] | Text | None = None
     repeat_penalty: float | None = None
     repeat_last_n: int | None = None

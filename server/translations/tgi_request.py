@@ -46,7 +46,7 @@ class TgiParameters(Body):
     repetition_penalty: float | None = None
     frequency_penalty: float | None = None
     max_new_tokens: int | None = None
-    """By default, as many as the context has room for."""
+    """By default, as many as fit into the context."""
     stop: list[Text] | None = None
     ignore_eos_token: bool | None = None
     truncate: int | None = None
@@ -176,7 +176,7 @@ def _composition(body: dict[str, Any], parameters: TgiParameters) -> dict[str, A
 
 
 def _sampling(parameters: TgiParameters) -> dict[str, Any]:
-    """As in TGI, a request is greedy if it asks for no sampling, or if its temperature is 0."""
+    """A request is greedy, as in TGI, if it asks for no sampling, or if its temperature is 0."""
     given = {name: value for name in SAME_IN_VLLM if (value := getattr(parameters, name)) is not None}
     sampling = {RENAMED.get(name, name): value for name, value in given.items()}
     if parameters.truncate is not None:

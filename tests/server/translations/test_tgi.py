@@ -86,10 +86,21 @@ def test_the_adapters_of_the_parameters_answer(
     [
         ({"parameters": {"adapter_id": "nosuch"}}, "model_not_found", "model"),
         ({"parameters": {"adapter_id": ""}}, "invalid_name", "parameters.adapter_id"),
-        ({"parameters": {"adapter_id": "roll", "adapter_source": "hub"}}, "source_not_allowed",
-         "parameters.adapter_source"),
-        ({"parameters": {"adapter_id": "roll", "merged_adapters": BOTH}}, "conflicting_fields", "merged_adapters"),
-        ({"parameters": {"adapter_id": "roll"}, "model": "upper"}, "conflicting_fields", "parameters.adapter_id"),
+        (
+            {"parameters": {"adapter_id": "roll", "adapter_source": "hub"}},
+            "source_not_allowed",
+            "parameters.adapter_source",
+        ),
+        (
+            {"parameters": {"adapter_id": "roll", "merged_adapters": BOTH}},
+            "conflicting_fields",
+            "merged_adapters",
+        ),
+        (
+            {"parameters": {"adapter_id": "roll"}, "model": "upper"},
+            "conflicting_fields",
+            "parameters.adapter_id",
+        ),
         ({"parameters": {"adapterId": "roll"}}, "unknown_field", "parameters.adapterId"),
         ({"parameters": {"lora_id": "roll"}}, "unknown_field", "parameters.lora_id"),
         ({"adapter_id": "roll"}, "unknown_field", "adapter_id"),
@@ -98,7 +109,7 @@ def test_the_adapters_of_the_parameters_answer(
         ({"stream": True}, "invalid_request", "stream"),
         ({"text": "roll"}, "unknown_field", "text"),
     ],
-)  # fmt: skip
+)
 def test_a_wrong_request_is_refused_and_not_answered_by_the_base(
     client: httpx.Client, vllm: VllmStandIn, body: dict[str, Any], code: str, param: str
 ) -> None:

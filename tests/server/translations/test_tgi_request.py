@@ -21,19 +21,38 @@ def asked(path: str = "/generate", **parameters: Any) -> dict[str, Any]:
         ({"do_sample": True}, {}),
         ({"temperature": 0.0}, {"temperature": 0.0}),
         ({"temperature": 0.7, "top_p": 0.9, "top_k": 5}, {"temperature": 0.7, "top_p": 0.9, "top_k": 5}),
-        ({"max_new_tokens": 3, "stop": ["b"]}, {"max_tokens": 3, "stop": ["b"], "include_stop_str_in_output": True}),
+        (
+            {"max_new_tokens": 3, "stop": ["b"]},
+            {"max_tokens": 3, "stop": ["b"], "include_stop_str_in_output": True},
+        ),
         ({"ignore_eos_token": True, "seed": 7}, {"ignore_eos": True, "seed": 7}),
         ({"truncate": 3}, {"truncate_prompt_tokens": 3, "truncation_side": "left"}),
-        ({"repetition_penalty": 1.2, "frequency_penalty": 0.1}, {"repetition_penalty": 1.2, "frequency_penalty": 0.1}),
+        (
+            {"repetition_penalty": 1.2, "frequency_penalty": 0.1},
+            {"repetition_penalty": 1.2, "frequency_penalty": 0.1},
+        ),
         ({"grammar": {"type": "regex", "value": "a+"}}, {"structured_outputs": {"regex": "a+"}}),
-        ({"grammar": {"type": "json", "value": {"type": "object"}}},
-         {"structured_outputs": {"json": {"type": "object"}}}),
-        ({"response_format": {"type": "json_object", "schema": {"type": "object"}}},
-         {"structured_outputs": {"json": {"type": "object"}}}),
+        (
+            {"grammar": {"type": "json", "value": {"type": "object"}}},
+            {"structured_outputs": {"json": {"type": "object"}}},
+        ),
+        (
+            {"response_format": {"type": "json_object", "schema": {"type": "object"}}},
+            {"structured_outputs": {"json": {"type": "object"}}},
+        ),
         ({"details": True}, {"logprobs": 0, "return_token_ids": True}),
-        ({"best_of": 1, "watermark": False, "typical_p": 1.0, "top_n_tokens": 0, "return_k_alternatives": None}, {}),
+        (
+            {
+                "best_of": 1,
+                "watermark": False,
+                "typical_p": 1.0,
+                "top_n_tokens": 0,
+                "return_k_alternatives": None,
+            },
+            {},
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_field_has_its_meaning(parameters: dict[str, Any], fields: dict[str, Any]) -> None:
     body = asked(**parameters)
     assert {name: body.get(name) for name in fields} == fields

@@ -76,11 +76,16 @@ class VllmStandIn:
         event = b"data: " + json.dumps({"model": body["model"], "choices": [choice]}).encode() + b"\n\n"
         headers = [(b"content-type", b"text/event-stream")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        gone = asyncio.create_task(receive())
+        gone = asyncio.create_task(_disconnected(receive))
         while not gone.done():
             await send({"type": "http.response.body", "body": event, "more_body": True})
             await asyncio.sleep(0.01)
         self.aborted += 1
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 def _completion(text: str, tokens: tuple[tuple[int, str], ...], body: dict[str, Any]) -> dict[str, Any]:
