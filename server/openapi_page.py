@@ -10,7 +10,7 @@ from lora_compose.server.api.error_codes import ERROR_CODES
 from lora_compose.server.api.openapi_document import DocumentedRoute, documented_routes, roles, summary
 from lora_compose.server.api.operations import OPERATIONS
 from lora_compose.server.app import routes
-from lora_compose.server.paths import GENERATING, NAMING
+from lora_compose.server.paths import COMPOSING
 
 HEAD = """# HTTP
 
@@ -51,7 +51,7 @@ def page() -> str:
 
 def every_operation() -> tuple[DocumentedRoute, ...]:
     """Every route with its method, including those that forward to vLLM."""
-    forwarded = (DocumentedRoute("POST", path, "") for path in (*GENERATING, *NAMING))
+    forwarded = (DocumentedRoute("POST", path, "") for path in COMPOSING)
     return (*forwarded, *documented_routes(routes()))
 
 

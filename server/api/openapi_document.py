@@ -22,6 +22,7 @@ from lora_compose.server.api.operations import FORM, JSON, OPERATIONS, STREAM, A
 from lora_compose.server.compositions.from_request import CompositionFields
 from lora_compose.server.engine.frontend.api_types import VLLM_TYPES
 from lora_compose.server.errors import error_headers, error_type
+from lora_compose.server.http.anthropic_errors import anthropic_type
 from lora_compose.server.paths import PROBES
 from lora_compose.server.tenants.access import roles_of
 
@@ -194,7 +195,12 @@ def _responses(operation: Operation, schemas: Schemas) -> dict[str, Any]:
     statuses: dict[int, list[Code]] = defaultdict(list)
     for code in sorted(operation.codes):
         statuses[ERROR_CODES[code].status].append(code)
-    return responses | {str(status): _refusal(status, codes) for status, codes in sorted(statuses.items())}
+    shape = _anthropic_error_schema if operation.is_anthropic else _error_schema
+    refusals = {
+        str(status): _refusal(status, codes, shape(codes, status))
+        for status, codes in sorted(statuses.items())
+    }
+    return responses | refusals
 
 
 def _answer_content(answer: Answer, schemas: Schemas) -> dict[str, Any]:
@@ -207,7 +213,7 @@ def _answer_content(answer: Answer, schemas: Schemas) -> dict[str, Any]:
     return {"content": content}
 
 
-def _refusal(status: int, codes: list[Code]) -> dict[str, Any]:
+def _refusal(status: int, codes: list[Code], schema: dict[str, Any]) -> dict[str, Any]:
     """The response of one error status: its codes, and the headers about retrying."""
     return {
         "description": " ".join(f"`{code}`: {ERROR_CODES[code].meaning}" for code in codes),
@@ -215,8 +221,17 @@ def _refusal(status: int, codes: list[Code]) -> dict[str, Any]:
             "x-request-id": REQUEST_ID,
             **{name: {"schema": {"type": "string"}} for name in error_headers(status)},
         },
-        "content": {JSON: {"schema": _error_schema(codes, status)}},
+        "content": {JSON: {"schema": schema}},
     }
+
+
+def _anthropic_error_schema(codes: Iterable[Code], status: int) -> dict[str, Any]:
+    """The schema of `lora_compose.server.http.anthropic_errors.anthropic_body`."""
+    schema = _error_schema(codes, status)
+    schema["properties"]["error"]["properties"]["type"] = {"const": anthropic_type(status)}
+    schema["properties"]["type"] = {"const": "error"}
+    schema["required"] = ["type", "error"]
+    return schema
 
 
 def _error_schema(codes: Iterable[Code], status: int | None = None) -> dict[str, Any]:

@@ -16,10 +16,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from lora_compose.server.compositions.from_request import body_for_vllm
 from lora_compose.server.compositions.resolver import ResolvedComposition
 from lora_compose.server.generation.accounting import Accounting
+from lora_compose.server.generation.offered import require_offered
 from lora_compose.server.generation.request_checks import check_answers, sequences
+from lora_compose.server.generation.stored_responses import own_response
 from lora_compose.server.generation.vllm_errors import translate_errors
 from lora_compose.server.http.body import longest_body, read_object
 from lora_compose.server.http.tracing import request_span, step
+from lora_compose.server.paths import RESPONSES
 from lora_compose.server.pipeline import CompositionPipeline
 from lora_compose.server.tenants.caller import Caller
 
@@ -41,7 +44,12 @@ class GeneratingEngine(Protocol):
     @property
     def takes_pictures(self) -> bool: ...
 
+    @property
+    def paths(self) -> frozenset[str]: ...
+
     def is_alive(self) -> bool: ...
+
+    async def background_ended(self, response_id: str) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -55,6 +63,7 @@ class GenerationEndpoint:
     """False for routes that only resolve names (`/tokenize`): nothing is loaded, and vLLM uses the base."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        require_offered(scope["path"], self.engine.paths)
         longest = longest_body(self.engine.max_model_len, takes_pictures=self.engine.takes_pictures)
         with request_span(scope) as scope:
             self.accounting.arrived(scope, longest, generates=self.needs_weights)
@@ -63,8 +72,11 @@ class GenerationEndpoint:
 
     async def _answer(self, body: dict[str, Any], scope: Scope, receive: Receive, send: Send) -> None:
         caller: Caller = scope["state"]["caller"]
-        check_answers(body.get("input"))
-        count = sequences(body)
+        is_response = scope["path"] == RESPONSES
+        if is_response:
+            check_answers(body.get("input"))
+            body = own_response(body, caller.key.id)
+        count = sequences(body, scope["path"])
         with step("resolve"):
             resolved = self.pipeline.resolve(body, caller)
         name = self.engine.base if resolved is None else resolved.name
@@ -75,6 +87,8 @@ class GenerationEndpoint:
                 await self.engine.app(
                     *inner, translate_errors(_with_composition_header(send, name), self.engine.is_alive)
                 )
+                if is_response:
+                    await self.engine.background_ended(body["request_id"])
 
     def _ready(
         self, resolved: ResolvedComposition | None, caller: Caller

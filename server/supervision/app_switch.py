@@ -8,6 +8,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from lora_compose.adapters.errors import Code
 from lora_compose.server.errors import error_headers, error_response
 from lora_compose.server.http.access_log import EXPECTED
+from lora_compose.server.http.anthropic_errors import as_anthropic
+from lora_compose.server.paths import is_anthropic
 from lora_compose.server.state import AppState
 
 
@@ -28,6 +30,8 @@ class AppSwitch:
         self._app = self.state = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and is_anthropic(scope["path"]):
+            send = as_anthropic(send)
         if scope["type"] == "lifespan":
             await _lifespan(receive, send)
         elif self._app is None:

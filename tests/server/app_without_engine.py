@@ -33,6 +33,7 @@ from lora_compose.server.http.benchmark_traffic import BenchmarkTraffic
 from lora_compose.server.http.connection import HttpProtocol
 from lora_compose.server.http.request_id import RequestIdMiddleware
 from lora_compose.server.metrics import Metrics
+from lora_compose.server.paths import GENERATING, NAMING
 from lora_compose.server.supervision.app_switch import AppSwitch
 from lora_compose.server.tenants.audit import Audit
 from lora_compose.server.tenants.key import Key, Quotas
@@ -67,6 +68,8 @@ class StandIn:
     dtype: torch.dtype = torch.float32
     runtime_weights: bool = True
     lora_modules: frozenset[str] | None = None
+    paths: frozenset[str] = frozenset((*GENERATING, *NAMING))
+    stores_responses: bool = False
     metrics_registry: CollectorRegistry = field(default_factory=CollectorRegistry)
     builds: dict[int, str] = field(default_factory=dict)
 
@@ -90,6 +93,8 @@ class StandIn:
         return True
 
     async def ping(self) -> None: ...
+
+    async def background_ended(self, response_id: str) -> None: ...
 
     def cpu_seconds(self) -> float:
         return 0.0

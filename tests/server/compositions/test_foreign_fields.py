@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 from lora_compose.adapters.errors import InvalidRequest
 from lora_compose.server.compositions.foreign_fields import CONTAINERS, OURS, refuse_other_names
 from lora_compose.server.engine.frontend.api_types import VLLM_TYPES
-from lora_compose.server.paths import GENERATING, NAMING
+from lora_compose.server.paths import COMPOSING, GENERATING, NAMING
 
 FOREIGN: tuple[str, ...] = (
     *(
@@ -89,7 +89,7 @@ def test_a_misspelt_model_is_refused_if_nothing_else_names_one(field: str) -> No
 
 def fields_of_vllm() -> set[str]:
     """The names of all fields that vLLM reads on the routes that take a composition."""
-    schemas = [TypeAdapter(VLLM_TYPES[path][0]).json_schema() for path in (*GENERATING, *NAMING)]
+    schemas = [TypeAdapter(VLLM_TYPES[path][0]).json_schema() for path in COMPOSING]
     every = [one for schema in schemas for one in (schema, *schema.get("$defs", {}).values())]
     return {field for one in every for field in one.get("properties", {})}
 
