@@ -125,7 +125,9 @@ class AppWithoutEngine:
 
 
 @contextmanager
-def app_without_engine(home: Path, *, api_keys: Sequence[str] = ()) -> Iterator[AppWithoutEngine]:
+def app_without_engine(
+    home: Path, *, api_keys: Sequence[str] = (), engine: StandIn | None = None
+) -> Iterator[AppWithoutEngine]:
     """With `api_keys`, administration has its own port. The shipped adapters may be registered."""
     config = ServerConfig(data_dir=home / "data", adapter_roots=(ADAPTERS_DIR, home), api_keys=(*api_keys,))
     config.data_dir.mkdir(parents=True)
@@ -138,7 +140,7 @@ def app_without_engine(home: Path, *, api_keys: Sequence[str] = ()) -> Iterator[
         keyring = Keyring(keys.by_digest, config.api_keys, BenchmarkTraffic(), not api_keys, next_look)
         auth = AuthContext(keyring, Audit(config.data_dir / "audit.jsonl"), ports[1] if api_keys else None)
         auth.refusal_delay = RefusalDelay(seconds=0.0)
-        stack.enter_context(_served(config, registry, auth, sockets))
+        stack.enter_context(_served(config, engine or StandIn(), registry, auth, sockets))
         urls = [f"http://127.0.0.1:{port}" for port in ports]
         yield AppWithoutEngine(urls[0], urls[-1], config.data_dir, keys)
 
@@ -151,7 +153,11 @@ def _listening() -> socket.socket:
 
 @contextmanager
 def _served(
-    config: ServerConfig, registry: Registry, auth: AuthContext, sockets: list[socket.socket]
+    config: ServerConfig,
+    engine: StandIn,
+    registry: Registry,
+    auth: AuthContext,
+    sockets: list[socket.socket],
 ) -> Iterator[None]:
     front, is_up = AppSwitch(), threading.Event()
     server = uvicorn.Server(
@@ -165,7 +171,7 @@ def _served(
 
     async def serve() -> None:
         metrics = Metrics()
-        async with assemble(config, cast(Any, StandIn()), registry, auth.keyring.traffic, metrics) as state:
+        async with assemble(config, cast(Any, engine), registry, auth.keyring.traffic, metrics) as state:
             front.open(create_app(state, auth), state)
             serving = asyncio.create_task(server.serve(sockets))
             while not server.started:
