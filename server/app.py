@@ -13,6 +13,7 @@ from lora_compose.server.api import (
     adapters,
     benchmarks,
     compositions,
+    docs_page,
     fusion,
     health,
     lora_adapters,
@@ -20,14 +21,16 @@ from lora_compose.server.api import (
     ollama,
     openapi,
     residency,
+    stored_responses,
     tgi,
     vllm_adapters,
+    vllm_info,
 )
 from lora_compose.server.errors import EXCEPTION_HANDLERS
 from lora_compose.server.generation.accounting import Accounting
 from lora_compose.server.generation.endpoint import GenerationEndpoint
 from lora_compose.server.http.request_metrics import RequestMetricsMiddleware
-from lora_compose.server.paths import GENERATING, NAMING
+from lora_compose.server.paths import GENERATING, NAMING, POOLING
 from lora_compose.server.state import AppState
 from lora_compose.server.tenants.middleware import AuthContext, AuthMiddleware
 from lora_compose.server.translations.ollama_request import OLLAMA
@@ -57,7 +60,7 @@ def generating_routes(state: AppState) -> list[BaseRoute]:
     )
     by_name = replace(with_weights, needs_weights=False)
     return [
-        *(Route(path, with_weights, methods=["POST"]) for path in GENERATING),
+        *(Route(path, with_weights, methods=["POST"]) for path in (*GENERATING, *POOLING)),
         *(Route(path, by_name, methods=["POST"]) for path in NAMING),
         *(
             Route(path, replace(with_weights, translation=translation), methods=["POST"])
@@ -80,5 +83,8 @@ def routes() -> list[BaseRoute]:
         *fusion.ROUTES,
         *benchmarks.ROUTES,
         *openapi.ROUTES,
+        *docs_page.ROUTES,
         *health.ROUTES,
+        *vllm_info.ROUTES,
+        *stored_responses.ROUTES,
     ]

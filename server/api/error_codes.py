@@ -90,6 +90,10 @@ ERROR_CODES = {
     ),
     # 404, 405: it does not exist, or the key may not see it
     Code.NOT_FOUND: ErrorCode(404, "The path does not exist, or is not available on this port."),
+    Code.NOT_OFFERED: ErrorCode(
+        404,
+        "Another server, or vLLM with another base, has this path. The message says what to use here.",
+    ),
     Code.MODEL_NOT_FOUND: ErrorCode(
         404,
         "The adapter, version, alias or composition does not exist, or the key may not see it.",
@@ -98,6 +102,7 @@ ERROR_CODES = {
     Code.ALIAS_NOT_FOUND: ErrorCode(404, "The adapter does not have this alias."),
     Code.COMPOSITION_NOT_FOUND: ErrorCode(404, "There is no saved composition with this name."),
     Code.BENCHMARK_NOT_FOUND: ErrorCode(404, "There is no benchmark with this id."),
+    Code.RESPONSE_NOT_FOUND: ErrorCode(404, "There is no stored response with this id that this key made."),
     Code.RESULT_NOT_FOUND: ErrorCode(404, "The benchmark ended without writing this file."),
     Code.METHOD_NOT_ALLOWED: ErrorCode(405, "The path does not support this HTTP method."),
     # 409, 413, 415: the current state, or the body, does not allow it

@@ -1,10 +1,10 @@
 """`/lora-adapters`: the adapters with numbers, for clients of llama.cpp."""
 
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from lora_compose.adapters.errors import Code, NotFound
 from lora_compose.adapters.registry.store import Version
 from lora_compose.server.api.translated_responses import NumberedAdapter
 from lora_compose.server.compositions.numbers import number_of
@@ -29,8 +29,8 @@ def _numbered(version: Version) -> NumberedAdapter:
 
 def refuse_scales(_: Request) -> None:
     """`POST /lora-adapters`: refused, because it would change the answers to all other clients."""
-    raise HTTPException(
-        405,
+    raise NotFound(
+        Code.NOT_OFFERED,
         "This server has no adapters that are used without being named. Send lora in each request, as in "
         '"lora": [{"id": 1, "scale": 0.5}].',
     )

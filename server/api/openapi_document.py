@@ -23,6 +23,7 @@ from lora_compose.server.api.operations import OPERATIONS
 from lora_compose.server.compositions.from_request import CompositionFields
 from lora_compose.server.engine.frontend.api_types import VLLM_TYPES
 from lora_compose.server.errors import error_headers, error_type
+from lora_compose.server.http.anthropic_errors import anthropic_type
 from lora_compose.server.paths import PROBES
 from lora_compose.server.tenants.access import roles_of
 from lora_compose.server.translations.error_shapes import tgi_error_type
@@ -225,8 +226,9 @@ def _refusal(status: int, codes: list[Code], shape: ErrorShape) -> dict[str, Any
 
 def _error_schema_of(shape: ErrorShape, codes: list[Code], status: int) -> dict[str, Any]:
     """The schema of an error in the shape of OpenAI or of another server."""
-    if shape == "openai":
-        return _error_schema(codes, status)
+    if shape in ("openai", "anthropic"):
+        schema = _error_schema(codes, status)
+        return _anthropic_error_schema(schema, status) if shape == "anthropic" else schema
     kind = {"error_type": {"enum": [tgi_error_type(status)]}} if shape == "tgi" else {}
     fields = {
         "error": {"type": "string"},
@@ -235,6 +237,14 @@ def _error_schema_of(shape: ErrorShape, codes: list[Code], status: int) -> dict[
         "param": {"type": ["string", "null"]},
     }
     return {"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False}
+
+
+def _anthropic_error_schema(schema: dict[str, Any], status: int) -> dict[str, Any]:
+    """The schema of `lora_compose.server.http.anthropic_errors.anthropic_body`."""
+    schema["properties"]["error"]["properties"]["type"] = {"const": anthropic_type(status)}
+    schema["properties"]["type"] = {"const": "error"}
+    schema["required"] = ["type", "error"]
+    return schema
 
 
 def _error_schema(codes: Iterable[Code], status: int | None = None) -> dict[str, Any]:

@@ -9,7 +9,7 @@ JSON, TEXT, HTML, STREAM = "application/json", "text/plain", "text/html", "text/
 FORM = "multipart/form-data"
 
 
-ErrorShape = Literal["openai", "tgi", "ollama"]
+ErrorShape = Literal["openai", "anthropic", "tgi", "ollama"]
 
 
 @dataclass(frozen=True)

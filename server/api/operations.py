@@ -19,7 +19,7 @@ from lora_compose.server.api.operation import HTML, NO_PATH, TEXT, Answer, Opera
 from lora_compose.server.api.translated_operations import TRANSLATED_OPERATIONS
 from lora_compose.server.benchmarks.plan import BenchmarkFields
 from lora_compose.server.compositions.from_request import ComposedModel
-from lora_compose.server.paths import GENERATING, NAMING
+from lora_compose.server.paths import COMPOSING, GENERATING, NAMING, RESPONSES, is_anthropic
 
 NO_CONTENT = {204: Answer()}
 SUCCESS = {200: Answer({"type": "string"}, TEXT)}
@@ -29,6 +29,8 @@ TIES = {**STACK, "composition": {"method": "ties", "density": 0.3, "rank": 16}}
 LLAMA = {"lora": [{"id": "sql", "scale": 0.5}]}
 LORAX = {"merged_adapters": {"ids": ["sql", "polite"], "weights": [1, 0.5], "merge_strategy": "linear"}}
 CHAT = {"messages": [{"role": "user", "content": "roll table"}], "max_tokens": 8}
+PAIRS = {"queries": "roll table", "documents": ["a table", "a chair"], "model": "sql"}
+RANKED = {"query": "roll table", "documents": ["a table", "a chair"], "model": "sql"}
 PROMPT = {"prompt": "roll table", "max_tokens": 8}
 GENERATING_DOCS: dict[str, tuple[str, tuple[dict[str, Any], ...]]] = {
     "/v1/chat/completions": ("Answer a chat.", (CHAT | {"model": "sql:0.7+polite"}, CHAT | STACK)),
@@ -37,23 +39,42 @@ GENERATING_DOCS: dict[str, tuple[str, tuple[dict[str, Any], ...]]] = {
         "Answer in the shape of OpenAI's Responses API.",
         ({"input": "roll table", "model": "sql"},),
     ),
+    "/v1/messages": ("Answer a chat in the shape of Anthropic's Messages API.", (CHAT | {"model": "sql"},)),
+    "/v1/messages/count_tokens": (
+        "Count the tokens of a chat, in the shape of Anthropic's Messages API.",
+        ({"messages": CHAT["messages"], "model": "sql"},),
+    ),
+    "/v1/embeddings": ("Convert texts to embeddings.", ({"input": ["roll table"], "model": "sql"},)),
+    "/v2/embed": ("Embed texts in the shape of Cohere's API.", ({"texts": ["roll table"], "model": "sql"},)),
+    "/pooling": (
+        "Show the pooled outputs for texts.",
+        ({"input": "roll table", "model": "sql"},),
+    ),
+    "/classify": ("Sort texts into classes.", ({"input": "roll table", "model": "sql"},)),
+    "/score": ("Compute the scores of pairs of texts.", (PAIRS,)),
+    "/v1/score": ("Compute the scores of pairs, as `/score`.", (PAIRS,)),
+    "/rerank": ("Order documents by their score with a query.", (RANKED,)),
+    "/v1/rerank": ("Order documents by their score with a query, as `/rerank`.", (RANKED,)),
+    "/v2/rerank": ("Order documents by their score with a query, as `/rerank`.", (RANKED,)),
     "/tokenize": ("Convert a text to tokens.", ({"prompt": "roll table", "model": "sql"},)),
     "/detokenize": ("Convert tokens to a text.", ({"tokens": [1, 2, 3], "model": "sql"},)),
 }
 READS_COMPOSITION = AUTH_ERRORS | BODY | COMPOSED
+STORED_RESPONSE = AUTH_ERRORS | NO_PATH | {Code.NOT_OFFERED, Code.RESPONSE_NOT_FOUND, Code.INVALID_REQUEST}
 BENCHMARK = AUTH_ERRORS | {Code.BENCHMARK_NOT_FOUND}
 
 OPERATIONS: dict[tuple[str, str], Operation] = {
     **{
         ("POST", path): Operation(
             {200: Answer(path, streams=path in GENERATING)},
-            READS_COMPOSITION | VLLM | (BUILT if path in GENERATING else frozenset()),
+            READS_COMPOSITION | VLLM | {Code.NOT_OFFERED} | (frozenset() if path in NAMING else BUILT),
             body=path,
             summary=GENERATING_DOCS[path][0],
             examples=GENERATING_DOCS[path][1],
+            error_shape="anthropic" if is_anthropic(path) else "openai",
             answer_headers={"x-lora-composition": "The canonical name of the composition that answered."},
         )
-        for path in (*GENERATING, *NAMING)
+        for path in COMPOSING
     },
     ("GET", "/v1/models"): Operation(answers(responses.ModelList), AUTH_ERRORS),
     ("GET", "/v1/models/{id}"): Operation(
@@ -176,7 +197,27 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         WITHOUT_ENGINE | {Code.ENGINE_STUCK, Code.ENGINE_DEAD, Code.BASE_LOST},
     ),
     ("GET", "/health"): Operation({200: Answer()}, WITHOUT_ENGINE | {Code.ENGINE_DEAD}),
+    ("GET", "/ping"): Operation({200: Answer()}, WITHOUT_ENGINE | {Code.ENGINE_DEAD}),
+    ("POST", "/ping"): Operation({200: Answer()}, WITHOUT_ENGINE | {Code.ENGINE_DEAD}),
+    ("GET", "/version"): Operation(answers(responses.VersionObject), AUTH_ERRORS),
+    ("GET", "/load"): Operation(answers(responses.LoadObject), AUTH_ERRORS),
+    ("GET", "/tokenizer_info"): Operation(
+        answers({"type": "object"}),
+        AUTH_ERRORS | {Code.NOT_OFFERED},
+        summary="Describe the tokenizer, if the server runs with --enable-tokenizer-info-endpoint.",
+    ),
+    ("GET", f"{RESPONSES}/{{id}}"): Operation(
+        {200: Answer({"type": "object"}, streams=True)},
+        STORED_RESPONSE,
+        summary="Show a stored response. `?stream=true` follows its events.",
+    ),
+    ("POST", f"{RESPONSES}/{{id}}/cancel"): Operation(
+        answers({"type": "object"}),
+        STORED_RESPONSE,
+        summary="End a response in the background.",
+    ),
     ("GET", "/metrics"): Operation({200: Answer({"type": "string"}, TEXT)}, AUTH_ERRORS),
     ("GET", "/openapi.json"): Operation(answers({"type": "object"}), AUTH_ERRORS),
+    ("GET", "/docs"): Operation({200: Answer({"type": "string"}, HTML)}, AUTH_ERRORS),
     **TRANSLATED_OPERATIONS,
 }

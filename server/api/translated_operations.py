@@ -11,7 +11,7 @@ from lora_compose.server.translations.ollama_reply import NDJSON
 from lora_compose.server.translations.ollama_request import OllamaChat, OllamaGenerate
 from lora_compose.server.translations.tgi_request import TgiRequest
 
-READS = AUTH_ERRORS | BODY | COMPOSED | VLLM | BUILT
+READS = AUTH_ERRORS | BODY | COMPOSED | VLLM | BUILT | {Code.NOT_OFFERED}
 TGI_EVENTS = "`data:{...}` events, one for each token. The last one has `generated_text` or `error`."
 OLLAMA_LINES = "One JSON object a line. The last one has `done: true` or `error`."
 PROMPT = {"inputs": "roll table", "parameters": {"adapter_id": "sql", "max_new_tokens": 8}}
@@ -71,5 +71,5 @@ TRANSLATED_OPERATIONS: dict[tuple[str, str], Operation] = {
     ("GET", "/lora-adapters"): Operation(
         answers({"type": "array", "items": {"type": "object"}}), AUTH_ERRORS
     ),
-    ("POST", "/lora-adapters"): Operation({}, AUTH_ERRORS | {Code.METHOD_NOT_ALLOWED}),
+    ("POST", "/lora-adapters"): Operation({}, AUTH_ERRORS | {Code.NOT_OFFERED}),
 }

@@ -345,8 +345,8 @@ def _from_model(model: str, base: str, saved: SavedComposition) -> Composition |
     try:
         return parse(text)
     except InvalidRequest as error:
-        # "org/other-model" is a model that this server does not have, not a composition with a syntax error.
-        if error.code == Code.INVALID_NAME and not set(text) & set("+:@("):
+        # "/models/other" is a model that this server does not have, not a composition with a syntax error.
+        if error.code == Code.INVALID_NAME and not set(text) & set("+:*@("):
             raise model_not_found(text) from error
         raise
 

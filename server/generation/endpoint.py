@@ -16,11 +16,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from lora_compose.server.compositions.from_request import body_for_vllm
 from lora_compose.server.compositions.resolver import ResolvedComposition
 from lora_compose.server.generation.accounting import Accounting
+from lora_compose.server.generation.offered import require_offered
 from lora_compose.server.generation.request_checks import check_answers, sequences
+from lora_compose.server.generation.stored_responses import own_response
 from lora_compose.server.generation.translation import REPLY, Model, Translation
 from lora_compose.server.generation.vllm_errors import translate_errors
 from lora_compose.server.http.body import longest_body, read_object
 from lora_compose.server.http.tracing import request_span, step
+from lora_compose.server.paths import RESPONSES
 from lora_compose.server.pipeline import CompositionPipeline
 from lora_compose.server.tenants.caller import Caller
 
@@ -39,7 +42,12 @@ class GeneratingEngine(Model, Protocol):
     @property
     def takes_pictures(self) -> bool: ...
 
+    @property
+    def paths(self) -> frozenset[str]: ...
+
     def is_alive(self) -> bool: ...
+
+    async def background_ended(self, response_id: str) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -55,6 +63,8 @@ class GenerationEndpoint:
     """For a route of another server: how its requests become requests for vLLM."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self.translation is None:
+            require_offered(scope["path"], self.engine.paths)
         longest = longest_body(self.engine.max_model_len, takes_pictures=self.engine.takes_pictures)
         with request_span(scope) as scope:
             self.accounting.arrived(scope, longest, generates=self.needs_weights)
@@ -62,14 +72,18 @@ class GenerationEndpoint:
             body = await read_object(Request(scope, receive), longest, takes_forms=takes_forms)
             if self.translation is not None:
                 translated = self.translation.translate(body, self.engine)
+                require_offered(translated.path, self.engine.paths)
                 scope["state"][REPLY] = translated.reply
                 body, scope = translated.body, _with_path(scope, translated.path)
             await self._answer(body, scope, receive, send)
 
     async def _answer(self, body: dict[str, Any], scope: Scope, receive: Receive, send: Send) -> None:
         caller: Caller = scope["state"]["caller"]
-        check_answers(body.get("input"))
-        count = sequences(body)
+        is_response = scope["path"] == RESPONSES
+        if is_response:
+            check_answers(body.get("input"))
+            body = own_response(body, caller.key.id)
+        count = sequences(body, scope["path"])
         with step("resolve"):
             resolved = self.pipeline.resolve(body, caller)
         name = self.engine.base if resolved is None else resolved.name
@@ -80,6 +94,8 @@ class GenerationEndpoint:
                 await self.engine.app(
                     *inner, translate_errors(_with_composition_header(send, name), self.engine.is_alive)
                 )
+                if is_response:
+                    await self.engine.background_ended(body["request_id"])
 
     def _ready(
         self, resolved: ResolvedComposition | None, caller: Caller

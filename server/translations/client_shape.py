@@ -11,6 +11,8 @@ from typing import Any
 from starlette.types import Message, Scope, Send
 
 from lora_compose.server.generation.translation import REPLY, Reply
+from lora_compose.server.http.anthropic_errors import anthropic_body
+from lora_compose.server.paths import is_anthropic
 from lora_compose.server.translations.error_shapes import ollama_error, tgi_error
 from lora_compose.server.translations.events import DONE, events
 from lora_compose.server.translations.ollama_reply import line
@@ -26,6 +28,8 @@ def in_client_shape(scope: Scope, send: Send) -> Send:
         return _Answer(scope, send, ollama_error, line)
     if path in ("/generate", "/generate_stream", "/info") or (path == "/" and scope["method"] == "POST"):
         return _Answer(scope, send, tgi_error, sse)
+    if is_anthropic(path):  # vLLM's own route has its streams in this shape already
+        return _Answer(scope, send, anthropic_body, sse)
     return send
 
 

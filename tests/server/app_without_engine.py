@@ -33,6 +33,7 @@ from lora_compose.server.http.benchmark_traffic import BenchmarkTraffic
 from lora_compose.server.http.connection import HttpProtocol
 from lora_compose.server.http.request_id import RequestIdMiddleware
 from lora_compose.server.metrics import Metrics
+from lora_compose.server.paths import GENERATING, NAMING
 from lora_compose.server.supervision.app_switch import AppSwitch
 from lora_compose.server.tenants.audit import Audit
 from lora_compose.server.tenants.key import Key, Quotas
@@ -70,6 +71,8 @@ class StandIn:
     parses_tools: bool = False
     parses_reasoning: bool = False
     lora_modules: frozenset[str] | None = None
+    paths: frozenset[str] = frozenset((*GENERATING, *NAMING))
+    stores_responses: bool = False
     metrics_registry: CollectorRegistry = field(default_factory=CollectorRegistry)
     builds: dict[int, str] = field(default_factory=dict)
 
@@ -93,6 +96,8 @@ class StandIn:
         return True
 
     async def ping(self) -> None: ...
+
+    async def background_ended(self, response_id: str) -> None: ...
 
     def cpu_seconds(self) -> float:
         return 0.0
@@ -138,7 +143,7 @@ def app_without_engine(
         keyring = Keyring(keys.by_digest, config.api_keys, BenchmarkTraffic(), not api_keys, next_look)
         auth = AuthContext(keyring, Audit(config.data_dir / "audit.jsonl"), ports[1] if api_keys else None)
         auth.refusal_delay = RefusalDelay(seconds=0.0)
-        stack.enter_context(_served(config, registry, auth, sockets, engine or StandIn()))
+        stack.enter_context(_served(config, engine or StandIn(), registry, auth, sockets))
         urls = [f"http://127.0.0.1:{port}" for port in ports]
         yield AppWithoutEngine(urls[0], urls[-1], config.data_dir, keys)
 
@@ -152,10 +157,10 @@ def _listening() -> socket.socket:
 @contextmanager
 def _served(
     config: ServerConfig,
+    engine: StandIn,
     registry: Registry,
     auth: AuthContext,
     sockets: list[socket.socket],
-    engine: StandIn,
 ) -> Iterator[None]:
     front, is_up = AppSwitch(), threading.Event()
     server = uvicorn.Server(

@@ -1,6 +1,6 @@
 """A field that would name an adapter on another server is refused, and other fields are left to vLLM."""
 
-from time import perf_counter
+from time import thread_time
 from typing import Any
 
 import httpx
@@ -15,7 +15,7 @@ from lora_compose.server.compositions.foreign_fields import (
     refuse_other_names,
 )
 from lora_compose.server.engine.frontend.api_types import VLLM_TYPES
-from lora_compose.server.paths import GENERATING, NAMING
+from lora_compose.server.paths import COMPOSING, GENERATING, NAMING
 
 FOREIGN: tuple[str, ...] = (
     *(
@@ -91,7 +91,7 @@ def test_a_misspelt_model_is_refused_if_nothing_else_names_one(field: str) -> No
 
 def fields_of_vllm() -> set[str]:
     """The names of all fields that vLLM reads on the routes that take a composition."""
-    schemas = [TypeAdapter(VLLM_TYPES[path][0]).json_schema() for path in (*GENERATING, *NAMING)]
+    schemas = [TypeAdapter(VLLM_TYPES[path][0]).json_schema() for path in COMPOSING]
     every = [one for schema in schemas for one in (schema, *schema.get("$defs", {}).values())]
     return {field for one in every for field in one.get("properties", {})}
 
@@ -105,9 +105,9 @@ def test_fields_of_vllm_and_openai_are_left_alone() -> None:
 
 def test_a_body_full_of_fields_is_checked_fast() -> None:
     body = {f"field_{i}": 1 for i in range(150_000)}  # the most that fit into 2 MiB
-    began = perf_counter()
+    began = thread_time()
     refuse_other_names(body)
-    assert perf_counter() - began < 0.5  # about 0.1
+    assert thread_time() - began < 0.5  # about 0.1
 
 
 @pytest.mark.parametrize("path", [*GENERATING, *NAMING])

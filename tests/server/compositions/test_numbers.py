@@ -51,7 +51,7 @@ def test_no_number_is_the_base(plain_http: httpx.Client) -> None:
 
 def test_scales_for_all_requests_are_refused(plain_http: httpx.Client) -> None:
     reply = plain_http.post("/lora-adapters", json=[{"id": 0, "scale": 1.0}])
-    assert reply.status_code == 405
+    assert (reply.status_code, reply.json()["error"]["code"]) == (404, "not_offered")
     assert "Send lora in each request" in reply.json()["error"]["message"]
 
 

@@ -76,6 +76,8 @@ def test_other_paths_keep_openai_s_shape(client: httpx.Client) -> None:
     for path in ("/v1/completions", "/v1/nothing"):
         assert isinstance(client.post(path, json={"model": "nosuch", "prompt": "x"}).json()["error"], dict)
     assert client.post("/api/nothing", json={}).json()["code"] == "not_found"
+    pulled = client.post("/api/pull", json={"model": "roll"}).json()
+    assert (pulled["code"], "POST /v1/adapters" in pulled["error"]) == ("not_offered", True)
     assert isinstance(client.get("/").json()["error"], dict)
 
 
