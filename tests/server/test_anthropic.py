@@ -50,7 +50,7 @@ def test_tokens_are_counted(http: httpx.Client) -> None:
         ("POST", "/v1/messages", {"model": "nobody"}, 404, "not_found_error", "model_not_found"),
         ("POST", "/v1/messages", {"model": "claude-opus-4"}, 404, "not_found_error", "model_not_found"),
         ("POST", "/v1/messages", {"model": "roll:nan"}, 400, "invalid_request_error", "invalid_weight"),
-        ("POST", "/v1/messages", {"adapter_id": "roll"}, 400, "invalid_request_error", "unknown_field"),
+        ("POST", "/v1/messages", {"lora_request": "roll"}, 400, "invalid_request_error", "unknown_field"),
         ("POST", "/v1/messages/count_tokens", {"model": "x"}, 404, "not_found_error", "model_not_found"),
         ("POST", "/v1/messages/batches", {}, 404, "not_found_error", "not_offered"),
         ("POST", "/v1/messages/", {}, 404, "not_found_error", "not_found"),

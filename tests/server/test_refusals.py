@@ -50,7 +50,7 @@ BODIES: list[tuple[bytes, int, str]] = [
         "invalid_weight",
     ),
     (b'{"adapters": [{"name": "roll", "wieght": 1}], "prompt": "x"}', 400, "unknown_field"),
-    (b'{"adapter_id": "roll", "prompt": "x"}', 400, "unknown_field"),
+    (b'{"lora_request": "roll", "prompt": "x"}', 400, "unknown_field"),
     (b'{"adaptors": [{"name": "roll"}], "prompt": "x"}', 400, "unknown_field"),
     (b'{"prompt": "x", "extra_body": {"adapters": [{"name": "roll"}]}}', 400, "unknown_field"),
     (b'{"adapters": [], "prompt": "x"}', 400, "invalid_composition"),
