@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Route
 
 from lora_compose.adapters.composition.composition import Composition
@@ -28,6 +28,11 @@ if TYPE_CHECKING:
 
 API_VERSION = "0.12.11"
 """The version of Ollama whose API these routes follow. Clients compare it with the version that they need."""
+
+
+def greet(_: Request) -> PlainTextResponse:
+    """`GET /`: say that the server runs. Ollama's command asks for this before each of its own requests."""
+    return PlainTextResponse("lora-compose is running")
 
 
 def version(_: Request) -> JSONResponse:
@@ -151,6 +156,7 @@ def _time(moment: datetime) -> str:
 
 
 ROUTES = [
+    Route("/", greet),
     Route("/api/version", version),
     Route("/api/tags", list_tags),
     Route("/api/ps", list_loaded),

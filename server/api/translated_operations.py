@@ -6,7 +6,7 @@ from lora_compose.adapters.errors import Code
 from lora_compose.server.api import requests
 from lora_compose.server.api import translated_responses as responses
 from lora_compose.server.api.error_codes import AUTH_ERRORS, BODY, BUILT, COMPOSED, VLLM
-from lora_compose.server.api.operation import Answer, ErrorShape, Operation, answers
+from lora_compose.server.api.operation import TEXT, Answer, ErrorShape, Operation, answers
 from lora_compose.server.translations.ollama_reply import NDJSON
 from lora_compose.server.translations.ollama_request import OllamaChat, OllamaGenerate
 from lora_compose.server.translations.tgi_request import TgiRequest
@@ -58,6 +58,7 @@ TRANSLATED_OPERATIONS: dict[tuple[str, str], Operation] = {
         "Answer a prompt, in the shape of Ollama.",
         {"model": "sql", "prompt": "roll table"},
     ),
+    ("GET", "/"): Operation({200: Answer({"type": "string"}, TEXT)}, AUTH_ERRORS),
     ("POST", "/api/show"): Operation(
         answers(responses.OllamaShown),
         AUTH_ERRORS | BODY | COMPOSED,

@@ -27,7 +27,7 @@ RULES = (
     _rule("GET HEAD", r"/v1/models(/.*)?", "inference", "admin", "monitor"),
     _rule("GET HEAD", rf"/v1/adapters|{NAMED}", "inference", "admin"),
     _rule("GET HEAD", rf"/v1/compositions|{SAVED}", "inference", "admin"),
-    _rule("GET HEAD", r"/api/(tags|ps|version)|/info|/lora-adapters", "inference", "admin"),
+    _rule("GET HEAD", r"/|/api/(tags|ps|version)|/info|/lora-adapters", "inference", "admin"),
     _rule("POST", r"/api/show|/lora-adapters", "inference", "admin"),
     _rule("GET HEAD", r"/metrics", "monitor"),
     _rule("GET HEAD", r"/openapi\.json|/docs|/version|/load", "inference", "admin", "monitor"),

@@ -42,7 +42,9 @@ class OllamaOptions(Body):
     penalize_newline: bool | None = None
     """Only true."""
 
-    num_ctx: int | None = Field(None, description="Ignored. The context has the length of the base model.")
+    num_ctx: int | None = Field(
+        default=None, description="Ignored. The context has the length of the base model."
+    )
     num_keep: int | None = None
     num_batch: int | None = None
     num_gpu: int | None = None

@@ -37,8 +37,8 @@ class OllamaRequest(ComposedModel):
     """Only false, if the server runs without --reasoning-parser."""
     logprobs: bool | None = None
     top_logprobs: int | None = None
-    truncate: bool | None = Field(None, description="Ignored. A prompt that is too long is refused.")
-    shift: bool | None = Field(None, description="Ignored. An answer ends where the context ends.")
+    truncate: bool | None = Field(default=None, description="Ignored. A prompt that is too long is refused.")
+    shift: bool | None = Field(default=None, description="Ignored. An answer ends where the context ends.")
 
     FAULTS: ClassVar[Faults] = {
         **CompositionFields.FAULTS,
@@ -61,13 +61,13 @@ class OllamaGenerate(OllamaRequest):
     prompt: Text = ""
     system: Text | None = None
     raw: bool | None = None
-    suffix: Text | None = Field(None, description="Not supported.")
-    template: Text | None = Field(None, description="Not supported.")
-    context: list[int] | None = Field(None, description="Not supported. Use /api/chat.")
-    images: list[Any] | None = Field(None, description="Not supported.")
-    width: int | None = Field(None, description="Not supported.")
-    height: int | None = Field(None, description="Not supported.")
-    steps: int | None = Field(None, description="Not supported.")
+    suffix: Text | None = Field(default=None, description="Not supported.")
+    template: Text | None = Field(default=None, description="Not supported.")
+    context: list[int] | None = Field(default=None, description="Not supported. Use /api/chat.")
+    images: list[Any] | None = Field(default=None, description="Not supported.")
+    width: int | None = Field(default=None, description="Not supported.")
+    height: int | None = Field(default=None, description="Not supported.")
+    steps: int | None = Field(default=None, description="Not supported.")
 
 
 HARMLESS: dict[str, tuple[object, ...]] = {

@@ -78,7 +78,8 @@ def test_other_paths_keep_openai_s_shape(client: httpx.Client) -> None:
     assert client.post("/api/nothing", json={}).json()["code"] == "not_found"
     pulled = client.post("/api/pull", json={"model": "roll"}).json()
     assert (pulled["code"], "POST /v1/adapters" in pulled["error"]) == ("not_offered", True)
-    assert isinstance(client.get("/").json()["error"], dict)
+    assert isinstance(client.put("/").json()["error"], dict)
+    assert client.get("/").text == "lora-compose is running"
 
 
 @pytest.mark.parametrize("path", PATHS)

@@ -88,4 +88,4 @@ def test_a_stream_has_no_log_probabilities_of_the_prompt() -> None:
 
 
 def test_a_null_field_counts_as_missing() -> None:
-    assert asked(**dict.fromkeys(TgiParameters.model_fields)) == asked()
+    assert asked("/generate", **dict.fromkeys(TgiParameters.model_fields)) == asked()
