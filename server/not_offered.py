@@ -29,6 +29,7 @@ NOT_OFFERED: dict[str, str] = {
     r"/invocations": "Send the body to the path of its kind, such as /v1/chat/completions.",
     r"/generative_scoring": "Send the texts to /v1/completions, with prompt_logprobs.",
     r"/v1/systemone": "Send structured_outputs to /v1/chat/completions.",
+    r"/v1/loras?(/.*)?": "Use /v1/adapters, or /v1/load_lora_adapter and /v1/unload_lora_adapter.",
     r"/cohere/.*|/v2/chat": "Use /v1/chat/completions.",
     r"/server_info|/kv_event_sources": "GET /version, /openapi.json and /metrics describe this server.",
     r"/(start|stop)_profile": "GET /metrics has the times of requests. POST /v1/benchmarks measures them.",
