@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from difflib import get_close_matches
 
-from starlette.routing import Match, Route
+from starlette.routing import BaseRoute, Match, Route
 from starlette.types import Scope
 
 _ENGINE = (
@@ -66,8 +66,8 @@ def instead_of(path: str) -> str | None:
 
 def match_of(scope: Scope) -> Match:
     """Whether a route of the app takes this path and method, only the path, or neither."""
-    matches = (route.matches(scope)[0] for route in scope["app"].routes)
-    return max(matches, key=lambda match: match.value)
+    routes: list[BaseRoute] = scope["app"].routes
+    return max((route.matches(scope)[0] for route in routes), key=lambda match: match.value)
 
 
 def nearest_path(scope: Scope) -> str | None:
