@@ -102,13 +102,16 @@ def test_what_is_not_offered_says_what_to_use(
         ("/openai/v1/chat/completions", "/v1/chat/completions"),
         ("/openai/deployments/roll/chat/completions", "/v1/chat/completions"),
         ("/v1/tokenize", "/tokenize"),
+        ("/v1/models/", "/v1/models"),
+        ("/v1/adapters/roll/", "/v1/adapters/roll"),
         ("/v1/v1/models/org/roll", "/v1/models/org/roll"),
         ("/v1/chat/completion", "/v1/chat/completions"),
         ("/load_lora_adapter", "/v1/load_lora_adapter"),
     ],
 )
 def test_a_near_path_is_named(plain_http: httpx.Client, path: str, right: str) -> None:
-    request = httpx.Request("POST", plain_http.base_url, extensions={"target": path.encode()})
+    method = "GET" if path.startswith("/v1/models") else "POST"
+    request = httpx.Request(method, plain_http.base_url, extensions={"target": path.encode()})
     reply = plain_http.send(request)
     assert_refused(reply, 404, "not_found")
     assert reply.json()["error"]["message"] == f"This path does not exist. Use {right}"
