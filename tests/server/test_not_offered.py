@@ -65,7 +65,7 @@ def test_no_path_is_offered_and_refused() -> None:
     ("method", "path", "use"),
     [
         ("POST", "/v1/audio/transcriptions", "speech"),
-        ("POST", "/v1/images/generations", "image"),
+        ("POST", "/v1/images/generations", "makes images"),
         ("GET", "/v1/files/file-1/content", "stores no files"),
         ("POST", "/v1/batches", "by itself"),
         ("POST", "/v1/fine_tuning/jobs", "lora-compose train"),
@@ -74,6 +74,9 @@ def test_no_path_is_offered_and_refused() -> None:
         ("POST", "/v1/chat/completions/render", "/tokenize"),
         ("GET", "/v1/chat/completions/chatcmpl-1", "does not store chats"),
         ("POST", "/v1/messages/batches", "/v1/messages"),
+        ("POST", "/v1/responses/input_tokens", "/tokenize"),
+        ("GET", "/v1/responses/resp_1/input_items", "in the client"),
+        ("GET", "/v2/models/roll", "/v1/models"),
         ("GET", "/redoc", "/docs"),
         ("POST", "/sleep", "/v1/residency"),
     ],
@@ -107,6 +110,7 @@ def test_what_is_not_offered_says_what_to_use(
         ("/v1/v1/models/org/roll", "/v1/models/org/roll"),
         ("/v1/chat/completion", "/v1/chat/completions"),
         ("/load_lora_adapter", "/v1/load_lora_adapter"),
+        ("/healthz", "/health"),
     ],
 )
 def test_a_near_path_is_named(plain_http: httpx.Client, path: str, right: str) -> None:
