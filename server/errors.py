@@ -127,7 +127,8 @@ def engine_dead(_: Request, __: Exception) -> JSONResponse:
 def http_error(request: Request, error: Exception) -> JSONResponse:
     """The response to an HTTPException of Starlette, such as 404 or 405."""
     assert isinstance(error, HTTPException)
-    if error.status_code == 404:
+    is_elsewhere = error.status_code == 405 and instead_of(request.scope["path"]) is not None
+    if error.status_code == 404 or is_elsewhere:
         return not_found(request)
     detail = error.detail or HTTPStatus(error.status_code).phrase
     if error.status_code == 405:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from difflib import get_close_matches
 
-from starlette.routing import Match, Route
+from starlette.routing import BaseRoute, Match, Route
 from starlette.types import Scope
 
 _ENGINE = (
@@ -21,7 +21,7 @@ _NO_TOOLS = "This server only has models. Use /v1/responses or /v1/chat/completi
 
 NOT_OFFERED: dict[str, str] = {
     # vLLM's
-    r"/v1/audio/.*|/v1/realtime(/.*)?": "The base is a text model. Use a server with a speech model.",
+    r"/v1/audio/.*|/v1/realtime(/.*)?": "Use a server with a speech model.",
     r"/v1/chat/completions/batch": "Send each chat to /v1/chat/completions. The engine batches them.",
     r"/(v1|cohere/v2)/.*/(de)?render": _TOKENS,
     r"/inference/v1/.*|/generate_tokens": "Send the token ids as prompt to /v1/completions.",
@@ -29,6 +29,7 @@ NOT_OFFERED: dict[str, str] = {
     r"/invocations": "Send the body to the path of its kind, such as /v1/chat/completions.",
     r"/generative_scoring": "Send the texts to /v1/completions, with prompt_logprobs.",
     r"/v1/systemone": "Send structured_outputs to /v1/chat/completions.",
+    r"/v1/loras?(/.*)?": "Use /v1/adapters, or /v1/load_lora_adapter and /v1/unload_lora_adapter.",
     r"/cohere/.*|/v2/chat": "Use /v1/chat/completions.",
     r"/server_info|/kv_event_sources": "GET /version, /openapi.json and /metrics describe this server.",
     r"/(start|stop)_profile": "GET /metrics has the times of requests. POST /v1/benchmarks measures them.",
@@ -37,7 +38,7 @@ NOT_OFFERED: dict[str, str] = {
     r"/(init|shutdown)_weight_transfer_engine|/(start|start_draft|finish)_weight_update": _ENGINE,
     r"/update_weights|/update_weight_version|/weight_info|/weight_checker|/get_world_size": _ENGINE,
     # OpenAI's
-    r"/v1/images(/.*)?|/v1/videos(/.*)?": "The base is a text model. Use a server with an image model.",
+    r"/v1/images(/.*)?|/v1/videos(/.*)?": "Use a server that makes images.",
     r"/v1/(files|uploads|batches|vector_stores|containers)(/.*)?": _STORED,
     r"/v1/fine_tuning(/.*)?|/v1/fine-tunes(/.*)?": (
         "`lora-compose train` trains an adapter, and POST /v1/adapters registers it."
@@ -46,7 +47,9 @@ NOT_OFFERED: dict[str, str] = {
     r"/v1/edits|/v1/engines(/.*)?": "Use /v1/completions, and /v1/models for the list of models.",
     r"/v1/chat/completions/.+": "This server does not store chats. Keep the messages in the client.",
     r"/v1/(assistants|threads|conversations|evals|graders|chatkit|skills)(/.*)?": _NO_TOOLS,
-    r"/v1/responses/(compact|input_tokens)|/v1/responses/[^/]+/input_items": _TOKENS,
+    r"/v1/responses/input_tokens": _TOKENS,
+    r"/v1/responses/compact|/v1/responses/[^/]+/input_items": "Keep the input in the client.",
+    r"/v2/(health|models|repository)(/.*)?": "Use /readyz, and /v1/models for the list of models.",
     # Anthropic's
     r"/v1/messages/batches(/.*)?": "Send each request to /v1/messages. The engine batches them.",
     r"/v1/complete": "Use /v1/messages, or /v1/completions for a plain prompt.",
@@ -74,8 +77,8 @@ def instead_of(path: str) -> str | None:
 
 def match_of(scope: Scope) -> Match:
     """Whether a route of the app takes this path and method, only the path, or neither."""
-    matches = (route.matches(scope)[0] for route in scope["app"].routes)
-    return max(matches, key=lambda match: match.value)
+    routes: list[BaseRoute] = scope["app"].routes
+    return max((route.matches(scope)[0] for route in routes), key=lambda match: match.value)
 
 
 def nearest_path(scope: Scope) -> str | None:

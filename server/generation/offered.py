@@ -20,4 +20,5 @@ _WHY = {
 def require_offered(path: str, offered: frozenset[str]) -> None:
     """Raises NotFound("not_offered") with the reason, if vLLM's app has not got the path."""
     if path not in offered:
-        raise NotFound(Code.NOT_OFFERED, f"This server does not offer this path. {_WHY[path]}")
+        why = _WHY.get(path, "vLLM has not started it.")
+        raise NotFound(Code.NOT_OFFERED, f"This server does not offer this path. {why}")

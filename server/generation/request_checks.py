@@ -12,8 +12,10 @@ from typing import Any
 from lora_compose.adapters.errors import Code, InvalidRequest
 from lora_compose.server.paths import POOLING
 
-_TEXTS = ("input", "texts", "images", "inputs", "queries", "documents", "items", "text_1", "text_2", "data_1")
-_TEXTS += ("data_2",)
+_TEXTS = (
+    *("input", "texts", "images", "inputs", "queries", "documents", "items", "text_1", "text_2", "data_1"),
+    "data_2",
+)
 """The fields with the texts of the pooling routes."""
 
 

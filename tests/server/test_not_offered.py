@@ -65,7 +65,7 @@ def test_no_path_is_offered_and_refused() -> None:
     ("method", "path", "use"),
     [
         ("POST", "/v1/audio/transcriptions", "speech"),
-        ("POST", "/v1/images/generations", "image"),
+        ("POST", "/v1/images/generations", "makes images"),
         ("GET", "/v1/files/file-1/content", "stores no files"),
         ("POST", "/v1/batches", "by itself"),
         ("POST", "/v1/fine_tuning/jobs", "lora-compose train"),
@@ -74,6 +74,9 @@ def test_no_path_is_offered_and_refused() -> None:
         ("POST", "/v1/chat/completions/render", "/tokenize"),
         ("GET", "/v1/chat/completions/chatcmpl-1", "does not store chats"),
         ("POST", "/v1/messages/batches", "/v1/messages"),
+        ("POST", "/v1/responses/input_tokens", "/tokenize"),
+        ("GET", "/v1/responses/resp_1/input_items", "in the client"),
+        ("GET", "/v2/models/roll", "/v1/models"),
         ("GET", "/redoc", "/docs"),
         ("POST", "/sleep", "/v1/residency"),
     ],
@@ -102,13 +105,17 @@ def test_what_is_not_offered_says_what_to_use(
         ("/openai/v1/chat/completions", "/v1/chat/completions"),
         ("/openai/deployments/roll/chat/completions", "/v1/chat/completions"),
         ("/v1/tokenize", "/tokenize"),
+        ("/v1/models/", "/v1/models"),
+        ("/v1/adapters/roll/", "/v1/adapters/roll"),
         ("/v1/v1/models/org/roll", "/v1/models/org/roll"),
         ("/v1/chat/completion", "/v1/chat/completions"),
         ("/load_lora_adapter", "/v1/load_lora_adapter"),
+        ("/healthz", "/health"),
     ],
 )
 def test_a_near_path_is_named(plain_http: httpx.Client, path: str, right: str) -> None:
-    request = httpx.Request("POST", plain_http.base_url, extensions={"target": path.encode()})
+    method = "GET" if path.startswith("/v1/models") else "POST"
+    request = httpx.Request(method, plain_http.base_url, extensions={"target": path.encode()})
     reply = plain_http.send(request)
     assert_refused(reply, 404, "not_found")
     assert reply.json()["error"]["message"] == f"This path does not exist. Use {right}"

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -94,7 +93,6 @@ def test_the_adapters_are_held_until_the_work_in_the_background_ends(app: AppWit
         made = ask(http, model="upper", background=True).json()["id"]
         assert http.get("/load").json() == {"server_load": 1}
         assert http.post(f"/v1/responses/{made}/cancel").status_code == 200
-        assert http.get("/v1/residency").status_code in (200, 403)
         assert http.get("/load").json() == {"server_load": 0}
 
 
@@ -114,7 +112,3 @@ def test_a_server_without_a_store_says_how_to_get_one(plain_http: httpx.Client) 
     reply = plain_http.get("/v1/responses/resp_x")
     assert_refused(reply, 404, "response_not_found")
     assert "VLLM_ENABLE_RESPONSES_API_STORE" in reply.json()["error"]["message"]
-
-
-def test_the_home_is_unchanged(tmp_path: Path) -> None:
-    assert list(tmp_path.iterdir()) == []
