@@ -126,8 +126,10 @@ def _with_path(scope: Scope, path: str) -> Scope:
 
 
 def _with_length(scope: Scope, length: int) -> dict[str, Any]:
-    headers = [h for h in scope["headers"] if h[0] not in (b"content-length", b"transfer-encoding")]
-    return {**scope, "headers": [*headers, (b"content-length", str(length).encode())]}
+    """`scope` for a JSON body of `length` bytes."""
+    of_body = (b"content-length", b"content-type", b"transfer-encoding")
+    own = [(b"content-length", str(length).encode()), (b"content-type", b"application/json")]
+    return {**scope, "headers": [*(h for h in scope["headers"] if h[0] not in of_body), *own]}
 
 
 def _replay(content: bytes, receive: Receive) -> Callable[[], Awaitable[Message]]:

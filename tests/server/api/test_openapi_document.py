@@ -62,7 +62,7 @@ def test_every_schema_is_one_and_every_example_fits_it(told: dict[str, Any]) -> 
 
 def test_every_code_of_the_document_belongs_to_an_operation_or_to_what_is_none() -> None:
     of_operations = frozenset().union(*(one.codes for one in OPERATIONS.values()))
-    assert ERROR_CODES.keys() == of_operations
+    assert ERROR_CODES.keys() - of_operations == {"method_not_allowed"}
 
 
 def test_what_a_route_does_not_read_is_no_field(told: dict[str, Any]) -> None:

@@ -32,7 +32,9 @@ class VllmStandIn:
     )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        body = await Request(scope, receive).json()
+        request = Request(scope, receive)
+        assert request.headers["content-type"] == "application/json"  # as vLLM requires
+        body = await request.json()
         self.asked.append((scope["path"], body))
         if scope["path"] == "/tokenize":
             await JSONResponse({"count": 1, "tokens": [1]})(scope, receive, send)
