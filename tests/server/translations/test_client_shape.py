@@ -90,7 +90,7 @@ def test_a_client_that_leaves_ends_its_request_once(
     with client.stream("POST", path, json=PATHS[path]) as reply:
         received = next(reply.iter_raw())
         assert received  # before the end, which never comes
-        assert active(client) == [{"roll@1": 1}]
+        until(lambda: active(client) == [{"roll@1": 1}])
     until(lambda: active(client) == [] and vllm.aborted == 1)
     assert all(part["requests"] == 0 for part in client.get("/v1/residency").json()["host"]["adapters"])
 
@@ -100,7 +100,7 @@ def active(client: httpx.Client) -> Any:
 
 
 def until(holds: Callable[[], bool]) -> None:
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60  # the machine may be busy
     while not holds():
         assert time.monotonic() < end
         time.sleep(0.02)
