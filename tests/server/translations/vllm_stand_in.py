@@ -79,10 +79,12 @@ class VllmStandIn:
         headers = [(b"content-type", b"text/event-stream")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         gone = asyncio.create_task(_disconnected(receive))
-        while not gone.done():
-            await send({"type": "http.response.body", "body": event, "more_body": True})
-            await asyncio.sleep(0.01)
-        self.aborted += 1
+        try:
+            while not gone.done():
+                await send({"type": "http.response.body", "body": event, "more_body": True})
+                await asyncio.sleep(0.01)
+        finally:
+            self.aborted += 1
 
 
 async def _disconnected(receive: Receive) -> None:
