@@ -1,7 +1,8 @@
 """The syntax of names of adapters, saved compositions, aliases and versions.
 
-Names appear in listings, logs, headers and vLLM's `lora_name`, so only plain ASCII is accepted. A wrong name
-is refused and never changed. The registry checks whether a name is taken.
+Names appear in listings, logs, headers, URLs and vLLM's `lora_name`, so only plain ASCII is accepted. A name
+may have several parts, as in `org/adapter`. A wrong name is refused and never changed. The registry checks
+whether a name is taken.
 """
 
 import difflib
@@ -14,11 +15,17 @@ MAX_NAME_LENGTH = 128
 MIN_FINGERPRINT_DIGITS = 6
 """The fewest first digits of a base's fingerprint that select the base."""
 
-_REST = rf"([A-Za-z0-9_-]|\.(?!\.)){{0,{MAX_NAME_LENGTH - 1}}}"
+SUB_PATHS = ("aliases", "pin")
+"""Words that follow a name in URLs, as in `/v1/adapters/NAME/pin`. No later part of a name is one of them."""
+
+_CHARACTER = r"([A-Za-z0-9_-]|\.(?!\.))"
+_REST = rf"{_CHARACTER}{{0,{MAX_NAME_LENGTH - 1}}}"
+_PART = rf"[A-Za-z0-9]{_CHARACTER}*"
+_NAME = rf"(?![^@]{{{MAX_NAME_LENGTH + 1}}}){_PART}(/(?!({'|'.join(SUB_PATHS)})([/@]|$)){_PART})*"
 _VERSION = "[1-9][0-9]{0,8}"
-NAME_PATTERN = f"^[A-Za-z0-9]{_REST}$"
+NAME_PATTERN = f"^{_NAME}$"
 ALIAS_PATTERN = f"^[A-Za-z]{_REST}$"
-REFERENCE_PATTERN = f"^[A-Za-z0-9]{_REST}(@({_VERSION}|[A-Za-z]{_REST}))?$"
+REFERENCE_PATTERN = f"^{_NAME}(@({_VERSION}|[A-Za-z]{_REST}))?$"
 """The pattern of `name`, `name@2` and `name@alias`. The OpenAPI document shows these patterns unchanged."""
 
 _is_name = re.compile(NAME_PATTERN, re.ASCII).fullmatch
@@ -33,7 +40,8 @@ def check_name(text: object, param: str | None = "name") -> str:
     raise InvalidRequest(
         Code.INVALID_NAME,
         f"{_shown(text)} is not a valid name. A name has 1 to {MAX_NAME_LENGTH} letters, digits, '.', '_' or "
-        "'-', begins with a letter or digit, and does not contain '..'.",
+        "'-', begins with a letter or digit, and does not contain '..'. It may have several such parts, as "
+        f"in org/name. A later part is not {' or '.join(SUB_PATHS)}.",
         param,
     )
 
@@ -57,9 +65,14 @@ def is_version(ref: str) -> bool:
 
 def check_ref(text: object, param: str | None = "name") -> str:
     """Return `text` if it may follow '@': a version number or an alias."""
-    if isinstance(text, str) and is_version(text):
+    if isinstance(text, str) and (is_version(text) or _is_alias(text)):
         return text
-    return check_alias(text, param)
+    raise InvalidRequest(
+        Code.INVALID_NAME,
+        f"{_shown(text)} is neither a version number nor an alias, and only these may follow '@' in the name "
+        "of an adapter. A revision of the Hub belongs into hf, when the adapter is registered.",
+        param,
+    )
 
 
 def _shown(text: object) -> str:

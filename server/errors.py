@@ -18,6 +18,7 @@ from starlette.routing import Match, Route
 from lora_compose.adapters import errors
 from lora_compose.adapters.errors import AnyCode, Code
 from lora_compose.server.engine.errors import AdapterNotPrepared, EngineDied
+from lora_compose.server.not_offered import instead_of, nearest_path
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +60,8 @@ CODES: dict[int, Code] = {
 }
 SSE_ERROR = b'data: {"error"'
 """The first bytes of an error event in a stream."""
+ANTHROPIC_SSE_ERROR = b"event: error\ndata: "
+"""The first bytes of an error event in a stream of `/v1/messages`."""
 RETRY_AFTER_SECONDS = "1"
 INTERNAL_ERROR_MESSAGE = "The server failed to answer. Its log has the reason."
 
@@ -124,12 +127,26 @@ def engine_dead(_: Request, __: Exception) -> JSONResponse:
 def http_error(request: Request, error: Exception) -> JSONResponse:
     """The response to an HTTPException of Starlette, such as 404 or 405."""
     assert isinstance(error, HTTPException)
+    is_elsewhere = error.status_code == 405 and instead_of(request.scope["path"]) is not None
+    if error.status_code == 404 or is_elsewhere:
+        return not_found(request)
     detail = error.detail or HTTPStatus(error.status_code).phrase
+    if error.status_code == 405:
+        detail = f"This path supports only {_allowed(request)}."
     response = error_response(error.status_code, detail)
     response.headers.update(error.headers or {})
     if error.status_code == 405:
         response.headers["allow"] = _allowed(request)
     return response
+
+
+def not_found(request: Request) -> JSONResponse:
+    """The response for a path without a route. It says what to use instead, if that is known."""
+    if instead := instead_of(request.scope["path"]):
+        return error_response(404, f"This server does not offer this path. {instead}", Code.NOT_OFFERED)
+    nearest = nearest_path(request.scope)
+    hint = " GET /docs lists the paths." if nearest is None else f" Use {ascii(nearest)[1:-1]:.200}"
+    return error_response(404, f"This path does not exist.{hint}")
 
 
 def _allowed(request: Request) -> str:

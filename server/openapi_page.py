@@ -10,7 +10,7 @@ from lora_compose.server.api.error_codes import ERROR_CODES
 from lora_compose.server.api.openapi_document import DocumentedRoute, documented_routes, roles, summary
 from lora_compose.server.api.operations import OPERATIONS
 from lora_compose.server.app import routes
-from lora_compose.server.paths import GENERATING, NAMING
+from lora_compose.server.paths import COMPOSING, TRANSLATED
 
 HEAD = """# HTTP
 
@@ -22,6 +22,10 @@ Every response has the header `x-request-id`: the id of the request, if it has u
 Errors with status 429 and 503 have the header `retry-after` in seconds. All other errors, and a 429 that
 waiting cannot solve, have `x-should-retry: false`. In a stream, an error is the last event:
 `data: {"error": ...}`.
+
+The routes for clients of other servers (`/`, `/generate`, `/generate_stream`, `/info`, `/api/...`) send
+errors in the shape that their clients read: `{"error": "message", "code", "param"}`, for TGI also with
+`error_type` ([clients](clients.md)).
 """
 
 
@@ -51,7 +55,7 @@ def page() -> str:
 
 def every_operation() -> tuple[DocumentedRoute, ...]:
     """Every route with its method, including those that forward to vLLM."""
-    forwarded = (DocumentedRoute("POST", path, "") for path in (*GENERATING, *NAMING))
+    forwarded = (DocumentedRoute("POST", path, "") for path in (*COMPOSING, *TRANSLATED))
     return (*forwarded, *documented_routes(routes()))
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, overload
 
 from lora_compose.adapters.composition.composition import Composition
+from lora_compose.adapters.registry.store import Version
 from lora_compose.server.compositions.from_request import (
     CompositionFields,
     composition_from_body,
@@ -57,12 +58,18 @@ class CompositionPipeline:
 
     def _read(self, source: dict[str, Any] | CompositionFields, caller: Caller | None) -> Composition | None:
         saved = self.resolver.saved if caller is None else caller.saved(self.resolver.saved)
+
+        def numbered(number: int) -> Version | None:
+            version = self.resolver.numbered(number)
+            return version if version and (caller is None or caller.sees(version.name)) else None
+
         if isinstance(source, CompositionFields):
             model = self._with_base(source.model)
-            return composition_of(source.model_copy(update={"model": model}), self.base, saved)
+            fields = source.model_copy(update={"model": model})
+            return composition_of(fields, self.base, saved, numbered)
         if self.other_names and isinstance(source.get("model"), str):
             source = {**source, "model": self._with_base(source["model"])}
-        return composition_from_body(source, self.base, saved)
+        return composition_from_body(source, self.base, saved, numbered)
 
     def _with_base(self, model: str) -> str:
         """`model` with the first name of the base in place of another one."""

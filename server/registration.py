@@ -7,6 +7,7 @@ engine are removed when no request uses them any more.
 """
 
 import errno
+import re
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
@@ -41,6 +42,7 @@ from lora_compose.server.metrics import Metrics
 from lora_compose.server.residency.scheduler import ResidencyScheduler
 from lora_compose.server.tenants.caller import Caller
 
+_HUB_REFERENCE = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?(@\w[\w./-]*)?", re.ASCII)
 SWAPPED = frozenset({errno.ELOOP, errno.ENOTDIR})
 """The errors of opening a directory that was replaced by a link or a file."""
 
@@ -93,9 +95,9 @@ class Registration:
                 "This server does not accept adapters from the Hub (--allow-hf is off).",
                 "hf",
             )
-        repo, _, revision = reference.partition("@")
+        repo, revision = hub_reference(reference)
         try:
-            directory = snapshot_download(repo, revision=revision or None, allow_patterns=list(FILES))
+            directory = snapshot_download(repo, revision=revision, allow_patterns=list(FILES))
         except (HfHubHTTPError, LocalEntryNotFoundError, ValueError) as error:
             raise NotFound(
                 Code.ADAPTER_NOT_FOUND, f"{reference!r:.200} was not found on the Hub.", "hf"
@@ -106,6 +108,11 @@ class Registration:
             files = [(Path(directory) / name).resolve() for name in FILES]
             with self.registry.stage(files[0], files[1], self.limits.max_bytes) as staged:
                 return self._from_staged(offer, staged, f"hf:{reference}")
+
+    def is_on_hub(self, path: str) -> bool:
+        """Whether a path from a client for vLLM names a repository of the Hub, and those are allowed."""
+        is_repository = "/" in path and _HUB_REFERENCE.fullmatch(path) is not None
+        return self.allow_hf and is_repository and not Path(path).exists()
 
     def from_files(self, offer: Offer, config: BinaryIO, weights: BinaryIO) -> tuple[Version, bool]:
         """Register two open files, for example those of an upload."""
@@ -192,6 +199,19 @@ def _inside(root: Path, directory: Path) -> Iterator[int]:
                 Code.STORAGE_UNAVAILABLE, "The adapter directory cannot be read at the moment."
             ) from error
         yield descriptor
+
+
+def hub_reference(reference: str) -> tuple[str, str | None]:
+    """(repository, revision) of `org/repo` or `org/repo@revision`. Raises InvalidRequest."""
+    if ".." in reference or not _HUB_REFERENCE.fullmatch(reference):
+        raise InvalidRequest(
+            Code.INVALID_SOURCE,
+            f"{reference!a:.200} is not a repository of the Hub. Write org/repo or org/repo@revision, where "
+            "the revision is a branch, a tag or a commit.",
+            "hf",
+        )
+    repo, _, revision = reference.partition("@")
+    return repo, revision or None
 
 
 def _not_allowed() -> Forbidden:

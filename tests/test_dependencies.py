@@ -15,6 +15,8 @@ PACKAGES = ("adapters", "server", "training", "benchmarks")
 OURS = {"lora_compose", "tests"}
 FUZZER = "schemathesis"
 """In an environment of its own (`make fuzz`)."""
+CLIENTS = {"lorax", "ollama", "text_generation"}
+"""In an environment of their own (`tests/campaigns/foreign_clients.py`)."""
 
 
 def imported(folder: Path) -> Iterator[tuple[str, Path]]:
@@ -48,7 +50,7 @@ def test_every_imported_library_is_declared(folder: str, extras: tuple[str, ...]
     known, distributions = declared(*extras), packages_distributions()
     missing = {}
     for module, path in imported(ROOT / folder):
-        if module in sys.stdlib_module_names or module in {*OURS, FUZZER}:
+        if module in sys.stdlib_module_names or module in {*OURS, FUZZER, *CLIENTS}:
             continue
         owners = {normalized(owner) for owner in distributions.get(module, [module])}
         if not owners & known:

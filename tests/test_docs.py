@@ -12,14 +12,7 @@ from lora_compose.benchmarks.serving.results.advice import advise
 from lora_compose.benchmarks.serving.results.crossovers import crossovers
 from lora_compose.benchmarks.serving.results.document import read_result
 from lora_compose.benchmarks.serving.results.summary import summarize
-from lora_compose.server.api import adapters as adapters_api
-from lora_compose.server.api import benchmarks as benchmarks_api
-from lora_compose.server.api import compositions as compositions_api
-from lora_compose.server.api import fusion as fusion_api
-from lora_compose.server.api import health as probes
-from lora_compose.server.api import models as models_api
-from lora_compose.server.api import residency as residency_api
-from lora_compose.server.api import vllm_adapters as lora_adapter_api
+from lora_compose.server.app import routes
 from lora_compose.server.config import ServerConfig
 from lora_compose.server.fusion.policy import FusePolicySettings
 from lora_compose.server.metrics import Metrics
@@ -51,17 +44,7 @@ def test_every_method_is_in_the_readme() -> None:
 
 
 def test_every_path_of_the_operator_s_table_exists() -> None:
-    modules = (
-        adapters_api,
-        benchmarks_api,
-        compositions_api,
-        fusion_api,
-        lora_adapter_api,
-        models_api,
-        probes,
-        residency_api,
-    )
-    paths = {route.path for module in modules for route in module.ROUTES if isinstance(route, Route)}
+    paths = {route.path for route in routes() if isinstance(route, Route)}
     table = README.partition("## Operate")[2].partition("Our metrics")[0]
     named = set(re.findall(r"`(/[a-z0-9_/]+)`", table))
     assert named

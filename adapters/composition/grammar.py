@@ -4,7 +4,8 @@
     members     = member { "+" member }
     member      = name [ "@" (version | alias) ] [ ":" weight ]
 
-Spaces are allowed around "+" and ",". `parse(c.canonical) == c` for every Composition c.
+";" means "," and "*" means ":", because some proxies split the field `model` at "," or ":". Spaces are
+allowed around "+" and ",". `parse(c.canonical) == c` for every Composition c.
 """
 
 import re
@@ -20,6 +21,7 @@ from lora_compose.adapters.composition.composition import (
 from lora_compose.adapters.errors import Code, InvalidRequest
 from lora_compose.adapters.names import check_name, check_ref
 
+_SPELLINGS = str.maketrans(";*", ",:")
 _CALL = re.compile(r"([A-Za-z_]+)\((.*)\)", re.ASCII)
 _DECIMAL = re.compile(r"-?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE]-?[0-9]+)?", re.ASCII)
 _INTEGER = re.compile(r"-?[0-9]{1,18}", re.ASCII)
@@ -36,6 +38,7 @@ def parse(text: str, param: str | None = "model") -> Composition:
             f"The text of a composition has at most {MAX_TEXT_LENGTH} characters.",
             param,
         )
+    text = text.translate(_SPELLINGS)
     call = _CALL.fullmatch(text)
     if call is None:
         return Composition(_members(text, param))

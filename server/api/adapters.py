@@ -27,6 +27,7 @@ from lora_compose.server.api.responses import AdapterList, AdapterObject
 from lora_compose.server.compositions.merges import servable_of
 from lora_compose.server.compositions.resolver import Resolver
 from lora_compose.server.http.body import read_flag, read_object
+from lora_compose.server.paths import ADAPTER, ALIAS
 from lora_compose.server.registration import Offer
 
 OVERHEAD_BYTES = 1024 * 1024
@@ -200,8 +201,8 @@ async def delete_alias(request: Request) -> Response:
 ROUTES = [
     Route("/v1/adapters", register, methods=["POST"]),
     Route("/v1/adapters", list_adapters, methods=["GET"]),
-    Route("/v1/adapters/{reference}", show, methods=["GET"]),
-    Route("/v1/adapters/{reference}", remove, methods=["DELETE"]),
-    Route("/v1/adapters/{name}/aliases/{alias}", put_alias, methods=["PUT"]),
-    Route("/v1/adapters/{name}/aliases/{alias}", delete_alias, methods=["DELETE"]),
+    Route(ADAPTER, show, methods=["GET"]),
+    Route(ADAPTER, remove, methods=["DELETE"]),
+    Route(ALIAS, put_alias, methods=["PUT"]),
+    Route(ALIAS, delete_alias, methods=["DELETE"]),
 ]

@@ -13,6 +13,7 @@ from lora_compose.server.api.requests import NamedComposition
 from lora_compose.server.api.responses import CompositionList, CompositionObject, PredictedComposition
 from lora_compose.server.compositions.resolver import ResolvedComposition
 from lora_compose.server.http.body import read_flag, read_object
+from lora_compose.server.paths import SAVED_COMPOSITION
 from lora_compose.server.pipeline import CompositionPipeline
 
 
@@ -110,6 +111,6 @@ async def delete(request: Request) -> Response:
 ROUTES = [
     Route("/v1/compositions", save, methods=["POST"]),
     Route("/v1/compositions", list_compositions, methods=["GET"]),
-    Route("/v1/compositions/{name}", show, methods=["GET"]),
-    Route("/v1/compositions/{name}", delete, methods=["DELETE"]),
+    Route(SAVED_COMPOSITION, show, methods=["GET"]),
+    Route(SAVED_COMPOSITION, delete, methods=["DELETE"]),
 ]

@@ -59,7 +59,10 @@ ERROR_CODES = {
         "`majority_sign_method` is not `total` or `frequency`, or is not an option of this method.",
     ),
     Code.INVALID_SOURCE: ErrorCode(400, "The request does not name exactly one source for the adapter."),
-    Code.SOURCE_NOT_ALLOWED: ErrorCode(400, "This server does not accept adapters from the Hub."),
+    Code.SOURCE_NOT_ALLOWED: ErrorCode(
+        400,
+        "This server does not accept adapters from the Hub, or a request names an adapter that is elsewhere.",
+    ),
     Code.INVALID_UPLOAD: ErrorCode(400, "The upload is not a form with the two files of an adapter."),
     Code.DIGEST_MISMATCH: ErrorCode(400, "The files received do not have the digest that the request gives."),
     Code.INVALID_LINEAGE: ErrorCode(
@@ -88,6 +91,10 @@ ERROR_CODES = {
     ),
     # 404, 405: it does not exist, or the key may not see it
     Code.NOT_FOUND: ErrorCode(404, "The path does not exist, or is not available on this port."),
+    Code.NOT_OFFERED: ErrorCode(
+        404,
+        "Another server, or vLLM with another base, has this path. The message says what to use here.",
+    ),
     Code.MODEL_NOT_FOUND: ErrorCode(
         404,
         "The adapter, version, alias or composition does not exist, or the key may not see it. The message "
@@ -97,6 +104,7 @@ ERROR_CODES = {
     Code.ALIAS_NOT_FOUND: ErrorCode(404, "The adapter does not have this alias."),
     Code.COMPOSITION_NOT_FOUND: ErrorCode(404, "There is no saved composition with this name."),
     Code.BENCHMARK_NOT_FOUND: ErrorCode(404, "There is no benchmark with this id."),
+    Code.RESPONSE_NOT_FOUND: ErrorCode(404, "There is no stored response with this id that this key made."),
     Code.RESULT_NOT_FOUND: ErrorCode(404, "The benchmark ended without writing this file."),
     Code.METHOD_NOT_ALLOWED: ErrorCode(405, "The path does not support this HTTP method."),
     # 409, 413, 415: the current state, or the body, does not allow it

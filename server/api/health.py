@@ -49,6 +49,11 @@ async def health(request: Request) -> Response:
     return Response(status_code=200 if await request.state.engine.is_healthy() else 503)
 
 
+async def ping(request: Request) -> Response:
+    """SageMaker's health check: the same as `/health`."""
+    return await health(request)
+
+
 async def metrics(request: Request) -> Response:
     """Our metrics and then vLLM's, in the Prometheus text format."""
     ours = request.state.metrics
@@ -62,5 +67,6 @@ ROUTES = [
     Route("/livez", livez),
     Route("/readyz", readyz),
     Route("/health", health),
+    Route("/ping", ping, methods=["GET", "POST"]),
     Route("/metrics", metrics),
 ]

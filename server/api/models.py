@@ -3,6 +3,7 @@
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
@@ -79,6 +80,8 @@ def show_model(request: Request) -> JSONResponse:
     """`GET /v1/models/{id}`: show one model: any value that `model` may have in a request or a response."""
     name, engine = request.path_params["id"], request.state.engine
     registry, caller = request.state.registry, request.state.caller
+    if not name:  # `/v1/models/` is another path than `/v1/models`
+        raise HTTPException(404)
     if name == engine.base or name in engine.other_names:
         return JSONResponse(base_card(engine, name))
     with suppress(NotFound):

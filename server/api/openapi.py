@@ -1,6 +1,7 @@
 """`/openapi.json`: the OpenAPI document of this server."""
 
 import json
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -11,14 +12,16 @@ from starlette.routing import Route
 
 async def show(request: Request) -> Response:
     """`GET /openapi.json`: the OpenAPI document of this server."""
-    return Response(await run_in_threadpool(_text, request.app), media_type="application/json")
+    text = await run_in_threadpool(lambda: json.dumps(served_document(request.app)))
+    return Response(text, media_type="application/json")
 
 
-def _text(app: Starlette) -> str:
+def served_document(app: Starlette) -> dict[str, Any]:
+    """The OpenAPI document of the app. The first call takes a second."""
     # Imported here, because it imports vLLM's request types.
     from lora_compose.server.api.openapi_document import document, documented_routes
 
-    return json.dumps(document(documented_routes(app.routes)))
+    return document(documented_routes(app.routes))
 
 
 ROUTES = [Route("/openapi.json", show, methods=["GET"])]

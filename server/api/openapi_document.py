@@ -18,12 +18,15 @@ from starlette.routing import BaseRoute, Route
 from lora_compose.adapters.errors import Code
 from lora_compose.adapters.names import ALIAS_PATTERN, NAME_PATTERN, REFERENCE_PATTERN
 from lora_compose.server.api.error_codes import ERROR_CODES
-from lora_compose.server.api.operations import FORM, JSON, OPERATIONS, STREAM, Answer, Operation
+from lora_compose.server.api.operation import FORM, JSON, Answer, ErrorShape, Operation
+from lora_compose.server.api.operations import OPERATIONS
 from lora_compose.server.compositions.from_request import CompositionFields
 from lora_compose.server.engine.frontend.api_types import VLLM_TYPES
 from lora_compose.server.errors import error_headers, error_type
+from lora_compose.server.http.anthropic_errors import anthropic_type
 from lora_compose.server.paths import PROBES
 from lora_compose.server.tenants.access import roles_of
+from lora_compose.server.translations.error_shapes import tgi_error_type
 
 TEMPLATE = "#/components/schemas/{model}"
 
@@ -194,7 +197,10 @@ def _responses(operation: Operation, schemas: Schemas) -> dict[str, Any]:
     statuses: dict[int, list[Code]] = defaultdict(list)
     for code in sorted(operation.codes):
         statuses[ERROR_CODES[code].status].append(code)
-    return responses | {str(status): _refusal(status, codes) for status, codes in sorted(statuses.items())}
+    return responses | {
+        str(status): _refusal(status, codes, operation.error_shape)
+        for status, codes in sorted(statuses.items())
+    }
 
 
 def _answer_content(answer: Answer, schemas: Schemas) -> dict[str, Any]:
@@ -202,12 +208,11 @@ def _answer_content(answer: Answer, schemas: Schemas) -> dict[str, Any]:
         return {}
     content = {answer.media: {"schema": schemas.of(answer.shape, "serialization")}}
     if answer.streams:
-        text = "`data: {...}` events. The last one is `data: [DONE]` or holds an `Error`."
-        content[STREAM] = {"schema": {"description": text}}
+        content[answer.stream_media] = {"schema": {"description": answer.stream_form}}
     return {"content": content}
 
 
-def _refusal(status: int, codes: list[Code]) -> dict[str, Any]:
+def _refusal(status: int, codes: list[Code], shape: ErrorShape) -> dict[str, Any]:
     """The response of one error status: its codes, and the headers about retrying."""
     return {
         "description": " ".join(f"`{code}`: {ERROR_CODES[code].meaning}" for code in codes),
@@ -215,8 +220,31 @@ def _refusal(status: int, codes: list[Code]) -> dict[str, Any]:
             "x-request-id": REQUEST_ID,
             **{name: {"schema": {"type": "string"}} for name in error_headers(status)},
         },
-        "content": {JSON: {"schema": _error_schema(codes, status)}},
+        "content": {JSON: {"schema": _error_schema_of(shape, codes, status)}},
     }
+
+
+def _error_schema_of(shape: ErrorShape, codes: list[Code], status: int) -> dict[str, Any]:
+    """The schema of an error in the shape of OpenAI or of another server."""
+    if shape in ("openai", "anthropic"):
+        schema = _error_schema(codes, status)
+        return _anthropic_error_schema(schema, status) if shape == "anthropic" else schema
+    kind = {"error_type": {"enum": [tgi_error_type(status)]}} if shape == "tgi" else {}
+    fields = {
+        "error": {"type": "string"},
+        **kind,
+        "code": {"enum": sorted(codes)},
+        "param": {"type": ["string", "null"]},
+    }
+    return {"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False}
+
+
+def _anthropic_error_schema(schema: dict[str, Any], status: int) -> dict[str, Any]:
+    """The schema of `lora_compose.server.http.anthropic_errors.anthropic_body`."""
+    schema["properties"]["error"]["properties"]["type"] = {"const": anthropic_type(status)}
+    schema["properties"]["type"] = {"const": "error"}
+    schema["required"] = ["type", "error"]
+    return schema
 
 
 def _error_schema(codes: Iterable[Code], status: int | None = None) -> dict[str, Any]:

@@ -140,3 +140,14 @@ class NamedComposition(ComposedModel):
     """A composition to save. The name is not needed with `?dry_run=true`."""
 
     name: Name = Field(default_factory=str)
+
+
+class OllamaShow(Body):
+    """The model to show, as a request names it in `model`. Ollama's older clients send `name`."""
+
+    model: Text | None = None
+    name: Text | None = None
+    verbose: bool | None = None
+    system: Text | None = None
+    template: Text | None = None
+    options: dict[str, Any] | None = None

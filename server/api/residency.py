@@ -11,6 +11,7 @@ from lora_compose.adapters.composition.grammar import parse_reference
 from lora_compose.adapters.registry.store import Version
 from lora_compose.server.api.responses import PinObject, PreparedPart, ResidencyObject
 from lora_compose.server.compositions.merges import servable_of
+from lora_compose.server.paths import PIN
 from lora_compose.server.residency.cache import CacheEntry
 
 
@@ -83,6 +84,6 @@ def _version(request: Request) -> Version:
 
 ROUTES = [
     Route("/v1/residency", show, methods=["GET"]),
-    Route("/v1/adapters/{reference}/pin", pin, methods=["PUT"]),
-    Route("/v1/adapters/{reference}/pin", unpin, methods=["DELETE"]),
+    Route(PIN, pin, methods=["PUT"]),
+    Route(PIN, unpin, methods=["DELETE"]),
 ]

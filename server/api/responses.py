@@ -208,6 +208,23 @@ class BenchmarkList(TypedDict):
 
 
 @documented
+class VersionObject(TypedDict):
+    """What runs here."""
+
+    version: str
+    """The version of vLLM."""
+    lora_compose_version: str
+
+
+@documented
+class LoadObject(TypedDict):
+    """How busy the server is."""
+
+    server_load: int
+    """Requests that are being answered, on the routes that take a composition."""
+
+
+@documented
 class AliveObject(TypedDict):
     """The process is alive."""
 

@@ -13,11 +13,15 @@ from lora_compose.server.registration import Offer
 
 
 async def load(request: Request) -> PlainTextResponse:
-    """`POST /v1/load_lora_adapter`: register a directory. The path is as in `POST /v1/adapters`."""
+    """`POST /v1/load_lora_adapter`: register a directory, or with --allow-hf a repository of the Hub.
+
+    A path that exists is never taken for a repository, as in vLLM."""
     fields = LoadAdapter.read(await read_object(request))
     offer = authorized_offer(request, Offer(fields.lora_name, ttl_seconds=fields.ttl_seconds))
-    load_path = request.state.registration.from_path
-    version, created = await run_in_threadpool(load_path, offer, fields.lora_path)
+    registration = request.state.registration
+    is_on_hub = registration.is_on_hub(fields.lora_path)
+    register = registration.from_hub if is_on_hub else registration.from_path
+    version, created = await run_in_threadpool(register, offer, fields.lora_path)
     await request.state.keeper.registered(version if created and fields.load_inplace else None)
     return PlainTextResponse(f"Success: LoRA adapter '{version.name}' added successfully.")
 

@@ -1,6 +1,6 @@
-"""Refuses fields by which a client of another server names an adapter, and misspelt fields of this server.
+"""Reads or refuses fields by which clients of other servers name an adapter, and refuses misspelt fields.
 
-vLLM ignores fields that it does not know. Without this check, a request with `adapter_id`, `lora_path` or
+vLLM ignores fields that it does not know. Without this check, a request with `adapter_id`, `lora_request` or
 `adaptors` would be answered with 200 by the base model alone. A field that is null counts as absent, because
 the clients of other servers send the fields that they do not use as null.
 """
@@ -19,6 +19,10 @@ CONTAINERS = (
 )
 """Objects in which clients of vLLM, TGI, LoRAX, SGLang, Dynamo and Ollama send further fields."""
 OURS = ("adapters", "composition", "lora", "merged_adapters")
+NAMES_ELSEWHERE = ("adapter_id", "adapter_name", "lora_name", "lora_path")
+"""Fields with the name of one adapter, as `model` has it here: of LoRAX and TGI, LMDeploy, Triton, SGLang."""
+NO_MEANING_HERE = ("adapter_source", "api_token")
+"""LoRAX's fields about fetching an adapter. Registered adapters need no token."""
 IN_COMPOSITION = frozenset({"density", "majority_sign_method", "method", "rank"})
 """Fields of `composition` that have no meaning at the top level."""
 USE = (
@@ -34,6 +38,7 @@ _WEIGHTS = frozenset({
 _ADAPTER_WORDS = re.compile("lora.*|.*loras?|.*adapt[eo]rs?.*|adapts?|peft.*|compos(e|ed|er|es|ing|itions?)")
 """The words of field names that name adapters. `adaptive` and `exploration` are not among them."""
 _WORD = re.compile("[A-Z]*[a-z0-9]+|[A-Z]+")
+_READ = frozenset({*OURS, *NAMES_ELSEWHERE, *NO_MEANING_HERE})
 _HINTS = ("lora", "adapt", "compos", "peft")
 
 
@@ -57,14 +62,54 @@ _NEAR_MODEL = (_misspellings("model") | {"modelid", "modelname"}) - {"mode"}
 
 
 def refuse_other_names(body: Mapping[str, Any]) -> None:
-    """Raises InvalidRequest("unknown_field") for the first field that would name an adapter elsewhere."""
+    """Raises InvalidRequest("unknown_field") for the first field that would name an adapter elsewhere.
+
+    `name_elsewhere` reads the fields `NAMES_ELSEWHERE`."""
+    check_source(body.get("adapter_source"), "adapter_source")
     for field, value in body.items():
-        if value is not None and field not in OURS:
+        if value is not None and field not in _READ:
             _refuse(field, body)
     for container in CONTAINERS:
         inside = body.get(container)
         if isinstance(inside, dict):
             _refuse_inside(container, inside)
+
+
+def check_source(source: object, param: str) -> None:
+    """Raises InvalidRequest("source_not_allowed") if LoRAX's `adapter_source` is not this server."""
+    if source not in (None, "local"):
+        raise InvalidRequest(
+            Code.SOURCE_NOT_ALLOWED,
+            "Requests can only use adapters that are registered on this server. Register the adapter with "
+            'POST /v1/adapters, and leave adapter_source out or send "local".',
+            param,
+        )
+
+
+def name_elsewhere(body: Mapping[str, Any]) -> tuple[str, str] | None:
+    """(field, name) of the field in `NAMES_ELSEWHERE` that the body has; None if it has none of them.
+
+    SGLang sends a list with one name for each prompt. All of them must be equal here.
+    Raises InvalidRequest: invalid_name, and conflicting_fields if two fields have different names."""
+    found = [
+        (field, _one_name(field, body[field])) for field in NAMES_ELSEWHERE if body.get(field) is not None
+    ]
+    if len({name for _, name in found}) > 1:
+        fields = " and ".join(field for field, _ in found)
+        text = f"The request names different adapters in {fields}. Send the name in model only."
+        raise InvalidRequest(Code.CONFLICTING_FIELDS, text, found[0][0])
+    return found[0] if found else None
+
+
+def _one_name(field: str, value: object) -> str:
+    name = value[0] if isinstance(value, list) and value and value.count(value[0]) == len(value) else value
+    if isinstance(name, str) and name:
+        return name
+    if isinstance(value, list):
+        text = f"{field} must have the same name for every prompt. Send one request for each adapter."
+    else:
+        text = f"{field} must be the name of an adapter. Leave it out for the base."
+    raise InvalidRequest(Code.INVALID_NAME, text, field)
 
 
 def _refuse(field: str, body: Mapping[str, Any]) -> None:
@@ -96,7 +141,7 @@ def _names_an_adapter(field: str, plain: str) -> bool:
 
 
 def _names_nothing(body: Mapping[str, Any]) -> bool:
-    return all(body.get(field) is None for field in ("model", *OURS))
+    return all(body.get(field) is None for field in ("model", *OURS, *NAMES_ELSEWHERE))
 
 
 def _refusal(field: str, instead: str, prefix: str = "") -> InvalidRequest:

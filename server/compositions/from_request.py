@@ -1,12 +1,13 @@
 """Reads the composition from a request body, and makes the body that vLLM gets.
 
 A body can name a composition in four ways: as `model`, in our own fields `adapters` and `composition`, in
-llama.cpp's field `lora`, and in LoRAX's field `merged_adapters`.
+llama.cpp's field `lora`, and in LoRAX's field `merged_adapters`. The fields by which clients of other servers
+name one adapter are read as `model` (`foreign_fields.py`).
 """
 
 from collections.abc import Callable
 from functools import partial
-from typing import Annotated, Any, ClassVar, Literal, Self, get_args
+from typing import Annotated, Any, ClassVar
 
 from annotated_types import MaxLen, MinLen
 from pydantic import ConfigDict, Field, PlainValidator, WithJsonSchema, model_validator
@@ -29,12 +30,23 @@ from lora_compose.adapters.composition.composition import (
     check_method,
     read_options,
 )
-from lora_compose.adapters.composition.grammar import parse, parse_reference
+from lora_compose.adapters.composition.grammar import parse
 from lora_compose.adapters.errors import Code, InvalidRequest, NotFound
-from lora_compose.adapters.names import REFERENCE_PATTERN
 from lora_compose.adapters.validation import ANY, Fault, Faults, with_prefix
-from lora_compose.server.compositions.foreign_fields import refuse_other_names
-from lora_compose.server.http.body import MISSING_NAME, Body, Reference, matching
+from lora_compose.server.compositions.foreign_fields import (
+    NAMES_ELSEWHERE,
+    NO_MEANING_HERE,
+    name_elsewhere,
+    refuse_other_names,
+)
+from lora_compose.server.compositions.foreign_forms import (
+    LORAX_STRATEGIES,
+    LlamaLora,
+    MergedAdapters,
+    Numbered,
+    no_numbers,
+)
+from lora_compose.server.http.body import MISSING_NAME, Body, Reference
 
 Method = Annotated[
     str,
@@ -65,71 +77,10 @@ class MethodFields(Body):
     majority_sign_method: MajoritySignMethod | None = None
 
 
-def _llama_name(value: object) -> tuple[str, str | None]:
-    if isinstance(value, int):
-        raise InvalidRequest(
-            Code.INVALID_NAME, "Adapters have no numeric ids on this server. Use the name of the adapter."
-        )
-    return parse_reference(value, None)
-
-
-LlamaReference = Annotated[
-    tuple[str, str | None] | None, PlainValidator(_llama_name), matching(REFERENCE_PATTERN)
-]
-
-
-class LlamaLora(Body):
-    """llama.cpp's form. Exactly one of `id` and `name` is required. Numeric ids are not supported."""
-
-    id: LlamaReference = None
-    name: LlamaReference = None
-    scale: Weight
-
-    @model_validator(mode="after")
-    def _has_one_name(self) -> Self:
-        if (self.id is None) == (self.name is None):
-            raise InvalidRequest(
-                Code.INVALID_COMPOSITION, "An entry of lora must have an id or a name, and not both."
-            )
-        return self
-
-    @property
-    def member(self) -> Member:
-        reference = self.id or self.name
-        assert reference is not None
-        return Member(reference[0], self.scale, reference[1])
-
-
-LoraxStrategy = Literal["linear", "ties", "dare_linear", "dare_ties"]
-LORAX_STRATEGIES: tuple[LoraxStrategy, ...] = get_args(LoraxStrategy)
-
-
-class MergedAdapters(Body):
-    """LoRAX's form. As in LoRAX, missing or empty weights are 1, and the default strategy is linear."""
-
-    ids: Annotated[list[Reference], MinLen(1), MaxLen(MAX_MEMBERS)]
-    weights: Annotated[list[Weight], MaxLen(MAX_MEMBERS)] | None = None
-    merge_strategy: LoraxStrategy = "linear"
-    density: Density | None = None
-    majority_sign_method: MajoritySignMethod | None = None
-
-    @model_validator(mode="after")
-    def _has_a_weight_for_each(self) -> Self:
-        if self.weights and len(self.weights) != len(self.ids):
-            counts = f"{len(self.ids)} ids and {len(self.weights)} weights"
-            text = f"merged_adapters has {counts}. Send one weight for each id."
-            raise InvalidRequest(Code.INVALID_WEIGHT, text, "weights")
-        return self
-
-    @property
-    def members(self) -> tuple[Member, ...]:
-        weights = self.weights or [1.0] * len(self.ids)
-        return tuple(Member(name, weight, ref) for (name, ref), weight in zip(self.ids, weights, strict=True))
-
-
 FORMS = ("adapters", "lora", "merged_adapters")
 EXTENSIONS = (*FORMS, "composition")
 """The fields that vLLM does not know."""
+_NOT_OF_VLLM = frozenset({*EXTENSIONS, *NAMES_ELSEWHERE, *NO_MEANING_HERE})
 
 NO_OBJECT = Fault(Code.INVALID_COMPOSITION, "{param} must be a JSON object.")
 
@@ -218,17 +169,14 @@ class CompositionFields(Body):
         """The field that names the adapters, or None if only `model` can."""
         return next((field for field in FORMS if getattr(self, field) is not None), None)
 
-    def to_composition(self) -> Composition | None:
+    def to_composition(self, numbered: Numbered = no_numbers) -> Composition | None:
         """The composition of the fields other than `model`; None if they name no adapters."""
         if self.adapters is not None:
             return self._from_adapters(self.adapters)
         if self.lora:
-            return Composition(tuple(entry.member for entry in self.lora))
+            return Composition(tuple(entry.member(numbered) for entry in self.lora))
         if self.merged_adapters is not None:
-            merged = self.merged_adapters
-            fields = {"density": merged.density, "majority_sign_method": merged.majority_sign_method}
-            options = read_options(merged.merge_strategy, fields, "merged_adapters.")
-            return Composition(merged.members, merged.merge_strategy, options)
+            return self.merged_adapters.to_composition()
         return None
 
     def _from_adapters(self, adapters: list[MemberFields]) -> Composition:
@@ -258,24 +206,40 @@ class ComposedModel(CompositionFields):
 SavedComposition = Callable[[str], Composition | None]
 
 
-def composition_from_body(body: dict[str, Any], base: str, saved: SavedComposition) -> Composition | None:
+def composition_from_body(
+    body: dict[str, Any], base: str, saved: SavedComposition, numbered: Numbered = no_numbers
+) -> Composition | None:
     """The composition of a generating request, or None for the plain base. `body` is not changed.
 
     Raises InvalidRequest("unknown_field") if another field would name an adapter on another server."""
     refuse_other_names(body)
-    return composition_of(CompositionFields.read(body), base, saved)
+    return composition_of(CompositionFields.read(_with_model(body, base)), base, saved, numbered)
 
 
-def composition_of(fields: CompositionFields, base: str, saved: SavedComposition) -> Composition | None:
+def _with_model(body: dict[str, Any], base: str) -> dict[str, Any]:
+    """`body` with the name that another server's field has as `model`."""
+    named = name_elsewhere(body)
+    if named is None:
+        return body
+    field, name = named
+    if body.get("model") not in (None, base, name):
+        raise two_forms(field, f"model {body['model']!r:.200}")
+    return {**body, "model": name}
+
+
+def composition_of(
+    fields: CompositionFields, base: str, saved: SavedComposition, numbered: Numbered = no_numbers
+) -> Composition | None:
     """The composition, or None for the plain base. `saved` looks up a saved composition by name.
 
-    Raises InvalidRequest if the request names it in two ways, or if its fields contradict each other."""
+    Raises InvalidRequest if the request names it in two ways, or if its fields contradict each other, and
+    NotFound for a number that `numbered` does not know."""
     model = fields.model or base
     if fields.form is None:
         return _from_model(model, base, saved)
     if model != base:
         raise two_forms(fields.form, f"model {model!r:.200}")
-    return fields.to_composition()
+    return fields.to_composition(numbered)
 
 
 def _from_model(model: str, base: str, saved: SavedComposition) -> Composition | None:
@@ -287,8 +251,8 @@ def _from_model(model: str, base: str, saved: SavedComposition) -> Composition |
     try:
         return parse(text)
     except InvalidRequest as error:
-        # "org/other-model" is a model that this server does not have, not a composition with a syntax error.
-        if error.code == Code.INVALID_NAME and not set(text) & set("+:@("):
+        # "/models/other" is a model that this server does not have, not a composition with a syntax error.
+        if error.code == Code.INVALID_NAME and not set(text) & set("+:*@("):
             raise model_not_found(text) from error
         raise
 
@@ -300,4 +264,4 @@ def model_not_found(name: str) -> NotFound:
 
 def body_for_vllm(body: dict[str, Any], model: str) -> dict[str, Any]:
     """`body` without our fields, and with the canonical name as `model`."""
-    return {key: value for key, value in body.items() if key not in EXTENSIONS} | {"model": model}
+    return {key: value for key, value in body.items() if key not in _NOT_OF_VLLM} | {"model": model}

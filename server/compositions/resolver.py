@@ -16,12 +16,13 @@ from lora_compose.adapters.errors import Code, InvalidRequest, NotFound, Unserva
 from lora_compose.adapters.registry.registry import Registry
 from lora_compose.adapters.registry.store import Version
 from lora_compose.adapters.registry.versions import no_adapter
+from lora_compose.server.compositions.numbers import by_number
 from lora_compose.server.compositions.served_bases import ServedBases
 
 # A larger ‖w·ΔW‖ overflows activations, and a NaN in the shared KV cache would reach other requests.
 MAX_DELTA_NORM = 1e6
 MAX_CACHED = 8192
-"""Number of cached look-ups: compositions, versions, and one entry for all saved compositions."""
+"""Number of cached look-ups: compositions, versions, and one entry each for all that is saved or numbered."""
 
 Found = TypeVar("Found")
 
@@ -88,6 +89,12 @@ class Resolver:
     def saved(self, name: str) -> Composition | None:
         """The saved composition of that name, or None."""
         return self._cached("saved", self._registry.compositions).get(name)
+
+    def numbered(self, number: int) -> Version | None:
+        """The version with that number in `GET /lora-adapters`, or None."""
+        return self._cached("numbered", lambda: by_number(v for v, _ in self._registry.catalogue())).get(
+            number
+        )
 
     def resolve(
         self, composition: Composition, sees: Callable[[str], bool] | None = None

@@ -1,6 +1,7 @@
 """Checks of a generating request that vLLM does not make: its number of sequences, and earlier answers.
 
-`sequences` counts `n` answers for each prompt, because vLLM generates all of them at once. `check_answers`
+`sequences` counts `n` answers for each prompt, because vLLM generates all of them at once, and the texts that
+a pooling route embeds. `check_answers`
 looks at the earlier answers that a client sends back to `/v1/responses`: vLLM reads `content[0].text` of each
 (`responses/utils.py`, vLLM 0.32), so an answer that is empty or begins with a refusal would end in a 500.
 """
@@ -9,10 +10,19 @@ from collections.abc import Mapping
 from typing import Any
 
 from lora_compose.adapters.errors import Code, InvalidRequest
+from lora_compose.server.paths import POOLING
+
+_TEXTS = (
+    *("input", "texts", "images", "inputs", "queries", "documents", "items", "text_1", "text_2", "data_1"),
+    "data_2",
+)
+"""The fields with the texts of the pooling routes."""
 
 
-def sequences(body: Mapping[str, Any]) -> int:
+def sequences(body: Mapping[str, Any], path: str) -> int:
     """The number of sequences that the request needs, at least 1. A value that vLLM refuses counts as 1."""
+    if path in POOLING:
+        return max(1, sum(_prompts(body.get(field)) for field in _TEXTS))
     prompts = _prompts(body.get("prompt")) + _prompts(body.get("prompt_embeds"))
     return max(1, prompts) * max(1, _number(body.get("n")), _number(body.get("best_of")))
 

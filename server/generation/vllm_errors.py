@@ -11,7 +11,15 @@ from typing import Any
 from starlette.types import Message, Send
 
 from lora_compose.adapters.errors import Code
-from lora_compose.server.errors import CODES, INTERNAL_ERROR_MESSAGE, SSE_ERROR, error_body, error_headers
+from lora_compose.server.errors import (
+    ANTHROPIC_SSE_ERROR,
+    CODES,
+    INTERNAL_ERROR_MESSAGE,
+    SSE_ERROR,
+    error_body,
+    error_headers,
+)
+from lora_compose.server.http.anthropic_errors import anthropic_body
 
 
 def translate_errors(send: Send, is_alive: Callable[[], bool]) -> Send:
@@ -28,8 +36,11 @@ def translate_errors(send: Send, is_alive: Callable[[], bool]) -> Send:
             if not message.get("more_body", False):
                 await _send_refusal(send, refused, b"".join(chunks))
         else:
-            if message.get("body", b"").startswith(SSE_ERROR):
-                message = {**message, "body": _sse(message["body"], is_alive())}
+            body = message.get("body", b"")
+            if body.startswith(SSE_ERROR):
+                message = {**message, "body": _sse(body, is_alive())}
+            elif body.startswith(ANTHROPIC_SSE_ERROR):
+                message = {**message, "body": _anthropic_sse(body, is_alive())}
             await send(message)
 
     return translated
@@ -66,6 +77,13 @@ def contract_body(status: int, body: bytes) -> dict[str, Any]:
 def engine_died() -> dict[str, Any]:
     """The error body for requests in flight when the engine died. A retry reaches the next engine."""
     return error_body(503, "The engine died and is being restarted. Try again.", Code.ENGINE_UNAVAILABLE)
+
+
+def _anthropic_sse(event: bytes, is_alive: bool) -> bytes:
+    """The event in Anthropic's shape. vLLM's own text may be that of a Python exception."""
+    _, _, rest = event.partition(b"\n\n")
+    status, body = (500, error_body(500, INTERNAL_ERROR_MESSAGE)) if is_alive else (503, engine_died())
+    return ANTHROPIC_SSE_ERROR + json.dumps(anthropic_body(status, body)).encode() + b"\n\n" + rest
 
 
 def _sse(event: bytes, is_alive: bool) -> bytes:

@@ -62,7 +62,7 @@ def _fields(scope: Scope, status: int, seconds: float) -> dict[str, Any]:
     caller = state.get("caller")
     fields = {
         "method": scope["method"] if scope["method"].isalpha() else "other",
-        "route": getattr(scope.get("route"), "path", "none"),
+        "route": getattr(scope.get("route"), "path_format", "none"),
         "status": status,
         "ms": round(seconds * 1000, 1),
         "key": None if caller is None else caller.key.id,

@@ -35,6 +35,7 @@ from lora_compose.adapters.validation import Fault, Faults, refusal, unknown_fie
 
 MAX_JSON_BYTES = 1024 * 1024
 """The largest body of an administration route. Generating routes use `longest_body`."""
+FORM_TYPE = "application/x-www-form-urlencoded"
 BYTES_A_TOKEN = 64
 """The most bytes of JSON per token of the context, including JSON escapes and field names."""
 MIN_BODY_LIMIT, IMAGE_BODY_LIMIT = 2 << 20, 32 << 20
@@ -60,11 +61,17 @@ async def read_bytes(request: Request, limit: int = MAX_JSON_BYTES) -> bytes:
     return b"".join(chunks)
 
 
-async def read_object(request: Request, limit: int = MAX_JSON_BYTES) -> dict[str, Any]:
-    """The body as a JSON object. Raises HTTPException 413, 415, InvalidRequest("invalid_json")."""
+async def read_object(
+    request: Request, limit: int = MAX_JSON_BYTES, *, takes_forms: bool = False
+) -> dict[str, Any]:
+    """The body as a JSON object. Raises HTTPException 413, 415, InvalidRequest("invalid_json").
+
+    With `takes_forms` it may have the content type of `curl -d`. A browser sends that type from a page of
+    another origin without asking the server first, so a request with the header `Origin` may not have it."""
     content_type = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+    is_form = takes_forms and content_type == FORM_TYPE and "origin" not in request.headers
     if (
-        content_type != "application/json"
+        not (content_type == "application/json" or is_form)
         or request.headers.get("content-encoding", "identity") != "identity"
     ):
         raise HTTPException(415, "Send the body as application/json, without a content encoding.")

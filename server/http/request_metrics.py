@@ -12,7 +12,7 @@ import time
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lora_compose.adapters.errors import Code
-from lora_compose.server.errors import SSE_ERROR
+from lora_compose.server.errors import ANTHROPIC_SSE_ERROR, SSE_ERROR
 from lora_compose.server.metrics import Metrics
 
 KIND = "composition_kind"
@@ -49,7 +49,7 @@ class RequestMetricsMiddleware:
 
     def _count(self, scope: Scope, observer: "_ResponseObserver") -> None:
         metrics, status = self._metrics, str(observer.status or "none")
-        route = getattr(scope.get("route"), "path", "other")
+        route = getattr(scope.get("route"), "path_format", "other")
         metrics.http_requests.labels(route, status).inc()
         if observer.status >= 400:
             metrics.refusals.labels(self._bounded(observer.code())).inc()
@@ -98,7 +98,7 @@ class _ResponseObserver:
         kind = self._state.get(KIND)
         if kind is None or not event or event.startswith(DONE):
             return
-        if event.startswith(SSE_ERROR):
+        if event.startswith((SSE_ERROR, ANTHROPIC_SSE_ERROR)):
             self._metrics.stream_errors.inc()
             return
         now = time.perf_counter()

@@ -9,6 +9,7 @@ from lora_compose.adapters.errors import Code
 from lora_compose.server.errors import error_headers, error_response
 from lora_compose.server.http.access_log import EXPECTED
 from lora_compose.server.state import AppState
+from lora_compose.server.translations.client_shape import in_client_shape
 
 
 class AppSwitch:
@@ -30,7 +31,9 @@ class AppSwitch:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await _lifespan(receive, send)
-        elif self._app is None:
+            return
+        send = in_client_shape(scope, send)
+        if self._app is None:
             await _without_engine(scope, self._was_open)(scope, receive, send)
         else:
             # The scope is changed, not copied: the middleware around this app reads the route from it.

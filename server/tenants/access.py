@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from lora_compose.server.paths import GENERATING, NAMING, PROBES
+from lora_compose.server.paths import COMPOSING, NAME_IN_PATH, PROBES, RESPONSES, TRANSLATED
 from lora_compose.server.tenants.key import Key
 
 
@@ -20,16 +20,21 @@ def _rule(methods: str, path: str, *roles: str) -> Rule:
     return Rule(frozenset(methods.split()), re.compile(path), frozenset(roles))
 
 
-NAMED = r"/v1/adapters/[^/]+"
+NAMED = f"/v1/adapters/{NAME_IN_PATH}"
+SAVED = f"/v1/compositions/{NAME_IN_PATH}"
 RULES = (
-    _rule("POST", "|".join(map(re.escape, (*GENERATING, *NAMING))), "inference", "admin"),
+    _rule("POST", "|".join(map(re.escape, (*COMPOSING, *TRANSLATED))), "inference", "admin"),
     _rule("GET HEAD", r"/v1/models(/.*)?", "inference", "admin", "monitor"),
     _rule("GET HEAD", rf"/v1/adapters|{NAMED}", "inference", "admin"),
-    _rule("GET HEAD", r"/v1/compositions(/[^/]+)?", "inference", "admin"),
+    _rule("GET HEAD", rf"/v1/compositions|{SAVED}", "inference", "admin"),
+    _rule("GET HEAD", r"/|/api/(tags|ps|version)|/info|/lora-adapters", "inference", "admin"),
+    _rule("POST", r"/api/show|/lora-adapters", "inference", "admin"),
     _rule("GET HEAD", r"/metrics", "monitor"),
-    _rule("GET HEAD", r"/openapi\.json", "inference", "admin", "monitor"),
+    _rule("GET HEAD", r"/openapi\.json|/docs|/version|/load", "inference", "admin", "monitor"),
+    _rule("GET HEAD", rf"{RESPONSES}/[^/]+|/tokenizer_info", "inference", "admin"),
+    _rule("POST", rf"{RESPONSES}/[^/]+/cancel", "inference", "admin"),
     _rule("POST", r"/v1/adapters|/v1/compositions", "admin"),
-    _rule("DELETE", rf"{NAMED}|/v1/compositions/[^/]+", "admin"),
+    _rule("DELETE", rf"{NAMED}|{SAVED}", "admin"),
     _rule("PUT DELETE", rf"{NAMED}/aliases/[^/]+", "admin"),
     _rule("POST", r"/v1/(un)?load_lora_adapter", "admin"),
 )

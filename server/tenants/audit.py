@@ -14,7 +14,7 @@ from typing import Any
 
 from starlette.types import Scope
 
-from lora_compose.server.paths import GENERATING, NAMING
+from lora_compose.server.paths import COMPOSING
 from lora_compose.server.tenants.key import Key
 from lora_compose.server.tenants.quotas import TokenBucket
 
@@ -61,7 +61,7 @@ class Audit:
     def record(self, scope: Scope, entry: AuditEntry, status: int) -> None:
         """Write a line if the request changed something or authentication refused it."""
         entry.is_recorded = True
-        changes = scope["method"] not in READING and scope["path"] not in (*GENERATING, *NAMING)
+        changes = scope["method"] not in READING and scope["path"] not in COMPOSING
         if not changes and status not in DENIED:
             return
         if entry.key is None:

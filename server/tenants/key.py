@@ -14,7 +14,7 @@ from lora_compose.adapters.names import check_name
 Role = Literal["inference", "admin", "monitor"]
 ROLES: Final = get_args(Role)
 EVERYTHING: Final = ("*",)
-PATTERN = re.compile(r"[A-Za-z0-9._-]{0,128}\*?", re.ASCII)
+PATTERN = re.compile(r"[A-Za-z0-9._/-]{0,128}\*?", re.ASCII)
 
 
 @dataclass(frozen=True)

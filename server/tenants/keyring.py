@@ -44,20 +44,33 @@ class Keyring:
             return BENCHMARK
         if self.is_open:
             return OPERATOR
-        values = [value for name, value in scope["headers"] if name == b"authorization"]
-        if len(values) != 1:
-            return None
-        scheme, _, secret = values[0].partition(b" ")
-        digest = digest_of(secret)
+        secret = _secret_of(scope)
         # All digests are compared, so that the time does not depend on which one matches.
         owner = None
+        digest = digest_of(secret or b"")
         for known, key in [*((own, OPERATOR) for own in self._own), *self._keys.items()]:
             if hmac.compare_digest(digest, known):
                 owner = key
-        return owner if scheme.lower() == b"bearer" else None
+        return None if secret is None else owner
 
     def _refresh(self) -> None:
         now = self.clock()
         if now - self._read >= REFRESH_SECONDS:
             self._keys, self._read = self.load(), now
             self.is_open = not self.has_keys and self.may_open()
+
+
+def _secret_of(scope: Scope) -> bytes | None:
+    """The secret in `Authorization: Bearer` or in `x-api-key`, the header of Anthropic's clients.
+
+    None if the request has neither, or two different ones."""
+    given = [value for name, value in scope["headers"] if name == b"authorization"]
+    secrets = [value for name, value in scope["headers"] if name == b"x-api-key"]
+    if max(len(given), len(secrets)) > 1:
+        return None
+    for value in given:
+        scheme, _, secret = value.partition(b" ")
+        if scheme.lower() != b"bearer":
+            return None
+        secrets.append(secret)
+    return secrets[0] if len(set(secrets)) == 1 else None

@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lora_compose.adapters.errors import Code, QuotaExceeded, StorageUnavailable
 from lora_compose.server.errors import error_body, error_headers, error_response, refusal
+from lora_compose.server.not_offered import match_of
 from lora_compose.server.paths import PROBES
 from lora_compose.server.tenants.access import is_public, may
 from lora_compose.server.tenants.audit import Audit, AuditEntry
@@ -37,12 +39,13 @@ class AuthContext:
         """The caller if the key may make this request, else the refusal."""
         method, path = scope.get("method", "GET"), scope["path"]
         if key is None:
-            message = "A valid API key is required in the header Authorization: Bearer <key>."
+            message = "A valid API key is required in the header Authorization: Bearer <key>, or x-api-key."
             headers = error_headers(401) | {"www-authenticate": "Bearer"}
             return JSONResponse(error_body(401, message), 401, headers)
-        if self._is_other_port(scope) and not is_public(method, path):
-            return error_response(404, "Not Found")
-        if not may(key, method, path):
+        is_hidden = self._is_other_port(scope) and not is_public(method, path)
+        if is_hidden and match_of(scope) != Match.NONE:
+            return error_response(404, "This path does not exist on this port.")
+        if not may(key, method, path) and match_of(scope) == Match.FULL:
             return error_response(
                 403,
                 f"This key has the role {key.role}, which may not {method} this path.",

@@ -8,8 +8,16 @@ from lora_compose.adapters.names import check_alias, check_name, check_ref, is_v
 HOSTILE = [
     "",
     "../x",
-    "a/b",
+    "a/",
+    "a//b",
+    "a/./b",
+    "a/../b",
+    "a/.b",
+    "a\\b",
     "/etc",
+    "a/b/pin",
+    "a/aliases/b",
+    "sql/pin",
     "..%2f",
     "a\n",
     "a\x00",
@@ -25,7 +33,8 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize(
-    "text", [*HOSTILE, "a" * 129, "a" * 20_000, None, 3, True, ["a"], "a+b", "a@1", "a:1", "a(b)"]
+    "text",
+    [*HOSTILE, "a" * 129, "a" * 20_000, None, 3, True, ["a"], "a+b", "a@1", "a:1", "a(b)", "a/" + "b" * 127],
 )
 def test_what_could_be_misread_is_no_name(text: object) -> None:
     with pytest.raises(InvalidRequest) as refused:
@@ -41,7 +50,8 @@ def test_an_accepted_name_is_plain_ascii_and_returned_as_it_is(text: str) -> Non
     except InvalidRequest:
         return
     assert text.isascii()
-    assert not set(text) & set("/\\@+:(),= \t\r\n\0\"'")
+    assert not set(text) & set("\\@+:*(),;= \t\r\n\0\"'")
+    assert not {"", ".", ".."} & set(text.split("/"))
 
 
 @given(st.text(max_size=200))
@@ -52,12 +62,15 @@ def test_a_refusal_cannot_forge_a_log_line(text: str) -> None:
     assert len(refused.value.message) < 2000
 
 
-@pytest.mark.parametrize("text", ["a" * 128, "7", "sql", "Llama-3.1_v2", "0.5"])
+@pytest.mark.parametrize(
+    "text",
+    ["a" * 128, "7", "sql", "Llama-3.1_v2", "0.5", "org/sql", "a/b-1/c.d", "pin/aliases2", "a/" + "b" * 126],
+)
 def test_ordinary_names_pass(text: str) -> None:
     assert check_name(text) == text
 
 
-@pytest.mark.parametrize("text", [*HOSTILE, "3", "3a", "_a"])
+@pytest.mark.parametrize("text", [*HOSTILE, "3", "3a", "_a", "a/b"])
 def test_an_alias_never_reads_as_a_version(text: str) -> None:
     with pytest.raises(InvalidRequest):
         check_alias(text)

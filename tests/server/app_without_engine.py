@@ -32,6 +32,7 @@ from lora_compose.server.http.benchmark_traffic import BenchmarkTraffic
 from lora_compose.server.http.connection import protocol_with
 from lora_compose.server.http.stack import around
 from lora_compose.server.metrics import Metrics
+from lora_compose.server.paths import GENERATING, NAMING
 from lora_compose.server.supervision.app_switch import AppSwitch
 from lora_compose.server.supervision.engine_state import EngineState
 from lora_compose.server.tenants.audit import Audit
@@ -66,8 +67,13 @@ class StandIn:
     max_cpu_loras: int = 64
     dtype: torch.dtype = torch.float32
     runtime_weights: bool = True
+    special_token_ids: frozenset[int] = frozenset({1, 2})
+    parses_tools: bool = False
+    parses_reasoning: bool = False
     lora_modules: frozenset[str] | None = None
     other_names: tuple[str, ...] = ()
+    paths: frozenset[str] = frozenset((*GENERATING, *NAMING))
+    stores_responses: bool = False
     metrics_registry: CollectorRegistry = field(default_factory=CollectorRegistry)
     builds: dict[int, str] = field(default_factory=dict)
 
@@ -99,6 +105,8 @@ class StandIn:
         return True
 
     async def ping(self) -> None: ...
+
+    async def background_ended(self, response_id: str) -> None: ...
 
     def cpu_seconds(self) -> float:
         return 0.0
@@ -135,6 +143,7 @@ def app_without_engine(
     api_keys: Sequence[str] = (),
     other_names: tuple[str, ...] = (),
     model_dir: Path = EMBEDDED_BASE,
+    engine: StandIn | None = None,
     **options: Any,
 ) -> Iterator[AppWithoutEngine]:
     """With `api_keys`, administration has its own port. The shipped adapters may be registered.
@@ -145,8 +154,9 @@ def app_without_engine(
     config = ServerConfig(
         data_dir=home / "data", adapter_roots=(ADAPTERS_DIR, home), api_keys=(*api_keys,), **options
     )
-    name = "testbed-base" if model_dir == EMBEDDED_BASE else model_dir.name
-    engine = StandIn(base=name, model_dir=model_dir, other_names=other_names)
+    if engine is None:
+        name = "testbed-base" if model_dir == EMBEDDED_BASE else model_dir.name
+        engine = StandIn(base=name, model_dir=model_dir, other_names=other_names)
     config.data_dir.mkdir(parents=True, exist_ok=True)
     next_look = itertools.count(0.0, 10.0).__next__  # changes of keys take effect at once
     with ExitStack() as stack:

@@ -5,12 +5,14 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
 from fastapi import FastAPI
+from starlette.routing import Route
 from vllm.lora.request import LoRARequest
 from vllm.v1.engine.exceptions import EngineDeadError
 from vllm.v1.metrics.prometheus import get_prometheus_registry
@@ -41,10 +43,32 @@ class Engine:
     dtype: torch.dtype
     runtime_weights: bool
     """True if the kernels apply weights per request, so that one build of an adapter serves every weight."""
+    special_token_ids: frozenset[int]
+    """Tokens that are not a part of a text, such as the one that ends an answer."""
+    parses_tools: bool
+    """True if an answer's tool calls are separated from its text."""
+    parses_reasoning: bool
+    """True if an answer's reasoning is separated from its text."""
     lora_modules: frozenset[str] | None = None
     """The last parts of the names of the modules that adapters may change; None: every linear layer."""
     other_names: tuple[str, ...] = ()
     """Further names of the base in requests. Responses name `base`."""
+
+    @cached_property
+    def paths(self) -> frozenset[str]:
+        """The paths of vLLM's app. They depend on the base and on vLLM's options."""
+        return frozenset(route.path for route in self.app.routes if isinstance(route, Route))
+
+    @property
+    def stores_responses(self) -> bool:
+        """Whether vLLM keeps the responses of `/v1/responses`."""
+        return bool(self.app.state.openai_serving_responses.enable_store)
+
+    async def background_ended(self, response_id: str) -> None:
+        """Return when vLLM no longer works on this response of `/v1/responses` in the background."""
+        task = self.app.state.openai_serving_responses.background_tasks.get(response_id)
+        if task is not None:
+            await asyncio.wait([task])
 
     @property
     def slots(self) -> int:

@@ -195,6 +195,9 @@ async def launch(args: Namespace, *, lora_requests_info: bool = False) -> AsyncI
                 max_cpu_loras=config.lora_config.max_cpu_loras,
                 dtype=config.lora_config.lora_dtype,
                 runtime_weights=runtime_weights,
+                special_token_ids=frozenset(client.tokenizer.all_special_ids if client.tokenizer else ()),
+                parses_tools=bool(args.enable_auto_tool_choice),
+                parses_reasoning=bool(config.structured_outputs_config.reasoning_parser),
                 lora_modules=await _lora_modules(client, config.lora_config.target_modules),
             )
 

@@ -13,17 +13,32 @@ from lora_compose.server.tenants.token_charging import Charge, current_charge
 
 
 def count_tokens(client: Any) -> None:
-    """Wrap `generate` of an `AsyncLLM`.
+    """Wrap `generate` and `encode` of an `AsyncLLM`.
 
     Without a charge for the current request its generator is unchanged."""
-    generate = client.generate
+    generate, encode = client.generate, client.encode
 
     def counted(*args: Any, **named: Any) -> AsyncIterator[Any]:
         charge = current_charge()
         outputs: AsyncIterator[Any] = generate(*args, **named)
         return outputs if charge is None else _charged(outputs, charge, _kind(args, named))
 
-    client.generate = counted
+    def counted_prompts(*args: Any, **named: Any) -> AsyncIterator[Any]:
+        charge = current_charge()
+        outputs: AsyncIterator[Any] = encode(*args, **named)
+        return outputs if charge is None else _charged_prompt(outputs, charge)
+
+    client.generate, client.encode = counted, counted_prompts
+
+
+async def _charged_prompt(outputs: Any, charge: Charge) -> AsyncIterator[Any]:
+    is_first = True
+    async with aclosing(outputs):
+        async for output in outputs:
+            if is_first:
+                charge(len(output.prompt_token_ids or ()))
+                is_first = False
+            yield output
 
 
 def _kind(args: tuple[Any, ...], named: dict[str, Any]) -> RequestOutputKind:

@@ -34,9 +34,8 @@ ADMIN = (
     ("GET", "/metrics"),
     ("POST", "/v1/load_lora_adapter"),
     ("POST", "/v1/unload_lora_adapter"),
-    ("POST", "/sleep"),
-    ("POST", "/collective_rpc"),
 )
+OF_VLLM = (("POST", "/sleep"), ("POST", "/collective_rpc"))
 PATHS = (
     "//v1/adapters", "/v1//adapters", "/v1/models/../adapters", "/v1/completions/../adapters", "/V1/adapters",
     "/v1/models/%2e%2e/adapters", "/%76%31/adapters", "/v1/adapters/", "/v1/adapters%00", "/v1/adapters;x",
@@ -71,7 +70,7 @@ KEYLESS = {
     "two in one": ("authorization: Bearer {secret}, Bearer {secret}",),
     "in another case": ("authorization: Bearer {secret}X",),
     "two spaces": ("authorization: Bearer  {secret}",),
-    "in another header": ("x-api-key: {secret}",),
+    "in another header": ("x-auth-token: {secret}",),
     "umlauts": ("authorization: Bearer ä",),
     "an own id": ("authorization: Bearer x", "x-request-id: a"),
 }
@@ -162,6 +161,10 @@ FAULTS = (
         {
             f"{method} {path}": _with("inference", method, path, "403 permission_denied")
             for method, path in ADMIN
+        }
+        | {
+            f"{method} {path}": _with("inference", method, path, "404 not_offered")
+            for method, path in OF_VLLM
         },
         Needs.KEYS,
         audited=True,

@@ -21,7 +21,20 @@ NONE: dict[str, object] = {
 }
 OUTSIDE = {
     name: name
-    for name in ("../x", "a/b", "/etc/passwd", "..%2fx", "..", ".", "~", "a\\b", "C:\\x", "a..b", "-x", ".x")
+    for name in (
+        "../x",
+        "a/../b",
+        "/etc/passwd",
+        "..%2fx",
+        "..",
+        ".",
+        "~",
+        "a\\b",
+        "C:\\x",
+        "a..b",
+        "-x",
+        ".x",
+    )
 }
 STRANGE = {
     "a line feed": "a\nb",

@@ -63,11 +63,11 @@ COMPOSITIONS: tuple[tuple[dict[str, Any], str], ...] = (
     ({"adapters": [{"name": "roll"}], "lora": [{"id": "upper", "scale": 1}]}, "400 conflicting_fields"),
     ({"model": "roll", "adapters": [{"name": "upper"}]}, "400 conflicting_fields"),
     ({"composition": {"method": "svd"}}, "400 conflicting_fields"),
-    ({"lora": [{"id": 0, "scale": 1}]}, "400 invalid_name"),
+    ({"lora": [{"id": 0, "scale": 1}]}, "404 model_not_found"),
     ({"lora": [{"id": "roll"}]}, "400 invalid_weight"),
     *(
         ({field: "roll"}, "400 unknown_field")
-        for field in ("adapter_id", "lora_path", "lora_request", "adaptors", "merged_adapter", "weights")
+        for field in ("lora_config", "lora_task_id", "lora_request", "adaptors", "merged_adapter", "weights")
     ),
     ({"parameters": {"adapter_id": "roll"}}, "400 unknown_field"),
     ({"extra_body": {"adapters": [{"name": "roll"}]}}, "400 unknown_field"),

@@ -101,7 +101,8 @@ def test_llama_cpp_scales_are_the_weights_of_a_stack() -> None:
 @pytest.mark.parametrize(
     ("entry", "code"),
     [
-        ({"id": 0, "scale": 1}, "invalid_name"),
+        ({"id": True, "scale": 1}, "invalid_name"),
+        ({"id": 0.5, "scale": 1}, "invalid_name"),
         ({"id": "a", "name": "a", "scale": 1}, "invalid_composition"),
         ({"scale": 1}, "invalid_composition"),
         ({"id": "a"}, "invalid_weight"),
@@ -134,6 +135,11 @@ def test_an_empty_llama_cpp_list_is_the_base() -> None:
             "ties(a,density=0.2,majority_sign_method=frequency)",
         ),
         ({"ids": ["a"], "merge_strategy": "dare_linear", "density": 0.5}, "dare_linear(a,density=0.5)"),
+        # LoRAX's client sends these with every strategy.
+        (
+            {"ids": ["a"], "merge_strategy": None, "density": 0.0, "majority_sign_method": "total"},
+            "linear(a)",
+        ),
     ],
 )
 def test_lorax_merges_mean_ours(merged: dict[str, Any], text: str) -> None:
@@ -151,6 +157,7 @@ def test_lorax_merges_mean_ours(merged: dict[str, Any], text: str) -> None:
         ({"ids": ["a"], "weights": 0}, "invalid_composition"),
         ({"ids": ["a"], "merge_strategy": "svd"}, "unknown_method"),
         ({"ids": ["a"], "merge_strategy": "ties"}, "missing_density"),
+        ({"ids": ["a"], "merge_strategy": "ties", "density": 0.0}, "invalid_density"),
         ({"ids": ["a"], "rank": 4}, "unknown_field"),
     ],
 )
@@ -270,7 +277,7 @@ def test_other_fields_of_vllm_s_own_bodies_are_ignored(field: str, value: object
     assert UnloadAdapter.read({"lora_name": "sql", field: value}) == UnloadAdapter.read({"lora_name": "sql"})
 
 
-@given(st.from_regex(REFERENCE_PATTERN) | st.text("a1@._-\n", max_size=6))
+@given(st.from_regex(REFERENCE_PATTERN) | st.text("a1@._-/\n", max_size=6))
 def test_a_reference_is_what_the_document_says(text: str) -> None:
     matches = re.search(REFERENCE_PATTERN.removesuffix("$") + r"\Z", text) is not None
     try:

@@ -77,7 +77,7 @@ def test_a_model_that_is_no_string_is_refused(model: object) -> None:
 
 def test_another_server_s_model_is_not_found_rather_than_bad_grammar() -> None:
     with pytest.raises(NotFound) as refused:
-        ask({"model": "meta-llama/Llama-3-8B"})
+        ask({"model": "/models/meta-llama/Llama-3-8B"})
     assert refused.value.code == "model_not_found"
 
 

@@ -26,7 +26,7 @@ ASKED: list[tuple[dict[str, Any], int]] = [
 
 @pytest.mark.parametrize(("body", "count"), ASKED)
 def test_each_answer_counts(body: dict[str, Any], count: int) -> None:
-    assert sequences(body) == count
+    assert sequences(body, "/v1/completions") == count
 
 
 def test_a_request_for_several_answers_takes_as_many_places_and_gives_them_back() -> None:
