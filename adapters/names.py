@@ -5,11 +5,15 @@ may have several parts, as in `org/adapter`. A wrong name is refused and never c
 whether a name is taken.
 """
 
+import difflib
 import re
+from collections.abc import Iterable
 
 from lora_compose.adapters.errors import Code, InvalidRequest
 
 MAX_NAME_LENGTH = 128
+MIN_FINGERPRINT_DIGITS = 6
+"""The fewest first digits of a base's fingerprint that select the base."""
 
 SUB_PATHS = ("aliases", "pin")
 """Words that follow a name in URLs, as in `/v1/adapters/NAME/pin`. No later part of a name is one of them."""
@@ -76,3 +80,9 @@ def _shown(text: object) -> str:
     if not isinstance(text, str):
         return f"A value of type {type(text).__name__}"
     return ascii(text) if len(text) <= MAX_NAME_LENGTH else f"{text[:32]!a}… ({len(text)} characters)"
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """` Did you mean 'x'?` for the most similar known name, or an empty text."""
+    near = difflib.get_close_matches(name, list(known), 1)
+    return f" Did you mean {near[0]!r}?" if near else ""

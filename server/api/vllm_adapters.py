@@ -17,11 +17,12 @@ async def load(request: Request) -> PlainTextResponse:
 
     A path that exists is never taken for a repository, as in vLLM."""
     fields = LoadAdapter.read(await read_object(request))
-    offer = authorized_offer(request, Offer(fields.lora_name))
+    offer = authorized_offer(request, Offer(fields.lora_name, ttl_seconds=fields.ttl_seconds))
     registration = request.state.registration
     is_on_hub = registration.is_on_hub(fields.lora_path)
     register = registration.from_hub if is_on_hub else registration.from_path
-    version, _ = await run_in_threadpool(register, offer, fields.lora_path)
+    version, created = await run_in_threadpool(register, offer, fields.lora_path)
+    await request.state.keeper.registered(version if created and fields.load_inplace else None)
     return PlainTextResponse(f"Success: LoRA adapter '{version.name}' added successfully.")
 
 
