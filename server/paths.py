@@ -29,7 +29,8 @@ def is_anthropic(path: str) -> bool:
     return path == MESSAGES or path.startswith(f"{MESSAGES}/")
 
 
-NAME_IN_PATH = rf"[^/]+(?:/(?!(?:{'|'.join(SUB_PATHS)})(?:/|$))[^/]+)*"
+_PART = r"(?!\.{1,2}(?:/|$))[^/]+"
+NAME_IN_PATH = rf"{_PART}(?:/(?!(?:{'|'.join(SUB_PATHS)})(?:/|$)){_PART})*"
 """What may stand in a path in place of a name. The route checks the name itself."""
 
 
