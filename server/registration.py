@@ -7,9 +7,10 @@ engine are removed when no request uses them any more.
 """
 
 import errno
+import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -26,6 +27,7 @@ from lora_compose.adapters.errors import (
     Code,
     Forbidden,
     InvalidRequest,
+    LoraComposeError,
     NotFound,
     StorageUnavailable,
 )
@@ -34,14 +36,19 @@ from lora_compose.adapters.peft.files import FILES, MISSING
 from lora_compose.adapters.registry.database import storage_faults
 from lora_compose.adapters.registry.registry import Registry
 from lora_compose.adapters.registry.store import Version, content_of
-from lora_compose.adapters.safe_files import confined_directory, open_regular
+from lora_compose.adapters.safe_files import ConfinedDirectory, OutsideRoots, confined_directory
 from lora_compose.server.compositions.resolver import Resolver
 from lora_compose.server.metrics import Metrics
 from lora_compose.server.residency.scheduler import ResidencyScheduler
 from lora_compose.server.tenants.caller import Caller
 
-SWAPPED = frozenset({errno.ELOOP, errno.ENOTDIR})
-"""The errors of opening a directory that was replaced by a link or a file."""
+LINK_LEAVES = (
+    "A file of the adapter is a link that leads out of every --adapter-root directory of this server. Copy "
+    "the file itself into the directory, or start the server with one more --adapter-root, for the directory "
+    "that the link leads to."
+)
+MAX_OPENINGS = 10
+"""How often the two files are opened until both are of one state of their directory."""
 
 
 @dataclass(frozen=True)
@@ -79,9 +86,8 @@ class Registration:
 
     def from_path(self, offer: Offer, path: str) -> tuple[Version, bool]:
         """Register a directory inside an --adapter-root. Returns the version and whether it is new."""
-        root, directory = self._allowed(path)
-        with self._counted(), _inside(root, directory) as descriptor:
-            return self._from_directory(offer, descriptor)
+        with self._counted(), _inside(self.adapter_roots, path) as directory:
+            return self._from_directory(offer, directory)
 
     def from_hub(self, offer: Offer, reference: str) -> tuple[Version, bool]:
         """Register `org/repo` or `org/repo@revision` of the Hugging Face Hub. Needs --allow-hf."""
@@ -120,14 +126,10 @@ class Registration:
             self.metrics.registrations.labels("refused").inc()
             raise
 
-    def _from_directory(self, offer: Offer, directory: int) -> tuple[Version, bool]:
-        refuse_pickle(directory)
+    def _from_directory(self, offer: Offer, directory: ConfinedDirectory) -> tuple[Version, bool]:
+        refuse_pickle(directory.descriptor)
         with ExitStack() as end:
-            with storage_faults():
-                config, weights = (
-                    end.enter_context(open_regular(Path(name), missing, directory))
-                    for name, missing in MISSING.items()
-                )
+            config, weights = end.enter_context(_opened_together(directory))
             staged = end.enter_context(self._stage(config, weights))
             return self._from_staged(offer, staged, "path")
 
@@ -162,33 +164,62 @@ class Registration:
             lineage |= {"training": dict(offer.training)}
         return self.registry.register(offer.name, staged, admission, source, lineage, offer.alias)
 
-    def _allowed(self, path: str) -> tuple[Path, Path]:
-        """The root and the resolved directory of `path`. A path that does not exist has the same refusal."""
-        with suppress(
-            OSError, RuntimeError, ValueError
-        ):  # a loop of links, a link that is removed, a NUL character
-            directory = Path(path).resolve()
-            for root in map(Path.resolve, self.adapter_roots):
-                if directory.is_relative_to(root):
-                    return root, directory
-        raise _not_allowed()
+
+@contextmanager
+def _inside(roots: Sequence[Path], path: str) -> Iterator[ConfinedDirectory]:
+    """Open the directory `path`, which must be below one of `roots`.
+
+    Raises Forbidden("path_not_allowed") for it and for a link of its files that leaves the roots. A path
+    outside that does not exist has the same refusal. Raises NotFound("adapter_not_found")."""
+    with ExitStack() as end:
+        try:
+            directory = end.enter_context(confined_directory(roots, path))
+        except OutsideRoots as error:
+            raise _not_allowed() from error
+        except NotADirectoryError as error:
+            raise InvalidRequest(
+                Code.INVALID_SOURCE, "The path is a file. Give the directory of the adapter's files.", "path"
+            ) from error
+        except OSError as error:
+            raise _unreadable(error) from error
+        try:
+            yield directory
+        except OutsideRoots as error:
+            raise Forbidden(Code.PATH_NOT_ALLOWED, LINK_LEAVES, "path") from error
+
+
+def _unreadable(error: OSError) -> LoraComposeError:
+    """The refusal for a directory or file inside a root that cannot be opened."""
+    if error.errno in {errno.ENOENT, errno.ENAMETOOLONG}:
+        return NotFound(Code.ADAPTER_NOT_FOUND, "The adapter directory does not exist.", "path")
+    if error.errno == errno.ELOOP:
+        return AdapterRejected(Code.NOT_A_REGULAR_FILE, "The path contains a loop of links.", "path")
+    reason = "The adapter directory cannot be read at the moment."
+    if error.errno == errno.EACCES:
+        reason = "The server may not read the adapter's files. Give its user permission to read them."
+    return StorageUnavailable(Code.STORAGE_UNAVAILABLE, reason)
 
 
 @contextmanager
-def _inside(root: Path, directory: Path) -> Iterator[int]:
-    """Open the directory. Raises NotFound("adapter_not_found"), or Forbidden if it was replaced by a link."""
-    with ExitStack() as end:
-        try:
-            descriptor = end.enter_context(confined_directory(root, directory))
-        except FileNotFoundError as error:
-            raise NotFound(Code.ADAPTER_NOT_FOUND, "The adapter directory does not exist.", "path") from error
-        except OSError as error:
-            if error.errno in SWAPPED:
-                raise _not_allowed() from error
-            raise StorageUnavailable(
-                Code.STORAGE_UNAVAILABLE, "The adapter directory cannot be read at the moment."
-            ) from error
-        yield descriptor
+def _opened_together(directory: ConfinedDirectory) -> Iterator[list[BinaryIO]]:
+    """Open the two files, both of one state of the directory.
+
+    A Kubernetes volume is updated by exchanging one link, so the config could be of the old state and the
+    weights of the new one. If the first file is still the same after the second was opened, both were there
+    at one time."""
+    for _ in range(MAX_OPENINGS):
+        with ExitStack() as end:
+            try:
+                files = [end.enter_context(directory.open_regular(*file)) for file in MISSING.items()]
+                first = end.enter_context(directory.open_regular(*next(iter(MISSING.items()))))
+            except OSError as error:
+                raise _unreadable(error) from error
+            if os.path.sameopenfile(first.fileno(), files[0].fileno()):
+                yield files
+                return
+    raise StorageUnavailable(
+        Code.STORAGE_UNAVAILABLE, "The files of the adapter are being replaced. Register it again later."
+    )
 
 
 def _not_allowed() -> Forbidden:

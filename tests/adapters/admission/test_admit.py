@@ -274,7 +274,10 @@ def test_each_file_must_be_there_and_be_a_regular_one(
     path.rename(tmp_path / "elsewhere")
     assert refused(path.parent, base).code == code
     path.symlink_to(tmp_path / "elsewhere")
-    assert refused(path.parent, base).code == "not_a_regular_file"
+    assert admit(path.parent, base, LIMITS).rank == 4
+    path.unlink()
+    path.symlink_to(tmp_path / "gone")
+    assert refused(path.parent, base).code == code
     path.unlink()
     os.mkfifo(path)
     assert refused(path.parent, base).code == "not_a_regular_file"
