@@ -37,7 +37,7 @@ MAX_STEPS = 256
 
 
 class OutsideRoots(Exception):
-    """A path leads out of every root. The exception does not tell whether something exists there."""
+    """A path leads out of every root. It does not say whether something exists there."""
 
 
 def open_regular(path: Path, missing: Code) -> BinaryIO:
@@ -127,7 +127,7 @@ class _Walk:
             if name == "..":
                 way = way[:-1] or way
                 continue
-            with _told_only(inside=way[-1].inside):
+            with _said_only(inside=way[-1].inside):
                 descriptor = self._open(name, _LOOK, way[-1].descriptor)
                 mode = os.fstat(descriptor).st_mode
                 if stat.S_ISDIR(mode):
@@ -144,7 +144,7 @@ class _Walk:
                     return self._inside(_Place(way, name))
                 if links > MAX_LINKS:
                     break
-        with _told_only(inside=way[-1].inside):
+        with _said_only(inside=way[-1].inside):
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
 
     def _inside(self, place: _Place) -> _Place:
@@ -168,7 +168,7 @@ def _parts(path: str) -> list[str]:
 
 
 @contextmanager
-def _told_only(*, inside: bool) -> Iterator[None]:
+def _said_only(*, inside: bool) -> Iterator[None]:
     """Raise OutsideRoots in place of an OSError that happens outside every root."""
     try:
         yield

@@ -13,7 +13,9 @@ from typing import Any
 import torch
 
 from lora_compose.adapters.admission.base_model import BaseShapes, layer_of
+from lora_compose.adapters.admission.default_targets import with_default_targets
 from lora_compose.adapters.admission.norms import peak
+from lora_compose.adapters.admission.targets import check_other_targets, missing_tensors
 from lora_compose.adapters.admission.tensors import TensorPair, pair_tensors, read_header
 from lora_compose.adapters.errors import AdapterRejected, Code
 from lora_compose.adapters.peft.config import AdapterConfig, read_config, unknown_fields
@@ -60,8 +62,9 @@ class Admission:
 
 def admit(directory: Path, base: BaseShapes, limits: AdmissionLimits) -> Admission:
     """Check the adapter in `directory` against `base`. Raises AdapterRejected."""
-    config = read_config(directory, limits.max_config_bytes)
+    config = with_default_targets(read_config(directory, limits.max_config_bytes), base.model_type)
     _check_rank(config, limits)
+    check_other_targets(config, base)
     warnings = [*_base_warnings(config, base, limits), *_field_warnings(config, limits)]
     refuse_pickle(directory)
     header = read_header(directory / WEIGHTS_FILE, limits.max_bytes)
@@ -69,6 +72,7 @@ def admit(directory: Path, base: BaseShapes, limits: AdmissionLimits) -> Admissi
     _check_targets(pairs, config)
     _check_modules(pairs, limits)
     highest = peak(directory / WEIGHTS_FILE, pairs, config, limits.dtype)
+    warnings += missing_tensors(pairs, config, base)
     if highest == 0:
         warnings.append("zero_effect: every delta is zero, so the adapter does not change the base")
     return Admission(

@@ -30,6 +30,10 @@ class BaseShapes:
     name: str
     embeddings: frozenset[str] = frozenset()
     """The input and output embeddings (model.embed_tokens, lm_head). Adapters must not change them."""
+    model_type: str | None = None
+    """`model_type` of the base's config, such as "llama"."""
+    others: frozenset[str] = frozenset()
+    """The modules to which PEFT cannot apply LoRA: norms, activations, blocks, lists of blocks."""
 
     @classmethod
     def of(cls, model_dir: Path, name: str) -> "BaseShapes":
@@ -44,7 +48,11 @@ class BaseShapes:
             for path, module in model.named_modules()
             if isinstance(module, torch.nn.Linear) and path not in embeddings
         }
-        return cls(linears, fingerprint(model_dir), name, embeddings)
+        others = frozenset(
+            path for path, module in model.named_modules() if path and not isinstance(module, _adaptable())
+        )
+        model_type = model.config.model_type
+        return cls(linears, fingerprint(model_dir), name, embeddings, model_type=model_type, others=others)
 
     @cached_property
     def layers(self) -> tuple[str, ...]:
@@ -70,6 +78,15 @@ def fingerprint(model_dir: Path) -> str:
         digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
         digest.update(prefix + sample)
     return digest.hexdigest()
+
+
+def _adaptable() -> tuple[type[torch.nn.Module], ...]:
+    """The classes of modules to which PEFT applies LoRA."""
+    from transformers.pytorch_utils import Conv1D
+
+    layers = torch.nn
+    convolutions = (layers.Conv1d, layers.Conv2d, layers.Conv3d, Conv1D)
+    return layers.Linear, layers.Embedding, layers.MultiheadAttention, *convolutions
 
 
 def _skeleton(model_dir: Path) -> Any:

@@ -173,8 +173,18 @@ def _opened(directory: Path) -> Iterator[dict[str, BinaryIO]]:
 
 
 def adapter_list(adapters: Sequence[Json]) -> Table:
-    """A table with one line a version, in the given order."""
-    table = Table("adapter", "rank", "size", "aliases", "registered", "source", box=None, pad_edge=False)
+    """A table with one line a version, in the given order. Warnings have a column if there are any."""
+    warned = any(adapter["warnings"] for adapter in adapters)
+    columns = (
+        "adapter",
+        "rank",
+        "size",
+        "aliases",
+        "registered",
+        "source",
+        *(["warnings"] if warned else []),
+    )
+    table = Table(*columns, box=None, pad_edge=False)
     for adapter in adapters:
         table.add_row(
             escape(adapter["id"]),
@@ -183,6 +193,7 @@ def adapter_list(adapters: Sequence[Json]) -> Table:
             escape(", ".join(adapter["aliases"])),
             _when(adapter["created_at"]),
             escape(adapter["source"]),
+            *([", ".join(text.partition(":")[0] for text in adapter["warnings"])] if warned else []),
         )
     return table
 
