@@ -12,11 +12,12 @@ in Kubernetes volumes.
 """
 
 import errno
+import itertools
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
@@ -97,69 +98,75 @@ class _Place:
 
     way: tuple[_Directory, ...]
     name: str | None = None
+    links: Mapping[tuple[int, int, str], str] = field(default_factory=dict)
+    """Each link that was followed, as device and inode of its directory and its name, and where it led."""
 
 
 class _Walk:
-    """Follows paths by their components. The descriptors that it opens belong to `end`."""
+    """Follows paths by their components. The descriptors that it opens belong to the `end` of each call."""
 
     def __init__(self, roots: Sequence[Path], end: ExitStack) -> None:
-        self._end = end
         self._roots = []
         for root in roots:
             with suppress(OSError):  # a root that was deleted has nothing in it
-                self._roots.append(os.fstat(self._open(str(root), os.O_PATH | os.O_CLOEXEC, None)))
-        self._top = self._directory(self._open("/", _LOOK, None), inside=False)
+                self._roots.append(os.fstat(_open(str(root), os.O_PATH | os.O_CLOEXEC, None, end)))
+        self._top = self._directory(_open("/", _LOOK, None, end), inside=False)
 
-    def from_top(self, path: str) -> _Place:
+    def from_top(self, path: str, end: ExitStack) -> _Place:
         """The place of an absolute path. Raises the errors of `follow`."""
-        return self.follow((self._top,), path)
+        return self.follow((self._top,), path, end)
 
-    def follow(self, way: tuple[_Directory, ...], path: str) -> _Place:
+    def follow(self, way: tuple[_Directory, ...], path: str, end: ExitStack) -> _Place:
         """The place of `path` relative to the last directory of `way`.
 
         Raises OutsideRoots if it leaves every root, whether it exists or not. Raises OSError for a place
         inside: ELOOP for a loop of links, ENOENT, ENOTDIR, EACCES and so on."""
-        pending, links = _parts(path), 0
+        pending, followed = _parts(path), 0
+        links: dict[tuple[int, int, str], str] = {}
         for _ in range(MAX_STEPS):
             if not pending:
-                return self._inside(_Place(way))
+                return _inside(_Place(way, None, links))
             name = pending.pop()
             if name == "..":
                 way = way[:-1] or way
                 continue
             with _said_only(inside=way[-1].inside):
-                descriptor = self._open(name, _LOOK, way[-1].descriptor)
-                mode = os.fstat(descriptor).st_mode
-                if stat.S_ISDIR(mode):
+                descriptor = _open(name, _LOOK, way[-1].descriptor, end)
+                found = os.fstat(descriptor)
+                if stat.S_ISDIR(found.st_mode):
                     way = (*way, self._directory(descriptor, way[-1].inside))
                     continue
-                if stat.S_ISLNK(mode):
-                    links += 1
+                if stat.S_ISLNK(found.st_mode):
+                    followed += 1
                     target = os.readlink("", dir_fd=descriptor)
+                    holder = os.fstat(way[-1].descriptor)
+                    links[holder.st_dev, holder.st_ino, name] = target
                     way = (self._top,) if target.startswith("/") else way
                     pending += _parts(target)
                 elif pending:
                     raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
                 else:
-                    return self._inside(_Place(way, name))
-                if links > MAX_LINKS:
+                    return _inside(_Place(way, name, links))
+                if followed > MAX_LINKS:
                     break
         with _said_only(inside=way[-1].inside):
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
-
-    def _inside(self, place: _Place) -> _Place:
-        if not place.way[-1].inside:
-            raise OutsideRoots
-        return place
 
     def _directory(self, descriptor: int, inside: bool) -> _Directory:
         found = os.fstat(descriptor)
         return _Directory(descriptor, inside or any(os.path.samestat(found, root) for root in self._roots))
 
-    def _open(self, name: str, flags: int, directory: int | None) -> int:
-        descriptor = os.open(name, flags, dir_fd=directory)
-        self._end.callback(os.close, descriptor)
-        return descriptor
+
+def _open(name: str, flags: int, directory: int | None, end: ExitStack) -> int:
+    descriptor = os.open(name, flags, dir_fd=directory)
+    end.callback(os.close, descriptor)
+    return descriptor
+
+
+def _inside(place: _Place) -> _Place:
+    if not place.way[-1].inside:
+        raise OutsideRoots
+    return place
 
 
 def _parts(path: str) -> list[str]:
@@ -178,24 +185,69 @@ def _said_only(*, inside: bool) -> Iterator[None]:
         raise OutsideRoots from error
 
 
+MAX_ENTRIES = 10_000
+"""The most names of a directory that are read."""
+
+
 @dataclass(frozen=True)
 class ConfinedDirectory:
     """An open directory below a root. Everything opened through it is below a root as well."""
 
-    descriptor: int
-    """It can be listed with os.scandir."""
     _walk: _Walk
     _way: tuple[_Directory, ...]
+
+    def names(self) -> list[str]:
+        """The names in the directory, sorted, at most MAX_ENTRIES. Raises OSError."""
+        with ExitStack() as end:
+            listed = _open(".", _LIST, self._way[-1].descriptor, end)
+            entries = end.enter_context(os.scandir(listed))
+            return sorted(entry.name for entry in itertools.islice(entries, MAX_ENTRIES))
+
+    @contextmanager
+    def inner(self, name: str) -> Iterator["ConfinedDirectory"]:
+        """Open the directory `name` in it, or the directory that it is a link to.
+
+        Raises the errors of `confined_directory`."""
+        with ExitStack() as end:
+            yield _opened(self._walk, self._walk.follow(self._way, name, end))
 
     def open_regular(self, name: str, missing: Code) -> BinaryIO:
         """Open the file `name` of the directory for reading bytes, or the file that it is a link to.
 
         `name` may have several components. Raises OutsideRoots, the errors of `open_regular` in this module,
         and OSError."""
+        return self._open(name, missing)[0]
+
+    @contextmanager
+    def opened_together(self, names: Mapping[str, Code]) -> Iterator[list[BinaryIO]]:
+        """Open several files by `open_regular`, all of one state of the directory.
+
+        A Kubernetes volume is updated by exchanging one link, so one file could be of the old state and
+        another of the new one. Here, a link on the way to several files led to the same place each time.
+        Raises OSError EAGAIN if the links are exchanged too often."""
+        for _ in range(MAX_LINKS):
+            with ExitStack() as end:
+                links: dict[tuple[int, int, str], str] = {}
+                files, same = [], True
+                for name, missing in names.items():
+                    file, followed = self._open(name, missing)
+                    files.append(end.enter_context(file))
+                    same = same and all(
+                        links.get(link, target) == target for link, target in followed.items()
+                    )
+                    links |= followed
+                if same:
+                    yield files
+                    return
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    def _open(self, name: str, missing: Code) -> tuple[BinaryIO, Mapping[tuple[int, int, str], str]]:
+        """The open file, and the links that were followed."""
         for _ in range(MAX_LINKS):
             try:
-                place = self._walk.follow(self._way, name)
-                descriptor = self._open(place, name)
+                with ExitStack() as end:
+                    place = self._walk.follow(self._way, name, end)
+                    descriptor = _read_only(place, name)
             except _MISSING as error:
                 raise _missing(name, missing, linked=self._is_link(name)) from error
             except OSError as error:
@@ -203,28 +255,36 @@ class ConfinedDirectory:
                     raise _irregular(name) from error
                 raise
             if descriptor is not None:
-                return _regular(descriptor, name)
+                return _regular(descriptor, name), place.links
         raise _irregular(name)  # it was exchanged each time
-
-    def _open(self, place: _Place, name: str) -> int | None:
-        """A descriptor for reading the file. None if the file was exchanged for a link."""
-        directory = place.way[-1].descriptor
-        if place.name is None:
-            raise _irregular(name)
-        if not stat.S_ISREG(os.stat(place.name, dir_fd=directory, follow_symlinks=False).st_mode):
-            raise _irregular(name)
-        try:
-            return os.open(place.name, _READ | os.O_NOFOLLOW, dir_fd=directory)
-        except OSError as error:
-            if error.errno == errno.ELOOP:
-                return None
-            raise
 
     def _is_link(self, name: str) -> bool:
         try:
-            return stat.S_ISLNK(os.stat(name, dir_fd=self.descriptor, follow_symlinks=False).st_mode)
+            found = os.stat(name, dir_fd=self._way[-1].descriptor, follow_symlinks=False)
         except OSError:
             return False
+        return stat.S_ISLNK(found.st_mode)
+
+
+def _read_only(place: _Place, name: str) -> int | None:
+    """A descriptor for reading the file. None if the file was exchanged for a link."""
+    directory = place.way[-1].descriptor
+    if place.name is None:
+        raise _irregular(name)
+    if not stat.S_ISREG(os.stat(place.name, dir_fd=directory, follow_symlinks=False).st_mode):
+        raise _irregular(name)
+    try:
+        return os.open(place.name, _READ | os.O_NOFOLLOW, dir_fd=directory)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return None
+        raise
+
+
+def _opened(walk: _Walk, place: _Place) -> ConfinedDirectory:
+    if place.name is not None:
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), place.name)
+    return ConfinedDirectory(walk, place.way)
 
 
 @contextmanager
@@ -236,9 +296,4 @@ def confined_directory(roots: Sequence[Path], path: str) -> Iterator[ConfinedDir
     """
     with ExitStack() as end:
         walk = _Walk(roots, end)
-        place = walk.from_top(str(Path.cwd() / path))
-        if place.name is not None:
-            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), place.name)
-        descriptor = os.open(".", _LIST, dir_fd=place.way[-1].descriptor)
-        end.callback(os.close, descriptor)
-        yield ConfinedDirectory(descriptor, walk, place.way)
+        yield _opened(walk, walk.from_top(str(Path.cwd() / path), end))

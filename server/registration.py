@@ -7,20 +7,20 @@ engine are removed when no request uses them any more.
 """
 
 import errno
-import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from starlette.concurrency import run_in_threadpool
 
-from lora_compose.adapters.admission.admit import AdmissionLimits, admit, refuse_pickle
+from lora_compose.adapters.admission.admit import AdmissionLimits, admit
 from lora_compose.adapters.admission.base_model import BaseShapes
+from lora_compose.adapters.admission.recognition import refuse_other_formats, what_name_is
 from lora_compose.adapters.admission.tensors import check_header
 from lora_compose.adapters.errors import (
     AdapterRejected,
@@ -47,8 +47,6 @@ LINK_LEAVES = (
     "the file itself into the directory, or start the server with one more --adapter-root, for the directory "
     "that the link leads to."
 )
-MAX_OPENINGS = 10
-"""How often the two files are opened until both are of one state of their directory."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +103,8 @@ class Registration:
                 Code.ADAPTER_NOT_FOUND, f"{reference!r:.200} was not found on the Hub.", "hf"
             ) from error
         with self._counted():
-            refuse_pickle(Path(directory))
+            with confined_directory([Path("/")], directory) as found:
+                refuse_other_formats(found)
             # The files in the Hub's cache are symbolic links.
             files = [(Path(directory) / name).resolve() for name in FILES]
             with self.registry.stage(files[0], files[1], self.limits.max_bytes) as staged:
@@ -127,9 +126,11 @@ class Registration:
             raise
 
     def _from_directory(self, offer: Offer, directory: ConfinedDirectory) -> tuple[Version, bool]:
-        refuse_pickle(directory.descriptor)
+        with _readable():
+            refuse_other_formats(directory)
         with ExitStack() as end:
-            config, weights = end.enter_context(_opened_together(directory))
+            with _readable():
+                config, weights = end.enter_context(directory.opened_together(MISSING))
             staged = end.enter_context(self._stage(config, weights))
             return self._from_staged(offer, staged, "path")
 
@@ -177,15 +178,28 @@ def _inside(roots: Sequence[Path], path: str) -> Iterator[ConfinedDirectory]:
         except OutsideRoots as error:
             raise _not_allowed() from error
         except NotADirectoryError as error:
-            raise InvalidRequest(
-                Code.INVALID_SOURCE, "The path is a file. Give the directory of the adapter's files.", "path"
-            ) from error
+            raise InvalidRequest(Code.INVALID_SOURCE, _file_instead(path), "path") from error
         except OSError as error:
             raise _unreadable(error) from error
         try:
             yield directory
         except OutsideRoots as error:
             raise Forbidden(Code.PATH_NOT_ALLOWED, LINK_LEAVES, "path") from error
+
+
+def _file_instead(path: str) -> str:
+    name = PurePosixPath(path).name
+    if name in FILES or (found := what_name_is(name)) is None:
+        return "The path is a file. Give the directory of the adapter's two files."
+    return f"The path is a file, not the directory of the adapter's two files. {name:.80} {found}."
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise _unreadable(error) from error
 
 
 def _unreadable(error: OSError) -> LoraComposeError:
@@ -195,31 +209,11 @@ def _unreadable(error: OSError) -> LoraComposeError:
     if error.errno == errno.ELOOP:
         return AdapterRejected(Code.NOT_A_REGULAR_FILE, "The path contains a loop of links.", "path")
     reason = "The adapter directory cannot be read at the moment."
+    if error.errno == errno.EAGAIN:
+        reason = "The files of the adapter are being replaced. Register it again later."
     if error.errno == errno.EACCES:
         reason = "The server may not read the adapter's files. Give its user permission to read them."
     return StorageUnavailable(Code.STORAGE_UNAVAILABLE, reason)
-
-
-@contextmanager
-def _opened_together(directory: ConfinedDirectory) -> Iterator[list[BinaryIO]]:
-    """Open the two files, both of one state of the directory.
-
-    A Kubernetes volume is updated by exchanging one link, so the config could be of the old state and the
-    weights of the new one. If the first file is still the same after the second was opened, both were there
-    at one time."""
-    for _ in range(MAX_OPENINGS):
-        with ExitStack() as end:
-            try:
-                files = [end.enter_context(directory.open_regular(*file)) for file in MISSING.items()]
-                first = end.enter_context(directory.open_regular(*next(iter(MISSING.items()))))
-            except OSError as error:
-                raise _unreadable(error) from error
-            if os.path.sameopenfile(first.fileno(), files[0].fileno()):
-                yield files
-                return
-    raise StorageUnavailable(
-        Code.STORAGE_UNAVAILABLE, "The files of the adapter are being replaced. Register it again later."
-    )
 
 
 def _not_allowed() -> Forbidden:

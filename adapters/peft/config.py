@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_compose.adapters.errors import AdapterRejected, Code
+from lora_compose.adapters.peft.contents import what_config_is, whose_config
 from lora_compose.adapters.peft.files import CONFIG_FILE, MAX_CONFIG_BYTES
 from lora_compose.adapters.peft.kinds import may_change_results, reason_against, reason_against_init
 from lora_compose.adapters.peft.loadable import DEFAULT_RANK, why_not_loadable
@@ -150,7 +151,8 @@ def read_config(directory: Path, max_bytes: int = MAX_CONFIG_BYTES) -> AdapterCo
     try:
         raw = parse_object(data, MAX_DEPTH)
     except NotStrictJson as error:
-        raise _bad(None, str(error)) from error
+        what = what_config_is(data)
+        raise _bad(None, str(error) if what is None else f"the file {what}") from error
     return parse_config(raw)
 
 
@@ -196,7 +198,7 @@ def _check_types(raw: dict[str, Any]) -> None:
             words = " or ".join("null" if kind is type(None) else kind.__name__ for kind in allowed)
             raise _bad(name, f"{name} must be {words}, not {raw[name]!r:.80}")
     if "peft_type" not in raw:
-        raise _bad("peft_type", "peft_type is missing. PEFT always writes it, so another tool made the file")
+        raise _bad("peft_type", f"peft_type is missing. {whose_config(raw)}")
     for name in ("target_modules", "exclude_modules", "layers_pattern"):
         value = raw.get(name)
         if isinstance(value, list) and not all(isinstance(element, str) for element in value):

@@ -52,7 +52,7 @@ def test_what_is_opened_stays_the_same_whatever_takes_its_place(root: Path) -> N
     with confined_directory([root], str(root / "a")) as directory:
         (root / "a").rename(root / "moved")
         (root / "a").symlink_to(root.parent / "outside")
-        assert [entry.name for entry in os.scandir(directory.descriptor)] == [FILE]
+        assert directory.names() == [FILE]
         assert read(directory) == "root/a"
 
 
@@ -247,7 +247,7 @@ def test_a_link_that_is_exchanged_all_the_time_never_leads_outside(root: Path, k
     linked(root, str(place.relative_to(root)), inner)
     seen = {"root/a": 0, "outside": 0}
     with exchanged(place, inner, outer):
-        for _ in range(20_000):
+        for _ in range(4_000):
             try:
                 text = read_in([root], path)
             except OutsideRoots:
@@ -255,7 +255,7 @@ def test_a_link_that_is_exchanged_all_the_time_never_leads_outside(root: Path, k
             else:
                 assert text == "root/a"
                 seen[text] += 1
-    assert min(seen.values()) > 100, seen
+    assert min(seen.values()) > 20, seen
 
 
 def test_a_file_that_turns_into_a_link_while_it_is_opened_never_leads_outside(root: Path) -> None:
@@ -275,7 +275,7 @@ def test_a_file_that_turns_into_a_link_while_it_is_opened_never_leads_outside(ro
     thread.start()
     try:
         texts = set()
-        for _ in range(20_000):
+        for _ in range(4_000):
             try:
                 texts.add(read_in([root], root / "c"))
             except (OutsideRoots, AdapterRejected):

@@ -5,18 +5,21 @@ PEFT itself makes the weights and says what it loads. What PEFT loads and this p
 
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from peft import PeftType
+from safetensors.torch import load_file, save_file
 
+from lora_compose.adapters.peft.files import WEIGHTS_FILE
 from lora_compose.adapters.peft.kinds import KINDS
 from lora_compose.training.testbed.paths import BASE_DIR
+from tests.campaigns.configs.tensors import ACCEPTED, FOUND_IN_PART, IGNORED_BY_PEFT, Tensors
 from tests.campaigns.configs.trial import LARGEST_DIFFERENCE, Trial, Verdict
-from tests.campaigns.configs.variants import Variant, variants
+from tests.campaigns.configs.variants import PLAIN, Variant, variants
 
 SEEN = json.loads((Path(__file__).with_name("configs") / "seen.json").read_text())
 
@@ -120,3 +123,32 @@ def test_every_value_of_a_field(trial: Trial, tmp_path: Path, group: list[Varian
 
 def test_every_kind_of_peft_has_its_words() -> None:
     assert {kind.value for kind in PeftType} == KINDS
+
+
+def changed(trial: Trial, directory: Path, change: Callable[[Tensors], Tensors]) -> Verdict:
+    """The verdict on PLAIN with other tensors."""
+    trial.write(directory, PLAIN)
+    tensors = change(load_file(directory / WEIGHTS_FILE))
+    save_file(tensors, directory / WEIGHTS_FILE)
+    return trial.judge(directory)
+
+
+@pytest.mark.parametrize("name", ACCEPTED)
+def test_a_file_that_peft_loads(trial: Trial, tmp_path: Path, name: str) -> None:
+    found = changed(trial, tmp_path, ACCEPTED[name])
+    assert found.admitted, found
+    assert found.difference is not None
+    assert found.difference <= LARGEST_DIFFERENCE
+
+
+@pytest.mark.parametrize("name", IGNORED_BY_PEFT)
+def test_a_file_whose_factors_peft_does_not_find(trial: Trial, tmp_path: Path, name: str) -> None:
+    found = changed(trial, tmp_path, IGNORED_BY_PEFT[name])
+    assert found.code in {"unknown_module", "unknown_layer"}, found
+    assert found.peft_change == 0
+
+
+@pytest.mark.parametrize("name", FOUND_IN_PART)
+def test_a_file_with_other_tensors_too(trial: Trial, tmp_path: Path, name: str) -> None:
+    found = changed(trial, tmp_path, FOUND_IN_PART[name])
+    assert found.code in {"unknown_module", "unknown_layer"}, found

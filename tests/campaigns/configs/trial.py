@@ -43,6 +43,8 @@ class Verdict:
     peft_loads: bool
     peft_says: str
     """PEFT's error if it does not load the adapter."""
+    peft_change: float | None
+    """Largest difference of log probabilities between PEFT and the plain base, if PEFT loads it."""
     difference: float | None
     """Largest difference of log probabilities between PEFT and base + our deltas, if both take it."""
 
@@ -87,21 +89,21 @@ class Trial:
 
     def judge(self, directory: Path) -> Verdict:
         """Load the directory with PEFT, admit it here, and compare if both take it."""
-        says, theirs = "", None
+        says, theirs, change = "", None, None
         try:
             theirs = self._peft(directory)
+            change = _distance(theirs, self._sum(None))
         except Exception as error:  # noqa: BLE001  PEFT raises many exceptions
             says = f"{type(error).__name__}: {error}"
+        loads = theirs is not None
         try:
             admission = admit(directory, self.shapes, LIMITS)
-        except AdapterRejected as refusal:
+        except AdapterRejected as refused:
             return Verdict(
-                False, str(refusal.code), refusal.message, refusal.param, (), theirs is not None, says, None
+                False, str(refused.code), refused.message, refused.param, (), loads, says, change, None
             )
-        difference = None
-        if theirs is not None:
-            difference = float((theirs - self._ours(directory)).abs().max())
-        return Verdict(True, None, "", None, admission.warnings, theirs is not None, says, difference)
+        difference = _distance(theirs, self._sum(directory)) if theirs is not None else None
+        return Verdict(True, None, "", None, admission.warnings, loads, says, change, difference)
 
     @torch.no_grad()
     def _peft(self, directory: Path) -> Tensor:
@@ -112,10 +114,12 @@ class Trial:
             return _log_probabilities(loaded.base_model.model.double())
 
     @torch.no_grad()
-    def _ours(self, directory: Path) -> Tensor:
+    def _sum(self, directory: Path | None) -> Tensor:
+        """Of the base with the deltas that this product reads from a directory."""
         with self._base() as model:
             model.double()
-            for name, module in open_adapter(directory).modules.items():
+            modules = {} if directory is None else open_adapter(directory).modules
+            for name, module in modules.items():
                 model.get_submodule(name).weight += module.delta()
             return _log_probabilities(model)
 
@@ -123,6 +127,10 @@ class Trial:
 def _log_probabilities(model: Any) -> Tensor:
     found: Tensor = model(PROMPT).logits.log_softmax(-1)
     return found
+
+
+def _distance(one: Tensor, other: Tensor) -> float:
+    return float((one - other).abs().max())
 
 
 def _json(config: Config) -> dict[str, Any]:
