@@ -78,13 +78,13 @@ def export(
     check_output(output, overwrite)
     inputs = [merge.MergeInput(resolved.directory, resolved.member.weight) for resolved in members]
     base = _base_of(members)
-    with _moved_to(output) as directory:
+    with moved_to(output) as directory:
         report = merge.build(composition.method, inputs, composition.options, directory, base, on_progress)
     return report
 
 
 @contextmanager
-def _moved_to(output: Path) -> Iterator[Path]:
+def moved_to(output: Path) -> Iterator[Path]:
     """A temporary directory for an adapter. Its files are moved to `output` if the body raises nothing."""
     try:
         output.parent.mkdir(parents=True, exist_ok=True)

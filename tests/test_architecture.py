@@ -27,6 +27,7 @@ ORDER = (
     "adapters.admission",
     "adapters.registry",
     "adapters.export",
+    "adapters.convert",
     "adapters.cli",
     "server.client",
     "server.paths",

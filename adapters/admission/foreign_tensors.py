@@ -15,7 +15,7 @@ _NAMES: tuple[tuple[str, str, str], ...] = (
     (r"\.lora_(down|up)\.|\.alpha$", "has kohya's name for a factor", "Write it as PEFT's lora_A or lora_B"),
     (r"hada_w[12]|lokr_w[12]", "belongs to LoHa or LoKr", _CONVERT),
     (r"vera_(lambda|A|B)", "belongs to VeRA", _CONVERT),
-    (r"\.lora_E|ranknum", "belongs to AdaLoRA", _CONVERT),
+    (r"\.lora_E|ranknum", "belongs to AdaLoRA", "Train a LoRA"),
     (r"ia3_l", "belongs to (IA)3, which multiplies activations", "Train a LoRA"),
     (
         r"^prompt_(embeddings|encoder)|adaption_(prompt|gate)",

@@ -8,7 +8,7 @@ from lora_compose.adapters.errors import AdapterRejected, Code
 from lora_compose.adapters.peft.files import CONFIG_FILE, MISSING, WEIGHTS_FILE
 from lora_compose.adapters.safe_files import ConfinedDirectory, OutsideRoots
 
-_CONVERT_PICKLE = "Write it as safetensors with `lora-compose adapters convert DIR OUT --model BASE`"
+_CONVERT_PICKLE = "Write it as safetensors with `lora-compose adapters convert DIR OUT`"
 
 # Names of files that other tools write in place of PEFT's two: (pattern, what it is, what to do).
 _OTHER_FILES: tuple[tuple[str, str, str], ...] = (

@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 CONVERTIBLE = frozenset({
-    "ADALORA", "C3A", "DELORA", "FOURIERFT", "GRALORA", "LOHA", "LOKR", "MISS", "PSOFT", "RANDLORA",
+    "C3A", "DELORA", "FOURIERFT", "GRALORA", "LOHA", "LOKR", "MISS", "PSOFT", "RANDLORA",
     "TINYLORA", "UNILORA", "VBLORA", "VERA", "WAVEFT",
 })  # fmt: skip
 """The kinds that `peft.convert_to_lora` converts to LoRA."""
@@ -18,7 +18,8 @@ _PROMPTS = frozenset({
 })  # fmt: skip
 _SEVERAL = frozenset({"XLORA", "POLY"})
 _OTHERS = frozenset({
-    "ADAMSS", "BEFT", "BOFT", "DEFT", "FROD", "GLORA", "HIRA", "HRA", "IA3", "LILY", "LN_TUNING", "OFT",
+    "ADALORA", "ADAMSS",
+    "BEFT", "BOFT", "DEFT", "FROD", "GLORA", "HIRA", "HRA", "IA3", "LILY", "LN_TUNING", "OFT",
     "OSF", "PEANUT", "PVERA", "ROAD", "SHADOW", "SHIRA", "SUPERTUNING", "TRAINABLE_TOKENS",
 })  # fmt: skip
 KINDS = CONVERTIBLE | _PROMPTS | _SEVERAL | _OTHERS | {"LORA"}

@@ -17,6 +17,7 @@ from lora_compose.adapters.composition.grammar import parse_reference
 from lora_compose.adapters.errors import AdapterRejected
 from lora_compose.adapters.names import check_alias, check_name
 from lora_compose.adapters.peft.files import MISSING
+from lora_compose.server.client.convert_command import convert
 from lora_compose.server.client.http import Client, Json
 
 app = typer.Typer(
@@ -69,6 +70,9 @@ def add(
             with _opened(directory) as files:
                 adapter = client.upload(body, files)
     _show(adapter, as_json)
+
+
+app.command()(convert)
 
 
 @app.command("list")
