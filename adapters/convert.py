@@ -107,7 +107,7 @@ def _repacked(directory: Path, output: Path) -> Conversion:
     from safetensors.torch import save_file
 
     if not (directory / PICKLE_FILE).exists():
-        raise _refusal(f"The adapter is a LoRA already, and it has no {PICKLE_FILE}. Register it as it is.")
+        raise _refusal(f"The adapter is a LoRA already, and it has no {PICKLE_FILE}. It can be registered.")
     try:
         tensors = torch.load(directory / PICKLE_FILE, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many exceptions for a damaged or hostile pickle

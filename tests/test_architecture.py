@@ -97,9 +97,9 @@ OTHER_TOP: dict[str, dict[str, set[str] | None]] = {
 
 FACES: dict[str, set[str]] = {
     "adapters.composition": {"composition", "grammar"},
-    "adapters.peft": {"checkpoint", "config", "files", "module_matching"},
+    "adapters.peft": {"checkpoint", "config", "contents", "files", "module_matching"},
     "adapters.merging": {"merge", "report"},
-    "adapters.admission": {"admit", "base_model", "tensors"},
+    "adapters.admission": {"admit", "base_model", "recognition", "tensors"},
     "adapters.registry": {
         "data_dir",
         "database",

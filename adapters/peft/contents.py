@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 HEAD_BYTES = 512
-"""As many first bytes are enough."""
+"""This many first bytes of a file are looked at."""
 _WRITE = "Write the weights with safetensors"
 _AGAIN = "It may be the reply to a download that failed. Download the file again"
 
