@@ -36,7 +36,7 @@ async def assemble(
     config: ServerConfig, engine: "Engine", registry: Registry, traffic: BenchmarkTraffic, metrics: Metrics
 ) -> AsyncIterator[AppState]:
     """The application state for a running engine and an open registry."""
-    resolver = Resolver(registry, engine.max_lora_rank)
+    resolver = Resolver(registry, engine.max_lora_rank, modules=engine.lora_modules)
 
     async def sweep(held: frozenset[str]) -> None:
         await run_in_threadpool(registry.sweep, held)

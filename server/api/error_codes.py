@@ -204,6 +204,7 @@ COMPOSED = NAMED | {
     Code.INVALID_SEED,
     Code.INVALID_MAJORITY_SIGN_METHOD,
     Code.RANK_TOO_LARGE,
+    Code.UNKNOWN_MODULE,
 }
 MERGED = frozenset({
     Code.WRONG_BASE,

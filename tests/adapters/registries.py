@@ -28,11 +28,9 @@ def write_files(directory: Path, text: str) -> Path:
     return directory
 
 
-def register(registry: Registry, name: str, text: str) -> tuple[Version, bool]:
+def register(registry: Registry, name: str, text: str, facts: Facts = Facts()) -> tuple[Version, bool]:
     with registry.staging() as staged:
-        return registry.register(
-            name, write_files(staged, text), Facts(), "test", {"base_fingerprint": "f00d"}
-        )
+        return registry.register(name, write_files(staged, text), facts, "test", {"base_fingerprint": "f00d"})
 
 
 def add_merge(registry: Registry, key: str, text: str, members: list[str]) -> Path:
