@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lora_compose.adapters.admission.recognition import check_directory
 from lora_compose.adapters.composition.composition import Composition, Member
 from lora_compose.adapters.errors import Code, CommandCode, Conflict, InvalidRequest, StorageUnavailable
 from lora_compose.adapters.peft.files import CONFIG_FILE, WEIGHTS_FILE
@@ -59,6 +60,7 @@ def _plain_directory(member: Member, directory: Path) -> ResolvedMember:
             f"{member.name!r} is the plain directory {directory}, which has no versions or aliases. "
             f"Remove '@{member.ref}'.",
         )
+    check_directory(directory)
     return ResolvedMember(member, member.name, directory)
 
 

@@ -20,7 +20,7 @@ from starlette.concurrency import run_in_threadpool
 
 from lora_compose.adapters.admission.admit import AdmissionLimits, admit
 from lora_compose.adapters.admission.base_model import BaseShapes
-from lora_compose.adapters.admission.recognition import refuse_other_formats, what_name_is
+from lora_compose.adapters.admission.recognition import check_directory, refuse_other_formats, what_name_is
 from lora_compose.adapters.admission.tensors import check_header
 from lora_compose.adapters.errors import (
     AdapterRejected,
@@ -32,7 +32,7 @@ from lora_compose.adapters.errors import (
     StorageUnavailable,
 )
 from lora_compose.adapters.names import check_alias, check_name
-from lora_compose.adapters.peft.files import FILES, MISSING
+from lora_compose.adapters.peft.files import CONFIG_FILE, FILES, MISSING
 from lora_compose.adapters.registry.database import storage_faults
 from lora_compose.adapters.registry.registry import Registry
 from lora_compose.adapters.registry.store import Version, content_of
@@ -42,6 +42,8 @@ from lora_compose.server.metrics import Metrics
 from lora_compose.server.residency.scheduler import ResidencyScheduler
 from lora_compose.server.tenants.caller import Caller
 
+HUB_FILES = [*FILES, f"*/{CONFIG_FILE}"]
+"""What is read from a repository. Configs in its subdirectories show which adapters it has."""
 LINK_LEAVES = (
     "A file of the adapter is a link that leads out of every --adapter-root directory of this server. Copy "
     "the file itself into the directory, or start the server with one more --adapter-root, for the directory "
@@ -97,14 +99,13 @@ class Registration:
             )
         repo, _, revision = reference.partition("@")
         try:
-            directory = snapshot_download(repo, revision=revision or None, allow_patterns=list(FILES))
+            directory = snapshot_download(repo, revision=revision or None, allow_patterns=HUB_FILES)
         except (HfHubHTTPError, LocalEntryNotFoundError, ValueError) as error:
             raise NotFound(
                 Code.ADAPTER_NOT_FOUND, f"{reference!r:.200} was not found on the Hub.", "hf"
             ) from error
         with self._counted():
-            with confined_directory([Path("/")], directory) as found:
-                refuse_other_formats(found)
+            check_directory(Path(directory))
             # The files in the Hub's cache are symbolic links.
             files = [(Path(directory) / name).resolve() for name in FILES]
             with self.registry.stage(files[0], files[1], self.limits.max_bytes) as staged:

@@ -14,14 +14,13 @@ import torch
 from lora_compose.adapters.admission.base_model import BaseShapes, layer_of
 from lora_compose.adapters.admission.default_targets import with_default_targets
 from lora_compose.adapters.admission.norms import peak
-from lora_compose.adapters.admission.recognition import refuse_other_formats
+from lora_compose.adapters.admission.recognition import check_directory
 from lora_compose.adapters.admission.targets import check_other_targets, missing_tensors
 from lora_compose.adapters.admission.tensors import TensorPair, pair_tensors, read_header
 from lora_compose.adapters.errors import AdapterRejected, Code
 from lora_compose.adapters.peft.config import AdapterConfig, read_config, unknown_fields
 from lora_compose.adapters.peft.files import MAX_CONFIG_BYTES, MAX_WEIGHTS_BYTES, WEIGHTS_FILE
 from lora_compose.adapters.peft.module_matching import BadPattern, TargetedModules
-from lora_compose.adapters.safe_files import confined_directory
 
 
 @dataclass(frozen=True)
@@ -61,8 +60,7 @@ class Admission:
 
 def admit(directory: Path, base: BaseShapes, limits: AdmissionLimits) -> Admission:
     """Check the adapter in `directory` against `base`. Raises AdapterRejected."""
-    with confined_directory([Path("/")], str(directory)) as found:
-        refuse_other_formats(found)
+    check_directory(directory)
     config = with_default_targets(read_config(directory, limits.max_config_bytes), base.model_type)
     _check_rank(config, limits)
     check_other_targets(config, base)

@@ -3,10 +3,11 @@
 import re
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 
 from lora_compose.adapters.errors import AdapterRejected, Code
 from lora_compose.adapters.peft.files import CONFIG_FILE, MISSING, WEIGHTS_FILE
-from lora_compose.adapters.safe_files import ConfinedDirectory, OutsideRoots
+from lora_compose.adapters.safe_files import ConfinedDirectory, OutsideRoots, confined_directory
 
 _CONVERT_PICKLE = "Write it as safetensors with `lora-compose adapters convert DIR OUT`"
 
@@ -62,6 +63,12 @@ def what_name_is(name: str) -> str | None:
         if re.fullmatch(pattern, name, re.IGNORECASE):
             return f"{what}. {advice}"
     return None
+
+
+def check_directory(path: Path) -> None:
+    """`refuse_other_formats` for a directory that the user of this process chose. Raises OSError too."""
+    with confined_directory([Path("/")], str(path)) as directory:
+        refuse_other_formats(directory)
 
 
 def refuse_other_formats(directory: ConfinedDirectory) -> None:

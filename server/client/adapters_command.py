@@ -12,9 +12,10 @@ from rich.filesize import decimal
 from rich.markup import escape
 from rich.table import Table
 
+from lora_compose.adapters.admission.recognition import check_directory
 from lora_compose.adapters.command_line import DEFAULT_URL, ApiKey, AsJson, Url, echo_json
 from lora_compose.adapters.composition.grammar import parse_reference
-from lora_compose.adapters.errors import AdapterRejected
+from lora_compose.adapters.errors import AdapterRejected, Code
 from lora_compose.adapters.names import check_alias, check_name
 from lora_compose.adapters.peft.files import MISSING
 from lora_compose.server.client.convert_command import convert
@@ -157,6 +158,16 @@ def _show(adapter: Json, as_json: bool) -> None:
         Console().print(adapter_facts(adapter))
 
 
+def _check_files(directory: Path) -> None:
+    """Raises AdapterRejected with what the directory has instead, if one of the two files is not there."""
+    try:
+        check_directory(directory)
+    except OSError as error:
+        raise AdapterRejected(
+            Code.MISSING_CONFIG, f"{directory}: {error.strerror}. Give a PEFT directory.", "directory"
+        ) from error
+
+
 @contextmanager
 def _opened(directory: Path) -> Iterator[dict[str, BinaryIO]]:
     """The two files of a PEFT directory. A bar on stderr shows how much of them is read."""
@@ -166,6 +177,7 @@ def _opened(directory: Path) -> Iterator[dict[str, BinaryIO]]:
     screen = Console(stderr=True)
     bars = Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal)
     with bars as progress, ExitStack() as stack:
+        _check_files(directory)
         files: dict[str, BinaryIO] = {}
         for name, code in MISSING.items():
             try:
