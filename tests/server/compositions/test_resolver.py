@@ -1,5 +1,6 @@
 """Versions looked up while the registry changes in another thread."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
@@ -20,8 +21,8 @@ class Overtaken(Registry):
     resolver: Resolver
 
     @override
-    def resolve(self, name: str, ref: str | None = None) -> Version:
-        found = super().resolve(name, ref)
+    def resolve(self, name: str, ref: str | None = None, bases: Collection[str] | None = None) -> Version:
+        found = super().resolve(name, ref, bases)
         if self.overtaking is not None:
             text, self.overtaking = self.overtaking, None
             register(self, name, text)
@@ -68,7 +69,7 @@ def test_a_version_of_modules_that_the_engine_leaves_out_is_refused(tmp_path: Pa
     """It was registered before the server got --lora-target-modules."""
     with Registry(tmp_path) as registry:
         for name in "ab":
-            register(registry, name, name, Facts(coverage={"modules": ["down_proj", "q_proj"]}))
+            register(registry, name, name, facts=Facts(coverage={"modules": ["down_proj", "q_proj"]}))
         modules = frozenset({"q_proj", "down_proj", "v_proj"})
         assert Resolver(registry, 64, modules=modules).resolve(parse(text)).rank >= 1
         with pytest.raises(Unservable, match=r"a@1 adapts q_proj,.*--lora-target-modules") as refused:
