@@ -164,6 +164,7 @@ class CommandCode(StrEnum):
     NOT_A_SERVER = "not_a_server"
     NOT_A_STACK = "not_a_stack"
     NOT_A_TASK = "not_a_task"
+    NOT_CONVERTIBLE = "not_convertible"
     NOT_COMPARABLE = "not_comparable"
     NOT_OVER_HTTP = "not_over_http"
     NOT_PREFERENCES = "not_preferences"

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lora_compose.adapters.admission.recognition import check_directory
 from lora_compose.adapters.composition.composition import Composition, Member
 from lora_compose.adapters.errors import (
     AdapterRejected,
@@ -97,6 +98,7 @@ def _plain_directory(member: Member, directory: Path) -> ResolvedMember:
             f"{member.name!r} is the plain directory {directory}, which has no versions or aliases. "
             f"Remove '@{member.ref}'.",
         )
+    check_directory(directory)
     return ResolvedMember(member, member.name, directory)
 
 
@@ -116,13 +118,13 @@ def export(
     check_output(output, overwrite)
     inputs = [merge.MergeInput(resolved.directory, resolved.member.weight) for resolved in members]
     base = _base_of(members)
-    with _moved_to(output) as directory:
+    with moved_to(output) as directory:
         report = merge.build(composition.method, inputs, composition.options, directory, base, on_progress)
     return report
 
 
 @contextmanager
-def _moved_to(output: Path) -> Iterator[Path]:
+def moved_to(output: Path) -> Iterator[Path]:
     """A temporary directory for an adapter. Its files are moved to `output` if the body raises nothing."""
     try:
         output.parent.mkdir(parents=True, exist_ok=True)

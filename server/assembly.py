@@ -50,7 +50,7 @@ async def assemble(
     bases = await run_in_threadpool(
         served_bases, registry, engine.model_dir, shapes, limits, config.accept_bases
     )
-    resolver = Resolver(registry, engine.max_lora_rank, bases)
+    resolver = Resolver(registry, engine.max_lora_rank, bases, modules=engine.lora_modules)
 
     async def sweep(held: frozenset[str]) -> None:
         await run_in_threadpool(registry.sweep, held)

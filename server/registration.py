@@ -9,42 +9,49 @@ engine are removed when no request uses them any more.
 import errno
 import re
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from starlette.concurrency import run_in_threadpool
 
-from lora_compose.adapters.admission.admit import AdmissionLimits, admit, refuse_pickle
+from lora_compose.adapters.admission.admit import AdmissionLimits, admit
 from lora_compose.adapters.admission.base_model import BaseShapes
+from lora_compose.adapters.admission.recognition import check_directory, refuse_other_formats, what_name_is
 from lora_compose.adapters.admission.tensors import check_header
 from lora_compose.adapters.errors import (
     AdapterRejected,
     Code,
     Forbidden,
     InvalidRequest,
+    LoraComposeError,
     NotFound,
     StorageUnavailable,
 )
 from lora_compose.adapters.names import check_alias, check_name
-from lora_compose.adapters.peft.files import FILES, MISSING
+from lora_compose.adapters.peft.files import CONFIG_FILE, FILES, MISSING
 from lora_compose.adapters.registry.database import storage_faults
 from lora_compose.adapters.registry.registry import Registry
 from lora_compose.adapters.registry.store import Base, Version, content_of
 from lora_compose.adapters.registry.versions import Terms
-from lora_compose.adapters.safe_files import confined_directory, open_regular
+from lora_compose.adapters.safe_files import ConfinedDirectory, OutsideRoots, confined_directory
 from lora_compose.server.compositions.resolver import Resolver
 from lora_compose.server.metrics import Metrics
 from lora_compose.server.residency.scheduler import ResidencyScheduler
 from lora_compose.server.tenants.caller import Caller
 
 _HUB_REFERENCE = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?(@\w[\w./-]*)?", re.ASCII)
-SWAPPED = frozenset({errno.ELOOP, errno.ENOTDIR})
-"""The errors of opening a directory that was replaced by a link or a file."""
+HUB_FILES = [*FILES, f"*/{CONFIG_FILE}"]
+"""What is read from a repository. Configs in its subdirectories show which adapters it has."""
+LINK_LEAVES = (
+    "A file of the adapter is a link that leads out of every --adapter-root directory of this server. Copy "
+    "the file itself into the directory, or start the server with one more --adapter-root, for the directory "
+    "that the link leads to."
+)
 
 
 @dataclass(frozen=True)
@@ -83,9 +90,8 @@ class Registration:
 
     def from_path(self, offer: Offer, path: str) -> tuple[Version, bool]:
         """Register a directory inside an --adapter-root. Returns the version and whether it is new."""
-        root, directory = self._allowed(path)
-        with self._counted(), _inside(root, directory) as descriptor:
-            return self._from_directory(offer, descriptor)
+        with self._counted(), _inside(self.adapter_roots, path) as directory:
+            return self._from_directory(offer, directory)
 
     def from_hub(self, offer: Offer, reference: str) -> tuple[Version, bool]:
         """Register `org/repo` or `org/repo@revision` of the Hugging Face Hub. Needs --allow-hf."""
@@ -97,13 +103,13 @@ class Registration:
             )
         repo, revision = hub_reference(reference)
         try:
-            directory = snapshot_download(repo, revision=revision, allow_patterns=list(FILES))
+            directory = snapshot_download(repo, revision=revision, allow_patterns=HUB_FILES)
         except (HfHubHTTPError, LocalEntryNotFoundError, ValueError) as error:
             raise NotFound(
                 Code.ADAPTER_NOT_FOUND, f"{reference!r:.200} was not found on the Hub.", "hf"
             ) from error
         with self._counted():
-            refuse_pickle(Path(directory))
+            check_directory(Path(directory))
             # The files in the Hub's cache are symbolic links.
             files = [(Path(directory) / name).resolve() for name in FILES]
             with self.registry.stage(files[0], files[1], self.limits.max_bytes) as staged:
@@ -129,14 +135,12 @@ class Registration:
             self.metrics.registrations.labels("refused").inc()
             raise
 
-    def _from_directory(self, offer: Offer, directory: int) -> tuple[Version, bool]:
-        refuse_pickle(directory)
+    def _from_directory(self, offer: Offer, directory: ConfinedDirectory) -> tuple[Version, bool]:
+        with _readable():
+            refuse_other_formats(directory)
         with ExitStack() as end:
-            with storage_faults():
-                config, weights = (
-                    end.enter_context(open_regular(Path(name), missing, directory))
-                    for name, missing in MISSING.items()
-                )
+            with _readable():
+                config, weights = end.enter_context(directory.opened_together(MISSING))
             staged = end.enter_context(self._stage(config, weights))
             return self._from_staged(offer, staged, "path")
 
@@ -172,33 +176,55 @@ class Registration:
         terms = Terms(offer.alias, base, offer.ttl_seconds)
         return self.registry.register(offer.name, staged, admission, source, lineage, terms)
 
-    def _allowed(self, path: str) -> tuple[Path, Path]:
-        """The root and the resolved directory of `path`. A path that does not exist has the same refusal."""
-        with suppress(
-            OSError, RuntimeError, ValueError
-        ):  # a loop of links, a link that is removed, a NUL character
-            directory = Path(path).resolve()
-            for root in map(Path.resolve, self.adapter_roots):
-                if directory.is_relative_to(root):
-                    return root, directory
-        raise _not_allowed()
+
+@contextmanager
+def _inside(roots: Sequence[Path], path: str) -> Iterator[ConfinedDirectory]:
+    """Open the directory `path`, which must be below one of `roots`.
+
+    Raises Forbidden("path_not_allowed") for it and for a link of its files that leaves the roots. A path
+    outside that does not exist has the same refusal. Raises NotFound("adapter_not_found")."""
+    with ExitStack() as end:
+        try:
+            directory = end.enter_context(confined_directory(roots, path))
+        except OutsideRoots as error:
+            raise _not_allowed() from error
+        except NotADirectoryError as error:
+            raise InvalidRequest(Code.INVALID_SOURCE, _file_instead(path), "path") from error
+        except OSError as error:
+            raise _unreadable(error) from error
+        try:
+            yield directory
+        except OutsideRoots as error:
+            raise Forbidden(Code.PATH_NOT_ALLOWED, LINK_LEAVES, "path") from error
+
+
+def _file_instead(path: str) -> str:
+    name = PurePosixPath(path).name
+    if name in FILES or (found := what_name_is(name)) is None:
+        return "The path is a file. Give the directory of the adapter's two files."
+    return f"The path is a file, not the directory of the adapter's two files. {name:.80} {found}."
 
 
 @contextmanager
-def _inside(root: Path, directory: Path) -> Iterator[int]:
-    """Open the directory. Raises NotFound("adapter_not_found"), or Forbidden if it was replaced by a link."""
-    with ExitStack() as end:
-        try:
-            descriptor = end.enter_context(confined_directory(root, directory))
-        except FileNotFoundError as error:
-            raise NotFound(Code.ADAPTER_NOT_FOUND, "The adapter directory does not exist.", "path") from error
-        except OSError as error:
-            if error.errno in SWAPPED:
-                raise _not_allowed() from error
-            raise StorageUnavailable(
-                Code.STORAGE_UNAVAILABLE, "The adapter directory cannot be read at the moment."
-            ) from error
-        yield descriptor
+def _readable() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise _unreadable(error) from error
+
+
+def _unreadable(error: OSError) -> LoraComposeError:
+    """The refusal for a directory or file inside a root that cannot be opened."""
+    if error.errno in {errno.ENOENT, errno.ENAMETOOLONG}:
+        return NotFound(Code.ADAPTER_NOT_FOUND, "The adapter directory does not exist.", "path")
+    if error.errno == errno.ELOOP:
+        return AdapterRejected(Code.NOT_A_REGULAR_FILE, "The path contains a loop of links.", "path")
+    reason = "The adapter directory cannot be read at the moment."
+    if error.errno == errno.EAGAIN:
+        reason = "The files of the adapter are being replaced. Register it again later."
+    if error.errno == errno.EACCES:
+        reason = "The server may not read the adapter's files. Give its user permission to read them."
+    return StorageUnavailable(Code.STORAGE_UNAVAILABLE, reason)
 
 
 def hub_reference(reference: str) -> tuple[str, str | None]:

@@ -28,6 +28,7 @@ ORDER = (
     "adapters.admission",
     "adapters.registry",
     "adapters.export",
+    "adapters.convert",
     "adapters.cli",
     "server.client",
     "server.paths",
@@ -102,9 +103,9 @@ OTHER_TOP: dict[str, dict[str, set[str] | None]] = {
 
 FACES: dict[str, set[str]] = {
     "adapters.composition": {"composition", "grammar"},
-    "adapters.peft": {"checkpoint", "config", "files", "module_matching"},
+    "adapters.peft": {"checkpoint", "config", "contents", "files", "module_matching"},
     "adapters.merging": {"merge", "report"},
-    "adapters.admission": {"admit", "base_model", "fingerprint", "tensors"},
+    "adapters.admission": {"admit", "base_model", "fingerprint", "recognition", "tensors"},
     "adapters.registry": {
         "data_dir",
         "database",

@@ -4,7 +4,6 @@ It reads only adapter_config.json and adapter_model.safetensors. It never opens 
 Cheap checks come first, so a wrong config or shape is refused without reading weights.
 """
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
@@ -13,14 +12,15 @@ from typing import Any
 import torch
 
 from lora_compose.adapters.admission.base_model import BaseShapes, layer_of
+from lora_compose.adapters.admission.default_targets import with_default_targets
 from lora_compose.adapters.admission.norms import peak
+from lora_compose.adapters.admission.recognition import check_directory
+from lora_compose.adapters.admission.targets import check_other_targets, missing_tensors
 from lora_compose.adapters.admission.tensors import TensorPair, pair_tensors, read_header
 from lora_compose.adapters.errors import AdapterRejected, Code
 from lora_compose.adapters.peft.config import AdapterConfig, read_config, unknown_fields
 from lora_compose.adapters.peft.files import MAX_CONFIG_BYTES, MAX_WEIGHTS_BYTES, WEIGHTS_FILE
 from lora_compose.adapters.peft.module_matching import BadPattern, TargetedModules
-
-_PICKLES = ("adapter_model.bin", "adapter_model.pt", "adapter_model.pth", "adapter_model.ckpt")
 
 
 @dataclass(frozen=True)
@@ -64,15 +64,17 @@ def admit(
     """Check the adapter in `directory` against `base`. Raises AdapterRejected.
 
     `trained_on` is the fingerprint of the base that it was trained on, if the client knows it."""
-    config = read_config(directory, limits.max_config_bytes)
+    check_directory(directory)
+    config = with_default_targets(read_config(directory, limits.max_config_bytes), base.model_type)
     _check_rank(config, limits)
+    check_other_targets(config, base)
     warnings = [*_base_warnings(config, base, limits, trained_on), *_field_warnings(config, limits)]
-    refuse_pickle(directory)
     header = read_header(directory / WEIGHTS_FILE, limits.max_bytes)
     pairs = pair_tensors(header, config, base)
     _check_targets(pairs, config)
     _check_modules(pairs, limits)
     highest = peak(directory / WEIGHTS_FILE, pairs, config, limits.dtype)
+    warnings += missing_tensors(pairs, config, base)
     if highest == 0:
         warnings.append("zero_effect: every delta is zero, so the adapter does not change the base")
     return Admission(
@@ -149,21 +151,6 @@ def _field_warnings(config: AdapterConfig, limits: AdmissionLimits) -> list[str]
             Code.UNSUPPORTED_FEATURE, f"adapter_config.json has {text}. Remove them.", unknown[0]
         )
     return [f"unknown_fields: adapter_config.json has {text}; they are ignored"]
-
-
-def refuse_pickle(directory: Path | int) -> None:
-    """Raises AdapterRejected("pickle_refused") if the weights in the directory are only a pickle."""
-    with os.scandir(directory) as entries:
-        names = {entry.name for entry in entries}
-    if WEIGHTS_FILE in names:
-        return
-    for name in _PICKLES:
-        if name in names:
-            raise AdapterRejected(
-                Code.PICKLE_REFUSED,
-                f"{name} is a pickle. It is not opened, because it can run code. Save it as {WEIGHTS_FILE}.",
-                name,
-            )
 
 
 def _check_targets(pairs: Sequence[TensorPair], config: AdapterConfig) -> None:

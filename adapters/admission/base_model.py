@@ -30,6 +30,10 @@ class BaseShapes:
     """The input and output embeddings (model.embed_tokens, lm_head). Adapters must not change them."""
     other_names: frozenset[str] = frozenset()
     """Further names by which an adapter's config may name this base: of its directory or on the Hub."""
+    model_type: str | None = None
+    """`model_type` of the base's config, such as "llama"."""
+    others: frozenset[str] = frozenset()
+    """The modules to which PEFT cannot apply LoRA: norms, activations, blocks, lists of blocks."""
 
     @classmethod
     def of(cls, model_dir: Path, name: str) -> "BaseShapes":
@@ -44,7 +48,12 @@ class BaseShapes:
             for path, module in model.named_modules()
             if isinstance(module, torch.nn.Linear) and path not in embeddings
         }
-        return cls(linears, fingerprint(model_dir), name, embeddings, names_of(model_dir))
+        others = frozenset(
+            path for path, module in model.named_modules() if path and not isinstance(module, _adaptable())
+        )
+        model_type = model.config.model_type
+        names = names_of(model_dir)
+        return cls(linears, fingerprint(model_dir), name, embeddings, names, model_type, others)
 
     @cached_property
     def layers(self) -> tuple[str, ...]:
@@ -64,6 +73,15 @@ def names_of(model_dir: Path) -> frozenset[str]:
     parts = model_dir.absolute().parts
     repositories = (part.rpartition("--")[2] for part in parts if part.startswith("models--"))
     return frozenset({model_dir.absolute().name, model_dir.resolve().name, *repositories})
+
+
+def _adaptable() -> tuple[type[torch.nn.Module], ...]:
+    """The classes of modules to which PEFT applies LoRA."""
+    from transformers.pytorch_utils import Conv1D
+
+    layers = torch.nn
+    convolutions = (layers.Conv1d, layers.Conv2d, layers.Conv3d, Conv1D)
+    return layers.Linear, layers.Embedding, layers.MultiheadAttention, *convolutions
 
 
 def _skeleton(model_dir: Path) -> Any:

@@ -68,7 +68,7 @@ def _norm(tensor: torch.Tensor, name: str, scaling: float, dtype: torch.dtype) -
 
 def _finite(tensor: torch.Tensor) -> bool:
     # NaN and infinity make the sum of squares NaN or infinite. Only then each element is checked.
-    total = torch.linalg.vector_norm(tensor, dtype=torch.float32)
+    total = torch.linalg.vector_norm(tensor, dtype=torch.promote_types(tensor.dtype, torch.float32))
     return bool(torch.isfinite(total)) or bool(torch.isfinite(tensor).all())
 
 

@@ -15,13 +15,15 @@ from typing import BinaryIO, NamedTuple
 from safetensors import SafetensorError, safe_open
 
 from lora_compose.adapters.admission.base_model import BaseShapes, layer_of
+from lora_compose.adapters.admission.foreign_tensors import other_prefix, what_tensor_is
 from lora_compose.adapters.errors import AdapterRejected, Code
 from lora_compose.adapters.peft.config import AdapterConfig
+from lora_compose.adapters.peft.contents import HEAD_BYTES, what_weights_are
 from lora_compose.adapters.safe_files import open_regular
 
 MAX_HEADER_BYTES = 16 << 20
 """Enough for about a hundred thousand tensors. The library itself reads headers of up to 100 MB."""
-_DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+_DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float64"}
 _KEY = re.compile(r"base_model\.model\.(.+)\.lora_([AB])\.weight")
 _NUMBER = re.compile(r"(?<=\.)[0-9]+(?=\.)")
 
@@ -97,10 +99,13 @@ def _check_sizes(file: BinaryIO, max_bytes: int) -> int:
             f"adapter_model.safetensors has {size} bytes, but at most {max_bytes} are accepted.",
         )
     file.seek(0)
-    prefix = file.read(8)
-    if len(prefix) < 8:
+    head = file.read(HEAD_BYTES)
+    if head[8:9] != b"{" and (what := what_weights_are(head)) is not None:
+        message = f"adapter_model.safetensors {what}."
+        raise AdapterRejected(Code.CORRUPT_WEIGHTS, message, "adapter_model.safetensors")
+    if len(head) < 8:
         raise _corrupt(f"it has {size} bytes, too few for a header")
-    length: int = struct.unpack("<Q", prefix)[0]
+    length: int = struct.unpack("<Q", head[:8])[0]
     if length > MAX_HEADER_BYTES:
         raise _corrupt(f"the length of its header is {length} bytes, but at most {MAX_HEADER_BYTES} are read")
     return length
@@ -145,8 +150,7 @@ def _parse(tensor: str) -> tuple[str, str]:
             )
     match = _KEY.fullmatch(tensor)
     if match is None:
-        wanted = "base_model.model.<module>.lora_A.weight or .lora_B.weight, as PEFT writes it"
-        raise _refusal(Code.UNKNOWN_MODULE, tensor, f"is not a LoRA factor. Its name must be {wanted}")
+        raise _refusal(Code.UNKNOWN_MODULE, tensor, what_tensor_is(tensor))
     return match[1], match[2]
 
 
@@ -165,9 +169,8 @@ def _check_module(tensor: str, module: str, base: BaseShapes) -> None:
         reason = f"is for {layer_of(module)}, but the base {base.name} has {layers[0]} to {layers[-1]}"
         raise _refusal(Code.UNKNOWN_LAYER, tensor, f"{reason}. The adapter was trained on another base")
     kinds = ", ".join(sorted({known.rpartition(".")[2] for known in base.linears}))
-    raise _refusal(
-        Code.UNKNOWN_MODULE, tensor, f"is not for a linear layer of the base {base.name}, which has {kinds}"
-    )
+    reason = f"is not for a linear layer of the base {base.name}, which has {kinds}"
+    raise _refusal(Code.UNKNOWN_MODULE, tensor, reason + other_prefix(module, base))
 
 
 def _check_dtype(tensor: str, entry: TensorEntry) -> None:

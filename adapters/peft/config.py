@@ -14,7 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from lora_compose.adapters.errors import AdapterRejected, Code
+from lora_compose.adapters.peft.contents import what_config_is, whose_config
 from lora_compose.adapters.peft.files import CONFIG_FILE, MAX_CONFIG_BYTES
+from lora_compose.adapters.peft.kinds import may_change_results, reason_against, reason_against_init
+from lora_compose.adapters.peft.loadable import DEFAULT_RANK, why_not_loadable
 from lora_compose.adapters.peft.module_matching import BadPattern, ModulePatterns
 from lora_compose.adapters.safe_files import open_regular
 from lora_compose.adapters.strict_json import NotStrictJson, parse_object
@@ -45,9 +48,6 @@ _OFF_ONLY_AS_NONE = frozenset({
     "velora_config",
 })  # fmt: skip
 
-# Initialisations that do not change the base's weights, so that a trained adapter is a plain LoRA.
-_HARMLESS_INITS = frozenset({"gaussian", "eva", "orthogonal", "mica"})
-
 # All other fields of LoraConfig, also of older releases. They do not change what a trained adapter computes.
 _KNOWN = frozenset({
     "task_type", "peft_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision",
@@ -59,43 +59,34 @@ _KNOWN = frozenset({
 })  # fmt: skip
 
 
+UNKNOWN_FEATURE = (
+    "PEFT 0.21 has no such field. It belongs to a newer PEFT or to another trainer, and it is switched on. "
+    "If the weights do not depend on it, remove the field"
+)
+
+
 def refuse_unsupported(raw: dict[str, Any]) -> None:
     """Raises AdapterRejected `unsupported_feature` with the field, what it does and what to do instead."""
-    if raw.get("peft_type") != "LORA":
-        _refuse("peft_type", raw.get("peft_type"), 'only "LORA" adapters are served')
-    if raw.get("bias", "none") != "none":
-        _refuse("bias", raw["bias"], 'it changes biases of the base; train with bias="none"')
+    if reason := reason_against(raw.get("peft_type")):
+        _refuse("peft_type", raw.get("peft_type"), reason)
+    if (bias := raw.get("bias", "none")) != "none":
+        known = (
+            "it changes biases of the base" if bias in ("all", "lora_only") else "PEFT knows no such value"
+        )
+        _refuse("bias", bias, f'{known}; train with bias="none"')
     for name, reason in _UNSUPPORTED.items():
         if raw.get(name) not in ((None,) if name in _OFF_ONLY_AS_NONE else _PLAIN):
             _refuse(name, raw[name], reason)
-    _check_init(raw.get("init_lora_weights", True))
-    for name, value in raw.items():
-        # An unknown field that is switched on may change anything. An unknown number or string is ignored.
-        if name not in _KNOWN | _UNSUPPORTED.keys() and (
-            value is True or (value and isinstance(value, dict | list))
-        ):
-            _refuse(
-                name, value, "this version does not know the field; remove it if the adapter does not need it"
-            )
+    if reason := reason_against_init(raw.get("init_lora_weights", True)):
+        _refuse("init_lora_weights", raw["init_lora_weights"], reason)
+    for name in unknown_fields(raw):
+        if may_change_results(name, raw[name]):
+            _refuse(name, raw[name], UNKNOWN_FEATURE)
 
 
 def unknown_fields(raw: dict[str, Any]) -> tuple[str, ...]:
     """The fields of `raw` that PEFT 0.21 does not have, in order."""
     return tuple(field for field in raw if field not in _KNOWN | _UNSUPPORTED.keys())
-
-
-def _check_init(value: object) -> None:
-    if (
-        value is None
-        or isinstance(value, bool)
-        or (isinstance(value, str) and value.lower() in _HARMLESS_INITS)
-    ):
-        return
-    reason = (
-        "this initialisation changes the weights of the base, which are not in the adapter; save the adapter "
-        "with PEFT's path_initial_model_for_weight_conversion"
-    )
-    _refuse("init_lora_weights", value, reason)
 
 
 def _refuse(field: str, value: object, reason: str) -> None:
@@ -109,16 +100,17 @@ MAX_RANK = 1 << 16
 """A rank above this is a typing error."""
 MAX_ALPHA = 1e6
 """Real alphas are at most a few thousand. Near 1e38, scaling * B is infinite and corrupts the KV cache."""
+DEFAULT_ALPHA = 8
+"""PEFT's value for a config without `lora_alpha`."""
 
 SETTINGS = (
-    "eva_config", "corda_config", "lora_ga_config", "arrow_config", "loftq_config", "auto_mapping",
+    "eva_config", "corda_config", "lora_ga_config", "arrow_config", "loftq_config",
 )  # fmt: skip
-TASK_TYPES = (None, "SEQ_CLS", "SEQ_2_SEQ_LM", "CAUSAL_LM", "TOKEN_CLS", "QUESTION_ANS", "FEATURE_EXTRACTION")
 
 
 @dataclass(frozen=True)
 class AdapterConfig:
-    """The checked facts of adapter_config.json about the deltas: ranks >= 1, alphas finite and >= 0."""
+    """The checked facts of adapter_config.json about the deltas: ranks >= 1, alphas finite."""
 
     r: int
     lora_alpha: float
@@ -159,7 +151,8 @@ def read_config(directory: Path, max_bytes: int = MAX_CONFIG_BYTES) -> AdapterCo
     try:
         raw = parse_object(data, MAX_DEPTH)
     except NotStrictJson as error:
-        raise _bad(None, str(error)) from error
+        what = what_config_is(data)
+        raise _bad(None, str(error) if what is None else f"the file {what}") from error
     return parse_config(raw)
 
 
@@ -168,8 +161,8 @@ def parse_config(raw: dict[str, Any]) -> AdapterConfig:
     _check_types(raw)
     refuse_unsupported(raw)
     return AdapterConfig(
-        r=_rank("r", raw.get("r")),
-        lora_alpha=_alpha("lora_alpha", raw.get("lora_alpha")),
+        r=_rank("r", raw.get("r", DEFAULT_RANK)),
+        lora_alpha=_alpha("lora_alpha", raw.get("lora_alpha", DEFAULT_ALPHA)),
         use_rslora=bool(raw.get("use_rslora")),
         rank_pattern={
             k: _rank(f"rank_pattern[{k!r:.80}]", v) for k, v in raw.get("rank_pattern", {}).items()
@@ -188,12 +181,11 @@ def _check_types(raw: dict[str, Any]) -> None:
         "bias": (str,),
         "use_rslora": (bool, type(None)),
         "use_dora": (bool, type(None)),
-        "fan_in_fan_out": (bool, type(None)),
         "init_lora_weights": (bool, str, type(None)),
         "rank_pattern": (dict,),
         "alpha_pattern": (dict,),
         "base_model_name_or_path": (str, type(None)),
-        "target_modules": (str, list),
+        "target_modules": (str, list, type(None)),
         "exclude_modules": (str, list, type(None)),
         "layers_to_transform": (int, list, type(None)),
         "layers_pattern": (str, list, type(None)),
@@ -205,33 +197,14 @@ def _check_types(raw: dict[str, Any]) -> None:
         if name in raw and not isinstance(raw[name], allowed):
             words = " or ".join("null" if kind is type(None) else kind.__name__ for kind in allowed)
             raise _bad(name, f"{name} must be {words}, not {raw[name]!r:.80}")
-    for name in ("peft_type", "target_modules"):
-        if name not in raw:
-            raise _bad(name, f"{name} is missing. PEFT always writes it")
+    if "peft_type" not in raw:
+        raise _bad("peft_type", f"peft_type is missing. {whose_config(raw)}")
     for name in ("target_modules", "exclude_modules", "layers_pattern"):
         value = raw.get(name)
         if isinstance(value, list) and not all(isinstance(element, str) for element in value):
             raise _bad(name, f"{name} must contain only strings, not {value!r:.80}")
-    _check_as_peft(raw)
-
-
-def _check_as_peft(raw: dict[str, Any]) -> None:
-    """Refuse what PEFT refuses to load. These fields do not change what the adapter computes."""
-    if not raw["target_modules"]:
-        raise _bad("target_modules", "target_modules must name at least one module")
-    if raw.get("task_type") not in TASK_TYPES:
-        raise _bad("task_type", f"task_type {raw['task_type']!r:.80} is unknown to PEFT")
-    if not 0 <= raw.get("lora_dropout", 0) <= 1:
-        raise _bad("lora_dropout", "lora_dropout must be between 0 and 1")
-    layers = raw.get("layers_to_transform")
-    if isinstance(layers, list) and not all(type(layer) is int for layer in layers):
-        raise _bad("layers_to_transform", "layers_to_transform must contain only whole numbers")
-    if isinstance(raw["target_modules"], str):
-        for name in ("layers_to_transform", "layers_pattern"):
-            if raw.get(name) is not None:
-                raise _bad(name, f"{name} cannot be used if target_modules is one pattern")
-    if raw.get("layers_pattern") and layers in (None, []):
-        raise _bad("layers_pattern", "layers_pattern can only be used with layers_to_transform")
+    if found := why_not_loadable(raw):
+        raise _bad(*found)
 
 
 def _rank(name: str, value: object) -> int:
@@ -243,14 +216,16 @@ def _rank(name: str, value: object) -> int:
 
 def _alpha(name: str, value: object) -> float:
     # NaN fails both comparisons. An int that is too large for a float is compared exactly.
-    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= MAX_ALPHA:
+    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= MAX_ALPHA:
         return float(value)
-    message = f"{CONFIG_FILE}: {name} must be a number from 0 to {MAX_ALPHA:g}, not {_shown(value)}."
+    message = (
+        f"{CONFIG_FILE}: {name} must be a number from {-MAX_ALPHA:g} to {MAX_ALPHA:g}, not {_shown(value)}."
+    )
     raise AdapterRejected(Code.BAD_ALPHA, message, name)
 
 
 def _shown(value: object) -> str:
-    return "missing" if value is None else f"{value!r:.40}"
+    return "null" if value is None else f"{value!r:.40}"
 
 
 def _patterns(name: str, pattern: dict[str, Any]) -> ModulePatterns:

@@ -29,14 +29,20 @@ class BadPattern(ValueError):
     """A pattern is not a regular expression or takes too long to match. The error text has the reason."""
 
 
+# `re` reads these as plain text, and `regex` as a nested set or an approximate match.
+_READ_DIFFERENTLY = re.compile(r"\[\[|\{[a-z]")
+
+
 def compiled(pattern: str, written: str) -> "regex.Pattern[str]":
-    """Compile `pattern`, which contains the user's text `written`. Raises BadPattern."""
-    # `regex` and `re` read "[[" differently. Module names do not need it.
-    if len(written) > MAX_LENGTH or "[[" in written:
+    """Compile `pattern`, which contains the user's text `written`. Raises BadPattern.
+
+    It must be a pattern for `re` too, which PEFT uses. `regex` knows more."""
+    if len(written) > MAX_LENGTH or _READ_DIFFERENTLY.search(written):
         raise BadPattern(f"the pattern {written[:60]!r} is too long or too complex")
     try:
+        re.compile(pattern)
         return regex.compile(pattern)
-    except (regex.error, RecursionError, OverflowError) as error:
+    except (re.error, regex.error, RecursionError, OverflowError) as error:
         raise BadPattern(f"{written[:60]!r} is not a regular expression: {error}") from error
 
 
@@ -126,9 +132,8 @@ def _dots(key: str) -> tuple[int, ...]:
 
 
 def _compile(key: str) -> "regex.Pattern[str]":
-    # With "(?", groups of a key could mix with the groups of the rule. Module names do not need it.
-    if len(key) > MAX_KEY_LENGTH or "(?" in key:
-        raise BadPattern(f"the key {key[:60]!r} is too long or too complex")
+    if len(key) > MAX_KEY_LENGTH:
+        raise BadPattern(f"the key {key[:60]!r} is too long")
     return compiled(rf"(.*\.)?({key})$", key)
 
 
@@ -186,8 +191,6 @@ class TargetedModules:
             found = _ANY_LAYER.match(module)
             return int(found["idx"]) if found else None
         for written in patterns:
-            if "(?" in written:  # its groups could mix with the groups of the rule
-                raise BadPattern(f"the pattern {written[:60]!r} is too complex")
             pattern = self._pattern(rf"(?:^|.*?\.){written}\.(?P<idx>\d+)\.", written)
             if found := self._bounded.match(pattern.match, module):
                 return int(found["idx"])

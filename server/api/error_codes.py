@@ -58,7 +58,9 @@ ERROR_CODES = {
         400,
         "`majority_sign_method` is not `total` or `frequency`, or is not an option of this method.",
     ),
-    Code.INVALID_SOURCE: ErrorCode(400, "The request does not name exactly one source for the adapter."),
+    Code.INVALID_SOURCE: ErrorCode(
+        400, "The request does not name exactly one source for the adapter, or its path is a file."
+    ),
     Code.SOURCE_NOT_ALLOWED: ErrorCode(
         400,
         "This server does not accept adapters from the Hub, or a request names an adapter that is elsewhere.",
@@ -87,7 +89,7 @@ ERROR_CODES = {
     Code.NAME_NOT_ALLOWED: ErrorCode(403, "The key may not use this name."),
     Code.PATH_NOT_ALLOWED: ErrorCode(
         403,
-        "The path is not inside a directory from which adapters may be registered.",
+        "The path, or a link of the adapter's files, leads out of the directories for adapters.",
     ),
     # 404, 405: it does not exist, or the key may not see it
     Code.NOT_FOUND: ErrorCode(404, "The path does not exist, or is not available on this port."),
@@ -127,9 +129,13 @@ ERROR_CODES = {
         "The content type or content encoding of the body is not supported.",
     ),
     # 422: well-formed, but it cannot be served
-    Code.MISSING_CONFIG: ErrorCode(422, "The adapter has no adapter_config.json."),
+    Code.MISSING_CONFIG: ErrorCode(
+        422, "The adapter has no adapter_config.json. The message names adapters in subdirectories."
+    ),
     Code.MISSING_WEIGHTS: ErrorCode(422, "The adapter has no adapter_model.safetensors."),
-    Code.NOT_A_REGULAR_FILE: ErrorCode(422, "A file of the adapter is a link, a pipe or a device."),
+    Code.NOT_A_REGULAR_FILE: ErrorCode(
+        422, "A file of the adapter is a directory, a pipe, a device or a loop of links."
+    ),
     Code.BAD_ADAPTER_CONFIG: ErrorCode(422, "adapter_config.json cannot be read, or has an invalid value."),
     Code.BAD_RANK: ErrorCode(
         422,
@@ -212,6 +218,7 @@ COMPOSED = NAMED | {
     Code.INVALID_SEED,
     Code.INVALID_MAJORITY_SIGN_METHOD,
     Code.RANK_TOO_LARGE,
+    Code.UNKNOWN_MODULE,
     Code.WRONG_BASE,
 }
 MERGED = frozenset({

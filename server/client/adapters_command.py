@@ -11,13 +11,15 @@ from rich.filesize import decimal
 from rich.markup import escape
 from rich.table import Table
 
+from lora_compose.adapters.admission.recognition import check_directory
 from lora_compose.adapters.command_line import DEFAULT_URL, ApiKey, AsJson, Url, echo_json
 from lora_compose.adapters.composition.grammar import parse_reference
-from lora_compose.adapters.errors import AdapterRejected
+from lora_compose.adapters.errors import AdapterRejected, Code
 from lora_compose.adapters.names import check_alias, check_name
 from lora_compose.adapters.peft.files import MISSING
 from lora_compose.adapters.terminal import stderr, stdout
 from lora_compose.server.client import offline
+from lora_compose.server.client.convert_command import convert
 from lora_compose.server.client.http import Client, Json
 
 app = typer.Typer(
@@ -96,6 +98,9 @@ def add(
             with _opened(directory) as files:
                 adapter = client.upload({field: str(value) for field, value in body.items()}, files)
     _show(adapter, as_json)
+
+
+app.command()(convert)
 
 
 @app.command("list")
@@ -202,6 +207,16 @@ def _show(adapter: Json, as_json: bool) -> None:
         stdout().print(adapter_facts(adapter))
 
 
+def _check_files(directory: Path) -> None:
+    """Raises AdapterRejected with what the directory has instead, if one of the two files is not there."""
+    try:
+        check_directory(directory)
+    except OSError as error:
+        raise AdapterRejected(
+            Code.MISSING_CONFIG, f"{directory}: {error.strerror}. Give a PEFT directory.", "directory"
+        ) from error
+
+
 @contextmanager
 def _opened(directory: Path) -> Iterator[dict[str, BinaryIO]]:
     """The two files of a PEFT directory. A bar on stderr shows how much of them is read."""
@@ -211,6 +226,7 @@ def _opened(directory: Path) -> Iterator[dict[str, BinaryIO]]:
     console = stderr()
     bars = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
     with bars as progress, ExitStack() as stack:
+        _check_files(directory)
         files: dict[str, BinaryIO] = {}
         for name, code in MISSING.items():
             try:
@@ -222,8 +238,10 @@ def _opened(directory: Path) -> Iterator[dict[str, BinaryIO]]:
 
 
 def adapter_list(adapters: Sequence[Json]) -> Table:
-    """A table with one line a version, in the given order."""
-    columns = ("adapter", "rank", "size", "aliases", "registered", "source", "base")
+    """A table with one line a version, in the given order. Warnings have a column if there are any."""
+    warned = any(adapter["warnings"] for adapter in adapters)
+    columns = ["adapter", "rank", "size", "aliases", "registered", "source", "base"]
+    columns += ["warnings"] if warned else []
     table = Table(*columns, box=None, pad_edge=False)
     for adapter in adapters:
         table.add_row(
@@ -234,6 +252,7 @@ def adapter_list(adapters: Sequence[Json]) -> Table:
             _when(adapter["created_at"]),
             escape(adapter["source"]),
             _base(adapter),
+            *([", ".join(text.partition(":")[0] for text in adapter["warnings"])] if warned else []),
         )
     return table
 

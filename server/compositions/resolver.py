@@ -5,7 +5,7 @@ happen here, before anything is built and before the first byte of an answer is 
 """
 
 import threading
-from collections.abc import Callable, Collection, Hashable, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -59,11 +59,20 @@ class ResolvedComposition:
 class Resolver:
     """Resolves compositions with one registry, for an engine that supports ranks up to `max_lora_rank`.
 
-    `served` are the bases whose versions are served. None: every version is."""
+    `served` are the bases whose versions are served. None: every version is. `modules` are the last parts of
+    the names of the modules that the engine adapts. None: all."""
 
-    def __init__(self, registry: Registry, max_lora_rank: int, served: ServedBases | None = None) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        max_lora_rank: int,
+        served: ServedBases | None = None,
+        *,
+        modules: frozenset[str] | None = None,
+    ) -> None:
         self._registry = registry
         self._max_lora_rank = max_lora_rank
+        self._modules = modules
         self.served = served
         self._cache: LRUCache[Hashable, Any] = LRUCache(MAX_CACHED)
         self._changes = 0
@@ -99,7 +108,8 @@ class Resolver:
     def resolve(
         self, composition: Composition, sees: Callable[[str], bool] | None = None
     ) -> ResolvedComposition:
-        """Raises NotFound("model_not_found"), Unservable rank_too_large or wrong_base, or InvalidRequest.
+        """Raises NotFound("model_not_found"), InvalidRequest, and Unservable rank_too_large, wrong_base or
+        unknown_module.
 
         If `sees` is false for a member, the error is the same as for an adapter that does not exist."""
         if sees is not None:
@@ -121,6 +131,7 @@ class Resolver:
         by_id = {version.id: version for version in found.values()}
         versions = tuple((member, by_id[member.id]) for member in resolved.members)
         _check_norms(found)
+        self._check_modules(found.values())
         rank = engine_rank(resolved, [version for _, version in versions])
         if rank > self._max_lora_rank:
             raise Unservable(Code.RANK_TOO_LARGE, self._too_large(resolved, rank), "model")
@@ -153,6 +164,17 @@ class Resolver:
         except (NotFound, Unservable):
             return False
         return True
+
+    def _check_modules(self, versions: Iterable[Version]) -> None:
+        """Refuse a version that was registered before the server got other --lora-target-modules."""
+        for version in versions:
+            left = sorted({*version.coverage.get("modules", ())} - (self._modules or set()))
+            if self._modules is not None and left:
+                message = (
+                    f"{version.id} adapts {', '.join(left)}, and this server applies LoRA only to "
+                    f"{', '.join(sorted(self._modules))}. Start it with other --lora-target-modules."
+                )
+                raise Unservable(Code.UNKNOWN_MODULE, message, "model")
 
     def _too_large(self, composition: Composition, rank: int) -> str:
         limit = self._max_lora_rank

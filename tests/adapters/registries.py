@@ -31,11 +31,14 @@ def write_files(directory: Path, text: str) -> Path:
 
 BASE = Base("f00d", "made-up")
 FOR_BASE = Terms(base=BASE)
+FACTS = Facts()
 
 
-def register(registry: Registry, name: str, text: str, terms: Terms = FOR_BASE) -> tuple[Version, bool]:
+def register(
+    registry: Registry, name: str, text: str, terms: Terms = FOR_BASE, facts: Facts = FACTS
+) -> tuple[Version, bool]:
     with registry.staging() as staged:
-        return registry.register(name, write_files(staged, text), Facts(), "test", {}, terms)
+        return registry.register(name, write_files(staged, text), facts, "test", {}, terms)
 
 
 def add_merge(registry: Registry, key: str, text: str, members: list[str]) -> Path:

@@ -77,7 +77,9 @@ def test_rank_and_scaling_of_a_module_are_pefts(
         assert config.scaling_of(module) == pytest.approx(alpha / (math.sqrt(rank) if rslora else rank))
 
 
-@pytest.mark.parametrize("key", ["(", "a**", "(?P<x>a)", "x*" * 300])
+@pytest.mark.parametrize(
+    "key", ["(", "a**", "(?i)q_proj", "(?:q){e<=1}", r"\p{L}+", "(?P<idx>a)(?P<idx>b)", "x*" * 300]
+)
 def test_a_pattern_that_is_no_pattern_is_refused(key: str) -> None:
     assert refusal(rank_pattern={key: 4}).code == "bad_adapter_config"
 
@@ -103,7 +105,7 @@ def test_a_rank_that_is_no_rank_is_refused(r: object) -> None:
     assert refusal(rank_pattern={"q_proj": r}).code == "bad_rank"
 
 
-@pytest.mark.parametrize("alpha", ["16", math.nan, math.inf, 1e38, -1, True, None, 10**400])
+@pytest.mark.parametrize("alpha", ["16", math.nan, math.inf, 1e38, -1e38, True, None, 10**400])
 def test_an_alpha_that_is_no_alpha_is_refused(alpha: object) -> None:
     assert refusal(lora_alpha=alpha).code == "bad_alpha"
     assert refusal(alpha_pattern={"q_proj": alpha}).code == "bad_alpha"
@@ -145,7 +147,7 @@ def test_an_initialisation_that_leaves_the_base_alone_is_fine(init: object) -> N
     [
         {"use_rslora": "yes"}, {"use_rslora": 1}, {"rank_pattern": []}, {"alpha_pattern": "x"},
         {"bias": None},
-        {"target_modules": None}, {"target_modules": [1]}, {"base_model_name_or_path": 3},
+        {"target_modules": [1]}, {"base_model_name_or_path": 3},
         {"peft_type": 1}, {"init_lora_weights": 1}, {"use_dora": "no"},
     ],
 )  # fmt: skip
@@ -155,10 +157,53 @@ def test_a_field_of_the_wrong_type_is_refused_by_name(change: dict[str, Any]) ->
     assert refused.param == next(iter(change))
 
 
-@pytest.mark.parametrize("missing", ["peft_type", "target_modules"])
-def test_a_config_peft_never_wrote_is_refused(missing: str) -> None:
-    with pytest.raises(AdapterRejected, match=missing):
-        parse_config({name: value for name, value in CONFIG.items() if name != missing})
+def test_a_config_peft_never_wrote_is_refused() -> None:
+    with pytest.raises(AdapterRejected, match="peft_type"):
+        parse_config({name: value for name, value in CONFIG.items() if name != "peft_type"})
+
+
+def test_fields_that_are_left_out_have_pefts_values() -> None:
+    assert LoraConfig().r == LoraConfig().lora_alpha == 8
+    config = parse_config({"peft_type": "LORA"})
+    assert (config.r, config.scaling_of("q_proj")) == (8, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("olora", "changes the weights of the base"), ("pissa_niter_4", "changes the weights of the base"),
+        ("pissa_niter_x", "no such initialisation"), ("Eva", "no such initialisation"),
+        ("future", "no such initialisation"),
+    ],
+)  # fmt: skip
+def test_an_initialisation_is_refused_for_what_it_is(value: str, words: str) -> None:
+    assert words in refusal(init_lora_weights=value).message
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("LOHA", "adapters convert"), ("VERA", "adapters convert"), ("PREFIX_TUNING", "virtual tokens"),
+        ("ADAPTION_PROMPT", "virtual tokens"), ("IA3", "cannot convert it"), ("lora", "in capitals"),
+        ("XLORA", "one by one"), ("TOMORROW", "no such kind"),
+    ],
+)  # fmt: skip
+def test_another_kind_is_refused_with_what_to_do(kind: str, words: str) -> None:
+    assert words in refusal(peft_type=kind).message
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"tags": ["swift"]},
+        {"architectures": ["LlamaForCausalLM"]},
+        {"later": False},
+        {"later": "x"},
+        {"later": 3},
+    ],
+)
+def test_a_field_that_computes_nothing_is_ignored(field: dict[str, object]) -> None:
+    assert unknown_fields(parse_config(CONFIG | field).raw) == tuple(field)
 
 
 GOOD = json.dumps(CONFIG).encode()

@@ -84,7 +84,7 @@ def test_a_start_empties_the_temporary_folder(store: Store) -> None:
 
 def test_what_is_no_regular_file_is_refused_at_once(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
-    (tmp_path / "link").symlink_to("/etc/hostname")
+    (tmp_path / "link").symlink_to("/dev/zero")
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(tmp_path / "socket"))
         started = time.monotonic()

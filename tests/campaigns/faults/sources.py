@@ -3,8 +3,9 @@
 import os
 import shutil
 import socket
+import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -54,9 +55,12 @@ def _linked(directory: Path) -> None:
     directory.symlink_to("/etc")
 
 
-def _linked_file(directory: Path) -> None:
-    (directory / WEIGHTS).unlink()
-    (directory / WEIGHTS).symlink_to(GOOD / WEIGHTS)
+def _linked_file(name: str, end: str) -> Act:
+    def broken(directory: Path) -> None:
+        (directory / name).unlink()
+        (directory / name).symlink_to(end)
+
+    return refused("403 path_not_allowed", send=lambda target: target.register(made(target, broken)))
 
 
 def _fifo(name: str) -> Act:
@@ -87,10 +91,10 @@ def _folder(name: str) -> Act:
     return rejected("not_a_regular_file", broken)
 
 
-def _device(name: str) -> Act:
+def _loop(name: str) -> Act:
     def broken(directory: Path) -> None:
         (directory / name).unlink()
-        (directory / name).symlink_to("/dev/zero")
+        (directory / name).symlink_to(name)
 
     return rejected("not_a_regular_file", broken)
 
@@ -103,33 +107,70 @@ def _swapped(target: Target) -> Iterator[str]:
     out.unlink(missing_ok=True)
     out.symlink_to("/etc")
     with _swapping(good, kept, out):
-        for _ in range(TAKES):
-            reply = target.register(good)
-            yield checked(reply, "201", "200", "403 path_not_allowed", *(f"{s} {c}" for s, c in GONE))
-            if reply.status_code < 300:
-                assert reply.json()["digest"] == target.http.get("/v1/adapters/roll").json()["digest"]
+        yield from _registered_or_refused(target, good)
+
+
+def _swapped_file(target: Target) -> Iterator[str]:
+    """A weights file that is a link to a good file at one moment and a link out of the root at the next."""
+    directory = made(target, lambda _: None)
+    inner = directory / "inner"
+    (directory / WEIGHTS).rename(inner)
+    with tempfile.TemporaryDirectory() as outside:
+        other = shutil.copy(GOOD.with_name("upper") / WEIGHTS, outside)
+        with _exchanging(directory / WEIGHTS, inner, Path(other)):
+            yield from _registered_or_refused(target, directory)
+
+
+def _registered_or_refused(target: Target, directory: Path) -> Iterator[str]:
+    for _ in range(TAKES):
+        reply = target.register(directory)
+        yield checked(reply, "201", "200", "403 path_not_allowed", *(f"{s} {c}" for s, c in GONE))
+        if reply.status_code < 300:
+            assert reply.json()["digest"] == target.http.get("/v1/adapters/roll").json()["digest"]
     target.http.delete("/v1/adapters/case")
 
 
 @contextmanager
 def _swapping(good: Path, kept: Path, out: Path) -> Iterator[None]:
+    def swap() -> None:
+        good.rename(kept)
+        out.rename(good)
+        good.rename(out)
+        kept.rename(good)
+
+    with _repeated(swap):
+        yield
+    out.unlink(missing_ok=True)
+
+
+@contextmanager
+def _exchanging(place: Path, *ends: Path) -> Iterator[None]:
+    def exchange() -> None:
+        for end in ends:
+            place.with_name("spare").symlink_to(end)
+            place.with_name("spare").rename(place)
+
+    exchange()
+    with _repeated(exchange):
+        yield
+
+
+@contextmanager
+def _repeated(step: Callable[[], None]) -> Iterator[None]:
+    """Another thread calls `step` again and again."""
     done = threading.Event()
 
-    def swap() -> None:
+    def repeat() -> None:
         while not done.is_set():
-            good.rename(kept)
-            out.rename(good)
-            good.rename(out)
-            kept.rename(good)
+            step()
 
-    thread = threading.Thread(target=swap)
+    thread = threading.Thread(target=repeat)
     thread.start()
     try:
         yield
     finally:
         done.set()
         thread.join()
-        out.unlink(missing_ok=True)
 
 
 def _extra_files(target: Target) -> list[str]:
@@ -157,16 +198,24 @@ FAULTS = (
         "A link out of the root",
         {
             "a directory": refused("403 path_not_allowed", send=lambda t: t.register(made(t, _linked))),
-            "a file": rejected("not_a_regular_file", _linked_file),
+            **{
+                f"{name} to {end}": _linked_file(name, end)
+                for name in FILES
+                for end in ("/etc/hostname", "/nothing", "/dev/zero", "../../../../../../etc/hostname")
+            },
         },
         audited=True,
     ),
     Fault("A directory replaced with a link out of the root while it is read", {"thirty times": _swapped}),
     Fault(
-        "A FIFO, socket, directory or device in place of a file",
+        "A link of a file exchanged for a link out of the root while it is read",
+        {"thirty times": _swapped_file},
+    ),
+    Fault(
+        "A FIFO, socket, directory or loop of links in place of a file",
         {
             f"{kind.__name__[1:]}: {name}": kind(name)
-            for kind in (_fifo, _socket, _folder, _device)
+            for kind in (_fifo, _socket, _folder, _loop)
             for name in FILES
         },
         audited=True,

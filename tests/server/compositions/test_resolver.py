@@ -7,10 +7,11 @@ import pytest
 from typing_extensions import override
 
 from lora_compose.adapters.composition.grammar import parse
+from lora_compose.adapters.errors import Unservable
 from lora_compose.adapters.registry.registry import Registry
 from lora_compose.adapters.registry.store import Version
 from lora_compose.server.compositions.resolver import MAX_CACHED, Resolver
-from tests.adapters.registries import register
+from tests.adapters.registries import Facts, register
 
 
 class Overtaken(Registry):
@@ -61,3 +62,16 @@ def test_of_many_look_ups_the_one_used_longest_ago_is_forgotten_first(tmp_path: 
             resolver.resolve(parse(f"a:{1 + number / 65536}"))
             assert resolver.resolve(parse("a")) is often
         assert resolver.resolve(parse("a:0.25")) is not seldom
+
+
+@pytest.mark.parametrize("text", ["a", "a:0.5", "svd(a+b,rank=2)"])
+def test_a_version_of_modules_that_the_engine_leaves_out_is_refused(tmp_path: Path, text: str) -> None:
+    """It was registered before the server got --lora-target-modules."""
+    with Registry(tmp_path) as registry:
+        for name in "ab":
+            register(registry, name, name, facts=Facts(coverage={"modules": ["down_proj", "q_proj"]}))
+        modules = frozenset({"q_proj", "down_proj", "v_proj"})
+        assert Resolver(registry, 64, modules=modules).resolve(parse(text)).rank >= 1
+        with pytest.raises(Unservable, match=r"a@1 adapts q_proj,.*--lora-target-modules") as refused:
+            Resolver(registry, 64, modules=modules - {"q_proj"}).resolve(parse(text))
+        assert refused.value.code == "unknown_module"
