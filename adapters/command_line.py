@@ -164,7 +164,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         typer.main.get_command(create_app())(arguments, prog_name=DISTRIBUTION)
     except LoraComposeError as error:
-        sys.exit(f"error: {error.message} ({error.code})")
+        sys.exit(error_line(error))
+
+
+def error_line(error: LoraComposeError) -> str:
+    """What a command prints when it fails."""
+    return f"error: {error.message} ({error.code})"
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from pydantic import with_config
 from lora_compose.adapters.command_line import default_data_dir
 from lora_compose.adapters.dataclass_options import ATTRIBUTE_DOCSTRINGS
 from lora_compose.server.fusion.policy import FusePolicySettings
-from lora_compose.server.http.logs import LogFormat
+from lora_compose.server.http.logs import LogFormat, LogLevel
 
 EMBEDDED_BASE = Path(__file__).resolve().parent.parent / "training" / "testbed" / "base"
 EMBEDDED_OPTIONS = (
@@ -56,6 +56,8 @@ class ServerConfig:
     """Restart the engine after this many seconds without a reply and without CPU use."""
     log_format: LogFormat = "text"
     """Format of log lines: text, or json with one object per line, also for vLLM's lines."""
+    log_level: LogLevel = "info"
+    """Log lines from this level on. debug: also vLLM's lines, and tracebacks of failed starts."""
     lora_requests_info: bool = False
     """Publish the metric `vllm:lora_requests_info`, for routers that choose a server by its adapters."""
     max_adapter_bytes: int = field(default=4 * 1024**3, metadata={"metavar": "BYTES"})

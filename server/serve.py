@@ -6,18 +6,18 @@ imported. HTTP answers from then on: `/livez` with 200, everything else with 503
 
 import asyncio
 import logging
-import os
+import multiprocessing
 import signal
 import sys
 import time
 from argparse import Namespace
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib import import_module
 from socket import socket
 from types import FrameType, SimpleNamespace
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 import uvicorn
 import uvloop
@@ -27,12 +27,14 @@ from lora_compose.adapters.command_line import DEFAULT_URL
 from lora_compose.adapters.errors import CommandCode, LoraComposeError
 from lora_compose.adapters.registry.registry import Registry
 from lora_compose.server.config import EMBEDDED_OPTIONS, ServerConfig
-from lora_compose.server.engine.frontend.loading import in_loading_thread, is_loading, kill_children
+from lora_compose.server.engine.frontend.loading import in_loading_thread, memory_of
 from lora_compose.server.http.access_log import RequestLogMiddleware
 from lora_compose.server.http.benchmark_traffic import BenchmarkTraffic
 from lora_compose.server.http.connection import HttpProtocol
+from lora_compose.server.http.harmless_lines import harmless_lines_left_out
 from lora_compose.server.http.logs import configure
 from lora_compose.server.http.request_id import RequestIdMiddleware
+from lora_compose.server.memory import GIB
 from lora_compose.server.metrics import Metrics
 from lora_compose.server.preflight import (
     check_model,
@@ -43,6 +45,7 @@ from lora_compose.server.preflight import (
     set_home,
     tls_options,
 )
+from lora_compose.server.process_end import leaving
 from lora_compose.server.state import AppState
 from lora_compose.server.supervision.app_switch import AppSwitch
 from lora_compose.server.supervision.background import running
@@ -55,33 +58,37 @@ from lora_compose.server.tenants.middleware import AuthContext
 logger = logging.getLogger(__name__)
 
 DRAIN_SECONDS = 30
+HEARTBEAT_SECONDS = 20.0
 # Seconds the event loop waits for a busy thread (checking an adapter, listing). Python's default: 5 ms.
 SWITCH_SECONDS = 0.0005
+ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}
+"""For a host that stands for every address of this machine: the one to connect to."""
 AUDIT_FILE = "audit.jsonl"
 
 
-def run(config: ServerConfig, vllm_args: Sequence[str]) -> None:
-    """Serve until SIGTERM or SIGINT. Raises LoraComposeError if the server cannot start."""
+def run(config: ServerConfig, vllm_args: Sequence[str]) -> NoReturn:
+    """Serve until SIGTERM or SIGINT, then end this process.
+
+    Raises LoraComposeError if the server cannot start."""
     started = time.monotonic()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _end_start_up)
     options = http_options(vllm_args)
     check_model(config.model)
     check_tls(options)
     main, admin = listen(config)
     prepare_data_dir(config.data_dir)
     set_home(config.data_dir)
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
-    configure(config.log_format, config.data_dir)
     sys.setswitchinterval(SWITCH_SECONDS)
-    with Registry(config.data_dir) as registry, KeyStore(config.data_dir) as keys:
-        front = Front(config, options, [*main, *admin], _auth_context(config, keys), started)
-        uvloop.run(_serve(front, vllm_args, registry))
-    if is_loading():
-        # The thread is in vLLM and cannot be ended. The registry and HTTP are closed.
-        kill_children()
-        logging.shutdown()
-        os._exit(0)
+    with leaving(), _stderr(config) as stream:
+        configure(config.log_format, config.data_dir, config.log_level, stream)
+        with Registry(config.data_dir) as registry, KeyStore(config.data_dir) as keys:
+            front = Front(config, options, [*main, *admin], _auth_context(config, keys), started)
+            uvloop.run(_serve(front, vllm_args, registry))
+        logger.info("stopped")
+
+
+def _stderr(config: ServerConfig) -> AbstractContextManager[TextIO | None]:
+    """Where log lines go. With --log-level debug, harmless lines are shown too."""
+    return nullcontext() if config.log_level == "debug" else harmless_lines_left_out()
 
 
 @dataclass(frozen=True)
@@ -113,9 +120,10 @@ class Front:
 
     @property
     def url(self) -> str:
+        """An address at which this machine reaches the server."""
         scheme = "http" if self.options.ssl_certfile is None else "https"
-        host = f"[{self.config.host}]" if ":" in self.config.host else self.config.host
-        return f"{scheme}://{host}:{self.config.port}"
+        host = ANY_ADDRESS.get(self.config.host, self.config.host)
+        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{self.config.port}"
 
     def log_ready(self, model: str) -> None:
         """Say where the server is, and what to try."""
@@ -142,12 +150,6 @@ def _auth_context(config: ServerConfig, keys: KeyStore) -> AuthContext:
     return AuthContext(keyring, Audit(config.data_dir / AUDIT_FILE), config.admin_port)
 
 
-def _end_start_up(*_: object) -> NoReturn:
-    """Handle a signal before and after uvicorn handles signals."""
-    sys.stderr.write("stopped\n")
-    raise SystemExit(0)
-
-
 def vllm_namespace(config: ServerConfig, vllm_args: Sequence[str]) -> Namespace:
     """vLLM's options: those of the embedded base first, then those of the user. Imports vLLM."""
     from lora_compose.server.engine.frontend.launch import parse_vllm_args, set_environment
@@ -162,15 +164,16 @@ def vllm_namespace(config: ServerConfig, vllm_args: Sequence[str]) -> Namespace:
 async def _serve(front: Front, vllm_args: Sequence[str], registry: Registry) -> None:
     app_switch, metrics = AppSwitch(), Metrics()
     server = front.server(app_switch)
-    async with running(_supervise(front, vllm_args, registry, app_switch, metrics)) as supervising:
+    async with (
+        running(_heartbeat(front, app_switch)),
+        running(_supervise(front, vllm_args, registry, app_switch, metrics)) as supervising,
+    ):
         serving = asyncio.create_task(server.serve(front.sockets))
         await asyncio.wait({serving, supervising}, return_when=asyncio.FIRST_COMPLETED)
         server.should_exit = True
         await serving
         if supervising.done():
             supervising.result()
-        elif app_switch.state is None:
-            logger.info("stopped before the server was ready")
 
 
 async def _supervise(
@@ -179,7 +182,9 @@ async def _supervise(
     """Load vLLM, then keep an engine running. Raises LoraComposeError if the first one does not start."""
     config, auth = front.config, front.auth
     logger.info("loading %s; %s answers 503 until it is ready", config.model, front.url)
+    logger.info("importing vLLM")
     args = await _load_vllm(front, vllm_args)
+    logger.info("starting the engine: it loads the weights and makes the KV cache")
     registry.reserve(args.served_model_name or [args.model])
     # These import torch, or vLLM: `_load_vllm` has done so in its thread.
     from lora_compose.server.app import create_app
@@ -208,6 +213,17 @@ async def _supervise(
 async def _when(event: asyncio.Event, act: Callable[[], None]) -> None:
     await event.wait()
     act()
+
+
+async def _heartbeat(front: Front, app_switch: AppSwitch) -> None:
+    """Say every HEARTBEAT_SECONDS that the server is still loading, until it serves."""
+    while True:
+        await asyncio.sleep(HEARTBEAT_SECONDS)
+        if app_switch.state is not None:
+            return
+        seconds, used = time.monotonic() - front.started, memory_of(multiprocessing.active_children())
+        engine = f": the engine uses {used / GIB:.1f} GiB" if used else ""
+        logger.info("still loading after %.0f s%s", seconds, engine)
 
 
 def _not_started(error: Exception) -> LoraComposeError:
@@ -250,6 +266,11 @@ class UvicornServer(uvicorn.Server):
     @override
     async def shutdown(self, sockets: list[socket] | None = None) -> None:
         """End a benchmark first, because the drain would wait for the requests that it keeps sending."""
+        waiting = len(self.server_state.tasks)
+        if waiting:
+            logger.info(
+                "stopping: %d requests get up to %d s. A second signal ends them", waiting, DRAIN_SECONDS
+            )
         if self._app_switch.state is not None:
             await self._app_switch.state["benchmarks"].close()
         await super().shutdown(sockets)
