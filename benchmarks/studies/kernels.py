@@ -19,6 +19,7 @@ from rich.table import Table
 from lora_compose.adapters.errors import Code, CommandCode, InvalidRequest, LoraComposeError
 from lora_compose.benchmarks.machine import REPOSITORY
 from lora_compose.benchmarks.statistics import Spread, spread
+from lora_compose.server.client.tied import tied
 
 HEADERS = (
     "tokens",
@@ -259,7 +260,9 @@ def _timed(config: dict[str, Any]) -> dict[str, Any]:
     message: dict[str, Any] = {}
     with (
         Progress(console=Console(stderr=True), transient=True) as progress,
-        subprocess.Popen([*TIMING, *arguments], stdout=subprocess.PIPE, text=True, cwd=REPOSITORY) as child,
+        subprocess.Popen(
+            tied([*TIMING, *arguments]), stdout=subprocess.PIPE, text=True, cwd=REPOSITORY
+        ) as child,
     ):
         task = progress.add_task("timing", total=None)
         assert child.stdout is not None
