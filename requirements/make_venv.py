@@ -1,4 +1,4 @@
-"""Makes `.venv` from a lock file. `make setup` runs it, and every other target checks with it that .venv is whole.
+"""Makes `.venv` from a lock file. `make setup` runs it; other targets check with it that .venv is whole.
 
 It runs with any Python 3 and the standard library alone, so that it can say which Python is needed.
 torch's CPU builds are on few indexes: pip's own places are tried first, then PyTorch's own index.
@@ -48,7 +48,7 @@ def check_platform(system: str, machine: str) -> None:
         )
     if machine not in ("x86_64", "AMD64"):
         raise SetupError(
-            f"The locked packages are builds for x86_64, and this machine is {machine}. Use an x86_64 machine."
+            f"The locked packages are builds for x86_64, and this machine is {machine}. Use one with x86_64."
         )
 
 
