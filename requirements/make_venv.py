@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import os
 import platform
 import re
 import shutil
@@ -154,8 +153,7 @@ def install_torch(pip: list[str], lock: Path, index: str = TORCH_INDEX) -> None:
         return
     raise SetupError(
         f"{torch} was found neither where pip looks (`pip config list`) nor at {index}.\n"
-        "Is there a network? A proxy is named by https_proxy. If PyTorch's index has a mirror, name it, or a\n"
-        "folder that holds the wheel:\n"
+        "Without a network, or behind a mirror, name an index that has it, or a folder with the wheel:\n"
         "  make setup PIP_EXTRA_INDEX_URL=URL\n"
         "  make setup PIP_FIND_LINKS=DIR"
     )
@@ -175,42 +173,52 @@ def say(line: str) -> None:
     sys.stdout.flush()
 
 
-def set_up(root: Path, venv: Path, device: str, wanted: str | None) -> None:
+def set_up(root: Path, options: argparse.Namespace) -> None:
     """Make the environment whole, or find that it is. Raises SetupError."""
-    lock = root / "requirements" / f"{device}.lock"
+    venv, lock = options.venv, root / "requirements" / f"{options.device}.lock"
     if not lock.is_file():
-        raise SetupError(f"DEVICE={device} is not known. Use DEVICE=cpu or DEVICE=gpu.")
-    stamp, now = venv / STAMP, digest([lock, root / "pyproject.toml", root / "setup.py"], device)
+        raise SetupError(f"DEVICE={options.device} is not known. Use DEVICE=cpu or DEVICE=gpu.")
+    if options.packages_only:
+        install_packages(root, lock, options)
+        return
+    stamp, now = venv / STAMP, digest([lock, root / "pyproject.toml", root / "setup.py"], options.device)
     version = version_of(str(venv / "bin" / "python"))
-    is_wanted = wanted is None or version_of(wanted) == version
+    is_wanted = not options.python or version_of(options.python) == version
     if version in VERSIONS and is_wanted and stamp.is_file() and stamp.read_text() == now:
         return
-    check_platform(platform.system(), platform.machine())
-    check_room(root, device)
-    if stamp.is_file() and stamp.read_text().split(" ")[0] not in (device, ""):
-        say(f"replacing {venv}: it is for another DEVICE")
-        remove(venv)
-    make_venv(venv, wanted)
-    count = len(re.findall("==", lock.read_text()))
-    say(f"installing {count} packages from {lock}: about three minutes, less with a warm pip cache")
-    pip = [str(venv / "bin" / "python"), "-m", "pip", "--disable-pip-version-check"]
-    install_torch(pip, lock)
-    ours = [*pip, "install", "-qq", "--no-deps"]
-    if not run([*ours, "--requirement", str(lock)]):
-        raise SetupError("pip could not install the packages of the lock. Its message is above.")
-    if not run([*ours, "--no-build-isolation", "--editable", str(root)]):
+    pip = install_packages(root, lock, options)
+    if not run([*pip, "install", "-qq", "--no-deps", "--no-build-isolation", "--editable", str(root)]):
         raise SetupError("pip could not install lora-compose. Its message is above.")
     stamp.write_text(now)
+
+
+def install_packages(root: Path, lock: Path, options: argparse.Namespace) -> list[str]:
+    """Install the packages of the lock. Returns the command of the environment's pip."""
+    venv, stamp = options.venv, options.venv / STAMP
+    check_platform(platform.system(), platform.machine())
+    check_room(root, options.device)
+    if stamp.is_file() and stamp.read_text().split(" ")[0] not in (options.device, ""):
+        say(f"replacing {venv}: it is for another DEVICE")
+        remove(venv)
+    make_venv(venv, options.python or None)
+    count = len(re.findall("^[^#\\n]+==", lock.read_text(), re.MULTILINE))
+    say(f"installing {count} packages from {lock}: about three minutes, less with a warm pip cache")
+    pip = [str(venv / "bin" / "python"), "-m", "pip", "--disable-pip-version-check"]
+    install_torch(pip, lock, options.torch_index)
+    if not run([*pip, "install", "-qq", "--no-deps", "--requirement", str(lock)]):
+        raise SetupError("pip could not install the packages of the lock. Its message is above.")
+    return pip
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Make .venv from a lock file.")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--python", default=os.environ.get("PYTHON") or None)
+    parser.add_argument("--python", default="")
     parser.add_argument("--venv", type=Path, default=Path(".venv"))
-    options = parser.parse_args()
+    parser.add_argument("--torch-index", default=TORCH_INDEX)
+    parser.add_argument("--packages-only", action="store_true")
     try:
-        set_up(Path(__file__).resolve().parents[1], options.venv, options.device, options.python or None)
+        set_up(Path(__file__).resolve().parents[1], parser.parse_args())
     except SetupError as error:
         sys.stderr.write(f"error: {error}\n")
         return 1

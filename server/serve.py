@@ -28,6 +28,7 @@ from lora_compose.adapters.errors import CommandCode, LoraComposeError
 from lora_compose.adapters.registry.registry import Registry
 from lora_compose.server.config import EMBEDDED_OPTIONS, ServerConfig
 from lora_compose.server.engine.frontend.loading import in_loading_thread, memory_of
+from lora_compose.server.home import set_home
 from lora_compose.server.http.access_log import RequestLogMiddleware
 from lora_compose.server.http.benchmark_traffic import BenchmarkTraffic
 from lora_compose.server.http.connection import HttpProtocol
@@ -43,7 +44,6 @@ from lora_compose.server.preflight import (
     http_options,
     listen,
     prepare_data_dir,
-    set_home,
     tls_options,
 )
 from lora_compose.server.process_end import leaving

@@ -34,6 +34,7 @@ ORDER = (
     "server.versions",
     "server.memory",
     "server.model_files",
+    "server.home",
     "server.engine",
     "server.errors",
     "server.metrics",

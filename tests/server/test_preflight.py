@@ -12,13 +12,13 @@ from lora_compose.adapters.command_line import default_data_dir
 from lora_compose.adapters.errors import LoraComposeError
 from lora_compose.server.client.process import COMMAND, free_port
 from lora_compose.server.config import EMBEDDED_BASE, ServerConfig
+from lora_compose.server.home import set_home
 from lora_compose.server.preflight import (
     check_model,
     check_tls,
     http_options,
     listen,
     prepare_data_dir,
-    set_home,
     tls_options,
 )
 
