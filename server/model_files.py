@@ -1,4 +1,4 @@
-"""Checks that the weight files of a model directory are whole. Reads headers only, and imports no torch."""
+"""Checks that the files of a model directory are whole. Of weights it reads the headers. Imports no torch."""
 
 import json
 from collections.abc import Sequence
@@ -14,16 +14,29 @@ LFS_POINTER = b"version https://git-lfs"
 AGAIN = "Download the missing or incomplete files again"
 
 
-def check_weights(model: str, vllm_args: Sequence[str]) -> None:
-    """Raise LoraComposeError if `model` is a directory with missing or damaged weight files.
+def check_model_files(model: str, vllm_args: Sequence[str]) -> None:
+    """Raise LoraComposeError if `model` is a directory with missing or damaged files.
 
-    With --load-format vLLM may need other files or none, so then nothing is checked."""
+    With --load-format vLLM may need other weight files or none, so then they are not checked."""
     directory = Path(model)
-    if not directory.is_dir() or any(word.startswith("--load") for word in vllm_args):
+    if not directory.is_dir():
         return
-    problem = weights_problem(directory)
+    problem = config_problem(directory)
+    if problem is None and not any(word.startswith("--load") for word in vllm_args):
+        problem = weights_problem(directory)
     if problem is not None:
         raise LoraComposeError(CommandCode.NO_MODEL, f"--model {model}: {problem}. {AGAIN}.")
+
+
+def config_problem(directory: Path) -> str | None:
+    """What is wrong with config.json, as a sentence part; None if nothing is, or if there is none."""
+    try:
+        config = json.loads((directory / "config.json").read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RecursionError) as error:
+        return f"config.json cannot be read: {error}"
+    return None if isinstance(config, dict) else "config.json is not a JSON object"
 
 
 def weights_problem(directory: Path) -> str | None:

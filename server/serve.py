@@ -37,7 +37,7 @@ from lora_compose.server.http.logs import configure
 from lora_compose.server.http.request_id import RequestIdMiddleware
 from lora_compose.server.memory import GIB
 from lora_compose.server.metrics import Metrics
-from lora_compose.server.model_files import check_weights
+from lora_compose.server.model_files import check_model_files
 from lora_compose.server.preflight import (
     check_model,
     check_tls,
@@ -74,7 +74,7 @@ def run(config: ServerConfig, vllm_args: Sequence[str]) -> NoReturn:
     started = time.monotonic()
     options = http_options(vllm_args)
     check_model(config.model)
-    check_weights(config.model, vllm_args)
+    check_model_files(config.model, vllm_args)
     check_tls(options)
     main, admin = listen(config)
     prepare_data_dir(config.data_dir)
