@@ -29,7 +29,7 @@ def check_model_files(model: str, vllm_args: Sequence[str]) -> None:
 
 
 def config_problem(directory: Path) -> str | None:
-    """What is wrong with config.json, as a sentence part; None if nothing is, or if there is none."""
+    """What is wrong with config.json, as a sentence part; None if nothing is, or without the file."""
     try:
         config = json.loads((directory / "config.json").read_bytes())
     except FileNotFoundError:

@@ -1,6 +1,6 @@
-"""Tells the server's process why an engine process did not start.
+"""Reports to the server's process why an engine process did not start.
 
-vLLM logs the exception in the process that fails, and tells its parent only that the process failed. Our
+vLLM logs the exception in the process that fails, and reports to its parent only that the process failed. Our
 plugin, which vLLM loads in every process, hands the exception on in a file. Imports no vLLM.
 """
 
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing_extensions import override
 
 PLACE = "LORA_COMPOSE_START_FAILURE"
-"""The variable that tells the engine's processes the file. Only this project sets it."""
+"""The variable that names the file to the engine's processes. Only this project sets it."""
 MESSAGES = {
     "vllm.v1.engine.core": "EngineCore failed to start.",
     "vllm.v1.executor.multiproc_executor": "WorkerProc failed to start.",

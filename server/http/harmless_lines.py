@@ -24,7 +24,7 @@ SOURCE_LINE = r"^(\(.*?\) )?  \S"
 
 @dataclass(frozen=True)
 class HarmlessLine:
-    """A line in which `pattern` is found. `reason` says why it tells the operator nothing.
+    """A line in which `pattern` is found. `reason` says why an operator does not need the line.
 
     If the next line matches `then`, it belongs to this one."""
 

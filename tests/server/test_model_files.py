@@ -61,7 +61,7 @@ DAMAGES: dict[Callable[[Path], None], str] = {
     empty: "model.safetensors is damaged",
     no_weights: "there are no *.safetensors files",
     pointer: "model.safetensors is a Git LFS pointer (`git lfs pull` fetches the file)",
-    a_shard_is_missing: "lists 1 tensors that are missing, for example model.embed_tokens.weight in model-00002",
+    a_shard_is_missing: "lists 1 tensors that are missing, for example model.embed_tokens.weight in",
     only_an_index: "there are no *.safetensors files",
     bad_index: "model.safetensors.index.json is damaged",
     bad_config: "config.json cannot be read",

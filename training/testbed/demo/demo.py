@@ -110,7 +110,7 @@ def serve(port: int | None) -> int:
 
 
 def port_to_use() -> int:
-    """DEFAULT_PORT if no program uses it, otherwise a free port, which is then told."""
+    """DEFAULT_PORT if no program uses it, otherwise a free port, which is printed."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
