@@ -7,11 +7,22 @@ import signal
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import NoReturn
 
 from lora_compose.adapters.command_line import error_line
 from lora_compose.adapters.errors import LoraComposeError
 from lora_compose.server.engine.frontend.loading import kill
+
+logger = logging.getLogger(__name__)
+
+
+def end_now(*_: object) -> NoReturn:
+    """Handle a signal: end this process at once, with the processes that `multiprocessing` has started."""
+    kill(multiprocessing.active_children())
+    with suppress(RuntimeError):  # another line is being written
+        logger.info("stopped")
+    os._exit(0)
 
 
 @contextmanager

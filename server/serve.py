@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from socket import socket
 from types import FrameType, SimpleNamespace
-from typing import NoReturn, TextIO
+from typing import TextIO
 
 import uvicorn
 import uvloop
@@ -46,7 +46,7 @@ from lora_compose.server.preflight import (
     prepare_data_dir,
     tls_options,
 )
-from lora_compose.server.process_end import leaving
+from lora_compose.server.process_end import end_now, leaving
 from lora_compose.server.state import AppState
 from lora_compose.server.supervision.app_switch import AppSwitch
 from lora_compose.server.supervision.background import running
@@ -67,7 +67,7 @@ ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}
 AUDIT_FILE = "audit.jsonl"
 
 
-def run(config: ServerConfig, vllm_args: Sequence[str]) -> NoReturn:
+def run(config: ServerConfig, vllm_args: Sequence[str]) -> None:
     """Serve until SIGTERM or SIGINT, then end this process.
 
     Raises LoraComposeError if the server cannot start."""
@@ -84,7 +84,10 @@ def run(config: ServerConfig, vllm_args: Sequence[str]) -> NoReturn:
         configure(config.log_format, config.data_dir, config.log_level, stream)
         with Registry(config.data_dir) as registry, KeyStore(config.data_dir) as keys:
             front = Front(config, options, [*main, *admin], _auth_context(config, keys), started)
-            uvloop.run(_serve(front, vllm_args, registry))
+            app_switch = AppSwitch()
+            server = front.server(app_switch)
+            server.handle_signals()
+            uvloop.run(_serve(server, front, vllm_args, registry, app_switch))
         logger.info("stopped")
 
 
@@ -135,7 +138,9 @@ class Front:
         logger.info("serving %s on %s, ready after %.0f s. %s", model, self.url, seconds, hint)
         if self.config.admin_port is not None:
             host, port = self.config.admin_host, self.config.admin_port
-            logger.info("serving administration on %s:%d only", host, port)
+            logger.info(
+                "serving administration on %s only", f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+            )
 
 
 def _auth_context(config: ServerConfig, keys: KeyStore) -> AuthContext:
@@ -163,9 +168,10 @@ def vllm_namespace(config: ServerConfig, vllm_args: Sequence[str]) -> Namespace:
     return parse_vllm_args(arguments)
 
 
-async def _serve(front: Front, vllm_args: Sequence[str], registry: Registry) -> None:
-    app_switch, metrics = AppSwitch(), Metrics()
-    server = front.server(app_switch)
+async def _serve(
+    server: "UvicornServer", front: Front, vllm_args: Sequence[str], registry: Registry, app_switch: AppSwitch
+) -> None:
+    metrics = Metrics()
     async with (
         running(_heartbeat(front, app_switch)),
         running(_supervise(front, vllm_args, registry, app_switch, metrics)) as supervising,
@@ -277,17 +283,19 @@ class UvicornServer(uvicorn.Server):
             await self._app_switch.state["benchmarks"].close()
         await super().shutdown(sockets)
 
+    def handle_signals(self) -> None:
+        """The first signal drains, the second ends the connections, also before `serve` is called.
+
+        An exception in a signal handler would be lost in the event loop."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self.handle_exit)
+
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """The first signal drains, the second ends at once. uvicorn's own version raises the signal again."""
-        previous = {
-            number: signal.signal(number, self.handle_exit) for number in (signal.SIGTERM, signal.SIGINT)
-        }
-        try:
-            yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
+        """After HTTP has ended, a signal ends the process at once. uvicorn's own version raises it again."""
+        yield
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, end_now)
 
     @override
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:

@@ -64,6 +64,10 @@ LINES = (
         "vLLM's probe cannot read the tag `generation`, which templates for training have",
     ),
     HarmlessLine(
+        r"vLLM has deprecated support for supporting different tokenizers for different LoRAs",
+        "vLLM says it at the first request with an adapter; the registry keeps no tokenizer of an adapter",
+    ),
+    HarmlessLine(
         r"`torch\.distributed\.reduce_op` is deprecated",
         "vLLM looks through all modules for kernels, and meets this old name",
         SOURCE_LINE,
