@@ -1,4 +1,4 @@
-"""What libraries expect of a user: a home directory, a name, and a directory for temporary files.
+"""What libraries expect: a home directory, a user name, a directory for temporary files, shared memory.
 
 Containers run as users that have no entry in the list of users, on a root file system that is read-only.
 """
@@ -8,8 +8,15 @@ import pwd
 import tempfile
 from pathlib import Path
 
+from lora_compose.adapters.errors import CommandCode, LoraComposeError
+
 NAME = "lora-compose"
+SHARED = Path("/dev/shm")
+SHARED_BYTES = 1 << 20
+"""Enough for semaphores and queues. Several workers need more."""
 TEMPORARY = "tmp"
+LONGEST_PATH = 70
+"""Bytes. The path of a socket has at most 107, and vLLM adds 37."""
 
 
 def set_home(data_dir: Path) -> None:
@@ -29,6 +36,19 @@ def set_home(data_dir: Path) -> None:
     os.environ["HOME"] = str(data_dir.resolve())
 
 
+def check_shared_memory(place: Path = SHARED) -> None:
+    """Raise LoraComposeError if vLLM's processes could not share memory."""
+    try:
+        with tempfile.TemporaryFile(dir=place, buffering=0) as file:
+            os.posix_fallocate(file.fileno(), 0, SHARED_BYTES)
+    except OSError as error:
+        raise LoraComposeError(
+            CommandCode.ENGINE_NOT_STARTED,
+            f"The engine's processes need shared memory, and {place} cannot be used: {error.strerror}. Free "
+            "space there, or start the container with --shm-size=1g.",
+        ) from error
+
+
 def _set_user() -> None:
     """torch asks for the name of the user, and fails without one."""
     try:
@@ -43,6 +63,8 @@ def _set_temporary(data_dir: Path) -> None:
     if any(place and os.access(place, os.W_OK) for place in [*usual, "/tmp", "/var/tmp", "/usr/tmp"]):
         return
     place = data_dir.resolve() / TEMPORARY
+    if len(os.fsencode(place)) > LONGEST_PATH:
+        place = SHARED
     place.mkdir(exist_ok=True)
     os.environ["TMPDIR"] = str(place)
     tempfile.tempdir = None  # Python looks for it again

@@ -28,7 +28,7 @@ from lora_compose.adapters.errors import CommandCode, LoraComposeError
 from lora_compose.adapters.registry.registry import Registry
 from lora_compose.server.config import EMBEDDED_OPTIONS, ServerConfig
 from lora_compose.server.engine.frontend.loading import in_loading_thread, memory_of
-from lora_compose.server.home import set_home
+from lora_compose.server.home import check_shared_memory, set_home
 from lora_compose.server.http.access_log import RequestLogMiddleware
 from lora_compose.server.http.benchmark_traffic import BenchmarkTraffic
 from lora_compose.server.http.connection import HttpProtocol
@@ -76,6 +76,7 @@ def run(config: ServerConfig, vllm_args: Sequence[str]) -> None:
     check_model(config.model)
     check_model_files(config.model, vllm_args)
     check_tls(options)
+    check_shared_memory()
     main, admin = listen(config)
     prepare_data_dir(config.data_dir)
     set_home(config.data_dir)
