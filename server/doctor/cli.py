@@ -14,6 +14,7 @@ from lora_compose.server.doctor import adapter as adapter_checks
 from lora_compose.server.doctor import data_directory, installation, machine, running_server
 from lora_compose.server.doctor import model as model_checks
 from lora_compose.server.doctor.check import Check, Result, examine
+from lora_compose.server.http.harmless_lines import harmless_lines_left_out
 
 
 def doctor(
@@ -71,7 +72,11 @@ def examine_all(checks: list[Check]) -> list[Result]:
 
     A bar on stderr shows progress: vLLM or a large registry takes seconds to load."""
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-    screen = Console(stderr=True)
+    with harmless_lines_left_out() as stream:
+        return _examine_with_bar(checks, Console(file=stream))
+
+
+def _examine_with_bar(checks: list[Check], screen: Console) -> list[Result]:
     columns = (*Progress.get_default_columns(), MofNCompleteColumn(), TextColumn("{task.fields[what]}"))
     results = []
     with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bar:
