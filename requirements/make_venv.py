@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import os
 import platform
 import re
 import shutil
@@ -112,7 +113,7 @@ def digest(files: list[Path], device: str) -> str:
 
 def make_venv(venv: Path, wanted: str | None) -> None:
     """Make the environment, unless there is one that has pip and the right Python."""
-    python = venv / "bin" / "python"
+    python, chosen = venv / "bin" / "python", ""
     if venv.is_symlink() or venv.exists():
         version = version_of(str(python))
         wrong = wanted is not None and version != version_of(wanted)
@@ -120,9 +121,10 @@ def make_venv(venv: Path, wanted: str | None) -> None:
             return
         if any(venv.iterdir()) and not (venv / "pyvenv.cfg").is_file() and not (venv / "bin").is_dir():
             raise SetupError(f"{venv} is not a virtual environment. Move it to another place.")
+        chosen = find_python(wanted)
         say(f"replacing {venv}: it {f'has Python {version}' if version else 'is not whole'}")
         remove(venv)
-    chosen = find_python(wanted)
+    chosen = chosen or find_python(wanted)
     say(f"making {venv} with {chosen} ({version_of(chosen)})")
     if not run([chosen, "-m", "venv", str(venv)]):
         remove(venv)
@@ -133,10 +135,13 @@ def make_venv(venv: Path, wanted: str | None) -> None:
 
 
 def remove(venv: Path) -> None:
+    """Remove the environment. Its many files take minutes on a busy disk, so another process does that."""
     if venv.is_symlink():
         venv.unlink()
-    else:
-        shutil.rmtree(str(venv), ignore_errors=True)
+    elif venv.exists():
+        old = venv.with_name(f"{venv.name}-removed-{os.getpid()}")
+        venv.rename(old)
+        subprocess.run(["sh", "-c", 'rm -rf "$1" >/dev/null 2>&1 &', "sh", str(old)], check=False)
 
 
 def install_torch(pip: list[str], lock: Path, index: str = TORCH_INDEX) -> None:

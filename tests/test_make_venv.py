@@ -167,6 +167,15 @@ def test_an_environment_of_another_python_or_a_broken_one_is_replaced(
     make_venv.make_venv(old, None)  # it is whole now, and stays
 
 
+def test_an_environment_stays_until_there_is_a_python_for_the_next(
+    make_venv: ModuleType, tmp_path: Path
+) -> None:
+    (tmp_path / "venv" / "bin").mkdir(parents=True)
+    with pytest.raises(make_venv.SetupError, match="PYTHON=/none"):
+        make_venv.make_venv(tmp_path / "venv", "/none")
+    assert (tmp_path / "venv" / "bin").is_dir()
+
+
 def test_a_directory_that_is_no_environment_is_left_alone(make_venv: ModuleType, tmp_path: Path) -> None:
     (tmp_path / "mine").touch()
     with pytest.raises(make_venv.SetupError, match="is not a virtual environment"):
