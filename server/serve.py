@@ -7,7 +7,6 @@ imported. HTTP answers from then on: `/livez` with 200, everything else with 503
 import asyncio
 import logging
 import multiprocessing
-import signal
 import sys
 import time
 from argparse import Namespace
@@ -15,56 +14,56 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from socket import socket
-from types import FrameType, SimpleNamespace
+from types import SimpleNamespace
 from typing import TextIO
 
 import uvicorn
 import uvloop
-from typing_extensions import override
+from starlette.concurrency import run_in_threadpool
 
 from lora_compose.adapters.command_line import DEFAULT_URL
 from lora_compose.adapters.errors import CommandCode, LoraComposeError
 from lora_compose.adapters.registry.registry import Registry
-from lora_compose.server.config import EMBEDDED_OPTIONS, ServerConfig
+from lora_compose.server.config import ServerConfig, embedded_options
 from lora_compose.server.engine.frontend.loading import in_loading_thread, memory_of
 from lora_compose.server.home import check_shared_memory, set_home
-from lora_compose.server.http.access_log import RequestLogMiddleware
 from lora_compose.server.http.benchmark_traffic import BenchmarkTraffic
-from lora_compose.server.http.connection import HttpProtocol
+from lora_compose.server.http.connection import protocol_with
 from lora_compose.server.http.harmless_lines import harmless_lines_left_out
 from lora_compose.server.http.logs import configure
-from lora_compose.server.http.request_id import RequestIdMiddleware
+from lora_compose.server.http.stack import around
+from lora_compose.server.http.tls import refresh
 from lora_compose.server.memory import GIB
 from lora_compose.server.metrics import Metrics
 from lora_compose.server.model_files import check_model_files
+from lora_compose.server.options.http_options import HttpOptions
+from lora_compose.server.options.lora_modules import read_modules
 from lora_compose.server.preflight import (
     check_model,
     check_tls,
-    http_options,
     listen,
     prepare_data_dir,
-    tls_options,
 )
-from lora_compose.server.process_end import end_now, leaving
+from lora_compose.server.process_end import leaving
 from lora_compose.server.state import AppState
 from lora_compose.server.supervision.app_switch import AppSwitch
 from lora_compose.server.supervision.background import running
 from lora_compose.server.supervision.supervisor import Supervisor
-from lora_compose.server.tenants.audit import Audit
+from lora_compose.server.tenants.audit import AUDIT_FILE, Audit
 from lora_compose.server.tenants.key_store import KeyStore
 from lora_compose.server.tenants.keyring import Keyring
 from lora_compose.server.tenants.middleware import AuthContext
+from lora_compose.server.uvicorn_server import DRAIN_SECONDS, UvicornServer
 
 logger = logging.getLogger(__name__)
 
-DRAIN_SECONDS = 30
 HEARTBEAT_SECONDS = 20.0
 # Seconds the event loop waits for a busy thread (checking an adapter, listing). Python's default: 5 ms.
 SWITCH_SECONDS = 0.0005
 ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}
 """For a host that stands for every address of this machine: the one to connect to."""
-AUDIT_FILE = "audit.jsonl"
 
 
 def run(config: ServerConfig, vllm_args: Sequence[str]) -> None:
@@ -72,19 +71,18 @@ def run(config: ServerConfig, vllm_args: Sequence[str]) -> None:
 
     Raises LoraComposeError if the server cannot start."""
     started = time.monotonic()
-    options = http_options(vllm_args)
     check_model(config.model)
     check_model_files(config.model, vllm_args)
-    check_tls(options)
+    check_tls(config.http)
     check_shared_memory()
     main, admin = listen(config)
     prepare_data_dir(config.data_dir)
     set_home(config.data_dir)
     sys.setswitchinterval(SWITCH_SECONDS)
-    with leaving(), _stderr(config) as stream:
+    with leaving(), _stderr(config) as stream, _removed_at_the_end(config.http.uds):
         configure(config.log_format, config.data_dir, config.log_level, stream)
         with Registry(config.data_dir) as registry, KeyStore(config.data_dir) as keys:
-            front = Front(config, options, [*main, *admin], _auth_context(config, keys), started)
+            front = Front(config, [*main, *admin], _auth_context(config, keys), started)
             app_switch = AppSwitch()
             server = front.server(app_switch)
             server.handle_signals()
@@ -97,37 +95,48 @@ def _stderr(config: ServerConfig) -> AbstractContextManager[TextIO | None]:
     return nullcontext() if config.log_level == "debug" else harmless_lines_left_out()
 
 
+@contextmanager
+def _removed_at_the_end(path: Path | None) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        if path is not None:
+            path.unlink(missing_ok=True)
+
+
 @dataclass(frozen=True)
 class Front:
     """What HTTP needs before an engine runs."""
 
     config: ServerConfig
-    options: Namespace
     sockets: list[socket]
     auth: AuthContext
     started: float
     """When the command began, by the monotonic clock."""
 
-    def server(self, app_switch: AppSwitch) -> "UvicornServer":
+    def server(self, app_switch: AppSwitch) -> UvicornServer:
         """The HTTP server in front of `app_switch`."""
-        is_logged = not self.options.disable_uvicorn_access_log
-        app = RequestLogMiddleware(app_switch) if is_logged else app_switch
+        options = self.config.http
         uvicorn_config = uvicorn.Config(
-            RequestIdMiddleware(app),
+            around(app_switch, options),
             host=self.config.host,
             port=self.config.port,
-            http=HttpProtocol,
+            http=protocol_with(options.h11_max_incomplete_event_size, options.h11_max_header_count),
             access_log=False,
             log_config=None,
+            log_level=options.uvicorn_log_level,
+            timeout_keep_alive=options.keep_alive_seconds,
             timeout_graceful_shutdown=DRAIN_SECONDS,
-            **tls_options(self.options),
+            **options.tls,
         )
         return UvicornServer(app_switch, uvicorn_config)
 
     @property
     def url(self) -> str:
         """An address at which this machine reaches the server."""
-        scheme = "http" if self.options.ssl_certfile is None else "https"
+        if self.config.http.uds is not None:
+            return f"unix:{self.config.http.uds}"
+        scheme = "http" if self.config.http.ssl_certfile is None else "https"
         host = ANY_ADDRESS.get(self.config.host, self.config.host)
         return f"{scheme}://{f'[{host}]' if ':' in host else host}:{self.config.port}"
 
@@ -136,6 +145,8 @@ class Front:
         seconds = time.monotonic() - self.started
         option = "" if self.url == DEFAULT_URL else f" --url {self.url}"
         hint = f"Try: lora-compose ask 'say table'{option}"
+        if self.config.http.uds is not None:
+            hint = f"Try: curl --unix-socket {self.config.http.uds} http://localhost/v1/models"
         logger.info("serving %s on %s, ready after %.0f s. %s", model, self.url, seconds, hint)
         if self.config.admin_port is not None:
             host, port = self.config.admin_host, self.config.admin_port
@@ -146,7 +157,11 @@ class Front:
 
 def _auth_context(config: ServerConfig, keys: KeyStore) -> AuthContext:
     """Raises LoraComposeError("keys_needed") if other machines could use the server without an API key."""
-    keyring = Keyring(keys.by_digest, config.api_keys, BenchmarkTraffic(), is_open=config.is_local)
+
+    def may_open() -> bool:
+        return config.is_local and not keys.are_required()
+
+    keyring = Keyring(keys.by_digest, config.api_keys, BenchmarkTraffic(), may_open)
     if not config.is_local and not keyring.has_keys:
         raise LoraComposeError(
             CommandCode.KEYS_NEEDED,
@@ -155,6 +170,14 @@ def _auth_context(config: ServerConfig, keys: KeyStore) -> AuthContext:
         )
     if keyring.is_open:
         logger.warning("there are no API keys: every user of this machine may use and administer the server")
+    elif not keyring.has_keys:
+        logger.warning(
+            "all API keys are revoked, so every request is refused: create a key with `lora-compose keys "
+            "create NAME --role admin --data-dir %s`, or accept requests without a key with `lora-compose "
+            "keys open --data-dir %s`",
+            config.data_dir,
+            config.data_dir,
+        )
     return AuthContext(keyring, Audit(config.data_dir / AUDIT_FILE), config.admin_port)
 
 
@@ -165,15 +188,23 @@ def vllm_namespace(config: ServerConfig, vllm_args: Sequence[str]) -> Namespace:
     set_environment(config.model)
     arguments = ["--model", config.model, *vllm_args]
     if config.is_embedded:
-        arguments = [*EMBEDDED_OPTIONS, *arguments]
-    return parse_vllm_args(arguments)
+        arguments = [*embedded_options(vllm_args), *arguments]
+    args = parse_vllm_args(arguments)
+    if config.lora_requests_info and args.disable_log_stats:
+        raise LoraComposeError(
+            CommandCode.INVALID_OPTION, "--lora-requests-info has no effect with --disable-log-stats."
+        )
+    args.enable_tokenizer_info_endpoint = config.http.enable_tokenizer_info_endpoint
+    return args
 
 
 async def _serve(
-    server: "UvicornServer", front: Front, vllm_args: Sequence[str], registry: Registry, app_switch: AppSwitch
+    server: UvicornServer, front: Front, vllm_args: Sequence[str], registry: Registry, app_switch: AppSwitch
 ) -> None:
     metrics = Metrics()
+    server.config.load()
     async with (
+        _refreshing(server, front.config.http),
         running(_heartbeat(front, app_switch)),
         running(_supervise(front, vllm_args, registry, app_switch, metrics)) as supervising,
     ):
@@ -185,6 +216,16 @@ async def _serve(
             supervising.result()
 
 
+@asynccontextmanager
+async def _refreshing(server: uvicorn.Server, options: HttpOptions) -> AsyncIterator[None]:
+    """Read changed TLS files while the context is open, if --enable-ssl-refresh asks for it."""
+    if server.config.ssl is None or not options.enable_ssl_refresh:
+        yield
+        return
+    async with running(refresh(server.config.ssl, options)):
+        yield
+
+
 async def _supervise(
     front: Front, vllm_args: Sequence[str], registry: Registry, app_switch: AppSwitch, metrics: Metrics
 ) -> None:
@@ -194,11 +235,14 @@ async def _supervise(
     logger.info("importing vLLM")
     args = await _load_vllm(front, vllm_args)
     logger.info("starting the engine: it loads the weights and makes the KV cache")
-    registry.reserve(args.served_model_name or [args.model])
+    names = args.served_model_name or [args.model]
+    registry.reserve(names)
+    modules = read_modules(config.lora_modules)
     # These import torch, or vLLM: `_load_vllm` has done so in its thread.
     from lora_compose.server.app import create_app
     from lora_compose.server.assembly import assemble
     from lora_compose.server.engine.frontend.launch import launch
+    from lora_compose.server.preloading import register_modules
 
     @asynccontextmanager
     async def start() -> AsyncIterator[AppState]:
@@ -206,6 +250,10 @@ async def _supervise(
             # When the engine dies, vLLM's error handler stops the server that it finds here. Ours continues.
             engine.app.state.server = SimpleNamespace(should_exit=False)
             async with assemble(config, engine, registry, auth.keyring.traffic, metrics) as state:
+                if not supervisor.up.is_set():
+                    await run_in_threadpool(
+                        register_modules, state["registration"], modules, {args.model, *names}
+                    )
                 yield state
 
     supervisor = Supervisor(start, lambda state: create_app(state, auth), app_switch, metrics)
@@ -258,47 +306,4 @@ async def _load_vllm(front: Front, vllm_args: Sequence[str]) -> Namespace:
     except Exception as error:
         logger.debug("vLLM could not be loaded", exc_info=True)
         raise _not_started(error) from error
-    if tls_options(args) != tls_options(front.options):
-        raise LoraComposeError(
-            CommandCode.INVALID_OPTION, "Give the --ssl options on the command line, not in another place."
-        )
     return args
-
-
-class UvicornServer(uvicorn.Server):
-    """A uvicorn server that ends with exit code 0 after SIGTERM or SIGINT."""
-
-    def __init__(self, app_switch: AppSwitch, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self._app_switch = app_switch
-
-    @override
-    async def shutdown(self, sockets: list[socket] | None = None) -> None:
-        """End a benchmark first, because the drain would wait for the requests that it keeps sending."""
-        waiting = len(self.server_state.tasks)
-        if waiting:
-            logger.info(
-                "stopping: %d requests get up to %d s. A second signal ends them", waiting, DRAIN_SECONDS
-            )
-        if self._app_switch.state is not None:
-            await self._app_switch.state["benchmarks"].close()
-        await super().shutdown(sockets)
-
-    def handle_signals(self) -> None:
-        """The first signal drains, the second ends the connections, also before `serve` is called.
-
-        An exception in a signal handler would be lost in the event loop."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self.handle_exit)
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """After HTTP has ended, a signal ends the process at once. uvicorn's own version raises it again."""
-        yield
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, end_now)
-
-    @override
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        self.force_exit = self.should_exit
-        self.should_exit = True

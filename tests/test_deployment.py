@@ -128,7 +128,7 @@ def test_every_option_exists(command: str) -> None:
 
 
 def test_a_stop_leaves_the_server_time_to_drain() -> None:
-    from lora_compose.server.serve import DRAIN_SECONDS
+    from lora_compose.server.uvicorn_server import DRAIN_SECONDS
 
     (seconds,) = re.findall(r"^TimeoutStopSec=(\d+)$", UNIT.read_text(), re.MULTILINE)
     assert int(seconds) > DRAIN_SECONDS
