@@ -1,28 +1,20 @@
 # The commands for people and CI. `make help` lists them.
 .DEFAULT_GOAL := help
 VENV := .venv
-PYTHON ?= python3.11
+# The Python to make .venv with: 3.11 or 3.12. Without it, the first of these on the PATH.
+PYTHON ?=
 # cpu or gpu: selects the build of vLLM and the lock file.
 DEVICE ?= cpu
 BIN := $(VENV)/bin
-LOCK := requirements/$(DEVICE).lock
-# The lock is complete, so pip resolves nothing. torch+cpu comes from an index in pip's own configuration.
-PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .PHONY: help setup demo serve test test-workers lint types format testbed bench bench-hot-load bench-residency bench-fusion bench-auto-fuse bench-kernels bench-crosscheck quality bench-memory bench-training gpu-kit gpu-check faults soak hostile fuzz clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 
-setup: $(VENV)/.ready ## make .venv with all packages and the lora-compose command (DEVICE=gpu for CUDA)
-
-$(VENV)/.ready: $(LOCK) pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || python3 -m venv $(VENV)
-	$(BIN)/python -c 'import sys; assert sys.version_info[:2] == (3, 11), f"Python 3.11 is needed, this is {sys.version}"'
-	@echo "installing $$(grep -c == $(LOCK)) packages from $(LOCK): about three minutes, less with a warm pip cache"
-	$(PIP) install -qq --no-deps --requirement $(LOCK)
-	$(PIP) install -qq --no-deps --no-build-isolation --editable .
-	@touch $@
+setup: ## make .venv with all packages and the lora-compose command (DEVICE=gpu for CUDA, PYTHON=python3.12)
+	@command -v python3 >/dev/null || { echo "error: there is no Python. Debian and Ubuntu: apt-get install python3 python3-venv" >&2; exit 1; }
+	@python3 requirements/make_venv.py --venv $(VENV) --device $(DEVICE) --python "$(PYTHON)"
 
 demo: setup ## run the whole demo: serve, register, stack, merge, compare, stop
 	$(BIN)/python -m lora_compose.training.testbed.demo
@@ -83,7 +75,7 @@ bench-training: setup ## compare the training speed with plain TRL (five minutes
 	$(BIN)/python -m lora_compose.training.testbed.speed
 
 gpu-kit: setup ## make .gpu/: vLLM for a GPU machine without a network, and print the commands to run there
-	PYTHON=$(CURDIR)/$(BIN)/python bash benchmarks/gpu/build_kit.sh
+	PYTHON="$(CURDIR)/$(BIN)/python" bash benchmarks/gpu/build_kit.sh
 
 gpu-check: setup ## check the engine's hooks on a GPU, eight minutes (without one: GPU_CHECK='--cpu --parts small')
 	$(BIN)/python -m lora_compose.benchmarks.gpu $(GPU_CHECK)
@@ -101,7 +93,7 @@ hostile: setup ## measure how much one tenant can slow down another, with quotas
 	$(BIN)/python -m tests.campaigns.hostile_tenant --minutes 10
 
 fuzz: setup ## run schemathesis on our OpenAPI document, in a separate environment
-	test -x .venv-fuzz/bin/st || ($(PYTHON) -m venv .venv-fuzz && .venv-fuzz/bin/pip install -q schemathesis==4.32.5)
+	test -x .venv-fuzz/bin/st || ($(BIN)/python -m venv .venv-fuzz && .venv-fuzz/bin/pip install -q schemathesis==4.32.5)
 	$(BIN)/python -m tests.campaigns.openapi_fuzz --st .venv-fuzz/bin/st --seconds 600
 
 clean: ## remove .venv and caches

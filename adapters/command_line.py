@@ -199,8 +199,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _hide_type_of_flags(command)
         command(arguments, prog_name=DISTRIBUTION)
     except LoraComposeError as error:
-        next_command = f"\n{NEXT[error.code]}" if error.code in NEXT else ""
-        sys.exit(f"error: {error.message} ({error.code}){next_command}")
+        sys.exit(error_line(error))
+
+
+def error_line(error: LoraComposeError) -> str:
+    """What a command prints when it fails."""
+    next_command = f"\n{NEXT[error.code]}" if error.code in NEXT else ""
+    return f"error: {error.message} ({error.code}){next_command}"
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ vLLM takes about ten seconds to import. What is found here is refused in one.
 """
 
 import errno
-import os
 import socket
 import ssl
 import tempfile
@@ -70,22 +69,6 @@ def prepare_data_dir(directory: Path) -> None:
             f"--data-dir {directory} cannot be written to: {error.strerror}. Give a directory that this user "
             "can write to.",
         ) from error
-
-
-def set_home(data_dir: Path) -> None:
-    """Let libraries keep their caches in `data_dir` if this user has no home directory to write to.
-
-    Containers that run as an arbitrary user have none. A Hub cache in the home directory is still read."""
-    try:
-        home = Path.home()
-    except RuntimeError:
-        home = None
-    if home is not None and os.access(home, os.W_OK):
-        return
-    if home is not None and (home / ".cache" / "huggingface").is_dir():
-        os.environ.setdefault("HF_HOME", str(home / ".cache" / "huggingface"))
-    os.environ["HOME"] = str(data_dir.resolve())
-    os.environ.setdefault("USER", "lora-compose")
 
 
 def listen(config: ServerConfig) -> tuple[list[socket.socket], list[socket.socket]]:

@@ -6,35 +6,38 @@ imported. HTTP answers from then on: `/livez` with 200, everything else with 503
 
 import asyncio
 import logging
-import os
-import signal
+import multiprocessing
 import sys
 import time
 from argparse import Namespace
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from socket import socket
-from types import FrameType, SimpleNamespace
-from typing import NoReturn
+from types import SimpleNamespace
+from typing import TextIO
 
 import uvicorn
 import uvloop
 from starlette.concurrency import run_in_threadpool
-from typing_extensions import override
 
 from lora_compose.adapters.command_line import DEFAULT_URL
 from lora_compose.adapters.errors import CommandCode, LoraComposeError
 from lora_compose.adapters.registry.registry import Registry
 from lora_compose.server.config import ServerConfig, embedded_options
-from lora_compose.server.engine.frontend.loading import in_loading_thread, is_loading, kill_children
+from lora_compose.server.engine.frontend.loading import in_loading_thread, memory_of
+from lora_compose.server.home import check_shared_memory, set_home
 from lora_compose.server.http.benchmark_traffic import BenchmarkTraffic
 from lora_compose.server.http.connection import protocol_with
+from lora_compose.server.http.harmless_lines import harmless_lines_left_out
 from lora_compose.server.http.logs import configure
 from lora_compose.server.http.stack import around
 from lora_compose.server.http.tls import refresh
+from lora_compose.server.memory import GIB
 from lora_compose.server.metrics import Metrics
+from lora_compose.server.model_files import check_model_files
 from lora_compose.server.options.http_options import HttpOptions
 from lora_compose.server.options.lora_modules import read_modules
 from lora_compose.server.preflight import (
@@ -42,8 +45,8 @@ from lora_compose.server.preflight import (
     check_tls,
     listen,
     prepare_data_dir,
-    set_home,
 )
+from lora_compose.server.process_end import leaving
 from lora_compose.server.state import AppState
 from lora_compose.server.supervision.app_switch import AppSwitch
 from lora_compose.server.supervision.background import running
@@ -52,38 +55,53 @@ from lora_compose.server.tenants.audit import AUDIT_FILE, Audit
 from lora_compose.server.tenants.key_store import KeyStore
 from lora_compose.server.tenants.keyring import Keyring
 from lora_compose.server.tenants.middleware import AuthContext
+from lora_compose.server.uvicorn_server import DRAIN_SECONDS, UvicornServer
 
 logger = logging.getLogger(__name__)
 
-DRAIN_SECONDS = 30
+HEARTBEAT_SECONDS = 20.0
 # Seconds the event loop waits for a busy thread (checking an adapter, listing). Python's default: 5 ms.
 SWITCH_SECONDS = 0.0005
+ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}
+"""For a host that stands for every address of this machine: the one to connect to."""
 
 
 def run(config: ServerConfig, vllm_args: Sequence[str]) -> None:
-    """Serve until SIGTERM or SIGINT. Raises LoraComposeError if the server cannot start."""
+    """Serve until SIGTERM or SIGINT, then end this process.
+
+    Raises LoraComposeError if the server cannot start."""
     started = time.monotonic()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _end_start_up)
     check_model(config.model)
+    check_model_files(config.model, vllm_args)
     check_tls(config.http)
+    check_shared_memory()
     main, admin = listen(config)
     prepare_data_dir(config.data_dir)
     set_home(config.data_dir)
-    configure(config.log_format, config.data_dir, config.log_level)
     sys.setswitchinterval(SWITCH_SECONDS)
-    with Registry(config.data_dir) as registry, KeyStore(config.data_dir) as keys:
-        front = Front(config, [*main, *admin], _auth_context(config, keys), started)
-        try:
-            uvloop.run(_serve(front, vllm_args, registry))
-        finally:
-            if config.http.uds is not None:
-                config.http.uds.unlink(missing_ok=True)
-    if is_loading():
-        # The thread is in vLLM and cannot be ended. The registry and HTTP are closed.
-        kill_children()
-        logging.shutdown()
-        os._exit(0)
+    with leaving(), _stderr(config) as stream, _removed_at_the_end(config.http.uds):
+        configure(config.log_format, config.data_dir, config.log_level, stream)
+        with Registry(config.data_dir) as registry, KeyStore(config.data_dir) as keys:
+            front = Front(config, [*main, *admin], _auth_context(config, keys), started)
+            app_switch = AppSwitch()
+            server = front.server(app_switch)
+            server.handle_signals()
+            uvloop.run(_serve(server, front, vllm_args, registry, app_switch))
+        logger.info("stopped")
+
+
+def _stderr(config: ServerConfig) -> AbstractContextManager[TextIO | None]:
+    """Where log lines go. With --log-level debug, harmless lines are shown too."""
+    return nullcontext() if config.log_level == "debug" else harmless_lines_left_out()
+
+
+@contextmanager
+def _removed_at_the_end(path: Path | None) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        if path is not None:
+            path.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -96,7 +114,7 @@ class Front:
     started: float
     """When the command began, by the monotonic clock."""
 
-    def server(self, app_switch: AppSwitch) -> "UvicornServer":
+    def server(self, app_switch: AppSwitch) -> UvicornServer:
         """The HTTP server in front of `app_switch`."""
         options = self.config.http
         uvicorn_config = uvicorn.Config(
@@ -115,11 +133,12 @@ class Front:
 
     @property
     def url(self) -> str:
+        """An address at which this machine reaches the server."""
         if self.config.http.uds is not None:
             return f"unix:{self.config.http.uds}"
         scheme = "http" if self.config.http.ssl_certfile is None else "https"
-        host = f"[{self.config.host}]" if ":" in self.config.host else self.config.host
-        return f"{scheme}://{host}:{self.config.port}"
+        host = ANY_ADDRESS.get(self.config.host, self.config.host)
+        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{self.config.port}"
 
     def log_ready(self, model: str) -> None:
         """Say where the server is, and what to try."""
@@ -131,7 +150,9 @@ class Front:
         logger.info("serving %s on %s, ready after %.0f s. %s", model, self.url, seconds, hint)
         if self.config.admin_port is not None:
             host, port = self.config.admin_host, self.config.admin_port
-            logger.info("serving administration on %s:%d only", host, port)
+            logger.info(
+                "serving administration on %s only", f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+            )
 
 
 def _auth_context(config: ServerConfig, keys: KeyStore) -> AuthContext:
@@ -160,12 +181,6 @@ def _auth_context(config: ServerConfig, keys: KeyStore) -> AuthContext:
     return AuthContext(keyring, Audit(config.data_dir / AUDIT_FILE), config.admin_port)
 
 
-def _end_start_up(*_: object) -> NoReturn:
-    """Handle a signal before and after uvicorn handles signals."""
-    sys.stderr.write("stopped\n")
-    raise SystemExit(0)
-
-
 def vllm_namespace(config: ServerConfig, vllm_args: Sequence[str]) -> Namespace:
     """vLLM's options: those of the embedded base first, then those of the user. Imports vLLM."""
     from lora_compose.server.engine.frontend.launch import parse_vllm_args, set_environment
@@ -183,12 +198,14 @@ def vllm_namespace(config: ServerConfig, vllm_args: Sequence[str]) -> Namespace:
     return args
 
 
-async def _serve(front: Front, vllm_args: Sequence[str], registry: Registry) -> None:
-    app_switch, metrics = AppSwitch(), Metrics()
-    server = front.server(app_switch)
+async def _serve(
+    server: UvicornServer, front: Front, vllm_args: Sequence[str], registry: Registry, app_switch: AppSwitch
+) -> None:
+    metrics = Metrics()
     server.config.load()
     async with (
         _refreshing(server, front.config.http),
+        running(_heartbeat(front, app_switch)),
         running(_supervise(front, vllm_args, registry, app_switch, metrics)) as supervising,
     ):
         serving = asyncio.create_task(server.serve(front.sockets))
@@ -197,8 +214,6 @@ async def _serve(front: Front, vllm_args: Sequence[str], registry: Registry) -> 
         await serving
         if supervising.done():
             supervising.result()
-        elif app_switch.state is None:
-            logger.info("stopped before the server was ready")
 
 
 @asynccontextmanager
@@ -217,7 +232,9 @@ async def _supervise(
     """Load vLLM, then keep an engine running. Raises LoraComposeError if the first one does not start."""
     config, auth = front.config, front.auth
     logger.info("loading %s; %s answers 503 until it is ready", config.model, front.url)
+    logger.info("importing vLLM")
     args = await _load_vllm(front, vllm_args)
+    logger.info("starting the engine: it loads the weights and makes the KV cache")
     names = args.served_model_name or [args.model]
     registry.reserve(names)
     modules = read_modules(config.lora_modules)
@@ -255,6 +272,17 @@ async def _when(event: asyncio.Event, act: Callable[[], None]) -> None:
     act()
 
 
+async def _heartbeat(front: Front, app_switch: AppSwitch) -> None:
+    """Say every HEARTBEAT_SECONDS that the server is still loading, until it serves."""
+    while True:
+        await asyncio.sleep(HEARTBEAT_SECONDS)
+        if app_switch.state is not None:
+            return
+        seconds, used = time.monotonic() - front.started, memory_of(multiprocessing.active_children())
+        engine = f": the engine uses {used / GIB:.1f} GiB" if used else ""
+        logger.info("still loading after %.0f s%s", seconds, engine)
+
+
 def _not_started(error: Exception) -> LoraComposeError:
     cause = " ".join(str(error).split()) or type(error).__name__
     return LoraComposeError(CommandCode.ENGINE_NOT_STARTED, f"The engine could not be started: {cause}")
@@ -279,35 +307,3 @@ async def _load_vllm(front: Front, vllm_args: Sequence[str]) -> Namespace:
         logger.debug("vLLM could not be loaded", exc_info=True)
         raise _not_started(error) from error
     return args
-
-
-class UvicornServer(uvicorn.Server):
-    """A uvicorn server that ends with exit code 0 after SIGTERM or SIGINT."""
-
-    def __init__(self, app_switch: AppSwitch, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self._app_switch = app_switch
-
-    @override
-    async def shutdown(self, sockets: list[socket] | None = None) -> None:
-        """End a benchmark first, because the drain would wait for the requests that it keeps sending."""
-        if self._app_switch.state is not None:
-            await self._app_switch.state["benchmarks"].close()
-        await super().shutdown(sockets)
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """The first signal drains, the second ends at once. uvicorn's own version raises the signal again."""
-        previous = {
-            number: signal.signal(number, self.handle_exit) for number in (signal.SIGTERM, signal.SIGINT)
-        }
-        try:
-            yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
-
-    @override
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        self.force_exit = self.should_exit
-        self.should_exit = True

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_compose.adapters.errors import CommandCode, LoraComposeError
+from lora_compose.server.client.tied import tied
 
 DONE = "vllm bench: done"
 PROGRAM = f"""
@@ -83,7 +84,7 @@ def started(folder: Path) -> Iterator[VllmBench]:
     """Runs the child process until the context closes."""
     with (folder / "vllm-bench.log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM],
+            tied([sys.executable, "-c", PROGRAM]),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,

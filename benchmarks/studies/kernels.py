@@ -20,6 +20,7 @@ from lora_compose.adapters.errors import Code, CommandCode, InvalidRequest, Lora
 from lora_compose.adapters.terminal import stderr, stdout
 from lora_compose.benchmarks.machine import REPOSITORY
 from lora_compose.benchmarks.statistics import Spread, spread
+from lora_compose.server.client.tied import tied
 
 HEADERS = (
     "tokens",
@@ -257,7 +258,9 @@ def _timed(config: dict[str, Any]) -> dict[str, Any]:
     message: dict[str, Any] = {}
     with (
         Progress(console=stderr(), transient=True) as progress,
-        subprocess.Popen([*TIMING, *arguments], stdout=subprocess.PIPE, text=True, cwd=REPOSITORY) as child,
+        subprocess.Popen(
+            tied([*TIMING, *arguments]), stdout=subprocess.PIPE, text=True, cwd=REPOSITORY
+        ) as child,
     ):
         task = progress.add_task("timing", total=None)
         assert child.stdout is not None

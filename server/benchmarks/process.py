@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lora_compose.server.client.tied import tied
+
 KEPT_LINES = 5
 MAX_LINE_BYTES = 1 << 16
 END_SECONDS = 5.0
@@ -39,7 +41,7 @@ async def follow(
     Raises OSError if it cannot be started.
     """
     process = await asyncio.create_subprocess_exec(
-        *argv,
+        *tied(argv),
         cwd=folder,
         env=dict(environment),
         stdin=DEVNULL,

@@ -20,6 +20,7 @@ import httpx
 import psutil
 
 from lora_compose.adapters.errors import CommandCode, LoraComposeError
+from lora_compose.server.client.tied import tied
 
 COMMAND = str(Path(sys.executable).with_name("lora-compose"))
 DEFAULT_ENVIRONMENT = {"VLLM_LOGGING_LEVEL": "WARNING"}
@@ -68,11 +69,12 @@ class ServerProcess:
     ) -> Self:
         """Start a command that listens on the loopback `port`; `log` is appended to.
 
-        With `own_session` the server does not get Ctrl-C of this terminal: the caller must stop it."""
+        With `own_session` the server does not get Ctrl-C of this terminal: the caller must stop it. It also
+        gets SIGTERM when this process ends."""
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as output:
             process = subprocess.Popen(
-                list(command),
+                tied(command),
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env={**DEFAULT_ENVIRONMENT, **os.environ, **(environment or {})},
@@ -89,7 +91,7 @@ class ServerProcess:
         self.stop()
 
     def wait_until_ready(self, seconds: float = START_SECONDS) -> None:
-        """Return when the server takes requests.
+        """Return when the server takes requests. Another program that answers at `url` does not count.
 
         Raises LoraComposeError `server_not_ready` with the end of its log if it ends or takes too long."""
         deadline = time.monotonic() + seconds
@@ -115,10 +117,26 @@ class ServerProcess:
             return self.process.wait()
 
     def _is_ready(self) -> bool:
+        if not self._listens():
+            return False
         try:
             return httpx.get(f"{self.url}{self.ready_path}", timeout=5).is_success
         except httpx.TransportError:
             return False
+
+    def _listens(self) -> bool:
+        """Whether this server, and no other program, listens on the port of `url`."""
+        port = httpx.URL(self.url).port
+        with suppress(psutil.NoSuchProcess):
+            top = psutil.Process(self.process.pid)
+            found = [
+                one
+                for process in (top, *top.children(recursive=True))
+                for one in process.net_connections()
+                if one.status == psutil.CONN_LISTEN and one.laddr.port == port
+            ]
+            return bool(found)
+        return False
 
     def _not_ready(self, problem: str) -> LoraComposeError:
         end = "\n".join(self.log.read_text(errors="replace").splitlines()[-LOG_LINES:])

@@ -11,7 +11,7 @@ from lora_compose.server.versions import VLLM_BUILDS, requirements, unmet, versi
 SECTION = "installation"
 PLUGIN = "lora_compose"
 PLUGIN_GROUP = "vllm.general_plugins"
-PYTHON = (3, 11)
+PYTHONS = ((3, 11), (3, 12))
 INSTALL = "Install the project again from its lock: `make setup` (DEVICE=gpu on a machine with CUDA)"
 
 
@@ -32,10 +32,10 @@ def checks() -> list[Check]:
 
 def python() -> Finding:
     found = ".".join(map(str, sys.version_info[:3]))
-    if sys.version_info[:2] != PYTHON:
+    if sys.version_info[:2] not in PYTHONS:
         return fail(
-            f"Python 3.11 is required, but this is Python {found}",
-            "Create the virtual environment with python3.11",
+            f"Python 3.11 or 3.12 is required, but this is Python {found}",
+            "Create the virtual environment with python3.11 or python3.12",
         )
     return ok(f"Python {found}")
 

@@ -1,18 +1,14 @@
 """Checks of a model's weights: files, dtype and memory."""
 
-import json
 from pathlib import Path
 from typing import Any
-
-from safetensors import SafetensorError, safe_open
 
 from lora_compose.adapters.errors import LoraComposeError
 from lora_compose.server.doctor.check import Finding, fail, ok, warn
 from lora_compose.server.memory import GIB, plan_kv_cache
+from lora_compose.server.model_files import AGAIN, tensor_names, weights_problem
 
-INDEX = "model.safetensors.index.json"
 DTYPES = ("float32", "float16", "bfloat16")
-AGAIN = "Download the missing or incomplete files again"
 
 
 def weights_are_whole(directory: Path) -> Finding:
@@ -22,18 +18,11 @@ def weights_are_whole(directory: Path) -> Finding:
     files = sorted(directory.glob("*.safetensors"))
     if not files:
         return _without_safetensors(directory)
-    tensors: dict[str, set[str]] = {}
-    for path in files:
-        try:
-            with safe_open(path, framework="numpy") as file:
-                tensors[path.name] = set(file.keys())
-        except SafetensorError as error:
-            return fail(f"{path.name} is damaged: {error}", AGAIN)
-    missing = _missing_from_index(directory, tensors)
-    if missing:
-        return fail(f"{INDEX} lists {len(missing)} tensors that are missing, for example {missing[0]}", AGAIN)
+    problem = weights_problem(directory)
+    if problem is not None:
+        return fail(problem, AGAIN)
     total = sum(path.stat().st_size for path in files)
-    count = sum(map(len, tensors.values()))
+    count = sum(len(tensor_names(path)) for path in files)
     return ok(f"{count} tensors in {len(files)} files, {total / 1e6:.1f} MB")
 
 
@@ -44,14 +33,6 @@ def _without_safetensors(directory: Path) -> Finding:
             "Save the model again with save_pretrained, which writes safetensors",
         )
     return fail("there are no *.safetensors files", "Download the weights too, not only the configuration")
-
-
-def _missing_from_index(directory: Path, tensors: dict[str, set[str]]) -> list[str]:
-    index = directory / INDEX
-    if not index.is_file():
-        return []
-    placed: dict[str, str] = json.loads(index.read_text())["weight_map"]
-    return sorted(f"{name} in {file}" for name, file in placed.items() if name not in tensors.get(file, ()))
 
 
 def dtype(config: dict[str, Any]) -> Finding:

@@ -14,3 +14,7 @@ class AdapterNotPrepared(Exception):
 
 class PluginMissing(RuntimeError):
     """A vLLM process runs without our overrides, so it could answer with another adapter."""
+
+
+class EngineNotStarted(Exception):
+    """An engine process ended before it served. The message is the cause, in one line."""

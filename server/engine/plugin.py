@@ -11,6 +11,8 @@ from typing import Any
 
 from vllm.platforms import current_platform
 
+from lora_compose.server.engine.start_failure import report_start_failures
+
 VLLM_VERSION = "0.32.0"
 
 
@@ -70,6 +72,7 @@ OVERRIDES = (WORKER_MANAGER, CPU_MANAGER, CPU_WRAPPER, CPU_SELECTION, TOKEN_COUN
 
 def install() -> None:
     """Install the overrides. Calling it again changes nothing."""
+    report_start_failures()
     mixin = importlib.import_module(WORKER_MANAGER.module)
     if current_platform.is_cpu():
         type(current_platform).get_punica_wrapper = classmethod(lambda _: CPU_WRAPPER.replacement)

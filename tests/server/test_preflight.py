@@ -1,8 +1,10 @@
 """The checks of a start that need no vLLM: each refusal is one line that names the flag."""
 
 import os
+import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,14 +17,15 @@ from lora_compose.adapters.command_line import default_data_dir
 from lora_compose.adapters.errors import LoraComposeError
 from lora_compose.server.client.process import COMMAND, free_port
 from lora_compose.server.config import EMBEDDED_BASE, ServerConfig
+from lora_compose.server.home import check_shared_memory, set_home
 from lora_compose.server.options.http_options import HttpOptions
 from lora_compose.server.preflight import (
     check_model,
     check_tls,
     listen,
     prepare_data_dir,
-    set_home,
 )
+from lora_compose.server.serve import Front
 
 
 @pytest.fixture
@@ -161,6 +164,57 @@ def test_the_command_refuses_with_one_line_and_code_1(taken: int, tmp_path: Path
     assert (ended.returncode, ended.stdout, len(ended.stderr.splitlines())) == (1, "", 1)
     assert ended.stderr.startswith(f"error: --port {taken} is in use")
     assert not (tmp_path / "data").exists()
+
+
+def test_shared_memory_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(LoraComposeError, match=r"/gone cannot be used: No such file(.|\n)*--shm-size=1g"):
+        check_shared_memory(tmp_path / "gone")
+    check_shared_memory(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_user_without_a_name_gets_one_and_keeps_a_given_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("USER", raising=False)
+    set_home(tmp_path)
+    assert "USER" not in os.environ
+    monkeypatch.setattr("os.getuid", lambda: 4_000_000)
+    set_home(tmp_path)
+    assert os.environ.pop("USER") == "lora-compose"
+
+
+def test_without_a_writable_directory_for_temporary_files_there_is_one_in_the_data_directory(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("os.access", lambda *_: False)
+    monkeypatch.setattr("tempfile.tempdir", None)
+    for name in ("HOME", "TMPDIR"):
+        monkeypatch.setenv(name, "/nonexistent")
+    monkeypatch.chdir(tmp_path)
+    short = Path(tempfile.mkdtemp(dir="/tmp"))
+    set_home(short)
+    assert os.environ["TMPDIR"] == str(short / "tmp")
+    shutil.rmtree(short)
+    deep = tmp_path / ("long" * 20)
+    deep.mkdir()
+    set_home(deep)
+    assert os.environ["TMPDIR"] == "/dev/shm"
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:8000"),
+        ("::1", "http://[::1]:8000"),
+        ("::", "http://[::1]:8000"),
+        ("0.0.0.0", "http://127.0.0.1:8000"),
+    ],
+)
+def test_the_address_that_is_printed_can_be_connected_to(host: str, url: str) -> None:
+    front = Front(ServerConfig(host=host), [], None, 0.0)  # type: ignore[arg-type]
+    assert front.url == url
 
 
 def test_a_server_on_a_unix_socket_answers_there_and_removes_it_at_the_end(tmp_path: Path) -> None:

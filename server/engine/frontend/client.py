@@ -2,8 +2,9 @@
 
 import asyncio
 from argparse import Namespace
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import psutil
@@ -13,8 +14,10 @@ from vllm.usage.usage_lib import UsageContext
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 
-from lora_compose.server.engine.errors import EngineDied
+from lora_compose.adapters.errors import LoraComposeError
+from lora_compose.server.engine.errors import EngineDied, EngineNotStarted
 from lora_compose.server.engine.frontend.loading import in_loading_thread
+from lora_compose.server.engine.start_failure import StartFailures, cause_of_end, start_failures
 
 POLL_SECONDS = 0.1
 
@@ -24,7 +27,8 @@ async def client_made_in_thread(args: Namespace) -> AsyncIterator[AsyncLLM]:
     """vLLM's engine client, made in a thread, because making it blocks until the model is loaded.
 
     vLLM's own `build_async_engine_client` makes it on the event loop. A client that was made without an event
-    loop starts its tasks when it is first used. If this is cancelled meanwhile, the engine is killed."""
+    loop starts its tasks when it is first used. If this is cancelled meanwhile, the engine is killed.
+    Raises EngineNotStarted if an engine process ended."""
 
     def make() -> AsyncLLM:
         engine_args = AsyncEngineArgs.from_cli_args(args)
@@ -37,11 +41,25 @@ async def client_made_in_thread(args: Namespace) -> AsyncIterator[AsyncLLM]:
             enable_log_requests=engine_args.enable_log_requests,
         )
 
-    client = await in_loading_thread(make)
+    with start_failures() as failures:
+        client = await _made(make, failures)
     try:
         yield client
     finally:
         client.shutdown(timeout=client.vllm_config.shutdown_timeout)
+
+
+async def _made(make: Callable[[], AsyncLLM], failures: StartFailures) -> AsyncLLM:
+    processes: list[BaseProcess] = []
+    try:
+        return await in_loading_thread(make, processes)
+    except LoraComposeError:
+        raise
+    except Exception as error:
+        cause = await cause_of_end(failures, processes)
+        if cause is None:
+            raise
+        raise EngineNotStarted(cause) from error
 
 
 @asynccontextmanager

@@ -63,6 +63,7 @@ def parse_vllm_args(arguments: Sequence[str]) -> Namespace:
         worker_extension_cls=WORKER_EXTENSION,
         disable_fastapi_docs=True,
         shutdown_timeout=5,
+        use_tqdm_on_load=False,
     )
     if current_platform.is_cpu():
         # Measured on CPUs without AVX512-BF16: float32 is twice as fast as bfloat16 and more exact.

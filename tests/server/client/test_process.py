@@ -1,5 +1,7 @@
 """Small programs stand in for the server. `tests/running_server.py` starts the real one the same way."""
 
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -31,6 +33,38 @@ def test_it_is_ready_when_it_answers_and_ended_when_the_context_is_left(tmp_path
         server.wait_until_ready()
         assert httpx.get(server.url).is_success
     assert not psutil.pid_exists(server.process.pid)
+
+
+def test_another_program_at_its_port_does_not_count(tmp_path: Path) -> None:
+    """The server that was to listen there fails, and the caller talks to nobody else's."""
+    with start(tmp_path / "log", *SERVES_A_DIRECTORY) as other:
+        other.wait_until_ready()
+        port = int(other.url.rpartition(":")[2])
+        waits = [sys.executable, "-c", "import time; time.sleep(600)"]
+        with ServerProcess.run(waits, port, tmp_path / "log2", ready_path="/") as late:
+            with pytest.raises(LoraComposeError, match="was not ready after 1 s"):
+                late.wait_until_ready(1)
+            assert httpx.get(late.url).is_success
+
+
+PARENT = """
+import sys, time
+from pathlib import Path
+from lora_compose.server.client.process import ServerProcess
+server = ServerProcess.run([sys.executable, "-c", "import time; time.sleep(600)"], 9, Path(sys.argv[1]))
+print(server.process.pid, flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
+def test_it_ends_with_the_process_that_started_it(tmp_path: Path, number: signal.Signals) -> None:
+    command = [sys.executable, "-c", PARENT, str(tmp_path / "log")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        child = psutil.Process(int(parent.stdout.readline()))
+        parent.send_signal(number)
+    child.wait(10)
 
 
 def test_a_server_that_ends_is_an_error_with_its_code_and_the_end_of_its_log(tmp_path: Path) -> None:

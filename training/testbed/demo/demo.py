@@ -6,6 +6,7 @@ It uses HTTP only. Every answer is checked exactly, by `table.py`.
 import os
 import shlex
 import signal
+import socket
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -13,14 +14,14 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from platformdirs import user_log_path
 from rich.progress import Progress
 
+from lora_compose.adapters.command_line import default_data_dir
 from lora_compose.adapters.errors import LoraComposeError
 from lora_compose.adapters.terminal import stdout
 from lora_compose.server.client.chat import ChatClient, ChatQuestion
 from lora_compose.server.client.http import Client
-from lora_compose.server.client.process import COMMAND, ServerProcess
+from lora_compose.server.client.process import COMMAND, ServerProcess, free_port
 from lora_compose.training.testbed.demo.table import (
     ADAPTERS,
     ARMS,
@@ -92,9 +93,12 @@ def demo(count: int) -> int:
     return 1 if failed else 0
 
 
-def serve(port: int) -> int:
-    """Run a server with the default data directory until it ends. The exit code is 1."""
-    log = user_log_path("lora-compose") / "serve.log"
+def serve(port: int | None) -> int:
+    """Run a server with the default data directory until it ends. The exit code is 1.
+
+    Without `port` it listens on DEFAULT_PORT, or on another port if that one is in use."""
+    port = port or port_to_use()
+    log = default_data_dir() / f"serve-{port}.log"
     log.unlink(missing_ok=True)
     with ServerProcess.serve(["--adapter-root", str(ADAPTERS_DIR)], log, port) as server:
         wait_for(server)
@@ -103,6 +107,19 @@ def serve(port: int) -> int:
         code = server.process.wait()
     console.print(f"The server ended with exit code {code}. Its log is {log}")
     return 1
+
+
+def port_to_use() -> int:
+    """DEFAULT_PORT if no program uses it, otherwise a free port, which is printed."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", DEFAULT_PORT))
+        except OSError:
+            port = free_port()
+            console.print(f"port {DEFAULT_PORT} is in use by another program, so this server uses {port}")
+            return port
+    return DEFAULT_PORT
 
 
 def wait_for(server: ServerProcess) -> None:
@@ -133,7 +150,10 @@ def print_what_to_try(url: str, log: Path) -> None:
 
 def main(
     stay: Annotated[bool, typer.Option("--serve", help="Keep the server running until Ctrl-C.")] = False,
-    port: Annotated[int, typer.Option(help="Port of the server with --serve.")] = DEFAULT_PORT,
+    port: Annotated[
+        int | None,
+        typer.Option(help="Port of the server with --serve. Default: 8000, or a free one if it is in use."),
+    ] = None,
     count: Annotated[int, typer.Option("--prompts", min=2, help="Prompts for each composition.")] = 16,
 ) -> None:
     """Serve the embedded base, register adapters, stack and merge them, and compare the answers.
