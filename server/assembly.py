@@ -69,6 +69,7 @@ async def assemble(
                     config.max_adapter_bytes,
                     strict=config.strict,
                     modules=engine.lora_modules,
+                    refused_fields=engine.refused_fields,
                 ),
                 adapter_roots=config.adapter_roots,
                 allow_hf=config.allow_hf,

@@ -30,6 +30,8 @@ class BaseShapes:
     name: str
     embeddings: frozenset[str] = frozenset()
     """The input and output embeddings (model.embed_tokens, lm_head). Adapters must not change them."""
+    directory: Path = Path()
+    """The checkpoint, whose weights DoRA needs."""
 
     @classmethod
     def of(cls, model_dir: Path, name: str) -> "BaseShapes":
@@ -44,7 +46,7 @@ class BaseShapes:
             for path, module in model.named_modules()
             if isinstance(module, torch.nn.Linear) and path not in embeddings
         }
-        return cls(linears, fingerprint(model_dir), name, embeddings)
+        return cls(linears, fingerprint(model_dir), name, embeddings, model_dir)
 
     @cached_property
     def layers(self) -> tuple[str, ...]:
