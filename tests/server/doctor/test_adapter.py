@@ -48,7 +48,7 @@ BROKEN: list[tuple[Callable[[Path], object], str]] = [
     (lambda d: edit(d, r=4), "rank_mismatch"),
     (lambda d: edit(d, r=128), "rank_too_large"),
     (lambda d: edit(d, r="8"), "bad_rank"),
-    (lambda d: edit(d, use_dora=True), "unsupported_feature"),
+    (lambda d: edit(d, modules_to_save=["lm_head"]), "unsupported_feature"),
     (write_adapter, "wrong_base"),
     (poison, "non_finite_weights"),
 ]
