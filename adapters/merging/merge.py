@@ -89,11 +89,14 @@ class Members:
             return cls(loras, None)
         if any(lora.has_bias for lora, _ in loras):
             message = (
-                "One adapter has DoRA and another has lora_bias. PEFT has no adapter with both. A request to a "
-                "server can stack them, which is exact."
+                "One adapter has DoRA and another has lora_bias, and PEFT has no adapter with both. "
+                "A request to a server can stack them, which is exact."
             )
         elif base_directory is None:
-            message = "A merge of a DoRA adapter needs the weights of the base. Name their directory with --base DIR."
+            message = (
+                "A merge of a DoRA adapter needs the weights of the base. Name their directory with "
+                "--base DIR."
+            )
         else:
             return cls(loras, BaseWeights(base_directory))
         raise AdapterRejected(Code.UNSUPPORTED_FEATURE, message, "adapters")
