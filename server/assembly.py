@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
+import torch
 from starlette.concurrency import run_in_threadpool
 
 from lora_compose.adapters.admission.admit import AdmissionLimits
@@ -36,6 +37,9 @@ async def assemble(
     config: ServerConfig, engine: "Engine", registry: Registry, traffic: BenchmarkTraffic, metrics: Metrics
 ) -> AsyncIterator[AppState]:
     """The application state for a running engine and an open registry."""
+    # Admission computes beside the engine. A second thread would wait for a busy core by spinning: the norms
+    # of a DoRA adapter then take 30 times as long.
+    torch.set_num_threads(1)
     resolver = Resolver(registry, engine.max_lora_rank)
 
     async def sweep(held: frozenset[str]) -> None:

@@ -167,7 +167,7 @@ class RuntimeWeightsLoRAManager(CompositionLoRAManager[Member]):
             factors, terms = factors_of(layer, weights), None
             widths = [b.shape[2] for b in layer.lora_b_stacked]
             if has_vectors:
-                factors, terms = split_vectors(factors, widths, *_base_bias(layer))
+                factors, terms = split_vectors(factors, widths, *base_bias(layer))
             pack = pack_layer(factors, widths, terms)
             if pack is not None:
                 yield id(layer.lora_a_stacked), pack
@@ -176,7 +176,7 @@ class RuntimeWeightsLoRAManager(CompositionLoRAManager[Member]):
         return list(self._adapter_manager.punica_wrapper_mapping.values())
 
 
-def _base_bias(layer: BaseLinearLayerWithLoRA) -> tuple[torch.Tensor | None, bool]:
+def base_bias(layer: BaseLinearLayerWithLoRA) -> tuple[torch.Tensor | None, bool]:
     """The bias of the base layer, if its output has it; and whether this worker adds an adapter's bias.
 
     The outputs of a row-parallel layer are summed over the workers, so only the first adds biases."""
