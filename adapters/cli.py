@@ -5,8 +5,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import MofNCompleteColumn, Progress
 
 from lora_compose.adapters.command_line import AsJson, DataDir, default_data_dir, echo_json
 from lora_compose.adapters.composition.composition import Composition
@@ -14,6 +12,7 @@ from lora_compose.adapters.composition.grammar import parse
 from lora_compose.adapters.errors import CommandCode, LoraComposeError
 from lora_compose.adapters.export import ResolvedMember, check_output, export, find_members
 from lora_compose.adapters.names import check_name
+from lora_compose.adapters.terminal import progress_bar, stdout
 
 if TYPE_CHECKING:
     from lora_compose.adapters.merging.report import MergeReport
@@ -84,23 +83,13 @@ def compose(
 def export_with_progress(
     composition: Composition,
     members: Sequence[ResolvedMember],
-    output: Path,
+    directory: Path,
     force: bool,
     base: Path | None = None,
 ) -> "MergeReport":
-    """`export`, with a progress bar on stderr if stderr is a terminal."""
-    columns = (*Progress.get_default_columns(), MofNCompleteColumn())
-    screen = Console(stderr=True)
-    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bar:
-        task = bar.add_task("modules", total=None)
-        return export(
-            composition,
-            members,
-            output,
-            force,
-            base,
-            lambda done, total: bar.update(task, completed=done, total=total),
-        )
+    """`export`, with progress on stderr."""
+    with progress_bar("modules") as step:
+        return export(composition, members, directory, force, base, lambda done, total: step(done, total, ""))
 
 
 def export_facts(
@@ -119,7 +108,7 @@ def show_export(composition: Composition, output: Path, report: "MergeReport") -
     """Print the report as a table, and the directory that was written."""
     from lora_compose.adapters.merging.report import report_table
 
-    Console().print(report_table(report))
+    stdout().print(report_table(report))
     typer.echo(f"Wrote {composition.canonical} to {output}")
 
 

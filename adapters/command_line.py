@@ -8,7 +8,7 @@ slow libraries inside functions. An error is shown as one line.
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points, version
 from pathlib import Path
 from typing import Annotated
@@ -18,7 +18,7 @@ from platformdirs import user_data_path
 from typer.core import TyperCommand, TyperGroup
 from typing_extensions import override
 
-from lora_compose.adapters.errors import CommandCode, LoraComposeError
+from lora_compose.adapters.errors import Code, CommandCode, LoraComposeError
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 
@@ -26,7 +26,12 @@ DEFAULT_URL = "http://127.0.0.1:8000"
 def _check_url(url: str) -> str:
     if not url.startswith(("http://", "https://")):
         raise typer.BadParameter(f"{url} must begin with http:// or https://")
-    return url
+    return server_root(url)
+
+
+def server_root(url: str) -> str:
+    """The address of a server without `/v1`, which OpenAI clients need at its end."""
+    return url.rstrip("/").removesuffix("/v1").rstrip("/")
 
 
 Url = Annotated[
@@ -116,7 +121,19 @@ def load_command(entry_point: EntryPoint) -> Command:
     command = typer.main.get_command(loaded)
     assert isinstance(command, Command)
     command.name = entry_point.name
+    _hide_type_of_flags(command)
     return command
+
+
+def _hide_type_of_flags(command: Command) -> None:
+    """Typer's help shows the type of an option that takes no value."""
+    help_option = command.get_help_option(typer.Context(command))
+    for parameter in (*command.params, help_option):
+        if parameter is not None and getattr(parameter, "is_flag", False):
+            parameter.metavar = ""
+    for inner in command.commands.values() if isinstance(command, TyperGroup) else ():
+        assert isinstance(inner, Command)
+        _hide_type_of_flags(inner)
 
 
 def _unavailable(name: str, error: ImportError) -> typer.Typer:
@@ -159,12 +176,31 @@ def create_app() -> typer.Typer:
     return app
 
 
+NEXT: Mapping[str, str] = {
+    Code.MODEL_NOT_FOUND: "`lora-compose adapters list` shows all adapters.",
+    Code.COMPOSITION_NOT_FOUND: "`curl URL/v1/compositions` shows the saved compositions.",
+    Code.MISSING_DENSITY: "Use --density 0.5, or write it into the composition: 'ties(a+b,density=0.5)'.",
+    Code.IN_USE: "To remove these compositions too, use `lora-compose adapters remove NAME --cascade`.",
+    Code.INVALID_API_KEY: "Set LORA_COMPOSE_API_KEY or use --api-key. On the server's machine, "
+    "`lora-compose keys create NAME` makes a key.",
+    Code.RANK_TOO_LARGE: "A merge needs less rank, for example 'svd(a+b,rank=16)'.",
+}
+"""What to do next, by the code of an error."""
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run `arguments`, by default those of the process. An error is one line on stderr and exit code 1."""
+    """Run `arguments`, by default those of the process.
+
+    An error is one line on stderr, and perhaps a second one with the next command. The exit code is 1.
+    """
     try:
-        typer.main.get_command(create_app())(arguments, prog_name=DISTRIBUTION)
+        command = typer.main.get_command(create_app())
+        assert isinstance(command, Command)
+        _hide_type_of_flags(command)
+        command(arguments, prog_name=DISTRIBUTION)
     except LoraComposeError as error:
-        sys.exit(f"error: {error.message} ({error.code})")
+        next_command = f"\n{NEXT[error.code]}" if error.code in NEXT else ""
+        sys.exit(f"error: {error.message} ({error.code}){next_command}")
 
 
 if __name__ == "__main__":

@@ -12,11 +12,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lora_compose.adapters.composition.composition import Composition, Member
-from lora_compose.adapters.errors import Code, CommandCode, Conflict, InvalidRequest, StorageUnavailable
+from lora_compose.adapters.errors import (
+    AdapterRejected,
+    Code,
+    CommandCode,
+    Conflict,
+    InvalidRequest,
+    NotFound,
+    StorageUnavailable,
+)
+from lora_compose.adapters.names import suggestion
 from lora_compose.adapters.peft.files import CONFIG_FILE, WEIGHTS_FILE
 
 if TYPE_CHECKING:
     from lora_compose.adapters.merging.report import MergeReport
+    from lora_compose.adapters.registry.registry import Registry
+    from lora_compose.adapters.registry.store import Version
 
 
 @dataclass(frozen=True)
@@ -34,8 +45,9 @@ def find_members(
 ) -> list[ResolvedMember]:
     """Find each member by its name in `directories`, or else in the registry in `data_dir`.
 
-    Raises NotFound if a member is in neither, InvalidRequest if a plain directory has a version or alias."""
-    members = []
+    Raises NotFound if a member is in neither, InvalidRequest if a plain directory has a version or alias, and
+    AdapterRejected("wrong_base") if two members were registered for different bases."""
+    members, versions = [], []
     with ExitStack() as stack:
         registry = None
         for member in composition.members:
@@ -47,9 +59,35 @@ def find_members(
                 from lora_compose.adapters.registry.registry import Registry
 
                 registry = stack.enter_context(Registry.open_readonly(data_dir))
-            version = registry.resolve(member.name, member.ref)
+            version = _resolved(registry, member, directories)
+            versions.append(version)
             members.append(ResolvedMember(member, version.id, version.directory))
+    _check_one_base(versions)
     return members
+
+
+def _resolved(registry: "Registry", member: Member, directories: Mapping[str, Path]) -> "Version":
+    """The member's version. Raises NotFound with the most similar name."""
+    try:
+        return registry.resolve(member.name, member.ref)
+    except NotFound as error:
+        names = {*directories, *registry.names()}
+        similar = "" if member.name in names else suggestion(member.name, names)
+        raise NotFound(error.code, f"{error.message}{similar}", error.param) from error
+
+
+def _check_one_base(versions: Sequence["Version"]) -> None:
+    """Adapters of different bases do not add up, even if their shapes are the same."""
+    from lora_compose.adapters.registry.store import UNKNOWN_BASE
+
+    for version in versions[1:]:
+        known = {base.fingerprint for base in versions[0].bases}
+        if not version.is_for({*known, UNKNOWN_BASE}) and UNKNOWN_BASE not in known:
+            bases = f"{versions[0].bases[0]}, and {version.id} for {version.bases[0]}"
+            raise AdapterRejected(
+                Code.WRONG_BASE,
+                f"{versions[0].id} was registered for {bases}. Adapters of different bases cannot be merged.",
+            )
 
 
 def _plain_directory(member: Member, directory: Path) -> ResolvedMember:

@@ -4,11 +4,15 @@ Names appear in listings, logs, headers and vLLM's `lora_name`, so only plain AS
 is refused and never changed. The registry checks whether a name is taken.
 """
 
+import difflib
 import re
+from collections.abc import Iterable
 
 from lora_compose.adapters.errors import Code, InvalidRequest
 
 MAX_NAME_LENGTH = 128
+MIN_FINGERPRINT_DIGITS = 6
+"""The fewest first digits of a base's fingerprint that select the base."""
 
 _REST = rf"([A-Za-z0-9_-]|\.(?!\.)){{0,{MAX_NAME_LENGTH - 1}}}"
 _VERSION = "[1-9][0-9]{0,8}"
@@ -63,3 +67,9 @@ def _shown(text: object) -> str:
     if not isinstance(text, str):
         return f"A value of type {type(text).__name__}"
     return ascii(text) if len(text) <= MAX_NAME_LENGTH else f"{text[:32]!a}… ({len(text)} characters)"
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """` Did you mean 'x'?` for the most similar known name, or an empty text."""
+    near = difflib.get_close_matches(name, list(known), 1)
+    return f" Did you mean {near[0]!r}?" if near else ""

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
+from lora_compose.adapters.terminal import stdout
 from lora_compose.benchmarks.machine import describe
 
 
@@ -40,7 +40,7 @@ def show(title: str, checks: Sequence[BoundCheck], details: dict[str, Any]) -> b
     for check in checks:
         verdict = {None: "", True: "[green]kept[/]", False: "[red]missed[/]"}[check.kept]
         table.add_row(check.name, check.value, check.bound, verdict)
-    Console(width=None if os.isatty(1) else 120).print(table)
+    stdout().print(table)
     rows = [asdict(check) for check in checks]
     print(json.dumps({"machine": describe(), "checks": rows, **details}))  # noqa: T201  the result
     return all(check.kept is not False for check in checks)

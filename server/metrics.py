@@ -152,6 +152,17 @@ class Metrics:
         "Registrations of adapters, by outcome (created, unchanged, refused)",
         ("outcome",),
     )
+    retired_versions = MetricRow(
+        Counter,
+        "lora_compose_retired_versions",
+        "Versions that the server removed by itself, by reason (expired, replaced, superseded)",
+        ("reason",),
+    )
+    other_base_versions = MetricRow(
+        Gauge,
+        "lora_compose_other_base_versions",
+        "Versions that are not served, because they were registered for another base",
+    )
     registration_seconds = MetricRow(
         Histogram,
         "lora_compose_registration_duration_seconds",
@@ -216,6 +227,14 @@ class Metrics:
         Gauge, "lora_compose_merges_in_progress", "Merges that are being built or are waiting to be built"
     )
     merge_failures = MetricRow(Counter, "lora_compose_merge_failures", "Merges that could not be built")
+    merge_cache_bytes = MetricRow(
+        Gauge, "lora_compose_merge_cache_bytes", "Bytes of the merges that are kept on the disk"
+    )
+    merge_evictions = MetricRow(
+        Counter,
+        "lora_compose_merge_cache_evictions",
+        "Merges deleted from the disk because of --merge-cache-bytes",
+    )
 
     fused = MetricRow(
         Gauge, "lora_compose_fused", "1 if a composition is fused into the base weights, else 0"

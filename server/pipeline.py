@@ -3,8 +3,8 @@
 Generation, `/v1/fusion`, `/v1/compositions`, auto-fuse and the restore after a restart all use it.
 """
 
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, overload
 
@@ -32,6 +32,8 @@ class CompositionPipeline:
     merges: MergeBuilder
     residency: ResidencyScheduler
     fusion: FusionSwitch
+    other_names: tuple[str, ...] = ()
+    """Further names of the base in requests."""
 
     @overload
     def resolve(self, source: Composition, caller: Caller | None = None) -> ResolvedComposition: ...
@@ -56,8 +58,18 @@ class CompositionPipeline:
     def _read(self, source: dict[str, Any] | CompositionFields, caller: Caller | None) -> Composition | None:
         saved = self.resolver.saved if caller is None else caller.saved(self.resolver.saved)
         if isinstance(source, CompositionFields):
-            return composition_of(source, self.base, saved)
+            model = self._with_base(source.model)
+            return composition_of(source.model_copy(update={"model": model}), self.base, saved)
+        if self.other_names and isinstance(source.get("model"), str):
+            source = {**source, "model": self._with_base(source["model"])}
         return composition_from_body(source, self.base, saved)
+
+    def _with_base(self, model: str) -> str:
+        """`model` with the first name of the base in place of another one."""
+        for name in self.other_names:
+            if model == name or model.startswith(f"{name}:"):
+                return self.base + model.removeprefix(name)
+        return model
 
     @asynccontextmanager
     async def ready(self, resolved: ResolvedComposition | None, caller: Caller) -> AsyncIterator[None]:
@@ -69,6 +81,7 @@ class CompositionPipeline:
         async with AsyncExitStack() as stack:
             servable = None
             if resolved is not None:
+                stack.enter_context(self.using(resolved))
                 with step("merge"):
                     servable = await self.merges.build(resolved, caller.build)
                 with step("prepare"):
@@ -76,10 +89,18 @@ class CompositionPipeline:
             self.fusion.check(servable)
             yield
 
+    @contextmanager
+    def using(self, resolved: ResolvedComposition) -> Iterator[None]:
+        """Keep the files that it needs on the disk while the context is open."""
+        with self.residency.using(resolved.digests), self.merges.using(resolved):
+            yield
+
     async def fuse(self, resolved: ResolvedComposition) -> None:
         """Fold it into the base weights. Raises the errors of the build and of `FusionSwitch.fuse`."""
-        await self.fusion.fuse(await self.merges.build(resolved))
+        with self.using(resolved):
+            await self.fusion.fuse(await self.merges.build(resolved))
 
     async def pin(self, resolved: ResolvedComposition) -> None:
         """Keep one adapter in host memory. Raises the errors of `ResidencyScheduler.pin`."""
-        await self.residency.pin(await self.merges.build(resolved))
+        with self.using(resolved):
+            await self.residency.pin(await self.merges.build(resolved))

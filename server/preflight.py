@@ -1,88 +1,42 @@
-"""The checks of a start that need no vLLM: HTTP options, ports, model directory and data directory.
+"""The checks of a start that need no vLLM: TLS files, ports, model directory and data directory.
 
 vLLM takes about ten seconds to import. What is found here is refused in one.
 """
 
-import argparse
 import errno
 import os
 import socket
 import ssl
 import tempfile
-from argparse import Namespace
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from lora_compose.adapters.errors import CommandCode, LoraComposeError
 from lora_compose.server.config import ServerConfig
+from lora_compose.server.options.http_options import HttpOptions
 
 BACKLOG = 2048
-TLS_OPTIONS = ("ssl_keyfile", "ssl_certfile", "ssl_ca_certs", "ssl_cert_reqs", "ssl_ciphers")
 NOT_ON_THIS_MACHINE = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
 
 
-def http_options(vllm_args: Sequence[str]) -> Namespace:
-    """The options of vLLM that HTTP needs before vLLM is imported: TLS and the access log.
-
-    They are read from `vllm_args` and from the file of `--config`, in vLLM's order.
-    """
-    parser = _Parser(allow_abbrev=False, add_help=False)
-    parser.add_argument("--config")
-    for name in TLS_OPTIONS:
-        kind: dict[str, Any] = {"type": int, "default": 0} if name == "ssl_cert_reqs" else {}
-        parser.add_argument(f"--{name.replace('_', '-')}", dest=name, **kind)
-    parser.add_argument("--disable-uvicorn-access-log", action=argparse.BooleanOptionalAction, default=False)
-    words = [_with_dashes(word) for word in vllm_args]
-    file = parser.parse_known_args(words)[0].config
-    options, _ = parser.parse_known_args([*_words_of(file), *words])
-    return options
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> Any:
-        raise LoraComposeError(CommandCode.INVALID_OPTION, f"{message[0].upper()}{message[1:]}.")
-
-
-def _with_dashes(word: str) -> str:
-    """vLLM takes flags with underscores too."""
-    flag, equals, value = word.partition("=")
-    return flag.replace("_", "-") + equals + value if flag.startswith("--") else word
-
-
-def _words_of(file: str | None) -> list[str]:
-    """The options in vLLM's YAML file as words. What cannot be read is refused by vLLM itself."""
-    try:
-        values = yaml.safe_load(Path(file).read_text()) if file else {}
-    except (OSError, ValueError, yaml.YAMLError):
-        return []
-    words = []
-    for name, value in values.items() if isinstance(values, dict) else ():
-        flag = _with_dashes(f"--{name}")
-        words += [flag] if value is True else [] if value in (False, None) else [f"{flag}={value}"]
-    return words
-
-
-def tls_options(options: Namespace) -> dict[str, Any]:
-    """The TLS options, which vLLM and uvicorn name alike."""
-    return {name: getattr(options, name) for name in TLS_OPTIONS if getattr(options, name) is not None}
-
-
-def check_tls(options: Namespace) -> None:
-    """Raise LoraComposeError if the certificate or the key cannot be used."""
-    if options.ssl_certfile is None and options.ssl_keyfile is None:
-        return
+def check_tls(options: HttpOptions) -> None:
+    """Raise LoraComposeError if the certificate, the key or the certificates of clients cannot be used."""
     if options.ssl_certfile is None:
-        raise LoraComposeError(CommandCode.INVALID_OPTION, "--ssl-keyfile needs --ssl-certfile.")
+        return
+    flags = f"--ssl-certfile {options.ssl_certfile}"
+    flags += f" and --ssl-keyfile {options.ssl_keyfile}" if options.ssl_keyfile else ""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(options.ssl_certfile, options.ssl_keyfile)
+        context.load_cert_chain(options.ssl_certfile, options.ssl_keyfile)
+        if options.ssl_ca_certs is not None:
+            flags = f"--ssl-ca-certs {options.ssl_ca_certs}"
+            context.load_verify_locations(options.ssl_ca_certs)
+        if options.ssl_ciphers is not None:
+            flags = f"--ssl-ciphers {options.ssl_ciphers}"
+            context.set_ciphers(options.ssl_ciphers)
     except (OSError, ssl.SSLError) as error:
         raise LoraComposeError(
-            CommandCode.INVALID_OPTION,
-            f"--ssl-certfile {options.ssl_certfile} and --ssl-keyfile {options.ssl_keyfile} cannot be used: "
-            f"{error.strerror or error}.",
+            CommandCode.INVALID_OPTION, f"{flags} cannot be used: {error.strerror or error}."
         ) from error
 
 
@@ -138,7 +92,10 @@ def listen(config: ServerConfig) -> tuple[list[socket.socket], list[socket.socke
     """Listening sockets of the main port and of the administration port.
 
     Raises LoraComposeError if an address cannot be used."""
-    main = _listen_on(config.host, config.port, "--host", "--port")
+    if config.http.uds is not None:
+        main = [_listen_on_path(config.http.uds)]
+    else:
+        main = _listen_on(config.host, config.port, "--host", "--port")
     if config.admin_port is None:
         return main, []
     try:
@@ -187,6 +144,35 @@ def _listening(family: int, address: Any, one_of_several: bool) -> socket.socket
         raise
     made.setblocking(False)
     return made
+
+
+def _listen_on_path(path: Path) -> socket.socket:
+    """A Unix socket that listens. One that a server left behind is replaced."""
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        if path.is_socket():
+            _remove_unused(path)
+        made.bind(str(path))
+        made.listen(BACKLOG)
+    except OSError as error:
+        made.close()
+        if error.errno == errno.EADDRINUSE:
+            sentence = f"--uds {path} is in use by another program, or is a file. Choose another --uds."
+            raise LoraComposeError(CommandCode.PORT_IN_USE, sentence) from error
+        raise LoraComposeError(
+            CommandCode.ADDRESS_UNUSABLE, f"--uds {path} cannot be used: {error.strerror or error}."
+        ) from error
+    made.setblocking(False)
+    return made
+
+
+def _remove_unused(path: Path) -> None:
+    """Remove the socket if no program listens on it."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink()
 
 
 def _unusable(host: str, port: int, host_flag: str, port_flag: str, error: OSError) -> LoraComposeError:

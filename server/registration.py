@@ -8,7 +8,7 @@ engine are removed when no request uses them any more.
 
 import errno
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,7 +33,8 @@ from lora_compose.adapters.names import check_alias, check_name
 from lora_compose.adapters.peft.files import FILES, MISSING
 from lora_compose.adapters.registry.database import storage_faults
 from lora_compose.adapters.registry.registry import Registry
-from lora_compose.adapters.registry.store import Version, content_of
+from lora_compose.adapters.registry.store import Base, Version, content_of
+from lora_compose.adapters.registry.versions import Terms
 from lora_compose.adapters.safe_files import confined_directory, open_regular
 from lora_compose.server.compositions.resolver import Resolver
 from lora_compose.server.metrics import Metrics
@@ -54,7 +55,8 @@ class Offer:
     """The digest that the client computed. Files with another digest were damaged on the way."""
     training: Mapping[str, Any] | None = None
     """The client's description of how it was made; see `lora_compose.adapters.registry.lineage`."""
-
+    ttl_seconds: int | None = None
+    """The version expires after this many seconds. None: never."""
     caller: Caller | None = None
     """The caller whose quotas apply; None: no quotas."""
 
@@ -153,14 +155,15 @@ class Registration:
         return version, created
 
     def _admit_and_register(self, offer: Offer, staged: Path, source: str) -> tuple[Version, bool]:
-        admission = admit(staged, self.base, self.limits)
-        lineage: dict[str, Any] = {
-            "base_model_name_or_path": admission.base_model_name_or_path,
-            "base_fingerprint": self.base.fingerprint,
-        }
+        trained_on = (offer.training or {}).get("base_fingerprint")
+        trained_on = trained_on if isinstance(trained_on, str) else None
+        admission = admit(staged, self.base, self.limits, trained_on)
+        lineage: dict[str, Any] = {"base_model_name_or_path": admission.base_model_name_or_path}
         if offer.training is not None:
             lineage |= {"training": dict(offer.training)}
-        return self.registry.register(offer.name, staged, admission, source, lineage, offer.alias)
+        base = Base(self.base.fingerprint, self.base.name)
+        terms = Terms(offer.alias, base, offer.ttl_seconds)
+        return self.registry.register(offer.name, staged, admission, source, lineage, terms)
 
     def _allowed(self, path: str) -> tuple[Path, Path]:
         """The root and the resolved directory of `path`. A path that does not exist has the same refusal."""
@@ -208,10 +211,17 @@ class Removal:
 
     async def remove(self, name: str, ref: str | None, *, cascade: bool) -> None:
         """Raises NotFound, or Conflict("in_use") if a saved composition needs it and `cascade` is false."""
-        versions = await run_in_threadpool(self.registry.remove, name, ref, cascade=cascade)
+        await self.finish(await run_in_threadpool(self.registry.remove, name, ref, cascade=cascade))
+
+    async def finish(self, versions: Collection[Version]) -> None:
+        """These versions were removed from the registry. Remove them from the engine and delete their files.
+
+        Requests in flight finish first."""
         self.resolver.registry_changed()
         remaining = set(self.registry.names())
         self.metrics.registered.set(len(remaining))
         for removed in {version.name for version in versions} - remaining:
             self.metrics.adapter_requests.remove(removed)
-        await self.residency.remove(frozenset(version.id for version in versions))
+        await self.residency.remove(
+            frozenset(version.id for version in versions), frozenset(version.digest for version in versions)
+        )

@@ -21,33 +21,34 @@ from typing import NoReturn
 
 import uvicorn
 import uvloop
+from starlette.concurrency import run_in_threadpool
 from typing_extensions import override
 
 from lora_compose.adapters.command_line import DEFAULT_URL
 from lora_compose.adapters.errors import CommandCode, LoraComposeError
 from lora_compose.adapters.registry.registry import Registry
-from lora_compose.server.config import EMBEDDED_OPTIONS, ServerConfig
+from lora_compose.server.config import ServerConfig, embedded_options
 from lora_compose.server.engine.frontend.loading import in_loading_thread, is_loading, kill_children
-from lora_compose.server.http.access_log import RequestLogMiddleware
 from lora_compose.server.http.benchmark_traffic import BenchmarkTraffic
-from lora_compose.server.http.connection import HttpProtocol
+from lora_compose.server.http.connection import protocol_with
 from lora_compose.server.http.logs import configure
-from lora_compose.server.http.request_id import RequestIdMiddleware
+from lora_compose.server.http.stack import around
+from lora_compose.server.http.tls import refresh
 from lora_compose.server.metrics import Metrics
+from lora_compose.server.options.http_options import HttpOptions
+from lora_compose.server.options.lora_modules import read_modules
 from lora_compose.server.preflight import (
     check_model,
     check_tls,
-    http_options,
     listen,
     prepare_data_dir,
     set_home,
-    tls_options,
 )
 from lora_compose.server.state import AppState
 from lora_compose.server.supervision.app_switch import AppSwitch
 from lora_compose.server.supervision.background import running
 from lora_compose.server.supervision.supervisor import Supervisor
-from lora_compose.server.tenants.audit import Audit
+from lora_compose.server.tenants.audit import AUDIT_FILE, Audit
 from lora_compose.server.tenants.key_store import KeyStore
 from lora_compose.server.tenants.keyring import Keyring
 from lora_compose.server.tenants.middleware import AuthContext
@@ -57,7 +58,6 @@ logger = logging.getLogger(__name__)
 DRAIN_SECONDS = 30
 # Seconds the event loop waits for a busy thread (checking an adapter, listing). Python's default: 5 ms.
 SWITCH_SECONDS = 0.0005
-AUDIT_FILE = "audit.jsonl"
 
 
 def run(config: ServerConfig, vllm_args: Sequence[str]) -> None:
@@ -65,18 +65,20 @@ def run(config: ServerConfig, vllm_args: Sequence[str]) -> None:
     started = time.monotonic()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _end_start_up)
-    options = http_options(vllm_args)
     check_model(config.model)
-    check_tls(options)
+    check_tls(config.http)
     main, admin = listen(config)
     prepare_data_dir(config.data_dir)
     set_home(config.data_dir)
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
-    configure(config.log_format, config.data_dir)
+    configure(config.log_format, config.data_dir, config.log_level)
     sys.setswitchinterval(SWITCH_SECONDS)
     with Registry(config.data_dir) as registry, KeyStore(config.data_dir) as keys:
-        front = Front(config, options, [*main, *admin], _auth_context(config, keys), started)
-        uvloop.run(_serve(front, vllm_args, registry))
+        front = Front(config, [*main, *admin], _auth_context(config, keys), started)
+        try:
+            uvloop.run(_serve(front, vllm_args, registry))
+        finally:
+            if config.http.uds is not None:
+                config.http.uds.unlink(missing_ok=True)
     if is_loading():
         # The thread is in vLLM and cannot be ended. The registry and HTTP are closed.
         kill_children()
@@ -89,7 +91,6 @@ class Front:
     """What HTTP needs before an engine runs."""
 
     config: ServerConfig
-    options: Namespace
     sockets: list[socket]
     auth: AuthContext
     started: float
@@ -97,23 +98,26 @@ class Front:
 
     def server(self, app_switch: AppSwitch) -> "UvicornServer":
         """The HTTP server in front of `app_switch`."""
-        is_logged = not self.options.disable_uvicorn_access_log
-        app = RequestLogMiddleware(app_switch) if is_logged else app_switch
+        options = self.config.http
         uvicorn_config = uvicorn.Config(
-            RequestIdMiddleware(app),
+            around(app_switch, options),
             host=self.config.host,
             port=self.config.port,
-            http=HttpProtocol,
+            http=protocol_with(options.h11_max_incomplete_event_size, options.h11_max_header_count),
             access_log=False,
             log_config=None,
+            log_level=options.uvicorn_log_level,
+            timeout_keep_alive=options.keep_alive_seconds,
             timeout_graceful_shutdown=DRAIN_SECONDS,
-            **tls_options(self.options),
+            **options.tls,
         )
         return UvicornServer(app_switch, uvicorn_config)
 
     @property
     def url(self) -> str:
-        scheme = "http" if self.options.ssl_certfile is None else "https"
+        if self.config.http.uds is not None:
+            return f"unix:{self.config.http.uds}"
+        scheme = "http" if self.config.http.ssl_certfile is None else "https"
         host = f"[{self.config.host}]" if ":" in self.config.host else self.config.host
         return f"{scheme}://{host}:{self.config.port}"
 
@@ -122,6 +126,8 @@ class Front:
         seconds = time.monotonic() - self.started
         option = "" if self.url == DEFAULT_URL else f" --url {self.url}"
         hint = f"Try: lora-compose ask 'say table'{option}"
+        if self.config.http.uds is not None:
+            hint = f"Try: curl --unix-socket {self.config.http.uds} http://localhost/v1/models"
         logger.info("serving %s on %s, ready after %.0f s. %s", model, self.url, seconds, hint)
         if self.config.admin_port is not None:
             host, port = self.config.admin_host, self.config.admin_port
@@ -130,7 +136,11 @@ class Front:
 
 def _auth_context(config: ServerConfig, keys: KeyStore) -> AuthContext:
     """Raises LoraComposeError("keys_needed") if other machines could use the server without an API key."""
-    keyring = Keyring(keys.by_digest, config.api_keys, BenchmarkTraffic(), is_open=config.is_local)
+
+    def may_open() -> bool:
+        return config.is_local and not keys.are_required()
+
+    keyring = Keyring(keys.by_digest, config.api_keys, BenchmarkTraffic(), may_open)
     if not config.is_local and not keyring.has_keys:
         raise LoraComposeError(
             CommandCode.KEYS_NEEDED,
@@ -139,6 +149,14 @@ def _auth_context(config: ServerConfig, keys: KeyStore) -> AuthContext:
         )
     if keyring.is_open:
         logger.warning("there are no API keys: every user of this machine may use and administer the server")
+    elif not keyring.has_keys:
+        logger.warning(
+            "all API keys are revoked, so every request is refused: create a key with `lora-compose keys "
+            "create NAME --role admin --data-dir %s`, or accept requests without a key with `lora-compose "
+            "keys open --data-dir %s`",
+            config.data_dir,
+            config.data_dir,
+        )
     return AuthContext(keyring, Audit(config.data_dir / AUDIT_FILE), config.admin_port)
 
 
@@ -155,14 +173,24 @@ def vllm_namespace(config: ServerConfig, vllm_args: Sequence[str]) -> Namespace:
     set_environment(config.model)
     arguments = ["--model", config.model, *vllm_args]
     if config.is_embedded:
-        arguments = [*EMBEDDED_OPTIONS, *arguments]
-    return parse_vllm_args(arguments)
+        arguments = [*embedded_options(vllm_args), *arguments]
+    args = parse_vllm_args(arguments)
+    if config.lora_requests_info and args.disable_log_stats:
+        raise LoraComposeError(
+            CommandCode.INVALID_OPTION, "--lora-requests-info has no effect with --disable-log-stats."
+        )
+    args.enable_tokenizer_info_endpoint = config.http.enable_tokenizer_info_endpoint
+    return args
 
 
 async def _serve(front: Front, vllm_args: Sequence[str], registry: Registry) -> None:
     app_switch, metrics = AppSwitch(), Metrics()
     server = front.server(app_switch)
-    async with running(_supervise(front, vllm_args, registry, app_switch, metrics)) as supervising:
+    server.config.load()
+    async with (
+        _refreshing(server, front.config.http),
+        running(_supervise(front, vllm_args, registry, app_switch, metrics)) as supervising,
+    ):
         serving = asyncio.create_task(server.serve(front.sockets))
         await asyncio.wait({serving, supervising}, return_when=asyncio.FIRST_COMPLETED)
         server.should_exit = True
@@ -173,6 +201,16 @@ async def _serve(front: Front, vllm_args: Sequence[str], registry: Registry) -> 
             logger.info("stopped before the server was ready")
 
 
+@asynccontextmanager
+async def _refreshing(server: uvicorn.Server, options: HttpOptions) -> AsyncIterator[None]:
+    """Read changed TLS files while the context is open, if --enable-ssl-refresh asks for it."""
+    if server.config.ssl is None or not options.enable_ssl_refresh:
+        yield
+        return
+    async with running(refresh(server.config.ssl, options)):
+        yield
+
+
 async def _supervise(
     front: Front, vllm_args: Sequence[str], registry: Registry, app_switch: AppSwitch, metrics: Metrics
 ) -> None:
@@ -180,11 +218,14 @@ async def _supervise(
     config, auth = front.config, front.auth
     logger.info("loading %s; %s answers 503 until it is ready", config.model, front.url)
     args = await _load_vllm(front, vllm_args)
-    registry.reserve(args.served_model_name or [args.model])
+    names = args.served_model_name or [args.model]
+    registry.reserve(names)
+    modules = read_modules(config.lora_modules)
     # These import torch, or vLLM: `_load_vllm` has done so in its thread.
     from lora_compose.server.app import create_app
     from lora_compose.server.assembly import assemble
     from lora_compose.server.engine.frontend.launch import launch
+    from lora_compose.server.preloading import register_modules
 
     @asynccontextmanager
     async def start() -> AsyncIterator[AppState]:
@@ -192,6 +233,10 @@ async def _supervise(
             # When the engine dies, vLLM's error handler stops the server that it finds here. Ours continues.
             engine.app.state.server = SimpleNamespace(should_exit=False)
             async with assemble(config, engine, registry, auth.keyring.traffic, metrics) as state:
+                if not supervisor.up.is_set():
+                    await run_in_threadpool(
+                        register_modules, state["registration"], modules, {args.model, *names}
+                    )
                 yield state
 
     supervisor = Supervisor(start, lambda state: create_app(state, auth), app_switch, metrics)
@@ -233,10 +278,6 @@ async def _load_vllm(front: Front, vllm_args: Sequence[str]) -> Namespace:
     except Exception as error:
         logger.debug("vLLM could not be loaded", exc_info=True)
         raise _not_started(error) from error
-    if tls_options(args) != tls_options(front.options):
-        raise LoraComposeError(
-            CommandCode.INVALID_OPTION, "Give the --ssl options on the command line, not in another place."
-        )
     return args
 
 

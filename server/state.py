@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from lora_compose.server.pipeline import CompositionPipeline
     from lora_compose.server.registration import Registration, Removal
     from lora_compose.server.residency.scheduler import ResidencyScheduler
+    from lora_compose.server.retention import Keeper
 
 
 class AppState(TypedDict):
@@ -31,6 +32,7 @@ class AppState(TypedDict):
     fusion: FusionSwitch
     registration: Registration
     removal: Removal
+    keeper: Keeper
     metrics: Metrics
     benchmarks: Benchmarks
     watchdog: EngineWatchdog

@@ -27,11 +27,11 @@ from lora_compose.server.metrics import Metrics
 RESULTS = ("embedded", "311M")
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
-FLAG_NAMES = {"adapter_roots": "adapter_root", "api_keys": "api_key"}
+FLAG_NAMES = {"adapter_roots": "adapter_root", "api_keys": "api_key", "accept_bases": "accept_base"}
 
 
 def test_every_serve_flag_is_in_the_readme_and_the_other_way_round() -> None:
-    own = ServerConfig.__dataclass_fields__.keys() - {"fuse_settings"}
+    own = ServerConfig.__dataclass_fields__.keys() - {"fuse_settings", "http"}
     fuse = {f"fuse_{name}" for name in FusePolicySettings.__dataclass_fields__}
     fields = {FLAG_NAMES.get(name, name) for name in own} | fuse
     flags = {f"--{name.replace('_', '-')}" for name in fields}

@@ -30,6 +30,7 @@ FORBIDDEN: dict[tuple[str, ...], set[str]] = {
         "server.fusion.policy",
         "server.fusion.token_prices",
     ): TORCH | STARLETTE | {"sqlalchemy"},
+    ("server.options",): TORCH | STARLETTE | {"sqlalchemy"},
     ("server.client",): TORCH | STARLETTE | {"sqlalchemy"},
     ("adapters.registry",): TORCH | STARLETTE,
     (

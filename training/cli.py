@@ -4,12 +4,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
 from lora_compose.adapters.command_line import ANY_ARGUMENTS, ApiKey, AsJson, echo_json
+from lora_compose.adapters.terminal import stderr, stdout
 from lora_compose.training.evaluation.requirements import parse_requirements
 from lora_compose.training.planning.cli import plan
 from lora_compose.training.recipe import Method
+from lora_compose.training.recipe_help import RecipeCommand
 from lora_compose.training.tuning.cli import weights
 
 if TYPE_CHECKING:
@@ -34,10 +35,8 @@ RecipeFile = Annotated[
 Resume = Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint in output_dir.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Delete the run in output_dir and start again.")]
 
-screen = Console(stderr=True)
 
-
-@app.command(context_settings=ANY_ARGUMENTS)
+@app.command(cls=RecipeCommand, context_settings=ANY_ARGUMENTS)
 def sft(
     context: typer.Context,
     recipe: RecipeFile,
@@ -48,17 +47,18 @@ def sft(
 ) -> None:
     """Supervised fine-tuning on pairs of instruction and answer, or on conversations.
 
-    Every field of TRL's SFTConfig and ModelConfig is also an option here. An option overrides the recipe.
+    Every field of TRL's SFTConfig and ModelConfig is also an option here, such as `--learning-rate`. An
+    option overrides the recipe.
 
     - `lora-compose train sft training/recipes/sft-lora.yaml`
-    - `lora-compose train sft training/recipes/sft-lora.yaml --lora_r 4 --output_dir runs/r4`
-    - `lora-compose train sft training/recipes/sft-lora.yaml --publish roll --publish_url http://127.0.0.1:8000
+    - `lora-compose train sft training/recipes/sft-lora.yaml --lora-r 4 --output-dir runs/r4`
+    - `lora-compose train sft training/recipes/sft-lora.yaml --publish roll --publish-url http://127.0.0.1:8000
       --alias prod --require "domain>=0.9,forgetting<=0.02"`
     """
     _train("sft", recipe, context.args, {"resume": resume, "overwrite": overwrite}, api_key, as_json)
 
 
-@app.command(context_settings=ANY_ARGUMENTS)
+@app.command(cls=RecipeCommand, context_settings=ANY_ARGUMENTS)
 def dpo(
     context: typer.Context,
     recipe: RecipeFile,
@@ -72,7 +72,7 @@ def dpo(
     Start from an adapter that can already generate the chosen answers (`init_adapter`). From the base alone,
     DPO reaches a high reward accuracy, but the model loses the skill.
 
-    - `lora-compose train dpo training/recipes/dpo.yaml --init_adapter runs/roll/adapter`
+    - `lora-compose train dpo training/recipes/dpo.yaml --init-adapter runs/roll/adapter`
     """
     _train("dpo", recipe, context.args, {"resume": resume, "overwrite": overwrite}, api_key, as_json)
 
@@ -124,7 +124,7 @@ def sweep(
         raise typer.BadParameter("give at least one of --ratios, --ranks and --learning-rates")
     parse_requirements(goal)
     points = run_sweep(
-        method, recipe, context.args, axes, output, lambda line: screen.print(line, markup=False)
+        method, recipe, context.args, axes, output, lambda line: stderr().print(line, markup=False)
     )
     report = sweep_json(points, goal)
     (output / "sweep.json").write_text(json.dumps(report, indent=1) + "\n")
@@ -132,7 +132,7 @@ def sweep(
     if as_json:
         echo_json(report)
     else:
-        Console().print(sweep_table(points, goal))
+        stdout().print(sweep_table(points, goal))
         typer.echo(f"Wrote {output}: sweep.json, sweep.png, points/")
 
 
@@ -154,7 +154,7 @@ def _train(
     run = train(
         recipe,
         **flags,
-        on_progress=lambda line: screen.print(line, markup=False, highlight=False),
+        on_progress=lambda line: stderr().print(line, markup=False, highlight=False),
         check=lambda prepared: check_adapter(prepared, recipe.publish),
     )
     published = publish(run, recipe.publish, api_key) if recipe.publish.publish else None
@@ -169,7 +169,7 @@ def _train(
 def _show(run: "FinishedRun", published: dict[str, Any] | None) -> None:
     from lora_compose.training.run_report import run_table
 
-    console = Console()
+    console = stdout()
     console.print(run_table(run.record))
     console.print(f"Wrote {run.directory}: adapter/, run.json, curves.png", highlight=False)
     if published is None:

@@ -64,7 +64,7 @@ def publish(run: FinishedRun, target: PublishArguments, api_key: str | None = No
     if missed and target.alias is None:
         return {"id": None, "alias": None, "unmet": missed}
     alias = target.alias if not missed else None
-    lineage = lineage_of(run.record, missed)
+    lineage = lineage_of(run.record, missed) | base_facts(run.record)
     if target.publish_url is not None:
         version = _over_http(run.adapter, target, alias, lineage, api_key)
     else:
@@ -98,6 +98,24 @@ def lineage_of(record: FinishedRecord, missed: list[str]) -> dict[str, Any]:
         "missed": missed,
         "versions": record.versions,
     }
+
+
+def base_facts(record: FinishedRecord) -> dict[str, str]:
+    """The fingerprint of the base, so that a server knows on which weights the adapter was trained.
+
+    Empty if the files of the base are not on this machine."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    from lora_compose.adapters.admission.fingerprint import fingerprint
+
+    directory, revision = Path(record.base), record.settings.model.get("model_revision")
+    if not directory.is_dir():
+        try:
+            directory = Path(snapshot_download(record.base, revision=revision, local_files_only=True))
+        except (LocalEntryNotFoundError, HFValidationError):
+            return {}
+    return {"base_fingerprint": fingerprint(directory)}
 
 
 def _over_http(
@@ -142,14 +160,17 @@ def _on_this_machine(
     run: FinishedRun, target: PublishArguments, alias: str | None, lineage: dict[str, Any]
 ) -> str:
     from lora_compose.adapters.registry.registry import Registry
+    from lora_compose.adapters.registry.store import Base
+    from lora_compose.adapters.registry.versions import Terms
 
     with (
         Registry(_data_dir(target)) as registry,
         registry.stage(run.adapter / CONFIG_FILE, run.adapter / WEIGHTS_FILE) as staged,
     ):
         admission, shapes = _admit(run.record, staged)
-        facts = {"base_fingerprint": shapes.fingerprint, "training": lineage}
+        facts = {"base_model_name_or_path": admission.base_model_name_or_path, "training": lineage}
+        terms = Terms(alias, Base(shapes.fingerprint, shapes.name))
         version, _ = registry.register(
-            str(target.publish), staged, admission, f"train:{run.record.method}", facts, alias
+            str(target.publish), staged, admission, f"train:{run.record.method}", facts, terms
         )
         return version.id

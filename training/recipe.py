@@ -155,6 +155,10 @@ CPU_DEFAULTS: dict[str, Any] = {"bf16": False, "use_cpu": True, "gradient_checkp
 DPO_DEFAULTS: dict[str, Any] = {"lora_dropout": 0.0}
 
 
+OWN_OPTIONS = (DataArguments, StartArguments, ScoreArguments, PublishArguments)
+"""Our own options of a recipe."""
+
+
 @dataclass(frozen=True)
 class Recipe:
     """All settings of a run. `training` is TRL's SFTConfig or DPOConfig, `model` is its ModelConfig."""
@@ -203,8 +207,8 @@ def _parser(method: Method) -> Any:
             """Raise. argparse's method would print three hundred options and exit the process."""
             raise ValueError(message)
 
-    ours = (DataArguments, StartArguments, ScoreArguments, PublishArguments)
-    return Parser((SFTConfig if method == "sft" else DPOConfig, ModelConfig, *ours), allow_abbrev=False)
+    trl = SFTConfig if method == "sft" else DPOConfig
+    return Parser((trl, ModelConfig, *OWN_OPTIONS), allow_abbrev=False)
 
 
 def _checked(path: Path) -> Path:

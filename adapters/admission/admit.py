@@ -60,12 +60,16 @@ class Admission:
     base_model_name_or_path: str | None
 
 
-def admit(directory: Path, base: BaseShapes, limits: AdmissionLimits) -> Admission:
-    """Check the adapter in `directory` against `base`. Raises AdapterRejected."""
+def admit(
+    directory: Path, base: BaseShapes, limits: AdmissionLimits, trained_on: str | None = None
+) -> Admission:
+    """Check the adapter in `directory` against `base`. Raises AdapterRejected.
+
+    `trained_on` is the fingerprint of the base that it was trained on, if the client knows it."""
     config = read_config(directory, limits.max_config_bytes)
     _check_rank(config, limits)
     _check_refused_fields(config, limits)
-    warnings = [*_base_warnings(config, base, limits), *_field_warnings(config, limits)]
+    warnings = [*_base_warnings(config, base, limits, trained_on), *_field_warnings(config, limits)]
     refuse_pickle(directory)
     header = read_header(directory / WEIGHTS_FILE, limits.max_bytes)
     pairs = pair_tensors(header, config, base)
@@ -101,10 +105,14 @@ def _check_refused_fields(config: AdapterConfig, limits: AdmissionLimits) -> Non
             raise AdapterRejected(Code.UNSUPPORTED_FEATURE, message, name)
 
 
-def _base_warnings(config: AdapterConfig, base: BaseShapes, limits: AdmissionLimits) -> list[str]:
+def _base_warnings(
+    config: AdapterConfig, base: BaseShapes, limits: AdmissionLimits, trained_on: str | None
+) -> list[str]:
+    if trained_on is not None:  # it decides, because two bases may have one name
+        return _fingerprint_warnings(base, limits, trained_on)
     named = config.base_model_name_or_path
     # Only the last components are compared, because paths to one model differ, and paths are private.
-    if not named or _last(named) == _last(base.name):
+    if not named or _last(named) in {_last(base.name), *base.other_names}:
         return []
     bases = f"{_last(named)!r:.200}, and the base of this server is {_last(base.name)!r}"
     text = f"the adapter was trained on {bases}"
@@ -112,6 +120,29 @@ def _base_warnings(config: AdapterConfig, base: BaseShapes, limits: AdmissionLim
         message = f"adapter_config.json: {text}. Serve that base, or correct base_model_name_or_path."
         raise AdapterRejected(Code.WRONG_BASE, message, "base_model_name_or_path")
     return [f"other_base_name: {text}; the shapes fit"]
+
+
+def _fingerprint_warnings(base: BaseShapes, limits: AdmissionLimits, trained_on: str) -> list[str]:
+    if trained_on == base.fingerprint:
+        return []
+    text = (
+        f"the adapter was trained on weights with the fingerprint {trained_on[:12]!a}, and the weights of "
+        f"this server's base have {base.fingerprint[:12]!r}"
+    )
+    if limits.strict:
+        message = f"lineage: {text}. Serve that base, or train the adapter again on this one."
+        raise AdapterRejected(Code.WRONG_BASE, message, "lineage")
+    return [f"other_base: {text}; the shapes fit"]
+
+
+def check_shapes(directory: Path, base: BaseShapes, limits: AdmissionLimits) -> None:
+    """Check that an adapter that was admitted for another base fits `base`. Reads no weights.
+
+    Raises AdapterRejected."""
+    config = read_config(directory, limits.max_config_bytes)
+    _check_rank(config, limits)
+    pairs = pair_tensors(read_header(directory / WEIGHTS_FILE, limits.max_bytes), config, base)
+    _check_modules(pairs, limits)
 
 
 def _last(name: str) -> str:

@@ -1,13 +1,11 @@
-"""The shapes of the linear layers of a base model, and a fingerprint of its files.
+"""The shapes of the linear layers of a base model, its fingerprint and its names.
 
 The model is built on torch's meta device from config.json alone, and its weights are not loaded. A quantized
 checkpoint gives the shapes of the layers that it represents. An 8B model takes a moment and no memory. Code
 from the checkpoint is not run.
 """
 
-import hashlib
 import re
-import struct
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,8 +13,8 @@ from typing import Any
 
 import torch
 
-_SAMPLE_BYTES = 1 << 20
-_MAX_HEADER_BYTES = 100_000_000
+from lora_compose.adapters.admission.fingerprint import fingerprint
+
 _LAYER = re.compile(r"(.*?\.[0-9]+)\.")
 
 
@@ -26,12 +24,14 @@ class BaseShapes:
 
     linears: dict[str, tuple[int, int]]
     fingerprint: str
-    """sha256 of the checkpoint's config, headers and the first MiB of data in each file."""
+    """See `adapters.admission.fingerprint`."""
     name: str
     embeddings: frozenset[str] = frozenset()
     """The input and output embeddings (model.embed_tokens, lm_head). Adapters must not change them."""
     directory: Path = Path()
     """The checkpoint, whose weights DoRA needs."""
+    other_names: frozenset[str] = frozenset()
+    """Further names by which an adapter's config may name this base: of its directory or on the Hub."""
 
     @classmethod
     def of(cls, model_dir: Path, name: str) -> "BaseShapes":
@@ -46,7 +46,7 @@ class BaseShapes:
             for path, module in model.named_modules()
             if isinstance(module, torch.nn.Linear) and path not in embeddings
         }
-        return cls(linears, fingerprint(model_dir), name, embeddings, model_dir)
+        return cls(linears, fingerprint(model_dir), name, embeddings, model_dir, names_of(model_dir))
 
     @cached_property
     def layers(self) -> tuple[str, ...]:
@@ -61,17 +61,11 @@ def layer_of(module: str) -> str | None:
     return match[1] if match else None
 
 
-def fingerprint(model_dir: Path) -> str:
-    """Hex sha256 of config.json and of the name, size, header and first MiB of each safetensors file."""
-    digest = hashlib.sha256((model_dir / "config.json").read_bytes())
-    for path in sorted(model_dir.glob("*.safetensors")):
-        with path.open("rb") as file:
-            prefix = file.read(8)
-            (length,) = struct.unpack("<Q", prefix.ljust(8, b"\0"))
-            sample = file.read(min(length, _MAX_HEADER_BYTES) + _SAMPLE_BYTES)
-        digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
-        digest.update(prefix + sample)
-    return digest.hexdigest()
+def names_of(model_dir: Path) -> frozenset[str]:
+    """The name of the directory. In the Hub's cache, also the last part of the repository's name."""
+    parts = model_dir.absolute().parts
+    repositories = (part.rpartition("--")[2] for part in parts if part.startswith("models--"))
+    return frozenset({model_dir.absolute().name, model_dir.resolve().name, *repositories})
 
 
 def _skeleton(model_dir: Path) -> Any:

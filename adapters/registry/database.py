@@ -28,12 +28,12 @@ from sqlalchemy import (
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from lora_compose.adapters.errors import Code, CommandCode, Forbidden, StorageUnavailable
 from lora_compose.adapters.registry.schema import SCHEMA, Schema
-from lora_compose.adapters.registry.store import Content
+from lora_compose.adapters.registry.store import DATABASE, Content
 
 
 class Table(DeclarativeBase):
@@ -79,6 +79,63 @@ class VersionRow(StoredContent, Table):
     warnings: Mapped[list[str]]
     source: Mapped[str]
     lineage: Mapped[dict[str, Any]]
+    ttl_seconds: Mapped[int | None] = mapped_column(BigInteger)
+    expires_at: Mapped[float | None] = mapped_column(index=True)
+    bases: Mapped[list["VersionBaseRow"]] = relationship(
+        lazy="selectin",
+        order_by="VersionBaseRow.fingerprint",
+        cascade="all, delete-orphan",
+        passive_deletes=True,
+    )
+
+
+class VersionBaseRow(Table):
+    """`name@number` was admitted for the base with this fingerprint. `base_name` is the base's name then."""
+
+    __tablename__ = "version_bases"
+    __table_args__ = (
+        ForeignKeyConstraint(["name", "number"], ["versions.name", "versions.number"], ondelete="CASCADE"),
+    )
+    name: Mapped[str] = mapped_column(primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    fingerprint: Mapped[str] = mapped_column(primary_key=True, index=True)
+    base_name: Mapped[str]
+
+
+class ServedBaseRow(Table):
+    """A single row: the base that a server of this registry served last."""
+
+    __tablename__ = "served_base"
+    fingerprint: Mapped[str] = mapped_column(primary_key=True)
+    base_name: Mapped[str]
+
+
+class RetiredRow(Table):
+    """A version that was removed because it expired or because newer versions superseded it."""
+
+    __tablename__ = "retired_versions"
+    name: Mapped[str] = mapped_column(primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    reason: Mapped[str]
+    retired_at: Mapped[float]
+
+
+class PinRow(Table):
+    """A pinned version. The row is deleted with the version."""
+
+    __tablename__ = "pins"
+    __table_args__ = (
+        ForeignKeyConstraint(["name", "number"], ["versions.name", "versions.number"], ondelete="CASCADE"),
+    )
+    name: Mapped[str] = mapped_column(primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+
+
+class FusedRow(Table):
+    """At most one row: the canonical text of the composition that an operator fused."""
+
+    __tablename__ = "fused"
+    model: Mapped[str] = mapped_column(primary_key=True)
 
 
 class AliasRow(Table):
@@ -108,6 +165,8 @@ class MergeRow(StoredContent, Table):
     __tablename__ = "derived"
     key: Mapped[str] = mapped_column(primary_key=True)
     report: Mapped[dict[str, Any]]
+    used_at: Mapped[float | None]
+    """The last use that was recorded. None: never used since it was built."""
 
 
 class MergeMemberRow(Table):
@@ -122,7 +181,7 @@ logger = logging.getLogger(__name__)
 
 
 def sqlite_url(data_dir: Path) -> URL:
-    return URL.create("sqlite", database=str(data_dir / "registry.db"))
+    return URL.create("sqlite", database=str(data_dir / DATABASE))
 
 
 class Database:

@@ -6,7 +6,7 @@ owns a data directory. Any thread of it may call any method. Admission checks ad
 """
 
 import logging
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Self
@@ -16,14 +16,17 @@ from lora_compose.adapters.composition.grammar import parse
 from lora_compose.adapters.errors import Code, CommandCode, Conflict, NotFound
 from lora_compose.adapters.names import check_name
 from lora_compose.adapters.peft.files import MAX_WEIGHTS_BYTES
+from lora_compose.adapters.registry.bases import Bases
 from lora_compose.adapters.registry.data_dir import acquire, directory_lock, pair
-from lora_compose.adapters.registry.database import Database, MergeRow, sqlite_url, storage_faults
+from lora_compose.adapters.registry.database import Database, sqlite_url, storage_faults
 from lora_compose.adapters.registry.integrity import check_rows
+from lora_compose.adapters.registry.kept import Kept
 from lora_compose.adapters.registry.merge_cache import (
+    MergeCache,
     delete_without_members,
-    insert_merge,
     referenced_digests,
 )
+from lora_compose.adapters.registry.retention import Retention, steady_clock
 from lora_compose.adapters.registry.saved_compositions import (
     all_compositions,
     depending_on_alias,
@@ -36,6 +39,7 @@ from lora_compose.adapters.registry.saved_compositions import (
 from lora_compose.adapters.registry.store import Store, Version, copy_adapter
 from lora_compose.adapters.registry.versions import (
     Admitted,
+    Terms,
     adapter_names,
     aliases_by_version,
     aliases_of,
@@ -50,6 +54,7 @@ from lora_compose.adapters.registry.versions import (
     newest_versions,
     point_alias,
     set_facts,
+    set_terms,
     versions_of,
 )
 
@@ -57,7 +62,9 @@ logger = logging.getLogger(__name__)
 
 
 class Registry:
-    """The registry in `data_dir`. It owns the directory until `close` or the end of its `with` block."""
+    """The registry in `data_dir`. It owns the directory until `close` or the end of its `with` block.
+
+    `merges`, `bases`, `kept` and `retention` are its parts that do not concern one adapter."""
 
     def __init__(
         self,
@@ -77,6 +84,10 @@ class Registry:
         if readonly and database_url is None and not Path(str(sqlite_url(data_dir).database)).is_file():
             raise NotFound(CommandCode.NO_REGISTRY, "There is no registry in this data directory.")
         self._database = Database(database_url or sqlite_url(data_dir), readonly)
+        self.merges = MergeCache(self._database, self._store)
+        self.bases = Bases(self._database)
+        self.kept = Kept(self._database)
+        self.retention = Retention(self._database, self._store, steady_clock())
         with ExitStack() as undo:
             undo.callback(self.close)
             if readonly:
@@ -102,6 +113,7 @@ class Registry:
         self._database.migrate()
         with self._database.writing() as session:
             pair(session, data_dir, empty=not self._store.digests())
+        self.retention.limit_to_ttl()
         self.sweep()
 
     def close(self) -> None:
@@ -146,14 +158,13 @@ class Registry:
         facts: Admitted,
         source: str,
         lineage: Mapping[str, Any],
-        alias: str | None = None,
+        terms: Terms = Terms(),  # noqa: B008  it is frozen
     ) -> tuple[Version, bool]:
         """Move the two files out of `staged` and register them as a version of `name`.
 
         Returns (the version, whether it is new). If a version of `name` has the same bytes, it is kept: its
-        facts are updated and damaged files are repaired. `alias` points at the version from the same
-        transaction on. `lineage` is JSON-able. Its "base_fingerprint" is the fingerprint of the base. Raises
-        InvalidRequest("invalid_name"), Conflict("name_reserved")."""
+        facts and its expiry are updated, the base is added, and damaged files are repaired. `lineage` is
+        JSON-able. Raises InvalidRequest("invalid_name"), Conflict("name_reserved")."""
         self._check_free(name)
         with ExitStack() as stack:
             with storage_faults():
@@ -164,22 +175,26 @@ class Registry:
                 created = row is None
                 row = row or insert_version(session, name, sealed.content)
                 set_facts(row, facts, source, lineage)
-                if alias is not None:
-                    point_alias(session, name, alias, str(row.number))
+                set_terms(row, terms, self.retention.clock())
+                if terms.alias is not None:
+                    point_alias(session, name, terms.alias, str(row.number))
                 self._store.install(sealed)
+                session.flush()
                 version = as_version(row, self._store)
         logger.info("registered %s, rank %d, %d bytes", version.id, version.rank, version.bytes)
         return version, created
 
-    def resolve(self, name: str, ref: str | None = None) -> Version:
+    def resolve(self, name: str, ref: str | None = None, bases: Collection[str] | None = None) -> Version:
         """The version for a number, an alias, or None (the newest).
 
-        Raises NotFound("model_not_found"), StorageUnavailable("adapter_files_missing")."""
-        version = self._look_up(name, ref)
+        With `bases` (fingerprints), the newest is the newest that was admitted for one of them. A number or
+        an alias may give a version of another base, and so may a name without any version for them. Raises
+        NotFound("model_not_found"), StorageUnavailable("adapter_files_missing")."""
+        version = self._look_up(name, ref, bases)
         with storage_faults():
             while not self._store.holds(version.content):
                 # Perhaps `sweep` deleted the files after the look-up. Then the rows have changed too.
-                before, version = version, self._look_up(name, ref)
+                before, version = version, self._look_up(name, ref, bases)
                 if version == before:
                     raise damaged(version)
         return version
@@ -208,10 +223,12 @@ class Registry:
         with self._database.reading() as session:
             return [as_version(row, self._store) for row in versions_of(session, name)]
 
-    def newest(self) -> list[Version]:
-        """The newest version of each adapter, sorted by name, even if its files are missing."""
+    def newest(self, bases: Collection[str] | None = None) -> list[Version]:
+        """The newest version of each adapter, sorted by name, even if its files are missing.
+
+        With `bases` (fingerprints), only versions that were admitted for one of them."""
         with self._database.reading() as session:
-            return [as_version(row, self._store) for row in newest_versions(session)]
+            return [as_version(row, self._store) for row in newest_versions(session, bases)]
 
     def catalogue(self) -> list[tuple[Version, list[str]]]:
         """All versions with their aliases, sorted by name, newest first. They are read in one transaction."""
@@ -285,32 +302,6 @@ class Registry:
         with self._database.writing() as session:
             session.delete(get_composition(session, name))
 
-    def cached_merge(self, key: str) -> Path | None:
-        """The directory of the merge cached with `key`. None if it does not exist or a file is incomplete."""
-        with self._database.reading() as session:
-            row = session.get(MergeRow, key)
-            content = row.content if row else None
-        with storage_faults():
-            return self._store.path(content.digest) if content and self._store.holds(content) else None
-
-    def cached_merge_report(self, key: str) -> dict[str, Any] | None:
-        """The report of the merge cached with `key`."""
-        with self._database.reading() as session:
-            row = session.get(MergeRow, key)
-            return row.report if row else None
-
-    def cache_merge(self, key: str, staged: Path, report: Mapping[str, Any], members: Iterable[str]) -> Path:
-        """Move the two files of a merge out of `staged` and cache them until one of `members` is removed.
-
-        `members` are the digests of its members."""
-        with ExitStack() as stack:
-            with storage_faults():
-                sealed = stack.enter_context(self._store.sealed(staged))
-            with self._database.writing() as session:
-                insert_merge(session, key, sealed.content, report, members)
-                self._store.install(sealed)
-            return self._store.path(sealed.content.digest)
-
     def sweep(self, keep: Collection[str] = ()) -> set[str]:
         """Delete the contents that no row names and that are not in `keep` (digests in use).
 
@@ -330,9 +321,9 @@ class Registry:
         with self._database.reading() as session:
             check_rows(session, self._store)
 
-    def _look_up(self, name: str, ref: str | None) -> Version:
+    def _look_up(self, name: str, ref: str | None, bases: Collection[str] | None) -> Version:
         with self._database.reading() as session:
-            return as_version(find_version(session, name, ref), self._store)
+            return as_version(find_version(session, name, ref, bases), self._store)
 
     def _check_free(self, name: str) -> None:
         if check_name(name) in self._reserved:

@@ -89,7 +89,7 @@ class Schema:
         )
 
 
-SCHEMA = Schema(head="0001", scripts=Path(__file__).parent / "migrations")
+SCHEMA = Schema(head="0002", scripts=Path(__file__).parent / "migrations")
 
 
 def revision(connection: Connection) -> str | None:

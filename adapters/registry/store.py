@@ -9,16 +9,19 @@ import os
 import shutil
 import stat
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 from lora_compose.adapters.errors import AdapterRejected, Code
 from lora_compose.adapters.peft.files import CONFIG_FILE, FILES, MAX_CONFIG_BYTES, MISSING, WEIGHTS_FILE
 from lora_compose.adapters.safe_files import open_regular
+
+DATABASE = "registry.db"
+"""The file of the registry's rows in its directory."""
 
 _TOO_LARGE = {CONFIG_FILE: Code.BAD_ADAPTER_CONFIG, WEIGHTS_FILE: Code.WEIGHTS_TOO_LARGE}
 _CHUNK = 1 << 20
@@ -45,6 +48,24 @@ class Sealed:
     content: Content
 
 
+UNKNOWN_BASE = "unknown"
+"""The fingerprint and name of the base of versions that were registered without one."""
+
+
+@dataclass(frozen=True)
+class Base:
+    """A base model: the fingerprint of its weights, and the name under which it was served."""
+
+    fingerprint: str
+    name: str
+
+    def __str__(self) -> str:
+        if self.fingerprint == UNKNOWN_BASE:
+            return "an unknown base"
+        # A name may be a path, which is private.
+        return f"{PurePosixPath(self.name).name} ({self.fingerprint[:12]})"
+
+
 @dataclass(frozen=True)
 class Version:
     """An immutable version of an adapter, `name@number`, as the registry describes it."""
@@ -63,6 +84,10 @@ class Version:
     source: str
     lineage: dict[str, Any]
     created_at: datetime
+    bases: tuple[Base, ...] = ()
+    """The bases that it was admitted for, at least one."""
+    expires_at: datetime | None = None
+    """The time at which it is removed, unless something needs it. None: never."""
 
     @property
     def id(self) -> str:
@@ -77,10 +102,9 @@ class Version:
         """Size of both files."""
         return self.content.config_bytes + self.content.weights_bytes
 
-    @property
-    def base_fingerprint(self) -> str | None:
-        """`BaseShapes.fingerprint` of the base it was admitted for, if the lineage has it."""
-        return self.lineage.get("base_fingerprint")
+    def is_for(self, fingerprints: Collection[str]) -> bool:
+        """Whether it was admitted for one of these bases."""
+        return any(base.fingerprint in fingerprints for base in self.bases)
 
 
 class Store:

@@ -5,7 +5,8 @@ An alias is a name for a version that can be moved to another version. It is one
 
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -14,8 +15,14 @@ from sqlalchemy.orm import Session
 
 from lora_compose.adapters.errors import Code, NotFound, StorageUnavailable
 from lora_compose.adapters.names import check_alias, is_version
-from lora_compose.adapters.registry.database import AdapterRow, AliasRow, VersionRow
-from lora_compose.adapters.registry.store import Content, Store, Version
+from lora_compose.adapters.registry.database import (
+    AdapterRow,
+    AliasRow,
+    RetiredRow,
+    VersionBaseRow,
+    VersionRow,
+)
+from lora_compose.adapters.registry.store import UNKNOWN_BASE, Base, Content, Store, Version
 
 
 class Admitted(Protocol):
@@ -33,11 +40,36 @@ class Admitted(Protocol):
     def warnings(self) -> Sequence[str]: ...
 
 
+NO_BASE = Base(UNKNOWN_BASE, UNKNOWN_BASE)
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a registration asks for besides its files."""
+
+    alias: str | None = None
+    """An alias to point at the version in the same transaction."""
+    base: Base = NO_BASE
+    """The base that the adapter was admitted for."""
+    ttl_seconds: int | None = None
+    """The version expires after this many seconds. None: it does not expire."""
+
+
+REASONS = {
+    "expired": "it expired (ttl_seconds)",
+    "replaced": "another version replaced it (load_inplace)",
+    "superseded": "newer versions superseded it (--keep-versions)",
+}
+"""Why the server removed a version by itself."""
+
+
 def versions_of(session: Session, name: str) -> list[VersionRow]:
     """The versions of `name`, oldest first. Raises NotFound("model_not_found") if it has none."""
     rows = list(session.scalars(select(VersionRow).filter_by(name=name).order_by(VersionRow.number)))
     if not rows:
-        raise no_adapter(name)
+        adapter = session.get(AdapterRow, name)
+        last = (name, adapter.last_number if adapter else 0)
+        raise _retired(session.get(RetiredRow, last)) or no_adapter(name)
     return rows
 
 
@@ -46,18 +78,44 @@ def no_adapter(name: str) -> NotFound:
     return NotFound(Code.MODEL_NOT_FOUND, f"There is no adapter {name!r}.", "model")
 
 
-def find_version(session: Session, name: str, ref: str | None) -> VersionRow:
-    """The version for a number, an alias, or None (the newest). Raises NotFound("model_not_found")."""
-    row = _newest_of(session, name) if ref is None else _numbered(session, name, ref)
+def _retired(row: RetiredRow | None) -> NotFound | None:
+    """The error for a version that the server removed by itself."""
+    if row is None:
+        return None
+    when = datetime.fromtimestamp(row.retired_at, UTC).isoformat(timespec="seconds")
+    return NotFound(
+        Code.MODEL_NOT_FOUND,
+        f"The version {row.name}@{row.number} was removed at {when}: {REASONS[row.reason]}. "
+        "Register it again, or ask for another version.",
+        "model",
+    )
+
+
+def find_version(
+    session: Session, name: str, ref: str | None, bases: Collection[str] | None = None
+) -> VersionRow:
+    """The version for a number, an alias, or None (the newest). Raises NotFound("model_not_found").
+
+    With `bases` (fingerprints), the newest is the newest that was admitted for one of them, if there is one.
+    """
+    row = _newest_of(session, name, bases) if ref is None else _numbered(session, name, ref)
     if row is not None:
         return row
+    number = int(ref) if ref is not None and is_version(ref) else 0
+    if (retired := _retired(session.get(RetiredRow, (name, number)))) is not None:
+        raise retired
     versions_of(session, name)
     raise NotFound(Code.MODEL_NOT_FOUND, f"The adapter {name!r} has no version or alias {ref!r}.", "model")
 
 
-def _newest_of(session: Session, name: str) -> VersionRow | None:
-    rows = select(VersionRow).filter_by(name=name).order_by(VersionRow.number.desc())
-    return session.scalars(rows.limit(1)).first()
+def _newest_of(session: Session, name: str, bases: Collection[str] | None) -> VersionRow | None:
+    rows = select(VersionRow).filter_by(name=name).order_by(VersionRow.number.desc()).limit(1)
+    if bases is not None:
+        admitted = VersionBaseRow.fingerprint.in_(bases)
+        found = session.scalars(rows.where(VersionRow.bases.any(admitted))).first()
+        if found is not None:
+            return found
+    return session.scalars(rows).first()
 
 
 def _numbered(session: Session, name: str, ref: str) -> VersionRow | None:
@@ -68,9 +126,11 @@ def _numbered(session: Session, name: str, ref: str) -> VersionRow | None:
     return None if alias is None else session.get(VersionRow, (name, alias.number))
 
 
-def newest_versions(session: Session) -> list[VersionRow]:
-    """The newest version of each adapter, sorted by name."""
+def newest_versions(session: Session, bases: Collection[str] | None) -> list[VersionRow]:
+    """The newest version of each adapter, sorted by name. `bases`: only versions admitted for one of them."""
     last = select(VersionRow.name, func.max(VersionRow.number)).group_by(VersionRow.name)
+    if bases is not None:
+        last = last.where(VersionRow.bases.any(VersionBaseRow.fingerprint.in_(bases)))
     rows = select(VersionRow).where(tuple_(VersionRow.name, VersionRow.number).in_(last))
     return sorted(session.scalars(rows), key=lambda row: row.name)
 
@@ -127,6 +187,18 @@ def set_facts(row: VersionRow, facts: Admitted, source: str, lineage: Mapping[st
     row.lineage = {**row.lineage, **lineage}
 
 
+def set_terms(row: VersionRow, terms: Terms, now: float) -> None:
+    """Add the base of the latest admission, and replace the expiry. A known base replaces the unknown one."""
+    row.ttl_seconds = terms.ttl_seconds
+    row.expires_at = None if terms.ttl_seconds is None else now + terms.ttl_seconds
+    found = {base.fingerprint: base for base in row.bases}
+    if terms.base.fingerprint in found:
+        found[terms.base.fingerprint].base_name = terms.base.name
+    elif terms.base.fingerprint != UNKNOWN_BASE or not found:
+        known = [base for base in row.bases if base.fingerprint != UNKNOWN_BASE]
+        row.bases = [*known, VersionBaseRow(fingerprint=terms.base.fingerprint, base_name=terms.base.name)]
+
+
 def damaged(version: Version) -> StorageUnavailable:
     """The error for a version whose files do not match its row."""
     return StorageUnavailable(
@@ -149,6 +221,8 @@ def as_version(row: VersionRow, store: Store) -> Version:
         source=row.source,
         lineage=row.lineage,
         created_at=datetime.fromtimestamp(row.created_at, UTC),
+        bases=tuple(Base(base.fingerprint, base.base_name) for base in row.bases),
+        expires_at=None if row.expires_at is None else datetime.fromtimestamp(row.expires_at, UTC),
     )
 
 

@@ -8,15 +8,14 @@ measured.
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
+from lora_compose.adapters.terminal import stdout
 from lora_compose.benchmarks.auto_fuse.comparison import (
     COST_BOUND,
     GAIN_BOUND,
@@ -143,7 +142,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for number, trace in enumerate(traces(options.seed, options.seconds, costs, settings))
         for row in rows(trace, costs, settings, GAIN_BOUND if number == 0 else None)
     ]
-    console = Console(width=None if sys.stdout.isatty() else 140)
+    console = stdout()
     title = (
         f"{options.seconds} s of traffic, seed {options.seed}: LoRA work takes {costs.overhead:.0%} longer, "
         f"and {costs.per_member:.0%} more for each further adapter; a switch takes {costs.switch_seconds:g} s"

@@ -7,7 +7,6 @@ own model. docs/crosscheck.md has the results, and what vLLM's benchmark cannot 
 import asyncio
 import json
 import random
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -17,6 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from lora_compose.adapters.errors import CommandCode, LoraComposeError
+from lora_compose.adapters.terminal import stderr, stdout
 from lora_compose.benchmarks.client import open_client
 from lora_compose.benchmarks.crosscheck.verdict import METRICS, markdown, summarized, table, verdicts
 from lora_compose.benchmarks.crosscheck.vllm_bench import ClosedLoop, VllmBench, started
@@ -158,20 +158,18 @@ def crosscheck(  # noqa: PLR0913  the options of a command
 
 @contextmanager
 def _progress_bar(total: int) -> Iterator[Callable[[str], None]]:
-    from rich.console import Console
     from rich.progress import Progress
 
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    with Progress(console=stderr(), transient=True) as progress:
         task = progress.add_task("starting", total=total + 1)
         yield lambda cell: progress.update(task, advance=1, description=cell)
 
 
 def _show(document: dict[str, Any], *, as_json: bool, as_markdown: bool) -> None:
-    from rich.console import Console
 
     if as_json:
         typer.echo(json.dumps(document))
     elif as_markdown:
         typer.echo(markdown(document))
     else:
-        Console(width=None if sys.stdout.isatty() else 140).print(table(document))
+        stdout().print(table(document))

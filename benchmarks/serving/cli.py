@@ -1,17 +1,22 @@
 """`lora-compose bench` measures what the base, adapters, stacks, merges and fusing cost on this machine."""
 
 import json
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lora_compose.adapters.command_line import ApiKey
+from lora_compose.adapters.command_line import ApiKey, AsJson, echo_json, server_root
 from lora_compose.adapters.dataclass_options import options_from
+from lora_compose.adapters.terminal import progress_bar, stdout
 from lora_compose.benchmarks.serving.results.plan import Plan
+
+if TYPE_CHECKING:
+    from lora_compose.benchmarks.serving.results.document import BenchmarkResult
+    from lora_compose.benchmarks.serving.results.summary import Summary
 
 VLLM_OPTIONS = {"allow_extra_args": True, "ignore_unknown_options": True}
 ADAPTERS = "roll,upper,polite,dbl,code,wrap,okay,bang"
@@ -59,6 +64,7 @@ def serve(
         str, typer.Option(help="bar, or json: one line of JSON on stdout for each step.")
     ] = "bar",
     api_key: ApiKey = None,
+    as_json: AsJson = False,
 ) -> None:
     """Measure latency and throughput of each way to serve some adapters, in one run.
 
@@ -84,7 +90,7 @@ def serve(
     from lora_compose.benchmarks.serving.report.report import write_reports
 
     where = Where(
-        url,
+        None if url is None else server_root(url),
         tuple(_listed(adapters if adapters is not None else ("" if url else ADAPTERS))),
         str(EMBEDDED_BASE) if model == EMBEDDED else model,
         adapter_root or EMBEDDED_ADAPTERS,
@@ -95,7 +101,9 @@ def serve(
     with _progress_output(progress) as on_progress:
         document = measure(plan.quick() if quick else plan, where, on_progress)
     output.write_text(json.dumps(document.to_json()) + "\n")
-    summary = write_reports(document, html, markdown, quiet=progress == "json")
+    summary = write_reports(document, html, markdown, quiet=as_json or progress == "json")
+    if as_json:
+        echo_json(_facts(document, summary))
     typer.echo(f"wrote {output}", err=True)
     raise typer.Exit(1 if summary.failed or document.caveats else 0)
 
@@ -110,6 +118,7 @@ def report(
     markdown: Annotated[
         Path | None, typer.Option(help="Write the report as Markdown.", metavar="FILE")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Make the tables, the page and the advice from a result.
 
@@ -118,12 +127,16 @@ def report(
     from lora_compose.benchmarks.serving.report.report import write_reports
     from lora_compose.benchmarks.serving.results.document import read_result
 
-    write_reports(read_result(result), html, markdown, quiet=False)
+    document = read_result(result)
+    summary = write_reports(document, html, markdown, quiet=as_json)
+    if as_json:
+        echo_json(_facts(document, summary))
 
 
 @app.command()
 def ratios(
     results: Annotated[list[Path], typer.Argument(help="Results of `bench serve`.", metavar="FILE...")],
+    as_json: AsJson = False,
 ) -> None:
     """Compare the ratios to the base of several results, as a Markdown table.
 
@@ -131,8 +144,13 @@ def ratios(
     """
     from lora_compose.benchmarks.serving.report.tables import side_by_side
     from lora_compose.benchmarks.serving.results.document import read_result
+    from lora_compose.benchmarks.serving.results.summary import summarize
 
-    typer.echo(side_by_side([read_result(path) for path in results]), nl=False)
+    documents = [read_result(path) for path in results]
+    if as_json:
+        echo_json([_facts(document, summarize(document)) for document in documents])
+        return
+    typer.echo(side_by_side(documents), nl=False)
 
 
 @app.command()
@@ -147,6 +165,7 @@ def advise(
     accept_loss: Annotated[
         bool, typer.Option("--accept-loss", help="Accept answers that differ from the exact stack's.")
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Recommend a way to serve these adapters under this traffic, with its cost and its limits.
 
@@ -159,7 +178,10 @@ def advise(
 
     document = read_result(result)
     advice = advice_of(document, summarize(document), ExpectedTraffic(share, requests, accept_loss))
-    typer.echo(advice.text)
+    if as_json:
+        echo_json({"way": advice.way, "text": advice.text})
+    else:
+        typer.echo(advice.text)
     raise typer.Exit(0 if advice.way else 1)
 
 
@@ -168,6 +190,7 @@ def compare(
     first: Result,
     second: Result,
     least: Annotated[float, typer.Option(min=0, help="Ignore changes smaller than this share.")] = 0.05,
+    as_json: AsJson = False,
 ) -> None:
     """Show what changed between two results by more than noise. Exit code 1: something changed.
 
@@ -175,18 +198,32 @@ def compare(
 
     - `lora-compose bench compare before.json after.json --least 0.03`
     """
-    from rich.console import Console
 
     from lora_compose.benchmarks.serving.results.comparison import compare as comparison_of
     from lora_compose.benchmarks.serving.results.comparison import comparison_table
     from lora_compose.benchmarks.serving.results.document import read_result
 
     comparison = comparison_of(read_result(first), read_result(second), least)
-    Console().print(comparison_table(comparison))
+    if as_json:
+        echo_json(asdict(comparison) | {"is_changed": comparison.is_changed})
+        raise typer.Exit(1 if comparison.is_changed else 0)
+    stdout().print(comparison_table(comparison))
     for failure in comparison.failures:
         typer.echo(f"new: {failure}")
     typer.echo("changed" if comparison.is_changed else "no change")
     raise typer.Exit(1 if comparison.is_changed else 0)
+
+
+def _facts(document: "BenchmarkResult", summary: "Summary") -> dict[str, Any]:
+    """What `--json` prints: every arm in every cell, the advice and the caveats."""
+    from lora_compose.benchmarks.serving.report.tables import caveats
+    from lora_compose.benchmarks.serving.results.advice import ExpectedTraffic
+    from lora_compose.benchmarks.serving.results.advice import advise as advice_of
+
+    advice = advice_of(document, summary, ExpectedTraffic())
+    arms = [{**asdict(entry), "cell": entry.cell.id} for entry in summary.all]
+    recommended = {"way": advice.way, "text": advice.text}
+    return {"base": document.base, "arms": arms, "advice": recommended, "caveats": caveats(document, summary)}
 
 
 def _listed(text: str) -> list[str]:
@@ -200,11 +237,5 @@ def _progress_output(progress: str) -> Iterator[Any]:
             json.dumps({"progress": {"done": done, "total": total, "what": what}}), flush=True
         )
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description:<45}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True, width=None if sys.stderr.isatty() else 140)
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("", total=None)
-        yield lambda done, total, what: bar.update(task, completed=done, total=total, description=what)
+    with progress_bar("benchmark") as step:
+        yield step

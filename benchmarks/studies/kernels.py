@@ -17,6 +17,7 @@ import typer
 from rich.table import Table
 
 from lora_compose.adapters.errors import Code, CommandCode, InvalidRequest, LoraComposeError
+from lora_compose.adapters.terminal import stderr, stdout
 from lora_compose.benchmarks.machine import REPOSITORY
 from lora_compose.benchmarks.statistics import Spread, spread
 
@@ -230,9 +231,7 @@ def kernels(  # noqa: PLR0913  the options of a command
     if as_json:
         typer.echo(json.dumps(document))
     else:
-        from rich.console import Console
-
-        Console(width=None if sys.stdout.isatty() else 130).print(table(document))
+        stdout().print(table(document))
 
 
 def _numbers(text: str, name: str) -> list[int]:
@@ -248,7 +247,6 @@ def _numbers(text: str, name: str) -> list[int]:
 
 def _timed(config: dict[str, Any]) -> dict[str, Any]:
     """Run the child process and show its progress. Returns its result."""
-    from rich.console import Console
     from rich.progress import Progress
 
     arguments = [
@@ -258,7 +256,7 @@ def _timed(config: dict[str, Any]) -> dict[str, Any]:
     ]
     message: dict[str, Any] = {}
     with (
-        Progress(console=Console(stderr=True), transient=True) as progress,
+        Progress(console=stderr(), transient=True) as progress,
         subprocess.Popen([*TIMING, *arguments], stdout=subprocess.PIPE, text=True, cwd=REPOSITORY) as child,
     ):
         task = progress.add_task("timing", total=None)

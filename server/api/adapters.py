@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, UploadFile
@@ -18,12 +18,14 @@ from lora_compose.adapters.composition.grammar import parse_reference
 from lora_compose.adapters.errors import Code, InvalidRequest, NotFound
 from lora_compose.adapters.names import check_alias, check_name
 from lora_compose.adapters.peft.files import CONFIG_FILE, FILES, WEIGHTS_FILE
+from lora_compose.adapters.registry.description import describe
 from lora_compose.adapters.registry.store import Version
 from lora_compose.adapters.registry.versions import no_adapter
 from lora_compose.adapters.validation import unknown_field
 from lora_compose.server.api.requests import AdapterOffer, AdapterUpload, AliasTarget
 from lora_compose.server.api.responses import AdapterList, AdapterObject
 from lora_compose.server.compositions.merges import servable_of
+from lora_compose.server.compositions.resolver import Resolver
 from lora_compose.server.http.body import read_flag, read_object
 from lora_compose.server.registration import Offer
 
@@ -66,7 +68,7 @@ def _offer(form: FormData) -> Offer:
             raise unknown_field(field)
     texts = {field: value for field, value in form.multi_items() if isinstance(value, str)}
     fields = AdapterUpload.read(texts)
-    return Offer(fields.name, fields.alias, fields.digest, fields.lineage)
+    return Offer(fields.name, fields.alias, fields.digest, fields.lineage, fields.ttl_seconds)
 
 
 def _file_name(field: str, part: UploadFile) -> str | None:
@@ -87,25 +89,9 @@ def _bounded(receive: Receive, limit: int) -> Receive:
     return bounded
 
 
-def adapter_object(version: Version, aliases: list[str], base: str) -> AdapterObject:
+def adapter_object(version: Version, aliases: list[str], resolver: Resolver) -> AdapterObject:
     """One version as JSON. `aliases` are the aliases that point to it."""
-    return {
-        "object": "adapter",
-        "id": version.id,
-        "name": version.name,
-        "version": version.number,
-        "digest": version.digest,
-        "rank": version.rank,
-        "bytes": version.bytes,
-        "created_at": int(version.created_at.timestamp()),
-        "source": version.source,
-        "base": base,
-        "aliases": aliases,
-        "parameters": version.parameters,
-        "coverage": version.coverage,
-        "warnings": list(version.warnings),
-        "lineage": version.lineage.get("training", {}),
-    }
+    return cast(AdapterObject, describe(version, aliases, resolver.served))
 
 
 async def register(request: Request) -> JSONResponse:
@@ -118,6 +104,7 @@ async def register(request: Request) -> JSONResponse:
         version, created = await _register_reference(await read_object(request), request)
     request.state.audited.digest, request.state.audited.version = version.digest, version.number
     request.state.residency.prefetch(servable_of(version))
+    await request.state.keeper.registered()
     return _answer(request, version, 201 if created else 200)
 
 
@@ -131,7 +118,8 @@ async def _register_upload(request: Request) -> tuple[Version, bool]:
 
 async def _register_reference(body: dict[str, Any], request: Request) -> tuple[Version, bool]:
     fields = AdapterOffer.read(body)
-    offer = authorized_offer(request, Offer(fields.name, fields.alias, fields.digest, fields.lineage))
+    asked = Offer(fields.name, fields.alias, fields.digest, fields.lineage, fields.ttl_seconds)
+    offer = authorized_offer(request, asked)
     if (fields.path is None) == (fields.hf is None):
         raise InvalidRequest(Code.INVALID_SOURCE, "The request must have exactly one of path and hf.", "path")
     registration = request.state.registration
@@ -153,14 +141,14 @@ def _answer(request: Request, version: Version, status: int = 200) -> JSONRespon
     with suppress(NotFound):  # another request may have removed it since then
         numbers = state.registry.aliases(version.name)
     aliases = [alias for alias, number in numbers.items() if number == version.number]
-    return JSONResponse(adapter_object(version, aliases, state.engine.base), status)
+    return JSONResponse(adapter_object(version, aliases, state.resolver), status)
 
 
 def list_adapters(request: Request) -> JSONResponse:
     """`GET /v1/adapters`: list all versions, the newest of each name first."""
-    base, sees = request.state.engine.base, request.state.caller.sees
+    resolver, sees = request.state.resolver, request.state.caller.sees
     data = [
-        adapter_object(version, aliases, base)
+        adapter_object(version, aliases, resolver)
         for version, aliases in request.state.registry.catalogue()
         if sees(version.name)
     ]
@@ -169,10 +157,11 @@ def list_adapters(request: Request) -> JSONResponse:
 
 
 def show(request: Request) -> JSONResponse:
-    """`GET /v1/adapters/{name}[@ref]`: show one version; without a ref, the newest."""
+    """`GET /v1/adapters/{name}[@ref]`: show one version; without a ref, the one that a request would get."""
     name, ref = parse_reference(request.path_params["reference"], "name")
     request.state.caller.require(name, no_adapter)
-    return _answer(request, request.state.registry.resolve(name, ref))
+    bases = request.state.resolver.fingerprints
+    return _answer(request, request.state.registry.resolve(name, ref, bases))
 
 
 async def remove(request: Request) -> Response:

@@ -1,6 +1,7 @@
 """`/v1/benchmarks`: start a benchmark of this server, follow it, and fetch its report and result."""
 
 from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse
 from starlette.routing import Route
@@ -34,13 +35,16 @@ def benchmark_object(run: BenchmarkRun) -> BenchmarkObject:
 async def start(request: Request) -> JSONResponse:
     """`POST /v1/benchmarks`: start a benchmark. 409 if one is running, 503 if the server is busy."""
     body, state = await read_object(request), request.state
-    plan = await run_in_threadpool(read_plan, body, state.registry, state.engine.max_model_len)
+    longest = state.engine.max_model_len
+    plan = await run_in_threadpool(read_plan, body, state.registry, state.resolver, longest)
     return JSONResponse(benchmark_object(state.benchmarks.start(plan, _own_url(request))), 201)
 
 
 def _own_url(request: Request) -> str:
     """The address of the socket that this request came through. A header could name another server."""
     host, port = request.scope["server"]
+    if port is None:
+        raise HTTPException(501, "A server on a Unix socket (--uds) does not run benchmarks.")
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 

@@ -5,13 +5,30 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from lora_compose.adapters.errors import Code, InvalidRequest
+from lora_compose.adapters.composition.composition import Composition
+from lora_compose.adapters.errors import Code, InvalidRequest, LoraComposeError
 from lora_compose.adapters.names import check_name
 from lora_compose.adapters.registry.saved_compositions import no_composition
 from lora_compose.server.api.requests import NamedComposition
 from lora_compose.server.api.responses import CompositionList, CompositionObject, PredictedComposition
 from lora_compose.server.compositions.resolver import ResolvedComposition
 from lora_compose.server.http.body import read_flag, read_object
+from lora_compose.server.pipeline import CompositionPipeline
+
+
+def saved_object(name: str, composition: Composition, pipeline: CompositionPipeline) -> CompositionObject:
+    """A saved composition as JSON, also one that cannot be served now."""
+    try:
+        return composition_object(name, pipeline.resolve(composition))
+    except LoraComposeError:
+        return {
+            "object": "composition",
+            "name": name,
+            "model": composition.canonical,
+            "resolved": None,
+            "method": composition.method,
+            "rank": None,
+        }
 
 
 def composition_object(name: str | None, resolved: ResolvedComposition) -> CompositionObject:
@@ -51,7 +68,9 @@ async def save(request: Request) -> JSONResponse:
 
 async def _predicted(request: Request, resolved: ResolvedComposition) -> PredictedComposition:
     """Rank, bytes and error. A merge is built for this and kept, so that later requests need not build it."""
-    report = await request.state.pipeline.merges.report(resolved, request.state.caller.build)
+    pipeline = request.state.pipeline
+    with pipeline.using(resolved):
+        report = await pipeline.merges.report(resolved, request.state.caller.build)
     size = sum(version.bytes for _, version in resolved.versions) if report is None else report["bytes"]
     error = 0.0 if report is None else report["relative_error"]
     composition = composition_object(None, resolved)
@@ -62,7 +81,7 @@ def list_compositions(request: Request) -> JSONResponse:
     """`GET /v1/compositions`: list the saved compositions."""
     saved = sorted(request.state.registry.compositions().items())
     data = [
-        composition_object(name, request.state.pipeline.resolve(composition))
+        saved_object(name, composition, request.state.pipeline)
         for name, composition in saved
         if request.state.caller.sees_all(composition)
     ]
@@ -76,7 +95,7 @@ def show(request: Request) -> JSONResponse:
     composition = request.state.caller.saved(request.state.resolver.saved)(name)
     if composition is None:
         raise no_composition(name)
-    return JSONResponse(composition_object(name, request.state.pipeline.resolve(composition)))
+    return JSONResponse(saved_object(name, composition, request.state.pipeline))
 
 
 async def delete(request: Request) -> Response:

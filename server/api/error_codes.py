@@ -66,6 +66,7 @@ ERROR_CODES = {
         400,
         "`lineage` is not a JSON object, or is too large or nested too deeply.",
     ),
+    Code.INVALID_TTL: ErrorCode(400, "`ttl_seconds` is not a whole number of seconds in the allowed range."),
     Code.INVALID_VERSION: ErrorCode(400, "`version` is not a version number."),
     Code.OUT_OF_RANGE: ErrorCode(
         400,
@@ -89,7 +90,8 @@ ERROR_CODES = {
     Code.NOT_FOUND: ErrorCode(404, "The path does not exist, or is not available on this port."),
     Code.MODEL_NOT_FOUND: ErrorCode(
         404,
-        "The adapter, version, alias or composition does not exist, or the key may not see it.",
+        "The adapter, version, alias or composition does not exist, or the key may not see it. The message "
+        "says so if the version expired or was superseded.",
     ),
     Code.ADAPTER_NOT_FOUND: ErrorCode(404, "There is no adapter at this path or on the Hub."),
     Code.ALIAS_NOT_FOUND: ErrorCode(404, "The adapter does not have this alias."),
@@ -141,7 +143,11 @@ ERROR_CODES = {
         422,
         "A weight is NaN or infinite, or becomes infinite when it is scaled.",
     ),
-    Code.WRONG_BASE: ErrorCode(422, "The adapter was trained on another base model."),
+    Code.WRONG_BASE: ErrorCode(
+        422,
+        "The adapter does not fit this base model, or its version was registered for another one. Register "
+        "its files again, or start the server with --accept-base.",
+    ),
     Code.UNKNOWN_LAYER: ErrorCode(422, "A tensor belongs to a layer that the base does not have."),
     Code.UNKNOWN_MODULE: ErrorCode(
         422,
@@ -198,6 +204,7 @@ COMPOSED = NAMED | {
     Code.INVALID_SEED,
     Code.INVALID_MAJORITY_SIGN_METHOD,
     Code.RANK_TOO_LARGE,
+    Code.WRONG_BASE,
 }
 MERGED = frozenset({
     Code.WRONG_BASE,

@@ -1,5 +1,6 @@
 """`/v1/fusion`: fuse a composition into the base weights, show what is fused, and restore the base."""
 
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
@@ -30,7 +31,9 @@ def show(request: Request) -> JSONResponse:
 
 
 async def fuse(request: Request) -> JSONResponse:
-    """`PUT /v1/fusion`: fuse a composition into the base weights. The response comes when it is fused."""
+    """`PUT /v1/fusion`: fuse a composition into the base weights. The response comes when it is fused.
+
+    The next start of the server fuses it again."""
     fields = ComposedModel.read(await read_object(request))
     pipeline: CompositionPipeline = request.state.pipeline
     resolved = pipeline.resolve(fields)
@@ -39,12 +42,14 @@ async def fuse(request: Request) -> JSONResponse:
             Code.INVALID_COMPOSITION, "Name at least one adapter to fuse in model or adapters.", "model"
         )
     await pipeline.fuse(resolved)
+    await run_in_threadpool(request.state.registry.kept.fuse, resolved.name)
     return JSONResponse(fusion_object(pipeline.fusion))
 
 
 async def restore(request: Request) -> JSONResponse:
     """`DELETE /v1/fusion`: restore the base weights, bit for bit."""
     await request.state.fusion.restore()
+    await run_in_threadpool(request.state.registry.kept.fuse, None)
     return JSONResponse(fusion_object(request.state.fusion))
 
 

@@ -13,6 +13,7 @@ from lora_compose.adapters.registry.registry import Registry
 from lora_compose.adapters.registry.store import Version
 from lora_compose.server.api.responses import ModelCard, ModelList
 from lora_compose.server.compositions.from_request import model_not_found
+from lora_compose.server.compositions.resolver import Resolver
 from lora_compose.server.pipeline import CompositionPipeline
 from lora_compose.server.tenants.caller import Caller
 
@@ -32,9 +33,10 @@ def model_card(name: str, created: int, root: str, parent: str | None) -> ModelC
     }
 
 
-def base_card(engine: "Engine") -> ModelCard:
+def base_card(engine: "Engine", name: str) -> ModelCard:
+    """The card of the base under one of its names."""
     created = int(engine.model_dir.stat().st_mtime)
-    card = model_card(engine.base, created, str(engine.model_dir), None)
+    card = model_card(name, created, str(engine.model_dir), None)
     return {**card, "max_model_len": engine.max_model_len}
 
 
@@ -47,16 +49,22 @@ def composition_card(name: str, composition: Composition, base: str) -> ModelCar
     return model_card(name, 0, composition.canonical, base)
 
 
-def cards(engine: "Engine", registry: Registry, caller: Caller) -> list[ModelCard]:
-    """The base, then the newest versions of adapters, then saved compositions, each ordered by name."""
+def cards(engine: "Engine", registry: Registry, resolver: Resolver, caller: Caller) -> list[ModelCard]:
+    """The base, then the newest versions of adapters, then saved compositions, each ordered by name.
+
+    Versions that were registered for another base are left out, and compositions that have one."""
     saved = sorted(registry.compositions().items())
     return [
-        base_card(engine),
-        *(adapter_card(v, engine.base) for v in registry.newest() if caller.sees(v.name)),
+        *(base_card(engine, name) for name in (engine.base, *engine.other_names)),
+        *(
+            adapter_card(v, engine.base)
+            for v in registry.newest(resolver.fingerprints)
+            if caller.sees(v.name)
+        ),
         *(
             composition_card(name, composition, engine.base)
             for name, composition in saved
-            if caller.sees_all(composition)
+            if caller.sees_all(composition) and resolver.is_for_this_base(composition)
         ),
     ]
 
@@ -71,14 +79,18 @@ def show_model(request: Request) -> JSONResponse:
     """`GET /v1/models/{id}`: show one model: any value that `model` may have in a request or a response."""
     name, engine = request.path_params["id"], request.state.engine
     registry, caller = request.state.registry, request.state.caller
-    if name == engine.base:
-        return JSONResponse(base_card(engine))
+    if name == engine.base or name in engine.other_names:
+        return JSONResponse(base_card(engine, name))
     with suppress(NotFound):
         caller.require(name, model_not_found)
-        return JSONResponse(adapter_card(registry.versions(name)[-1], engine.base))
+        bases = request.state.resolver.fingerprints
+        served = [version for version in registry.versions(name) if version.is_for(bases)]
+        if not served:
+            raise model_not_found(name)
+        return JSONResponse(adapter_card(served[-1], engine.base))
     with suppress(NotFound):
         composition = registry.composition(name)
-        if caller.sees_all(composition):
+        if caller.sees_all(composition) and request.state.resolver.is_for_this_base(composition):
             return JSONResponse(composition_card(name, composition, engine.base))
     return JSONResponse(_composed_card(name, request.state.pipeline, caller))
 
@@ -98,7 +110,8 @@ def _composed_card(name: str, pipeline: CompositionPipeline, caller: Caller) -> 
 
 
 def _cards(request: Request) -> list[ModelCard]:
-    return cards(request.state.engine, request.state.registry, request.state.caller)
+    state = request.state
+    return cards(state.engine, state.registry, state.resolver, state.caller)
 
 
 ROUTES = [Route("/v1/models", list_models), Route("/v1/models/{id:path}", show_model)]

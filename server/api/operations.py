@@ -110,6 +110,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
             Code.INVALID_UPLOAD,
             Code.DIGEST_MISMATCH,
             Code.INVALID_LINEAGE,
+            Code.INVALID_TTL,
         },
         body=requests.AdapterOffer,
         upload=requests.AdapterUpload,
@@ -156,7 +157,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ),
     ("POST", "/v1/load_lora_adapter"): Operation(
         SUCCESS,
-        AUTH_ERRORS | BODY | ADMITTED | {Code.INVALID_SOURCE, Code.INVALID_REQUEST},
+        AUTH_ERRORS | BODY | ADMITTED | {Code.INVALID_SOURCE, Code.INVALID_REQUEST, Code.INVALID_TTL},
         body=requests.LoadAdapter,
         examples=({"lora_name": "sql", "lora_path": "/srv/adapters/sql"},),
     ),
@@ -184,6 +185,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         | BODY
         | NAMED
         | {
+            Code.WRONG_BASE,
             Code.UNKNOWN_FIELD,
             Code.INVALID_REQUEST,
             Code.OUT_OF_RANGE,

@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar
 from annotated_types import Ge
 from pydantic import ConfigDict, Field, PlainValidator, WithJsonSchema
 
-from lora_compose.adapters.errors import Code
+from lora_compose.adapters.errors import Code, InvalidRequest
 from lora_compose.adapters.names import ALIAS_PATTERN
 from lora_compose.adapters.peft.files import CONFIG_FILE, WEIGHTS_FILE
 from lora_compose.adapters.registry.lineage import check_lineage
@@ -28,6 +28,26 @@ Lineage = Annotated[
     PlainValidator(partial(check_lineage, param=None)),
     WithJsonSchema({"anyOf": [{"type": "object"}, {"type": "string"}]}),
 ]
+MAX_TTL_SECONDS = 10 * 366 * 86400
+
+
+def _ttl_of(value: object) -> int:
+    """A whole number of seconds, or in a form its digits. Raises InvalidRequest("invalid_ttl")."""
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 12:
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= MAX_TTL_SECONDS:
+        message = f"ttl_seconds must be a whole number of seconds between 1 and {MAX_TTL_SECONDS}."
+        raise InvalidRequest(Code.INVALID_TTL, message)
+    return value
+
+
+def _ttl_of_json(value: object) -> int:
+    return _ttl_of(None if isinstance(value, str) else value)
+
+
+TTL_SCHEMA = WithJsonSchema({"type": "integer", "minimum": 1, "maximum": MAX_TTL_SECONDS})
+Ttl = Annotated[int, PlainValidator(_ttl_of_json), TTL_SCHEMA]
+FormTtl = Annotated[int, PlainValidator(_ttl_of), TTL_SCHEMA]
 UPLOADED = {CONFIG_FILE: "application/json", WEIGHTS_FILE: "application/octet-stream"}
 """The files of an upload, and their media types."""
 
@@ -45,7 +65,12 @@ class AdapterOffer(Body):
     digest: Text | None = None
     """The SHA-256 that the files must have."""
     lineage: Lineage = None
-    """How the adapter was made: any JSON object, stored and shown unchanged."""
+    """How the adapter was made: any JSON object, stored and shown unchanged. A `base_fingerprint` in it says
+    on which weights it was trained. `parents`, a list such as `["sql@3"]`, keeps these versions from being
+    removed by --keep-versions or ttl_seconds."""
+    ttl_seconds: Ttl | None = None
+    """The version is removed after this time, unless something needs it. Registering the same files again
+    replaces this value."""
 
     FAULTS: ClassVar[Faults] = {("name", "missing"): MISSING_NAME}
 
@@ -66,6 +91,7 @@ class AdapterUpload(Body):
     alias: Annotated[Alias | None, matching(ALIAS_PATTERN)] = None
     digest: Annotated[Text | None, TEXT_SCHEMA] = None
     lineage: Annotated[Lineage, TEXT_SCHEMA] = None
+    ttl_seconds: FormTtl | None = None
 
     FAULTS: ClassVar[Faults] = {("name", "missing"): MISSING_NAME}
 
@@ -88,7 +114,11 @@ class LoadAdapter(Body):
     lora_name: Name
     lora_path: Text
     load_inplace: bool = False
-    """Accepted for vLLM's clients and ignored: other files under a name always become its next version."""
+    """The next version replaces the one before: that is removed, unless something needs it or the server runs
+    with --keep-versions. Without this field, other files under a name become its next version too, and the
+    one before stays."""
+    ttl_seconds: Ttl | None = None
+    """The same as in `POST /v1/adapters`. vLLM does not have this field."""
 
     FAULTS: ClassVar[Faults] = {
         ("lora_name", "missing"): MISSING_NAME,

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -54,22 +55,29 @@ def _part(
 
 
 async def pin(request: Request) -> JSONResponse:
-    """`PUT /v1/adapters/{name}[@ref]/pin`: load an adapter into host memory and keep it there."""
-    version = _version(request)
-    await request.state.residency.pin(servable_of(version))
+    """`PUT /v1/adapters/{name}[@ref]/pin`: load an adapter into host memory and keep it there.
+
+    The next start of the server pins it again."""
+    name, ref = parse_reference(request.path_params["reference"], "name")
+    version = request.state.resolver.version(name, ref)
+    with request.state.residency.using(frozenset({version.digest})):
+        await request.state.residency.pin(servable_of(version))
+    await run_in_threadpool(request.state.registry.kept.pin, version)
     pinned: PinObject = {"object": "adapter.pin", "id": version.id, "pinned": True}
     return JSONResponse(pinned)
 
 
 async def unpin(request: Request) -> Response:
     """`DELETE /v1/adapters/{name}[@ref]/pin`: unpin an adapter, so that it may be evicted again."""
-    request.state.residency.unpin(frozenset({_version(request).id}))
+    version = _version(request)
+    request.state.residency.unpin(frozenset({version.id}))
+    await run_in_threadpool(request.state.registry.kept.unpin, version)
     return Response(status_code=204)
 
 
 def _version(request: Request) -> Version:
     name, ref = parse_reference(request.path_params["reference"], "name")
-    version: Version = request.state.registry.resolve(name, ref)
+    version: Version = request.state.registry.resolve(name, ref, request.state.resolver.fingerprints)
     return version
 
 

@@ -30,6 +30,13 @@ class AdapterObject(TypedDict):
     source: str
     """`path`, `upload`, or `hf:` followed by the reference."""
     base: str
+    """The name of the base that it was admitted for. This server's base if it was admitted for several."""
+    base_fingerprint: str
+    """The fingerprint of that base's weights, or `unknown`."""
+    served: bool
+    """False if it was registered for another base and --accept-base does not name that base."""
+    expires_at: int | None
+    """Seconds since 1970; null: it does not expire."""
     aliases: list[str]
     parameters: int
     coverage: dict[str, Any]
@@ -86,10 +93,12 @@ class CompositionObject(TypedDict):
     object: Literal["composition"]
     name: str | None
     model: str
-    resolved: str
-    """The canonical name, with versions instead of names and aliases. Responses carry it in a header."""
+    resolved: str | None
+    """The canonical name, with versions instead of names and aliases. Responses carry it in a header. Null if
+    it cannot be served now, for example because a member was registered for another base."""
     method: str
-    rank: int
+    rank: int | None
+    """Null if it cannot be served now."""
 
 
 @documented

@@ -15,8 +15,10 @@ from lora_compose.server.registration import Offer
 async def load(request: Request) -> PlainTextResponse:
     """`POST /v1/load_lora_adapter`: register a directory. The path is as in `POST /v1/adapters`."""
     fields = LoadAdapter.read(await read_object(request))
-    offer = authorized_offer(request, Offer(fields.lora_name))
-    version, _ = await run_in_threadpool(request.state.registration.from_path, offer, fields.lora_path)
+    offer = authorized_offer(request, Offer(fields.lora_name, ttl_seconds=fields.ttl_seconds))
+    load_path = request.state.registration.from_path
+    version, created = await run_in_threadpool(load_path, offer, fields.lora_path)
+    await request.state.keeper.registered(version if created and fields.load_inplace else None)
     return PlainTextResponse(f"Success: LoRA adapter '{version.name}' added successfully.")
 
 

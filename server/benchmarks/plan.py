@@ -16,6 +16,7 @@ from lora_compose.adapters.errors import Code, InvalidRequest
 from lora_compose.adapters.names import REFERENCE_PATTERN
 from lora_compose.adapters.registry.registry import Registry
 from lora_compose.adapters.validation import ANY, RAISED_BY_VALIDATOR, Fault, Faults
+from lora_compose.server.compositions.resolver import Resolver
 from lora_compose.server.http.body import Body, matching, text_of
 
 DEFAULT_ADAPTERS = 8
@@ -119,12 +120,16 @@ class BenchmarkPlan(BenchmarkFields):
         return arguments
 
 
-def read_plan(body: dict[str, Any], registry: Registry, max_model_len: int) -> BenchmarkPlan:
-    """Raises InvalidRequest with the field, and NotFound for an adapter that is not registered."""
+def read_plan(
+    body: dict[str, Any], registry: Registry, resolver: Resolver, max_model_len: int
+) -> BenchmarkPlan:
+    """Raises InvalidRequest with the field, NotFound for an adapter that is not registered, and
+    Unservable("wrong_base")."""
     fields = BenchmarkPlan.read(body)
-    adapters = fields.adapters or sorted(registry.names())[:DEFAULT_ADAPTERS]
+    served = [version.name for version in registry.newest(resolver.fingerprints)]
+    adapters = fields.adapters or served[:DEFAULT_ADAPTERS]
     for name in fields.adapters:
-        registry.resolve(*parse_reference(name, "adapters"))
+        resolver.version(*parse_reference(name, "adapters"))
     _refuse_twice(fields.adapters, "adapters")
     _refuse_twice(fields.arms, "arms")
     arms = fields.arms or ["base", "single", "stack:2"][: 1 + len(adapters)]

@@ -3,11 +3,10 @@
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
-from pathlib import Path
-from typing import Annotated, BinaryIO
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, BinaryIO
 
 import typer
-from rich.console import Console
 from rich.filesize import decimal
 from rich.markup import escape
 from rich.table import Table
@@ -17,6 +16,8 @@ from lora_compose.adapters.composition.grammar import parse_reference
 from lora_compose.adapters.errors import AdapterRejected
 from lora_compose.adapters.names import check_alias, check_name
 from lora_compose.adapters.peft.files import MISSING
+from lora_compose.adapters.terminal import stderr, stdout
+from lora_compose.server.client import offline
 from lora_compose.server.client.http import Client, Json
 
 app = typer.Typer(
@@ -28,6 +29,20 @@ app = typer.Typer(
 )
 
 Reference = Annotated[str, typer.Argument(help="`name`, `name@2` or `name@alias`.", metavar="NAME[@VERSION]")]
+
+Offline = Annotated[
+    Path | None,
+    typer.Option(
+        "--data-dir", help="Read the registry in this directory instead of asking a server.", metavar="DIR"
+    ),
+]
+Model = Annotated[
+    Path | None,
+    typer.Option(
+        help="With --data-dir: the directory of the base. Default: the base that was served last.",
+        metavar="DIR",
+    ),
+]
 
 
 @app.command()
@@ -47,6 +62,12 @@ def add(
         typer.Option(help="A Hugging Face repository, if the server allows it.", metavar="ORG/REPO@REV"),
     ] = None,
     alias: Annotated[str | None, typer.Option(help="An alias for this version.")] = None,
+    ttl_seconds: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Remove this version after this time, unless something needs it.", metavar="SECONDS"
+        ),
+    ] = None,
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
     as_json: AsJson = False,
@@ -60,36 +81,64 @@ def add(
     """
     if sum(source is not None for source in (directory, path, hf)) != 1:
         raise typer.BadParameter("Give exactly one of DIRECTORY, --path and --hf.")
-    fields = {"name": check_name(name), "path": path, "hf": hf, "alias": alias and check_alias(alias)}
+    fields: dict[str, Any] = {
+        "name": check_name(name),
+        "path": path,
+        "hf": hf,
+        "alias": alias and check_alias(alias),
+    }
+    fields |= {"ttl_seconds": ttl_seconds}
     body = {field: value for field, value in fields.items() if value is not None}
     with Client(url, api_key) as client:
         if directory is None:
             adapter = client.register(body)
         else:
             with _opened(directory) as files:
-                adapter = client.upload(body, files)
+                adapter = client.upload({field: str(value) for field, value in body.items()}, files)
     _show(adapter, as_json)
 
 
 @app.command("list")
-def list_adapters(url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJson = False) -> None:
-    """List every version of every adapter. The newest version of a name comes first."""
-    with Client(url, api_key) as client:
-        adapters = client.adapters()
+def list_adapters(
+    url: Url = DEFAULT_URL,
+    api_key: ApiKey = None,
+    data_dir: Offline = None,
+    model: Model = None,
+    as_json: AsJson = False,
+) -> None:
+    """List every version of every adapter. The newest version of a name comes first.
+
+    A version that was registered for another base is not served. Its base is marked.
+
+    - `lora-compose adapters list --data-dir /var/lib/lora-compose` needs no server
+    """
+    if data_dir is not None:
+        adapters = offline.catalogue(data_dir, model)
+    else:
+        with Client(url, api_key) as client:
+            adapters = client.adapters()
     if as_json:
         echo_json(adapters)
     elif adapters:
-        Console().print(adapter_list(adapters))
+        stdout().print(adapter_list(adapters))
     else:
         typer.echo("No adapter is registered. Register one with `lora-compose adapters add NAME DIRECTORY`.")
 
 
 @app.command()
 def show(
-    reference: Reference, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJson = False
+    reference: Reference,
+    url: Url = DEFAULT_URL,
+    api_key: ApiKey = None,
+    data_dir: Offline = None,
+    model: Model = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Show the details of a version: its files, the layers that it covers, warnings."""
+    """Show the details of a version: its files, its base, the layers that it covers, warnings."""
     _check(reference)
+    if data_dir is not None:
+        _show(offline.adapter(data_dir, model, reference), as_json)
+        return
     with Client(url, api_key) as client:
         _show(client.adapter(reference), as_json)
 
@@ -150,7 +199,7 @@ def _show(adapter: Json, as_json: bool) -> None:
     if as_json:
         echo_json(adapter)
     else:
-        Console().print(adapter_facts(adapter))
+        stdout().print(adapter_facts(adapter))
 
 
 @contextmanager
@@ -159,8 +208,8 @@ def _opened(directory: Path) -> Iterator[dict[str, BinaryIO]]:
     from rich.progress import DownloadColumn, Progress, TransferSpeedColumn
 
     columns = (*Progress.get_default_columns(), DownloadColumn(), TransferSpeedColumn())
-    screen = Console(stderr=True)
-    bars = Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal)
+    console = stderr()
+    bars = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
     with bars as progress, ExitStack() as stack:
         files: dict[str, BinaryIO] = {}
         for name, code in MISSING.items():
@@ -174,7 +223,8 @@ def _opened(directory: Path) -> Iterator[dict[str, BinaryIO]]:
 
 def adapter_list(adapters: Sequence[Json]) -> Table:
     """A table with one line a version, in the given order."""
-    table = Table("adapter", "rank", "size", "aliases", "registered", "source", box=None, pad_edge=False)
+    columns = ("adapter", "rank", "size", "aliases", "registered", "source", "base")
+    table = Table(*columns, box=None, pad_edge=False)
     for adapter in adapters:
         table.add_row(
             escape(adapter["id"]),
@@ -183,15 +233,32 @@ def adapter_list(adapters: Sequence[Json]) -> Table:
             escape(", ".join(adapter["aliases"])),
             _when(adapter["created_at"]),
             escape(adapter["source"]),
+            _base(adapter),
         )
     return table
+
+
+def _base(adapter: Json) -> str:
+    """The base, marked if the version is not served. Older servers do not say whether it is."""
+    name = escape(PurePosixPath(adapter["base"]).name)
+    if adapter.get("served", True) is not False:
+        return name
+    return f"[yellow]other: {name} {escape(adapter['base_fingerprint'][:12])}[/]"
+
+
+FACTS = (
+    *("id", "aliases", "rank", "parameters", "bytes", "created_at", "expires_at", "source", "base"),
+    *("base_fingerprint", "served", "digest"),
+)
+TIMES = ("created_at", "expires_at")
 
 
 def adapter_facts(adapter: Json) -> Table:
     """A table with one line a fact. Warnings come last."""
     table = Table(box=None, show_header=False, pad_edge=False)
-    for field in ("id", "aliases", "rank", "parameters", "bytes", "created_at", "source", "base", "digest"):
-        table.add_row(field, escape(_shown(field, adapter[field])))
+    for field in FACTS:
+        if adapter.get(field) is not None:
+            table.add_row(field, escape(_shown(field, adapter[field])))
     for field, value in adapter["coverage"].items():
         table.add_row(field, escape(_shown(field, value)))
     for field, value in _flat("", adapter.get("lineage", {})):
@@ -206,6 +273,11 @@ def _flat(prefix: str, value: object) -> Iterator[tuple[str, object]]:
     if isinstance(value, dict) and value:
         for key, inner in value.items():
             yield from _flat(f"{prefix}.{key}" if prefix else str(key), inner)
+    elif isinstance(value, list) and any(isinstance(inner, dict | list) for inner in value):
+        for index, inner in enumerate(value):
+            yield from _flat(f"{prefix}.{index}", inner)
+    elif isinstance(value, list):
+        yield prefix, ", ".join(map(str, value))
     elif prefix:
         yield prefix, round(value, 6) if isinstance(value, float) else value
 
@@ -213,8 +285,10 @@ def _flat(prefix: str, value: object) -> Iterator[tuple[str, object]]:
 def _shown(field: str, value: object) -> str:
     if isinstance(value, list):
         return ", ".join(map(str, value))
-    if isinstance(value, int) and field == "created_at":
+    if isinstance(value, int) and field in TIMES:
         return _when(value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 

@@ -12,8 +12,9 @@ from time import perf_counter
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from lora_compose.adapters.command_line import server_root
 from lora_compose.adapters.errors import LoraComposeError, ServerCode
-from lora_compose.server.client.http import foreign_reply, unreachable
+from lora_compose.server.client.http import foreign_reply, names_in, unreachable, with_suggestion
 
 if TYPE_CHECKING:
     from openai import APIError
@@ -74,7 +75,7 @@ class ChatClient:
     def __init__(self, url: str, api_key: str | None = None, max_retries: int = 0) -> None:
         from openai import OpenAI
 
-        self._url = url.rstrip("/")
+        self._url = server_root(url)
         self._openai = OpenAI(base_url=f"{self._url}/v1", api_key=api_key or "none", max_retries=max_retries)
 
     def __enter__(self) -> Self:
@@ -149,7 +150,10 @@ class ChatClient:
         except APIConnectionError as error:
             raise unreachable(self._url, str(error.__cause__ or error)) from error
         except APIError as error:
-            raise _refusal(error) from error
+            raise with_suggestion(_refusal(error), self._names) from error
+
+    def _names(self) -> set[str]:
+        return names_in(self._openai.get("/adapters", cast_to=object))
 
 
 def _refusal(error: "APIError") -> LoraComposeError:

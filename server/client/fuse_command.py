@@ -5,10 +5,9 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from lora_compose.adapters.command_line import DEFAULT_URL, ApiKey, AsJson, Url, echo_json
+from lora_compose.adapters.terminal import progress_bar
 from lora_compose.server.client.http import Client
 
 POLL_SECONDS = 0.1
@@ -54,17 +53,11 @@ def fuse(
 
 
 def _with_progress(client: Client, title: str, switch: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Run `switch`, with a progress bar on stderr, because a large checkpoint takes time."""
-    screen = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-    with (
-        ThreadPoolExecutor(1) as thread,
-        Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bar,
-    ):
-        task = bar.add_task(title, total=1.0)
+    """Run `switch`, with progress on stderr, because a large checkpoint takes time."""
+    with ThreadPoolExecutor(1) as thread, progress_bar(title) as step:
         switching = thread.submit(switch)
         while wait([switching], POLL_SECONDS).not_done:
-            bar.update(task, completed=client.fusion()["progress"] or 0.0)
+            step(round(100 * (client.fusion()["progress"] or 0.0)), 100, "%")
         return switching.result()
 
 

@@ -4,16 +4,22 @@ A refusal is raised as LoraComposeError with the server's own code and message. 
 is `server_unreachable`. JSON objects are returned unchanged, without a check of their fields.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 from urllib.parse import quote
 
 import httpx
 
-from lora_compose.adapters.errors import CommandCode, LoraComposeError, ServerCode
+from lora_compose.adapters.command_line import server_root
+from lora_compose.adapters.errors import Code, CommandCode, LoraComposeError, ServerCode
+from lora_compose.adapters.names import suggestion
 
 CONNECT_SECONDS = 5.0
+QUOTED = re.compile(r"'([^'@]+)")
+"""The first name in a message."""
 Json = dict[str, Any]
 
 
@@ -38,7 +44,7 @@ class Client:
     Calls have no time limit, because the server needs time, for example to check a large adapter."""
 
     def __init__(self, url: str, api_key: str | None = None) -> None:
-        self._url = url.rstrip("/")
+        self._url = server_root(url)
         headers = {} if api_key is None else {"authorization": f"Bearer {api_key}"}
         timeout = httpx.Timeout(None, connect=CONNECT_SECONDS)
         try:
@@ -70,14 +76,14 @@ class Client:
     def upload(self, fields: Mapping[str, str], files: Mapping[str, BinaryIO]) -> Json:
         """Register an adapter from its two files, by file name.
 
-        `fields` has a name, and may have an alias."""
+        `fields` has a name, and may have an alias and ttl_seconds."""
         parts = {name: (name, file, "application/octet-stream") for name, file in files.items()}
         return self._call("POST", "/v1/adapters", data=dict(fields), files=parts)
 
-    def register(self, fields: Mapping[str, str]) -> Json:
+    def register(self, fields: Mapping[str, object]) -> Json:
         """Register an adapter that the server reads itself.
 
-        `fields` has a name and path or hf, and may have an alias."""
+        `fields` has a name and path or hf, and may have an alias and ttl_seconds."""
         return self._call("POST", "/v1/adapters", json=dict(fields))
 
     def adapters(self) -> list[Json]:
@@ -134,13 +140,37 @@ class Client:
         except httpx.TransportError as error:
             raise unreachable(self._url, str(error) or type(error).__name__) from error
         if not response.is_success:
-            raise _refusal(response)
+            raise with_suggestion(_refusal(response), self._names)
         if response.status_code == httpx.codes.NO_CONTENT:
             return {}
         body = _json(response)
         if not isinstance(body, dict):
             raise foreign_reply(str(response.url))
         return body
+
+    def _names(self) -> set[str]:
+        return names_in(self._http.get("/v1/adapters").json())
+
+
+def names_in(listing: Any) -> set[str]:
+    """The names in a list of adapters, as `GET /v1/adapters` returns it."""
+    return {str(adapter["name"]) for adapter in listing["data"]}
+
+
+def with_suggestion(refusal: LoraComposeError, names: Callable[[], set[str]]) -> LoraComposeError:
+    """The refusal of an unknown model with the most similar name. Other refusals are returned unchanged.
+
+    `names` may fail: then there is no suggestion.
+    """
+    named = QUOTED.search(refusal.message)
+    if refusal.code != Code.MODEL_NOT_FOUND or named is None:
+        return refusal
+    with suppress(Exception):
+        known = names()
+        if named[1] not in known:
+            text = f"{refusal.message}{suggestion(named[1], known)}"
+            return LoraComposeError(refusal.code, text, refusal.param)
+    return refusal
 
 
 def _quoted(segment: str) -> str:

@@ -8,8 +8,10 @@ import hashlib
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -29,6 +31,7 @@ from lora_compose.server.metrics import Metrics
 logger = logging.getLogger(__name__)
 
 MayBuild = Callable[[], None]
+UNBOUNDED = 1 << 62
 
 
 @dataclass(frozen=True)
@@ -43,10 +46,23 @@ class MergedOn:
 class MergeBuilder:
     """Turns a resolved composition into directories that the engine can read. Use it as a context manager."""
 
-    def __init__(self, registry: Registry, base: MergedOn, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        base: MergedOn,
+        metrics: Metrics,
+        max_bytes: int = UNBOUNDED,
+        used_directories: Callable[[], frozenset[str]] = frozenset,
+    ) -> None:
+        """`max_bytes` bounds the cached merges. `used_directories` are those that the engine needs now."""
         self._registry = registry
         self._base = base
         self._metrics = metrics
+        self._max_bytes = max_bytes
+        self._used_directories = used_directories
+        self._using: Counter[str] = Counter()
+        self._is_over = False
+        self._trimming: asyncio.Task[None] | None = None
         self._building: dict[str, asyncio.Task[Path]] = {}
         # spawn: a fork of a process that has vLLM's threads may deadlock.
         self._pool = ProcessPoolExecutor(
@@ -63,6 +79,48 @@ class MergeBuilder:
     ) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
+    @contextmanager
+    def using(self, resolved: ResolvedComposition) -> Iterator[None]:
+        """Keep the merge of `resolved` on the disk while the context is open."""
+        key = "" if resolved.composition.is_stack else merge_key(resolved, self._base)
+        self._using[key] += 1
+        try:
+            yield
+        finally:
+            self._using[key] -= 1
+            if self._is_over:
+                self._start_trim()
+
+    def _start_trim(self) -> None:
+        if self._trimming is None:
+            self._trimming = asyncio.create_task(self.trim())
+            self._trimming.add_done_callback(self._end_trim)
+
+    def _end_trim(self, task: "asyncio.Task[None]") -> None:
+        self._trimming = None
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("cached merges could not be deleted: %s", error)
+
+    async def trim(self) -> None:
+        """Delete the least recently used merges that are over the bound and not in use."""
+        directories = self._used_directories()
+
+        def in_use(key: str, digest: str) -> bool:
+            return self._using[key] > 0 or any(Path(used).name == digest for used in directories)
+
+        removed, size = await run_in_threadpool(self._registry.merges.trim, self._max_bytes, in_use)
+        self._is_over = size > self._max_bytes
+        self._metrics.merge_cache_bytes.set(size)
+        self._metrics.merge_evictions.inc(removed)
+        if removed:
+            logger.info("deleted %d cached merges; the others have %d bytes", removed, size)
+
+    async def _find(self, key: str) -> Path | None:
+        """The cached merge. A trim that runs now may be deleting it, so wait for its end."""
+        if self._trimming is not None:
+            await asyncio.wait([self._trimming])
+        return await run_in_threadpool(self._registry.merges.find, key)
+
     async def build(self, resolved: ResolvedComposition, may_build: MayBuild | None = None) -> Servable:
         """Return a stack without a build. Build a merge, or find it in the cache.
 
@@ -72,7 +130,9 @@ class MergeBuilder:
                 resolved.name, tuple(_stored(version, member.weight) for member, version in resolved.versions)
             )
         merged = Component(str(await self._directory(resolved, may_build)), 1.0, resolved.rank)
-        return Servable(resolved.name, (StoredAdapter(merged, resolved.ids, resolved.digests),))
+        return Servable(
+            resolved.name, (StoredAdapter(merged, resolved.ids, resolved.digests, resolved.name),)
+        )
 
     async def report(
         self, resolved: ResolvedComposition, may_build: MayBuild | None = None
@@ -81,12 +141,12 @@ class MergeBuilder:
         if resolved.composition.is_stack:
             return None
         await self._directory(resolved, may_build)
-        return await run_in_threadpool(self._registry.cached_merge_report, merge_key(resolved, self._base))
+        return await run_in_threadpool(self._registry.merges.report, merge_key(resolved, self._base))
 
     async def _directory(self, resolved: ResolvedComposition, may_build: MayBuild | None) -> Path:
         key = merge_key(resolved, self._base)
         if may_build is not None and key not in self._building:
-            found = await run_in_threadpool(self._registry.cached_merge, key)
+            found = await self._find(key)
             if found is not None:
                 return found
             may_build()
@@ -97,7 +157,7 @@ class MergeBuilder:
         return await asyncio.shield(task)
 
     async def _find_or_build(self, key: str, resolved: ResolvedComposition) -> Path:
-        found = await run_in_threadpool(self._registry.cached_merge, key)
+        found = await self._find(key)
         if found is not None:
             return found
         with (
@@ -123,8 +183,9 @@ class MergeBuilder:
                 ),
             )
             path = await run_in_threadpool(
-                self._registry.cache_merge, key, Path(output), report, sorted(resolved.digests)
+                self._registry.merges.add, key, Path(output), report, sorted(resolved.digests)
             )
+        self._start_trim()
         seconds = time.perf_counter() - started
         self._metrics.merge_seconds.observe(seconds)
         logger.info("merged %s in %.2f s", resolved.name, seconds)
@@ -138,7 +199,7 @@ def servable_of(version: Version) -> Servable:
 
 def _stored(version: Version, weight: float) -> StoredAdapter:
     component = Component(str(version.directory), weight, version.rank)
-    return StoredAdapter(component, frozenset({version.id}), frozenset({version.digest}))
+    return StoredAdapter(component, frozenset({version.id}), frozenset({version.digest}), version.id)
 
 
 def merge_key(resolved: ResolvedComposition, base: MergedOn) -> str:

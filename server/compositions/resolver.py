@@ -5,17 +5,18 @@ happen here, before anything is built and before the first byte of an answer is 
 """
 
 import threading
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from cachetools import LRUCache
 
 from lora_compose.adapters.composition.composition import STACK, Composition, Member
-from lora_compose.adapters.errors import Code, InvalidRequest, Unservable
+from lora_compose.adapters.errors import Code, InvalidRequest, NotFound, Unservable
 from lora_compose.adapters.registry.registry import Registry
 from lora_compose.adapters.registry.store import Version
 from lora_compose.adapters.registry.versions import no_adapter
+from lora_compose.server.compositions.served_bases import ServedBases
 
 # A larger ‖w·ΔW‖ overflows activations, and a NaN in the shared KV cache would reach other requests.
 MAX_DELTA_NORM = 1e6
@@ -55,11 +56,14 @@ class ResolvedComposition:
 
 
 class Resolver:
-    """Resolves compositions with one registry, for an engine that supports ranks up to `max_lora_rank`."""
+    """Resolves compositions with one registry, for an engine that supports ranks up to `max_lora_rank`.
 
-    def __init__(self, registry: Registry, max_lora_rank: int) -> None:
+    `served` are the bases whose versions are served. None: every version is."""
+
+    def __init__(self, registry: Registry, max_lora_rank: int, served: ServedBases | None = None) -> None:
         self._registry = registry
         self._max_lora_rank = max_lora_rank
+        self.served = served
         self._cache: LRUCache[Hashable, Any] = LRUCache(MAX_CACHED)
         self._changes = 0
         self._lock = threading.Lock()
@@ -88,7 +92,7 @@ class Resolver:
     def resolve(
         self, composition: Composition, sees: Callable[[str], bool] | None = None
     ) -> ResolvedComposition:
-        """Raises NotFound("model_not_found"), Unservable("rank_too_large") or InvalidRequest.
+        """Raises NotFound("model_not_found"), Unservable rank_too_large or wrong_base, or InvalidRequest.
 
         If `sees` is false for a member, the error is the same as for an adapter that does not exist."""
         if sees is not None:
@@ -117,7 +121,31 @@ class Resolver:
 
     def _version(self, name: str, ref: str | None) -> Version:
         """Versions are cached too, because most members of a new composition are already in use."""
-        return self._cached((name, ref), lambda: self._registry.resolve(name, ref))
+        return self._cached((name, ref), lambda: self._look_up(name, ref))
+
+    def _look_up(self, name: str, ref: str | None) -> Version:
+        version = self._registry.resolve(name, ref, self.fingerprints)
+        if self.served is not None:
+            self.served.require(version)
+        return version
+
+    @property
+    def fingerprints(self) -> Collection[str] | None:
+        """The bases whose versions are served. None: every version is."""
+        return None if self.served is None else self.served.fingerprints
+
+    def version(self, name: str, ref: str | None) -> Version:
+        """The version that a request for `name@ref` gets alone. Raises as `resolve` does."""
+        return self._version(name, ref)
+
+    def is_for_this_base(self, composition: Composition) -> bool:
+        """Whether all its members were admitted for a base that is served. False if one does not exist."""
+        try:
+            for member in composition.members:
+                self._version(member.name, member.ref)
+        except (NotFound, Unservable):
+            return False
+        return True
 
     def _too_large(self, composition: Composition, rank: int) -> str:
         limit = self._max_lora_rank

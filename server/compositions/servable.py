@@ -15,11 +15,8 @@ class StoredAdapter:
     """`name@number` of every adapter in it."""
     digests: frozenset[str]
     """The digest of every adapter in it."""
-
-    @property
-    def label(self) -> str:
-        """The name in logs and in `/v1/residency`: the adapter, or the adapters of a merge."""
-        return "+".join(sorted(self.versions))
+    label: str
+    """The name in logs and in `/v1/residency`: the adapter, or the canonical name of the merge."""
 
 
 @dataclass(frozen=True)

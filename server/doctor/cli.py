@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import MofNCompleteColumn, Progress, TextColumn
 
 from lora_compose.adapters.command_line import ApiKey, AsJson, DataDir, default_data_dir, echo_json
+from lora_compose.adapters.terminal import progress_bar, stdout
 from lora_compose.server.config import EMBEDDED_BASE, ServerConfig
 from lora_compose.server.doctor import adapter as adapter_checks
 from lora_compose.server.doctor import data_directory, installation, machine, running_server
 from lora_compose.server.doctor import model as model_checks
+from lora_compose.server.doctor import registry as registry_checks
 from lora_compose.server.doctor.check import Check, Result, examine
 
 
@@ -52,6 +52,7 @@ def doctor(
         *model_checks.checks(base),
         *(check for path in adapter or [] for check in adapter_checks.checks(path, base, max_lora_rank)),
         *data_directory.checks(data_dir or default_data_dir()),
+        *registry_checks.checks(data_dir or default_data_dir(), base),
         *(running_server.checks(url, api_key) if url else []),
     ]
     results = examine_all(checks)
@@ -61,25 +62,19 @@ def doctor(
     else:
         from lora_compose.server.doctor.check import summary, table
 
-        Console().print(table(results))
+        stdout().print(table(results))
         typer.echo(summary(results))
     raise typer.Exit(0 if is_ok else 1)
 
 
 def examine_all(checks: list[Check]) -> list[Result]:
-    """Run the checks in order.
-
-    A bar on stderr shows progress: vLLM or a large registry takes seconds to load."""
+    """Run the checks in order, with progress on stderr: vLLM or a large registry takes seconds to load."""
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-    screen = Console(stderr=True)
-    columns = (*Progress.get_default_columns(), MofNCompleteColumn(), TextColumn("{task.fields[what]}"))
     results = []
-    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bar:
-        task = bar.add_task("checks", total=len(checks), what="")
-        for check in checks:
-            bar.update(task, what=f"{check.section}: {check.name}")
+    with progress_bar("checks") as step:
+        for number, check in enumerate(checks):
+            step(number, len(checks), f"{check.section}: {check.name}")
             results.append(examine(check))
-            bar.advance(task)
     return results
 
 

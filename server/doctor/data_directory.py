@@ -6,13 +6,13 @@ from pathlib import Path
 from tempfile import TemporaryFile
 
 from lora_compose.adapters.errors import Conflict, LoraComposeError, NotFound, StorageUnavailable
+from lora_compose.adapters.registry.store import DATABASE
 from lora_compose.server.doctor.check import Check, Finding, fail, ok, warn
 
 SECTION = "data"
 GIB = 1 << 30
 ENOUGH_DISK = 2 * GIB
 LEAST_DISK = GIB // 4
-DATABASE = "registry.db"
 
 
 def checks(directory: Path) -> list[Check]:

@@ -5,6 +5,7 @@ from functools import partial
 
 import httpx
 
+from lora_compose.adapters.command_line import server_root
 from lora_compose.server.client.http import unreachable
 from lora_compose.server.doctor.check import Check, Finding, fail, ok, warn
 from lora_compose.server.versions import DISTRIBUTION, version_of, vllm_version
@@ -16,7 +17,7 @@ START = "Start a server with `lora-compose serve`, or correct --url"
 
 def checks(url: str, api_key: str | None) -> list[Check]:
     rows = (("alive", alive), ("ready", ready), ("models", models), ("version", version))
-    return [Check(SECTION, name, partial(run, url.rstrip("/"), api_key)) for name, run in rows]
+    return [Check(SECTION, name, partial(run, server_root(url), api_key)) for name, run in rows]
 
 
 def _get(url: str, api_key: str | None, path: str) -> httpx.Response:

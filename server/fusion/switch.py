@@ -120,6 +120,10 @@ class FusionSwitch:
         if self.state != "base":
             await self._switch("restoring", None)
 
+    async def close(self) -> None:
+        """Release the fused adapters. Called when the engine ends; `fused` stays, for the next engine."""
+        await self._reservation.aclose()
+
     async def _switch(self, transition: State, servable: Servable | None) -> None:
         if self.state not in ("base", "fused"):
             raise Conflict(Code.FUSION_BUSY, BUSY_MESSAGES[self.state])

@@ -24,13 +24,14 @@ POLLED = PROBES | {"/metrics"}
 
 
 class RequestLogMiddleware:
-    """The outermost middleware. It also logs requests that arrive while no engine is running."""
+    """It also logs requests that arrive while no engine is running. `unlogged` are paths without a line."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, unlogged: frozenset[str] = frozenset()) -> None:
         self._app = app
+        self._unlogged = unlogged
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] != "http" or scope["path"] in self._unlogged:
             await self._app(scope, receive, send)
             return
         started, status = time.perf_counter(), 0

@@ -34,6 +34,10 @@ NO_WEBSOCKET = RequestIdMiddleware(
 class HttpProtocol(HttpToolsProtocol):
     """One connection. It is closed after a refusal, because the start of the next request is unknown."""
 
+    max_head_bytes = MAX_HEAD_BYTES
+    """The most bytes of the request line and the headers."""
+    max_headers = 256
+    """The most headers of a request."""
     head_seconds = 10.0
     """The longest time from the connection, or a later request's first byte, to the end of the head."""
     stalled_seconds = 30.0
@@ -68,11 +72,10 @@ class HttpProtocol(HttpToolsProtocol):
         try:
             self._parse(data)
         except httptools.HttpParserError:
-            self.logger.warning("Invalid HTTP request received.")
             self.send_400_response("")
         is_expecting = self._head_timer is not None or self._is_in_body
-        if is_expecting and self._head_bytes > MAX_HEAD_BYTES:
-            self._refuse(431, f"The request line and headers must have at most {MAX_HEAD_BYTES} bytes.")
+        if is_expecting and self._head_bytes > self.max_head_bytes:
+            self._refuse_large_head()
 
     @override
     def on_message_begin(self) -> None:
@@ -83,10 +86,26 @@ class HttpProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         if self.parser.should_upgrade():
             return
+        self._check_head()
         self._stop_head_timer()
         self.app = NO_WEBSOCKET if self._is_websocket_handshake() else self.config.loaded_app
         super().on_headers_complete()  # raises if the URL is invalid
         self._is_in_body, self._head_bytes = True, 0
+
+    def _check_head(self) -> None:
+        """Refuse a head that arrived in one piece. Raises an exception, which ends the parsing."""
+        if len(self.headers) > self.max_headers:
+            self._refuse(431, f"A request must have at most {self.max_headers} headers.")
+        elif (
+            len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > self.max_head_bytes
+        ):
+            self._refuse_large_head()
+        else:
+            return
+        raise httptools.HttpParserError
+
+    def _refuse_large_head(self) -> None:
+        self._refuse(431, f"The request line and headers must have at most {self.max_head_bytes} bytes.")
 
     @override
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -125,7 +144,9 @@ class HttpProtocol(HttpToolsProtocol):
 
     @override
     def send_400_response(self, msg: str) -> None:
-        self._refuse(400, "The request is not valid HTTP/1.1.")
+        if not self._is_refused:
+            self.logger.warning("Invalid HTTP request received.")
+            self._refuse(400, "The request is not valid HTTP/1.1.")
 
     def _parse(self, data: bytes) -> None:
         """Feed the parser. Parse a head with `Upgrade` twice: as received, and without that header.
@@ -224,6 +245,12 @@ class HttpProtocol(HttpToolsProtocol):
             self.transport.write_eof()
         # Closing now could reset the connection (unread bytes of the client), and the reply would be lost.
         self.loop.call_later(LINGER_SECONDS, self.transport.close)
+
+
+def protocol_with(max_head_bytes: int, max_headers: int) -> type[HttpProtocol]:
+    """The protocol with other limits of a request's head."""
+    limits = {"max_head_bytes": max_head_bytes, "max_headers": max_headers}
+    return type("LimitedHttpProtocol", (HttpProtocol,), limits)
 
 
 def _response(status: int, message: str) -> bytes:

@@ -10,7 +10,7 @@ import logging.config
 import os
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 from pythonjsonlogger.json import JsonFormatter as BaseJsonFormatter
 from typing_extensions import override
@@ -18,6 +18,7 @@ from typing_extensions import override
 from lora_compose.server.http.request_id import REQUEST_ID
 
 LogFormat = Literal["text", "json"]
+LogLevel = Literal["debug", "info", "warning", "error"]
 CONFIG_FILE = "logging.json"
 VLLM_CONFIG = "VLLM_LOGGING_CONFIG_PATH"
 
@@ -55,31 +56,40 @@ def _fields(record: logging.LogRecord) -> dict[str, Any]:
     return own if request_id is None else {"request_id": request_id, **own}
 
 
-def configure(log_format: LogFormat, data_dir: Path) -> None:
+def configure(
+    log_format: LogFormat, data_dir: Path, log_level: LogLevel = "info", stream: TextIO | None = None
+) -> None:
     """Set up logging for this process and, for JSON, for vLLM's others by a file that vLLM reads on import.
 
-    If VLLM_LOGGING_CONFIG_PATH is already set, it is kept, and that file decides the format of vLLM's lines.
+    `stream` is for this project's lines and uvicorn's; vLLM's always go to stderr. vLLM logs from WARNING on,
+    or from the level of `log_level` debug or error; VLLM_LOGGING_LEVEL and VLLM_LOGGING_CONFIG_PATH win.
     """
-    names = [__name__.partition(".")[0], "uvicorn"]
+    level = log_level.upper()
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING" if log_level == "info" else level)
+    os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")  # by default stdout
+    names = {__name__.partition(".")[0]: level, "uvicorn": "WARNING"}
     if log_format == "json" and VLLM_CONFIG not in os.environ:
-        names.append("vllm")
+        vllm = {"vllm": os.environ["VLLM_LOGGING_LEVEL"]}
         path = data_dir / CONFIG_FILE
-        path.write_text(json.dumps(logging_config(log_format, ["vllm"])))
+        path.write_text(json.dumps(logging_config(log_format, vllm)))
         os.environ[VLLM_CONFIG] = str(path.resolve())
-    logging.config.dictConfig(logging_config(log_format, names))
+        logging.config.dictConfig(logging_config(log_format, vllm))
+    logging.config.dictConfig(logging_config(log_format, names, stream))
 
 
-def logging_config(log_format: LogFormat, names: list[str]) -> dict[str, Any]:
-    """The argument of `logging.config.dictConfig`. vLLM's level is VLLM_LOGGING_LEVEL, uvicorn's WARNING."""
+def logging_config(
+    log_format: LogFormat, levels: dict[str, str], stream: TextIO | None = None
+) -> dict[str, Any]:
+    """The argument of `logging.config.dictConfig` for these loggers. It is JSON without `stream`."""
     kind = JsonFormatter if log_format == "json" else TextFormatter
-    levels = {"vllm": os.environ.get("VLLM_LOGGING_LEVEL", "INFO"), "uvicorn": "WARNING"}
+    handler: dict[str, Any] = {"class": "logging.StreamHandler", "formatter": "ours"}
     return {
         "version": 1,
         "disable_existing_loggers": False,
         "formatters": {"ours": {"()": f"{__name__}.{kind.__name__}"}},
-        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "ours"}},
+        "handlers": {"stderr": handler if stream is None else {**handler, "stream": stream}},
         "loggers": {
-            name: {"handlers": ["stderr"], "level": levels.get(name, "INFO"), "propagate": False}
-            for name in names
+            name: {"handlers": ["stderr"], "level": level, "propagate": False}
+            for name, level in levels.items()
         },
     }

@@ -148,7 +148,7 @@ class AdapterCache:
         excess = len(self._entries) + count - self.capacity
         if not count or excess <= 0:
             return True
-        idle = [entry for entry in self.entries() if self._is_idle(entry) and entry.spec.key not in needed]
+        idle = [entry for entry in self.entries() if self.is_idle(entry) and entry.spec.key not in needed]
         if len(idle) < excess:
             return False
         for entry in idle[:excess]:
@@ -229,7 +229,8 @@ class AdapterCache:
         """True if a pin keeps it from being evicted."""
         return entry.spec.key in self._pins.values()
 
-    def _is_idle(self, entry: CacheEntry) -> bool:
+    def is_idle(self, entry: CacheEntry) -> bool:
+        """True if it may be evicted."""
         return not entry.users and entry.prepared.done() and not self.is_pinned(entry)
 
     def pin(self, spec: BuildSpec) -> None:

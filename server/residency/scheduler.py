@@ -13,8 +13,8 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -96,6 +96,9 @@ class ResidencyScheduler:
         self._sweep = sweep
         self._used_slots: dict[tuple[str, ...], Slot] = {}
         self._queue: list[Waiter] = []
+        self._using: Counter[str] = Counter()
+        self._left: set[str] = set()
+        """Digests of removed adapters whose files stay because they are in use."""
         self._sweeps: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
@@ -226,10 +229,13 @@ class ResidencyScheduler:
         for entry in lease.entries:
             self.cache.release(entry)
         if any(entry.is_removed for entry in lease.entries):
-            task = asyncio.create_task(self._sweep_files())
-            self._sweeps.add(task)
-            task.add_done_callback(self._sweeps.discard)
+            self._start_sweep()
         self._admit()
+
+    def _start_sweep(self) -> None:
+        task = asyncio.create_task(self._sweep_files())
+        self._sweeps.add(task)
+        task.add_done_callback(self._sweeps.discard)
 
     def _free_slot(self, slot: Slot, servable: Servable) -> None:
         slot.servables[servable] -= 1
@@ -244,6 +250,11 @@ class ResidencyScheduler:
         """The compositions of the requests in flight and in the queue."""
         in_flight = (servable for slot in self._used_slots.values() for servable in slot.servables)
         return [*in_flight, *(waiter.servable for waiter in self._queue)]
+
+    def used_directories(self) -> frozenset[str]:
+        """The directories of builds that a request uses or waits for, or that are pinned or fused."""
+        used = (entry for entry in self.cache.entries() if not self.cache.is_idle(entry))
+        return frozenset(component.directory for entry in used for component in entry.spec.components)
 
     def pinned_ids(self) -> set[str]:
         """The pinned versions, as `name@number`."""
@@ -268,9 +279,26 @@ class ResidencyScheduler:
         self.cache.unpin(versions)
         self._admit()
 
-    async def remove(self, versions: frozenset[str]) -> None:
-        """These versions were removed. Requests in flight finish; idle builds are dropped now, and files as
-        soon as no build needs them."""
+    @contextmanager
+    def using(self, digests: frozenset[str]) -> Iterator[None]:
+        """Keep the files of these adapters while the context is open, even if they are removed meanwhile.
+
+        A request needs it from its resolution to `hold`, because a merge may have to be built first."""
+        self._using.update(digests)
+        try:
+            yield
+        finally:
+            self._using.subtract(digests)
+            unused = {digest for digest in self._left & digests if not self._using[digest]}
+            self._using += Counter()  # drops what is at zero
+            if unused:
+                self._left -= unused
+                self._start_sweep()
+
+    async def remove(self, versions: frozenset[str], digests: frozenset[str] = frozenset()) -> None:
+        """These versions, with these digests, were removed. Requests in flight finish; idle builds are
+        dropped now, and files as soon as nothing needs them."""
+        self._left |= digests & self._using.keys()
         self.cache.remove(versions)
         await self._sweep_files()
         self._admit()
@@ -278,7 +306,7 @@ class ResidencyScheduler:
     async def _sweep_files(self) -> None:
         await self.cache.wait_evicted()
         waiting = (waiter.servable.digests for waiter in self._queue)
-        await self._sweep(frozenset(self.cache.digests()).union(*waiting))
+        await self._sweep(frozenset(self.cache.digests()).union(self._using, *waiting))
 
     def active(self) -> list[dict[str, int]]:
         """For each slot in use, its requests in flight by canonical name."""

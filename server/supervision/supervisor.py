@@ -1,4 +1,4 @@
-"""Restarts a dead engine and restores its pins and its fused composition.
+"""Restarts a dead engine, and restores pins and the fused composition at each start of an engine.
 
 HTTP stays up during a restart and answers 503, so that no client waits for a connection.
 """
@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 
+from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp
 
 from lora_compose.server.metrics import Metrics
@@ -35,7 +36,10 @@ class Supervisor:
         self._build = build
         self._app_switch = app_switch
         self._metrics = metrics
-        self._engine_state = EngineState()
+        self._engine_state: EngineState | None = None
+        """The state of the last engine. None before the first one, which gets what the registry recorded."""
+        self._is_retry_due = False
+        """Whether the first engine died while it was restored. The server then starts one more."""
         self._pause = FIRST_PAUSE
         self.up = asyncio.Event()
         """Set when the first engine serves requests."""
@@ -48,15 +52,16 @@ class Supervisor:
                 async with self._start() as state:
                     await self._serve(state)
             except Exception:
-                if not self.up.is_set():
+                if not self.up.is_set() and not self._is_retry_due:
                     raise
+                self._is_retry_due = False
                 logger.exception("the engine could not be started, or did not end cleanly")
             await self._wait(time.monotonic() - started)
             self._metrics.engine_restarts.inc()
 
     async def _serve(self, state: AppState) -> None:
         """Serve until the engine is dead."""
-        await self._engine_state.restore(state)
+        await self._restore(state)
         self._app_switch.open(self._build(state), state)
         self._metrics.engine_up.set(1)
         self.up.set()
@@ -68,6 +73,17 @@ class Supervisor:
             self._app_switch.close()
             self._metrics.engine_up.set(0)
             self._engine_state = EngineState.capture(state)
+
+    async def _restore(self, state: AppState) -> None:
+        """Restore pins and fusion. If the first engine dies of it, the next one starts without them."""
+        is_first = self._engine_state is None
+        engine_state = self._engine_state
+        if engine_state is None:
+            engine_state = await run_in_threadpool(EngineState.kept, state["registry"])
+            self._engine_state = EngineState()
+        self._is_retry_due = is_first
+        await engine_state.restore(state)
+        self._is_retry_due = False
 
     async def _wait(self, lifetime: float) -> None:
         pause = FIRST_PAUSE if lifetime > STEADY_SECONDS else self._pause

@@ -1,6 +1,7 @@
 """The audit log: one line of JSON for each request that changed something or that authentication refused.
 
-Lines are only appended. Generating requests are not in it; the metrics count them.
+A version that the server removes by itself has a line too, with "event" instead of a request. Lines are only
+appended. Generating requests are not in it; the metrics count them.
 """
 
 import json
@@ -19,6 +20,8 @@ from lora_compose.server.tenants.quotas import TokenBucket
 
 logger = logging.getLogger(__name__)
 
+AUDIT_FILE = "audit.jsonl"
+"""The name of the log in the data directory."""
 DENIED = frozenset({401, 403})
 READING = frozenset({"GET", "HEAD", "OPTIONS"})
 UNAUTHENTICATED_PER_MINUTE = 60
@@ -43,6 +46,10 @@ class AuditEntry:
         return {name: value for name, value in fields.items() if value is not None}
 
 
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
 class Audit:
     """Appends lines to `path`."""
 
@@ -64,10 +71,15 @@ class Audit:
             self._unauthenticated.take(1)
         self._append(self._line(scope, entry, status))
 
+    def record_removal(self, adapter: str, version: int, digest: str, reason: str) -> None:
+        """Write a line about a version that the server removed by itself."""
+        changed = {"adapter": adapter, "version": version, "digest": digest, "reason": reason}
+        self._append({"time": _now(), "event": "version_removed", **changed})
+
     def _line(self, scope: Scope, entry: AuditEntry, status: int) -> dict[str, Any]:
         headers, key = dict(scope["headers"]), entry.key
         line = {
-            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "time": _now(),
             "request_id": headers.get(b"x-request-id", b"").decode("ascii", "replace"),
             "client": (scope.get("client") or ("",))[0],
             "key": None if key is None else key.id,

@@ -1,15 +1,18 @@
 """The commands of `lora-compose keys`: create, list, rotate and revoke API keys of a data directory."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from lora_compose.adapters.command_line import AsJson, DataDir, default_data_dir, echo_json
+from lora_compose.adapters.errors import CommandCode, NotFound
 from lora_compose.adapters.names import check_name
+from lora_compose.adapters.terminal import stdout
 from lora_compose.server.tenants.key import EVERYTHING, Key, Quotas, Role
 
 if TYPE_CHECKING:
@@ -90,40 +93,90 @@ def create(
 @app.command("list")
 def list_keys(data_dir: DataDir = None, as_json: AsJson = False) -> None:
     """List all keys with role, adapters and quotas. Secrets are not stored and not shown."""
-    with _store(data_dir) as store:
-        keys = list(store.by_digest().values())
+    keys: list[Key] = []
+    are_required = False
+    with _existing(data_dir) as store:
+        if store is not None:
+            keys, are_required = list(store.by_digest().values()), store.are_required()
     if as_json:
         echo_json([asdict(key) for key in keys])
     elif keys:
-        Console().print(_table(keys))
+        stdout().print(_table(keys))
     else:
-        typer.echo("There are no keys. Create one: lora-compose keys create NAME --role admin", err=True)
+        state = "There are no keys, and every request needs one" if are_required else "There are no keys"
+        typer.echo(f"{state}. Create one: lora-compose keys create NAME --role admin", err=True)
 
 
 @app.command()
 def rotate(name: Name, data_dir: DataDir = None, as_json: AsJson = False) -> None:
     """Give a key a new secret. The old secret stops working within one second. Quotas and adapters stay."""
-    with _store(data_dir) as store:
-        key, secret = store.rotate(check_name(name))
+    with _existing(data_dir) as store:
+        key, secret = _required(store, name).rotate(check_name(name))
     _print_secret(key, secret, as_json)
 
 
 @app.command()
-def revoke(name: Name, data_dir: DataDir = None) -> None:
+def revoke(name: Name, data_dir: DataDir = None, as_json: AsJson = False) -> None:
     """Revoke a key. A running server refuses it within one second.
 
-    After the last key is revoked, a running server still requires a key. If it is restarted without any key
-    and listens on loopback addresses only, it accepts requests without a key again.
+    After the last key is revoked, every request still needs a key, also after a restart. Create a new key, or
+    accept requests without a key again with `lora-compose keys open`.
     """
-    with _store(data_dir) as store:
+    with _existing(data_dir) as found:
+        store = _required(found, name)
         revoked = store.revoke(check_name(name))
+        is_last = not store.by_digest()
+    if as_json:
+        echo_json({"revoked": revoked.name, "id": revoked.id, "was_last": is_last})
+        return
     typer.echo(f"revoked {revoked.name} ({revoked.id})")
+    if is_last:
+        typer.echo(
+            "This was the last key. Requests still need one: lora-compose keys create NAME --role admin. To "
+            "accept requests without a key: lora-compose keys open",
+            err=True,
+        )
+
+
+@app.command("open")
+def open_server(data_dir: DataDir = None, as_json: AsJson = False) -> None:
+    """Accept requests without a key again, after all keys are revoked.
+
+    This is for a server that listens on loopback addresses only. Every user of its machine may then use and
+    administer it. A running server does so within one second. The next key that is created ends this.
+    """
+    with _existing(data_dir) as store:
+        was_closed = store is not None and store.open()
+    if as_json:
+        echo_json({"was_closed": was_closed})
+        return
+    typer.echo("Requests need no key now." if was_closed else "Requests needed no key before, too.")
 
 
 def _store(data_dir: Path | None) -> "KeyStore":
     from lora_compose.server.tenants.key_store import KeyStore
 
     return KeyStore(data_dir or default_data_dir())
+
+
+@contextmanager
+def _existing(data_dir: Path | None) -> "Iterator[KeyStore | None]":
+    """The keys of a data directory; None if there is no registry, because reading must not make one."""
+    from lora_compose.adapters.registry.store import DATABASE
+
+    directory = data_dir or default_data_dir()
+    if not (directory / DATABASE).is_file():
+        typer.echo(f"There is no registry in {directory}.", err=True)
+        yield None
+        return
+    with _store(data_dir) as store:
+        yield store
+
+
+def _required(store: "KeyStore | None", name: str) -> "KeyStore":
+    if store is None:
+        raise NotFound(CommandCode.KEY_NOT_FOUND, f"The key {name!r:.80} does not exist.", "name")
+    return store
 
 
 def _print_secret(key: Key, secret: str, as_json: bool) -> None:
@@ -135,6 +188,11 @@ def _print_secret(key: Key, secret: str, as_json: bool) -> None:
         err=True,
     )
     typer.echo(secret)
+    typer.echo(
+        "Commands send it with --api-key or LORA_COMPOSE_API_KEY, OpenAI clients with api_key, and others in "
+        "the header 'authorization: Bearer SECRET'. A server on this directory requires a key from now on.",
+        err=True,
+    )
 
 
 def _table(keys: list[Key]) -> Table:

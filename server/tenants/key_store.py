@@ -35,6 +35,13 @@ class KeyRow(Table):
     created_at: Mapped[float]
 
 
+class KeysRequiredRow(Table):
+    """A single row, made with the first key: requests need a key, also after the last key is revoked."""
+
+    __tablename__ = "keys_required"
+    since: Mapped[float] = mapped_column(primary_key=True)
+
+
 class KeyStore:
     """The keys of a data directory. Close it, or use it as a context manager."""
 
@@ -62,6 +69,8 @@ class KeyStore:
                 raise Conflict(
                     Code.NAME_TAKEN, f"The key {key.name!r} already exists. Rotate or revoke it.", "name"
                 )
+            if session.scalars(select(KeysRequiredRow)).first() is None:
+                session.add(KeysRequiredRow(since=created.created_at))
             session.add(
                 KeyRow(
                     id=created.id,
@@ -89,6 +98,29 @@ class KeyStore:
             row = _row(session, name)
             session.delete(row)
             return _key(row)
+
+    def are_required(self) -> bool:
+        """Whether requests need a key: true since the first key was created, until `open`."""
+        with self._database.reading() as session:
+            return session.scalars(select(KeysRequiredRow)).first() is not None
+
+    def open(self) -> bool:
+        """Let a server on loopback addresses accept requests without a key. False if it does so already.
+
+        Raises Conflict("keys_exist") if there are keys."""
+        with self._database.writing() as session:
+            name = session.scalars(select(KeyRow.name).order_by(KeyRow.name)).first()
+            if name is not None:
+                raise Conflict(
+                    CommandCode.KEYS_EXIST,
+                    f"There are keys, for example {name!r}. Revoke them first: lora-compose keys revoke "
+                    f"{name}",
+                    "name",
+                )
+            row = session.scalars(select(KeysRequiredRow)).first()
+            if row is not None:
+                session.delete(row)
+            return row is not None
 
     def by_digest(self) -> Mapping[str, Key]:
         """All keys by the digests of their secrets, in the order of their names."""

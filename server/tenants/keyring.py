@@ -20,9 +20,11 @@ class Keyring:
     load: Callable[[], Mapping[str, Key]]
     operator_secrets: Sequence[str]
     traffic: BenchmarkTraffic
-    is_open: bool = False
-    """Whether every request is the operator's. It becomes false as soon as there is a key."""
+    may_open: Callable[[], bool] = lambda: False
+    """Whether every request is the operator's while there is no key."""
     clock: Callable[[], float] = time.monotonic
+    is_open: bool = field(init=False, default=False)
+    """Whether every request is the operator's now."""
     _keys: Mapping[str, Key] = field(default_factory=dict)
     _read: float = float("-inf")
 
@@ -58,5 +60,4 @@ class Keyring:
         now = self.clock()
         if now - self._read >= REFRESH_SECONDS:
             self._keys, self._read = self.load(), now
-            # It stays false until a restart, so that revoking the last key does not open the running server.
-            self.is_open = self.is_open and not self.has_keys
+            self.is_open = not self.has_keys and self.may_open()

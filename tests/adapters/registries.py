@@ -6,7 +6,8 @@ from typing import Any
 
 from lora_compose.adapters.peft.files import CONFIG_FILE, WEIGHTS_FILE
 from lora_compose.adapters.registry.registry import Registry
-from lora_compose.adapters.registry.store import Version
+from lora_compose.adapters.registry.store import Base, Version
+from lora_compose.adapters.registry.versions import Terms
 
 
 @dataclass(frozen=True)
@@ -28,16 +29,18 @@ def write_files(directory: Path, text: str) -> Path:
     return directory
 
 
-def register(registry: Registry, name: str, text: str) -> tuple[Version, bool]:
+BASE = Base("f00d", "made-up")
+FOR_BASE = Terms(base=BASE)
+
+
+def register(registry: Registry, name: str, text: str, terms: Terms = FOR_BASE) -> tuple[Version, bool]:
     with registry.staging() as staged:
-        return registry.register(
-            name, write_files(staged, text), Facts(), "test", {"base_fingerprint": "f00d"}
-        )
+        return registry.register(name, write_files(staged, text), Facts(), "test", {}, terms)
 
 
 def add_merge(registry: Registry, key: str, text: str, members: list[str]) -> Path:
     with registry.staging() as staged:
-        return registry.cache_merge(key, write_files(staged, text), {"relative_error": 0.25}, members)
+        return registry.merges.add(key, write_files(staged, text), {"relative_error": 0.25}, members)
 
 
 def weights_of(version: Version) -> str:

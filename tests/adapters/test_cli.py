@@ -8,6 +8,8 @@ from typer.testing import CliRunner, Result
 from lora_compose.adapters.command_line import create_app
 from lora_compose.adapters.errors import LoraComposeError
 from lora_compose.adapters.registry.registry import Registry
+from lora_compose.adapters.registry.store import Base
+from lora_compose.adapters.registry.versions import Terms
 from tests.adapters.merging.test_dora_merge import Bench, off, total
 from tests.adapters.registries import Facts
 from tests.adapters.written_adapters import Written, difference, norm, read_peft, weighted_sum, write_peft
@@ -90,6 +92,19 @@ def test_members_come_from_a_registry_that_a_server_owns(a: Written, b: Written,
         result = compose("sql@prod:2", tmp_path / "out", "--data-dir", tmp_path / "data", "--json")
     assert json.loads(result.stdout)["members"][0]["id"] == "sql@1"
     assert difference(read_peft(tmp_path / "out"), weighted_sum((a.deltas, 2.0))) < 1e-4
+
+
+def test_versions_of_different_bases_are_not_merged(a: Written, b: Written, tmp_path: Path) -> None:
+    with Registry(tmp_path / "data") as registry:
+        for written, name in ((a, "a"), (b, "b")):
+            with registry.staging() as staged:
+                shutil.copytree(written.directory, staged, dirs_exist_ok=True)
+                registry.register(
+                    name, staged, Facts(), "test", {}, Terms(base=Base(name * 64, f"base-{name}"))
+                )
+    refused = compose("a+b", tmp_path / "out", "--data-dir", tmp_path / "data")
+    assert code_of(refused) == "wrong_base"
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,11 @@
 import subprocess
 import sys
 from importlib.metadata import EntryPoint, entry_points, version
+from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from lora_compose.adapters.command_line import GROUP, create_app, load_command, main
@@ -58,3 +61,43 @@ def test_a_refusal_is_one_line_with_its_code() -> None:
     assert isinstance(end.value.code, str)
     assert end.value.code.endswith("(invalid_name)")
     assert "\n" not in end.value.code
+
+
+def test_an_error_says_the_next_command(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["compose", "ties(a+b)", str(tmp_path / "out")])
+    assert str(end.value.code).splitlines()[1].startswith("Use --density")
+
+
+def test_every_command_but_serve_prints_json_on_request() -> None:
+    def missing(command: Any, name: str) -> list[str]:
+        if hasattr(command, "list_commands"):
+            names = command.list_commands(None)
+            return [
+                m for inner in names for m in missing(command.get_command(None, inner), f"{name} {inner}")
+            ]
+        flags = {flag for parameter in command.params for flag in parameter.opts}
+        return [] if "--json" in flags else [name.strip()]
+
+    assert missing(get_command(create_app()), "") == ["serve"]
+
+
+def test_the_help_does_not_show_a_type_for_options_without_a_value(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for arguments in (
+        ["--help"],
+        ["keys", "--help"],
+        ["train", "sft", "--help"],
+        ["bench", "serve", "--help"],
+    ):
+        with pytest.raises(SystemExit):
+            main(arguments)
+        assert "<bool>" not in capsys.readouterr().out
+
+
+def test_the_help_of_training_lists_our_own_options(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["train", "sft", "--help"])
+    shown = capsys.readouterr().out
+    assert all(flag in shown for flag in ("--domain", "--held-out-share", "--publish-url", "--require"))

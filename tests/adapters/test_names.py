@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lora_compose.adapters.errors import InvalidRequest
-from lora_compose.adapters.names import check_alias, check_name, check_ref, is_version
+from lora_compose.adapters.names import check_alias, check_name, check_ref, is_version, suggestion
 
 HOSTILE = [
     "",
@@ -75,3 +75,8 @@ def test_a_reference_is_a_version_number_or_an_alias(ref: str, number: bool) -> 
 def test_a_version_number_has_one_spelling(ref: str) -> None:
     with pytest.raises(InvalidRequest):
         check_ref(ref)
+
+
+def test_a_similar_name_is_suggested() -> None:
+    assert suggestion("rol", ["upper", "roll"]) == " Did you mean 'roll'?"
+    assert suggestion("xyz", ["upper", "roll"]) == ""

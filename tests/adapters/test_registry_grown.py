@@ -10,6 +10,7 @@ from sqlalchemy import Engine, event
 from lora_compose.adapters.errors import InvalidRequest
 from lora_compose.adapters.registry.database import VersionRow
 from lora_compose.adapters.registry.registry import Registry
+from lora_compose.adapters.registry.versions import Terms
 from tests.adapters.registries import Facts, register, write_files
 
 
@@ -69,8 +70,8 @@ def test_the_catalogue_has_every_version_with_its_aliases_the_newest_of_a_name_f
 def test_an_alias_that_cannot_be_leaves_nothing_registered(tmp_path: Path) -> None:
     with Registry(tmp_path) as registry:
         with registry.staging() as staged, pytest.raises(InvalidRequest):
-            registry.register("sql", write_files(staged, "one"), Facts(), "test", {}, "1")
+            registry.register("sql", write_files(staged, "one"), Facts(), "test", {}, Terms("1"))
         assert registry.names() == []
         with registry.staging() as staged:
-            registry.register("sql", write_files(staged, "one"), Facts(), "test", {}, "prod")
+            registry.register("sql", write_files(staged, "one"), Facts(), "test", {}, Terms("prod"))
         assert registry.aliases("sql") == {"prod": 1}

@@ -54,7 +54,7 @@ def test_a_removal_killed_before_its_sweep_is_finished_at_the_start(tmp_path: Pa
         add_merge(registry, "key", "merged", [member.digest])
         registry.remove("sql")
     with Registry(tmp_path) as registry:
-        assert registry.cached_merge("key") is None
+        assert registry.merges.find("key") is None
         assert not list((tmp_path / "store").iterdir())
 
 

@@ -103,6 +103,15 @@ class RegistryModel(RuleBasedStateMachine):
         self.registry.delete_composition(saved)
         del self.saved[saved]
 
+    @rule(keep=st.integers(1, 2))
+    def retire(self, keep: int) -> None:
+        kept = {name: sorted(live)[-keep:] for name, live in self.versions.items()}
+        for one in self.registry.retention.retire(keep, "f00d"):
+            name, number = one.version.name, one.version.number
+            assert number not in (*kept[name], *self.aliases[name].values())
+            self.forget(name, number)
+        assert all(map(self.resolves, self.saved.values()))
+
     @rule()
     def reopen(self) -> None:
         self.registry.close()

@@ -3,23 +3,25 @@
 import os
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 
 from lora_compose.adapters.command_line import default_data_dir
 from lora_compose.adapters.errors import LoraComposeError
 from lora_compose.server.client.process import COMMAND, free_port
 from lora_compose.server.config import EMBEDDED_BASE, ServerConfig
+from lora_compose.server.options.http_options import HttpOptions
 from lora_compose.server.preflight import (
     check_model,
     check_tls,
-    http_options,
     listen,
     prepare_data_dir,
     set_home,
-    tls_options,
 )
 
 
@@ -93,25 +95,45 @@ def test_a_data_directory_that_cannot_be_made_is_refused(tmp_path: Path) -> None
     assert list((tmp_path / "a path with spaces" / "data").iterdir()) == []
 
 
-def test_http_options_come_from_the_command_line_and_from_vllms_file(tmp_path: Path) -> None:
-    file = tmp_path / "options.yaml"
-    file.write_text("ssl_certfile: a.pem\nssl-keyfile: a.key\ndisable-uvicorn-access-log: true\nseed: 1\n")
-    words = ["--config", str(file), "--ssl_certfile=b.pem", "--max-loras", "2", "--ssl-cert-reqs", "2"]
-    options = http_options(words)
-    assert tls_options(options) == {"ssl_certfile": "b.pem", "ssl_keyfile": "a.key", "ssl_cert_reqs": 2}
-    assert options.disable_uvicorn_access_log
-    assert tls_options(http_options([])) == {"ssl_cert_reqs": 0}
+@pytest.mark.parametrize(
+    ("options", "part"),
+    [
+        (
+            {"ssl_certfile": Path("/no"), "ssl_keyfile": Path("k")},
+            "--ssl-certfile /no and --ssl-keyfile k cannot",
+        ),
+        ({"ssl_certfile": Path("/no")}, "--ssl-certfile /no cannot be used: No such file"),
+    ],
+)
+def test_a_certificate_that_cannot_be_used_is_refused(options: dict[str, Any], part: str) -> None:
+    with pytest.raises(LoraComposeError, match=part):
+        check_tls(HttpOptions(**options))
 
 
-def test_an_http_option_without_its_value_is_refused() -> None:
-    with pytest.raises(LoraComposeError, match="--ssl-certfile: expected one argument"):
-        http_options(["--ssl-certfile"])
+def test_a_unix_socket_is_listened_on_and_one_left_behind_is_replaced(tmp_path: Path) -> None:
+    config = ServerConfig(http=HttpOptions(uds=tmp_path / "socket"))
+    for _ in range(2):
+        main, admin = listen(config)
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(tmp_path / "socket"))
+        assert admin == []
+        main[0].close()
 
 
-@pytest.mark.parametrize("words", [["--ssl-keyfile", "k"], ["--ssl-certfile", "/no", "--ssl-keyfile", "k"]])
-def test_a_certificate_that_cannot_be_used_is_refused(words: list[str]) -> None:
-    with pytest.raises(LoraComposeError, match="--ssl-certfile"):
-        check_tls(http_options(words))
+def test_a_unix_socket_in_use_or_a_path_that_cannot_be_one_is_refused(tmp_path: Path) -> None:
+    config = ServerConfig(http=HttpOptions(uds=tmp_path / "socket"))
+    main, _ = listen(config)
+    assert refusal_of(config).code == "port_in_use"
+    main[0].close()
+    (tmp_path / "file").write_text("kept")
+    assert refusal_of(ServerConfig(http=HttpOptions(uds=tmp_path / "file"))).code == "port_in_use"
+    assert (tmp_path / "file").read_text() == "kept"
+    for path in (tmp_path / "no" / "socket", tmp_path / ("x" * 200)):
+        assert refusal_of(ServerConfig(http=HttpOptions(uds=path))).code == "address_unusable"
+
+
+def test_a_unix_socket_is_local_whatever_the_host(tmp_path: Path) -> None:
+    assert ServerConfig(host="0.0.0.0", http=HttpOptions(uds=tmp_path / "socket")).is_local
 
 
 def test_a_user_without_a_home_directory_gets_one_in_the_data_directory(
@@ -139,3 +161,20 @@ def test_the_command_refuses_with_one_line_and_code_1(taken: int, tmp_path: Path
     assert (ended.returncode, ended.stdout, len(ended.stderr.splitlines())) == (1, "", 1)
     assert ended.stderr.startswith(f"error: --port {taken} is in use")
     assert not (tmp_path / "data").exists()
+
+
+def test_a_server_on_a_unix_socket_answers_there_and_removes_it_at_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    command = [COMMAND, "serve", "--uds", str(path), "--data-dir", str(tmp_path / "data")]
+    transport = httpx.HTTPTransport(uds=str(path))
+    with (
+        subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server,
+        httpx.Client(transport=transport, base_url="http://localhost", timeout=30) as client,
+    ):
+        while not path.exists() and server.poll() is None:
+            time.sleep(0.05)
+        assert client.get("/livez").status_code == 200
+        assert client.get("/readyz").json()["status"] == "loading"
+        server.terminate()
+        assert server.wait(60) == 0
+    assert not path.exists()

@@ -12,7 +12,9 @@ from tests.server.residency.test_scheduler import names, residency, servable, tu
 
 def merge(text: str, of: str) -> Servable:
     """A merge of the adapters `of`, in its own directory."""
-    member = StoredAdapter(Component(text, 1.0, 8), frozenset(of), frozenset(f"digest-{name}" for name in of))
+    member = StoredAdapter(
+        Component(text, 1.0, 8), frozenset(of), frozenset(f"digest-{name}" for name in of), text
+    )
     return Servable(text, (member,))
 
 
@@ -50,7 +52,11 @@ async def test_the_same_bytes_under_another_name_are_pinned_as_long_as_one_of_th
     def named(version: str) -> Servable:
         return Servable(
             version,
-            (StoredAdapter(Component("bytes", 1.0, 8), frozenset({version}), frozenset({"digest"})),),
+            (
+                StoredAdapter(
+                    Component("bytes", 1.0, 8), frozenset({version}), frozenset({"digest"}), version
+                ),
+            ),
         )
 
     async with residency(capacity=2) as (resident, engine, _):

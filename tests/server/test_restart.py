@@ -25,9 +25,26 @@ def test_a_restart_loses_nothing_and_sigterm_ends_with_code_zero(lone: LoneServe
     fill(lone)
     refuse_second_owner(lone)
     before = everything(lone)
+    keep(lone)
     assert lone.restart() == 0
+    check_kept(lone)
     assert everything(lone) == before
     check_words_of_the_start(lone)
+
+
+def keep(lone: LoneServer) -> None:
+    with lone.client() as http:
+        http.put("/v1/adapters/roll@prod/pin").raise_for_status()
+        http.put("/v1/fusion", json={"model": "duo"}).raise_for_status()
+
+
+def check_kept(lone: LoneServer) -> None:
+    """The pin and the fused composition are there before the first request is answered."""
+    with lone.client() as http:
+        fusion = http.get("/v1/fusion").json()
+        assert (fusion["state"], fusion["model"]) == ("fused", "roll@1+upper@1:0.5")
+        parts = http.get("/v1/residency").json()["host"]["adapters"]
+        assert [part["id"] for part in parts if part["pinned"]] == ["roll@1"]
 
 
 def check_words_of_the_start(lone: LoneServer) -> None:

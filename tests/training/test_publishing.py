@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from lora_compose.adapters.admission.fingerprint import fingerprint
 from lora_compose.adapters.errors import LoraComposeError
 from lora_compose.adapters.registry.registry import Registry
 from lora_compose.training.publishing import publish
@@ -34,6 +35,7 @@ def test_a_version_keeps_where_it_came_from(run: FinishedRun, tmp_path: Path) ->
         version = registry.resolve("roll", "prod")
         training = version.lineage["training"]
     assert version.source == "train:sft"
+    assert training["base_fingerprint"] == version.bases[0].fingerprint == fingerprint(Path(run.record.base))
     assert training["scores"] == run.scores
     assert training["data"][0]["source"] == "roll.jsonl"
     assert len(training["data"][0]["digest"]) == 64

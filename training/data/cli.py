@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
 from lora_compose.adapters.command_line import AsJson, echo_json
 from lora_compose.adapters.errors import CommandCode, Conflict, InvalidRequest, StorageUnavailable
+from lora_compose.adapters.terminal import status, stdout
 
 if TYPE_CHECKING:
     from lora_compose.training.data.rows import Rows
@@ -58,7 +58,7 @@ def inspect(
         return
     from lora_compose.training.data.reports import facts_table
 
-    Console().print(facts_table(found))
+    stdout().print(facts_table(found))
 
 
 @app.command()
@@ -141,8 +141,8 @@ def curate(
     )
     rows = _read(source, bad_rows, encoding)
     evaluation = [_read(name, bad_rows, encoding) for name in against or []]
-    with Console(stderr=True).status("curating") as status:
-        curated = curated_rows(rows, evaluation, options, status.update)
+    with status("curating") as on_progress:
+        curated = curated_rows(rows, evaluation, options, on_progress)
     report = {
         "source": source,
         "digest": rows.digest,
@@ -171,7 +171,7 @@ def curate(
         return
     from lora_compose.training.data.reports import result_table
 
-    Console().print(result_table(curated))
+    stdout().print(result_table(curated))
     typer.echo(f"{len(rows.dataset)} rows read, {len(curated.rows)} written to {output}")
 
 
@@ -225,7 +225,7 @@ def mix(
         return
     from lora_compose.training.data.reports import mix_table
 
-    Console().print(mix_table(mixed.achieved))
+    stdout().print(mix_table(mixed.achieved))
     typer.echo(f"{len(mixed.dataset)} rows written to {output}")
 
 
@@ -236,7 +236,7 @@ def _read(source: str, bad_rows: str, encoding: str | None) -> "Rows":
     if bad_rows not in ("stop", "drop"):
         raise typer.BadParameter("--bad-rows must be stop or drop")
     is_dropping: Any = bad_rows
-    with Console(stderr=True).status(f"reading {source}"):
+    with status(f"reading {source}"):
         rows = read_rows(source, ReadOptions(is_dropping, encoding))
     for remark in rows.remarks:
         typer.echo(remark, err=True)

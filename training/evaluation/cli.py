@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from lora_compose.adapters.command_line import ApiKey, AsJson, DataDir, default_data_dir, echo_json
+from lora_compose.adapters.terminal import status, stdout
 from lora_compose.training.evaluation.evaluate import Report
 from lora_compose.training.evaluation.requirements import parse_requirements, unmet
 
@@ -160,10 +160,9 @@ def evaluate(
     )
     if not (tasks or preferences or harness):
         raise typer.BadParameter("give at least one of --domain, --general, --preferences and --harness")
-    screen = Console(stderr=True)
-    with screen.status("evaluating") as status:
+    with status("evaluating") as on_progress:
         if url is not None:
-            report = evaluate_served(url, composition, api_key, request, model, status.update)
+            report = evaluate_served(url, composition, api_key, request, model, on_progress)
         else:
             report = evaluate_offline(
                 str(model),
@@ -171,7 +170,7 @@ def evaluate(
                 named_directories(adapter),
                 data_dir or default_data_dir(),
                 request,
-                status.update,
+                on_progress,
             )
     missed = unmet(requirements, report.scores) if requirements else []
     record = _record(report, seed, missed)
@@ -211,7 +210,7 @@ def _record(report: Any, seed: int, missed: list[str]) -> dict[str, Any]:
 
 
 def _show(report: Any, errors: int, missed: list[str]) -> None:
-    console = Console()
+    console = stdout()
     console.print(score_table(report))
     if errors:
         console.print(wrong_answers(report, errors))

@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
-from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 from transformers import LlamaConfig
 
 from lora_compose.adapters.command_line import AsJson
+from lora_compose.adapters.terminal import stderr, stdout
 from lora_compose.training.planning.architectures import ModelShape, shape_of
 from lora_compose.training.planning.memory import Memory, memory_of
 from lora_compose.training.planning.settings import Method, PlanSettings
@@ -122,8 +122,8 @@ def compare(cases: Sequence[MeasuredCase], threads: int) -> Iterator[dict[str, A
     """For each case, planned and measured memory in MiB, and the plan's error relative to the measured
     memory.
     """
-    screen = Console(stderr=True)
-    with Progress(console=screen, transient=True, disable=not screen.is_terminal) as bar:
+    console = stderr()
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         for case in bar.track(cases, description="training"):
             peak = measured(case, threads)
             plan = case.plan
@@ -185,7 +185,7 @@ def main(
             typer.echo(json.dumps(row))
     write_rows(rows, output)
     if not as_json:
-        Console().print(table_of(rows))
+        stdout().print(table_of(rows))
 
 
 if __name__ == "__main__":

@@ -9,11 +9,12 @@ from dataclasses import asdict, replace
 from typing import Annotated, Any, Final
 
 import typer
-from rich.console import Console, Group
+from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
 
 from lora_compose.adapters.command_line import AsJson, echo_json
+from lora_compose.adapters.terminal import status, stdout
 from lora_compose.training.planning.advice import advise, fits
 from lora_compose.training.planning.architectures import ModelShape
 from lora_compose.training.planning.devices import CARDS
@@ -191,13 +192,12 @@ def plan(
 def _show(model: str, settings: PlanSettings, as_json: bool) -> None:
     from lora_compose.training.planning.models import read_shape
 
-    screen = Console(stderr=True)
-    with screen.status("reading the config"):
+    with status("reading the config"):
         shape = read_shape(model)
     if as_json:
         echo_json(plan_facts(model, settings))
         return
-    Console().print(plan_view(model, shape, settings))
+    stdout().print(plan_view(model, shape, settings))
 
 
 def plan_facts(model: str, settings: PlanSettings) -> dict[str, Any]:

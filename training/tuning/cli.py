@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 from lora_compose.adapters.cli import (
@@ -32,6 +30,7 @@ from lora_compose.adapters.command_line import (
 from lora_compose.adapters.composition.composition import Composition
 from lora_compose.adapters.composition.grammar import parse
 from lora_compose.adapters.export import ResolvedMember, check_output, find_members
+from lora_compose.adapters.terminal import progress_bar, stdout
 
 if TYPE_CHECKING:
     from lora_compose.training.tuning.rows import ValidationRow
@@ -75,7 +74,7 @@ def weights(
     if as_json:
         echo_json(export_facts(stack, found, output, report) | {"tuned": tuned.to_dict()})
         return
-    Console().print(tuned_table(tuned))
+    stdout().print(tuned_table(tuned))
     if not tuned.pays:
         typer.echo(
             "The score on the held-out rows did not improve. Keep the original weights, or use more rows.",
@@ -96,23 +95,13 @@ def _tuned(
 
     url, api_key, seed = server
     exact = with_versions(stack, {resolved.member.id: resolved.id for resolved in found})
-    screen = Console(stderr=True)
-    columns = (
-        *Progress.get_default_columns(),
-        MofNCompleteColumn(),
-        TextColumn("best {task.fields[best]:.2f}"),
-    )
-    with (
-        ChatClient(url, api_key) as client,
-        Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bar,
-    ):
-        task = bar.add_task("weights tried", total=None, best=0.0)
-        best = 0.0
+    with ChatClient(url, api_key) as client, progress_bar("weights tried") as step:
+        count, best = 0, 0.0
 
         def on_progress(trial: "Trial") -> None:
-            nonlocal best
-            best = max(best, trial.score)
-            bar.update(task, advance=1, best=best)
+            nonlocal count, best
+            count, best = count + 1, max(best, trial.score)
+            step(count, None, f"best {best:.2f}")
 
         return tune(exact, rows, client, seed, on_progress)
 

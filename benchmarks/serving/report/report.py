@@ -5,8 +5,7 @@ The report depends on the result's JSON only, so it can be written again at any 
 
 from pathlib import Path
 
-from rich.console import Console
-
+from lora_compose.adapters.terminal import stdout
 from lora_compose.benchmarks.serving.report.tables import caveats, markdown, terminal_tables
 from lora_compose.benchmarks.serving.results.advice import ExpectedTraffic, advise
 from lora_compose.benchmarks.serving.results.crossovers import crossovers
@@ -31,9 +30,7 @@ def write_reports(document: BenchmarkResult, html: Path | None, text: Path | Non
 
 
 def _show(document: BenchmarkResult, summary: Summary, advice: str) -> None:
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=170)
+    console = stdout()
     for table in terminal_tables(summary):
         console.print(table, "")
     for line in caveats(document, summary):

@@ -44,6 +44,8 @@ class Engine:
     """True if the kernels apply weights per request, so that one build of an adapter serves every weight."""
     lora_modules: frozenset[str] | None = None
     """The last parts of the names of the modules that adapters may change; None: every linear layer."""
+    other_names: tuple[str, ...] = ()
+    """Further names of the base in requests. Responses name `base`."""
 
     @property
     def refused_fields(self) -> dict[str, str]:

@@ -10,6 +10,8 @@ import os
 from argparse import Namespace
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from difflib import get_close_matches
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,8 +21,12 @@ from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.entrypoints.launchers.api_server.app_state import init_app_state
 from vllm.entrypoints.launchers.app import build_app
 from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
+from vllm.exceptions import VLLMValidationError
 from vllm.platforms import current_platform
+from vllm.reasoning import ReasoningParserManager
+from vllm.tool_parsers import ToolParserManager
 from vllm.utils.argparse_utils import FlexibleArgumentParser
+from vllm.utils.import_utils import import_from_path
 
 from lora_compose.adapters.errors import CommandCode, LoraComposeError
 from lora_compose.server.engine.errors import PluginMissing
@@ -33,6 +39,7 @@ from lora_compose.server.memory import MAX_NUM_SEQS, plan_kv_cache
 logger = logging.getLogger(__name__)
 
 IN_PROCESS = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
+REQUEST_LOGGER = "vllm.entrypoints.serve.utils.request_logger"
 MAX_CPU_LORAS = 64
 """The default of `--max-cpu-loras`, or `--max-loras` if that is more."""
 WORKER_EXTENSION = "lora_compose.server.engine.worker.extension.CompositionWorkerExtension"
@@ -61,6 +68,7 @@ def parse_vllm_args(arguments: Sequence[str]) -> Namespace:
         # Measured on CPUs without AVX512-BF16: float32 is twice as fast as bfloat16 and more exact.
         parser.set_defaults(enforce_eager=True, dtype="float32")
     args = parser.parse_args(list(arguments))
+    _load_parsers(args)
     if args.max_cpu_loras is None:
         args.max_cpu_loras = max(MAX_CPU_LORAS, args.max_loras)
     elif args.max_cpu_loras < args.max_loras:
@@ -75,8 +83,50 @@ def parse_vllm_args(arguments: Sequence[str]) -> Namespace:
         workers = args.tensor_parallel_size * args.pipeline_parallel_size
         args.kv_cache_memory_bytes = plan.kv_cache // workers
         logger.info("%s", plan.sentence())
-    validate_parsed_serve_args(args)
     return args
+
+
+def _load_parsers(args: Namespace) -> None:
+    """Import the user's parsers of tool calls and reasoning, and make vLLM's checks, as `vllm serve` does.
+
+    Raises LoraComposeError."""
+    _import_plugin("--tool-parser-plugin", args.tool_parser_plugin)
+    _import_plugin("--reasoning-parser-plugin", args.reasoning_parser_plugin)
+    try:
+        validate_parsed_serve_args(args)
+    except (TypeError, ValueError, VLLMValidationError) as error:
+        message = str(error).removeprefix("Error: ")
+        raise LoraComposeError(CommandCode.INVALID_OPTION, message) from error
+    _check_name("--tool-call-parser", args.tool_call_parser, ToolParserManager.list_registered())
+    _check_name("--reasoning-parser", args.reasoning_parser, ReasoningParserManager.list_registered())
+
+
+def _import_plugin(flag: str, plugin: str) -> None:
+    """Import the user's file or module. vLLM's own function only logs an error and goes on without it."""
+    if not plugin:
+        return
+    try:
+        if Path(plugin).suffix == ".py":
+            import_from_path(Path(plugin).stem, plugin)
+        else:
+            import_module(plugin)
+    except Exception as error:
+        logger.debug("a plugin could not be imported", exc_info=True)
+        message = f"{flag} ({plugin}) cannot be imported: {error}"
+        raise LoraComposeError(CommandCode.INVALID_OPTION, message) from error
+
+
+def _check_name(flag: str, name: str | None, known: Sequence[str]) -> None:
+    """Raise LoraComposeError for a parser that is not there.
+
+    vLLM checks that of tool calls only with --enable-auto-tool-choice, and the other one late."""
+    if not name or name in known:
+        return
+    near = get_close_matches(name, known, 1)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    raise LoraComposeError(
+        CommandCode.INVALID_OPTION, f"{flag} ({name}) must be one of {', '.join(known)}.{hint}"
+    )
 
 
 def _sizes_kv_cache(args: Namespace) -> bool:
@@ -124,9 +174,12 @@ async def launch(args: Namespace, *, lora_requests_info: bool = False) -> AsyncI
         replace_lora_info(client, lora_requests_info)
         count_tokens(client)
         tasks = await client.get_supported_tasks()
+        if args.enable_log_requests:
+            _show_request_lines()
         app = build_app(args, tasks, client.model_config)
         await init_app_state(client, app.state, args, tasks)
         config = client.vllm_config
+        names = [path.name for path in app.state.openai_serving_models.base_model_paths]
         # vLLM's app freezes the heap when it starts. The previous engine's client is then frozen. It has
         # reference cycles, so without this line it would never be freed, with its threads and pipes.
         gc.unfreeze()
@@ -135,7 +188,8 @@ async def launch(args: Namespace, *, lora_requests_info: bool = False) -> AsyncI
                 client=client,
                 app=app,
                 models=app.state.openai_serving_models,
-                base=app.state.openai_serving_models.base_model_paths[0].name,
+                base=names[0],
+                other_names=(*names[1:],),
                 model_dir=model_dir,
                 max_model_len=config.model_config.max_model_len,
                 max_lora_rank=config.lora_config.max_lora_rank,
@@ -145,6 +199,14 @@ async def launch(args: Namespace, *, lora_requests_info: bool = False) -> AsyncI
                 runtime_weights=runtime_weights,
                 lora_modules=await _lora_modules(client, config.lora_config.target_modules),
             )
+
+
+def _show_request_lines() -> None:
+    """Let --enable-log-requests have an effect although vLLM's other lines begin at WARNING here."""
+    requests, ours = logging.getLogger(REQUEST_LOGGER), logging.getLogger(__name__.partition(".")[0])
+    if not requests.isEnabledFor(logging.INFO):
+        requests.setLevel(logging.INFO)
+        requests.handlers, requests.propagate = ours.handlers, False
 
 
 async def _check_plugin(client: Any) -> bool:
@@ -171,4 +233,7 @@ def _directory_of(args: Namespace) -> Path:
     """The directory of the model's files: `--model`, or the snapshot in the Hub cache that vLLM has read."""
     if Path(args.model).is_dir():
         return Path(args.model).resolve()
-    return Path(snapshot_download(args.model, revision=args.revision, local_files_only=True))
+    found = snapshot_download(
+        args.model, revision=args.revision, cache_dir=args.download_dir, local_files_only=True
+    )
+    return Path(found)

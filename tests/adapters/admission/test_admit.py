@@ -240,6 +240,29 @@ def test_another_bases_name_warns_and_in_strict_mode_is_refused(tmp_path: Path, 
     assert "/home" not in refusal.message
 
 
+def test_the_fingerprint_that_training_recorded_decides_before_names(
+    tmp_path: Path, base: BaseShapes
+) -> None:
+    directory = write_adapter(tmp_path, base_model_name_or_path="org/another-name")
+    strict = replace(LIMITS, strict=True)
+    assert admit(directory, base, strict, base.fingerprint).warnings == ()
+    assert admit(directory, base, LIMITS, "0" * 64).warnings[0].startswith("other_base: ")
+    with pytest.raises(AdapterRejected) as error:
+        admit(directory, base, strict, "0" * 64)
+    assert (error.value.code, error.value.param) == ("wrong_base", "lineage")
+
+
+def test_the_name_of_the_bases_directory_is_its_name_too(tmp_path: Path) -> None:
+    snapshot = tmp_path / "models--org--Tiny" / "snapshots" / "5ca1ab1e"
+    for directory, names in ((tmp_path / "mine", ["/elsewhere/mine"]), (snapshot, ["org/Tiny", "5ca1ab1e"])):
+        base = BaseShapes.of(write_base(directory), "served-name")
+        for name in names:
+            admitted = admit(
+                write_adapter(tmp_path, base_model_name_or_path=name), base, replace(LIMITS, strict=True)
+            )
+            assert admitted.warnings == ()
+
+
 def test_an_unknown_field_warns_and_in_strict_mode_is_refused(tmp_path: Path, base: BaseShapes) -> None:
     write_adapter(tmp_path, note="made on a Monday")
     (warning,) = admit(tmp_path, base, LIMITS).warnings

@@ -18,7 +18,9 @@ from lora_compose.adapters.errors import (
 )
 from lora_compose.adapters.peft.files import CONFIG_FILE, WEIGHTS_FILE
 from lora_compose.adapters.registry.registry import Registry
-from tests.adapters.registries import Facts, register, weights_of, write_files
+from lora_compose.adapters.registry.store import Base
+from lora_compose.adapters.registry.versions import Terms
+from tests.adapters.registries import BASE, Facts, register, weights_of, write_files
 
 
 @pytest.fixture
@@ -33,7 +35,7 @@ def test_a_version_says_what_admission_and_its_source_said(registry: Registry) -
     assert version == registry.resolve("sql") == registry.resolve("sql", "1")
     assert (version.id, version.rank, version.parameters, version.bytes) == ("sql@1", 8, 1024, 5)
     assert (version.coverage, version.warnings) == ({"layers": [0, 1]}, ("trained on another base",))
-    assert (version.source, version.base_fingerprint) == ("test", "f00d")
+    assert (version.source, version.bases) == ("test", (BASE,))
     assert datetime.now(UTC) - version.created_at < timedelta(minutes=1)
 
 
@@ -47,16 +49,17 @@ def test_the_same_bytes_stay_one_version_and_other_bytes_are_the_next(registry: 
     assert weights_of(registry.resolve("sql", "1")) == "one"
 
 
+A, B = Base("a", "first"), Base("b", "second")
+
+
 def test_registering_again_renews_facts_and_keeps_what_lineage_told_before(registry: Registry) -> None:
     with registry.staging() as staged:
-        registry.register(
-            "sql", write_files(staged, "one"), Facts(), "run", {"run": "r1", "base_fingerprint": "a"}
-        )
+        registry.register("sql", write_files(staged, "one"), Facts(), "run", {"run": "r1"}, Terms(base=A))
     with registry.staging() as staged:
         version, _ = registry.register(
-            "sql", write_files(staged, "one"), Facts(peak=9.0), "up", {"base_fingerprint": "b"}
+            "sql", write_files(staged, "one"), Facts(peak=9.0), "up", {"note": "n"}, Terms(base=B)
         )
-    assert version.lineage == {"run": "r1", "base_fingerprint": "b"}
+    assert (version.lineage, version.bases) == ({"run": "r1", "note": "n"}, (A, B))
     assert version.peak == 9.0
 
 

@@ -28,6 +28,9 @@ ANSWERS: dict[str, Response] = {
         {"error": {"message": "No such adapter.", "type": "x", "param": "name", "code": "model_not_found"}},
         404,
     ),
+    "rol": JSONResponse(
+        {"error": {"message": "There is no adapter 'rol'.", "code": "model_not_found", "param": "model"}}, 404
+    ),
     "elsewhere": PlainTextResponse("Bad gateway", 502),
     "page": PlainTextResponse("<html>", 200),
     "array": JSONResponse([1, 2]),
@@ -41,11 +44,16 @@ async def answer(request: Request) -> Response:
     return await echo(request) if named is None else named
 
 
+async def listing(_: Request) -> Response:
+    return JSONResponse({"data": [{"name": "roll"}, {"name": "upper"}]})
+
+
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
     app = Starlette(
         routes=[
             Route("/v1/adapters", echo, methods=["POST"]),
+            Route("/v1/adapters", listing, methods=["GET"]),
             Route("/v1/adapters/{reference:path}", answer, methods=["GET"]),
         ]
     )
@@ -82,6 +90,13 @@ def test_a_refusal_carries_the_servers_message_and_param(client: Client) -> None
     with pytest.raises(LoraComposeError) as refusal:
         client.adapter("refused")
     assert (refusal.value.message, refusal.value.param) == ("No such adapter.", "name")
+
+
+def test_a_similar_name_is_suggested_and_the_url_may_end_as_for_openai(url: str) -> None:
+    for written in (url, f"{url}/v1", f"{url}/v1/"):
+        with Client(written) as client, pytest.raises(LoraComposeError) as refusal:
+            client.adapter("rol")
+        assert refusal.value.message == "There is no adapter 'rol'. Did you mean 'roll'?"
 
 
 def test_an_upload_sends_fields_and_both_files_with_the_key(client: Client) -> None:

@@ -1,5 +1,6 @@
 """Versions looked up while the registry changes in another thread."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
@@ -19,8 +20,8 @@ class Overtaken(Registry):
     resolver: Resolver
 
     @override
-    def resolve(self, name: str, ref: str | None = None) -> Version:
-        found = super().resolve(name, ref)
+    def resolve(self, name: str, ref: str | None = None, bases: Collection[str] | None = None) -> Version:
+        found = super().resolve(name, ref, bases)
         if self.overtaking is not None:
             text, self.overtaking = self.overtaking, None
             register(self, name, text)

@@ -138,7 +138,7 @@ async def test_an_error_inside_a_stream_is_counted_and_is_no_token() -> None:
 
 async def test_what_authentication_refuses_is_counted(tmp_path: Path) -> None:
     with KeyStore(tmp_path) as keys:
-        keyring = Keyring(keys.by_digest, ("secret",), BenchmarkTraffic(), is_open=False)
+        keyring = Keyring(keys.by_digest, ("secret",), BenchmarkTraffic())
         auth = AuthContext(keyring, Audit(tmp_path / "audit.jsonl"))
         metrics = await asked(["/one"], lambda _: Response(), Middleware(AuthMiddleware, auth))
     read = metrics.registry.get_sample_value

@@ -50,7 +50,17 @@ FIELDS: tuple[str, ...] = (
     "composition",
     "lora",
 )
-FIELDS += ("merged_adapters", "model", "lora_name", "lora_path", "load_inplace", "weight", "scale", "ids")
+FIELDS += (
+    "merged_adapters",
+    "model",
+    "lora_name",
+    "lora_path",
+    "load_inplace",
+    "ttl_seconds",
+    "weight",
+    "scale",
+    "ids",
+)
 MEMBER = st.dictionaries(st.sampled_from(["name", "id", "weight", "scale", "wieght"]), SCALARS, max_size=3)
 METHOD = st.dictionaries(
     st.sampled_from(["method", "rank", "density", "seed", "majority_sign_method"]),

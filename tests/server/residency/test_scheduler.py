@@ -58,7 +58,7 @@ def servable(text: str) -> Servable:
     for part in text.split("+"):
         name, _, weight = part.partition(":")
         component = Component(name, float(weight or 1), 8)
-        members.append(StoredAdapter(component, frozenset({name}), frozenset({f"digest-{name}"})))
+        members.append(StoredAdapter(component, frozenset({name}), frozenset({f"digest-{name}"}), name))
     return Servable(text, tuple(members))
 
 
@@ -324,3 +324,20 @@ async def test_any_traffic_leaves_the_books_right(
         resident.unpin(frozenset("ab"))
         await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 10)
         assert all(not entry.users for entry in resident.cache.entries())
+
+
+async def test_files_of_a_removed_adapter_stay_until_its_last_use_ends() -> None:
+    """A request may need the files before it has a build, for example while its merge is built."""
+    async with residency() as (resident, _, swept):
+        with resident.using(frozenset({"digest-a"})):
+            with resident.using(frozenset({"digest-a", "digest-b"})):
+                await resident.remove(frozenset({"a"}), frozenset({"digest-a"}))
+                assert swept.held[-1] == {"digest-a", "digest-b"}
+            await turns()
+            assert len(swept.held) == 1
+        await turns()
+        assert swept.held[1:] == [frozenset()]
+        with resident.using(frozenset({"digest-b"})):
+            pass
+        await turns()
+        assert len(swept.held) == 2

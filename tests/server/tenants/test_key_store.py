@@ -1,5 +1,6 @@
 """Keys survive restarts, secrets are not stored, and changes by another process take effect."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from lora_compose.server.tenants.key import OPERATOR, Key, Quotas, digest_of
 from lora_compose.server.tenants.key_store import KeyStore
 from lora_compose.server.tenants.keyring import REFRESH_SECONDS, Keyring
 
+MADE_BY_0_1_0 = Path(__file__).parents[2] / "adapters/registry/data/registry-0.1.0"
 ACME = Key("", "acme", "inference", ("acme-*",), Quotas(in_flight=2))
 
 
@@ -46,17 +48,45 @@ def test_rotating_and_revoking_count_within_a_second(tmp_path: Path) -> None:
             theirs.revoke("acme")
 
 
-def test_an_open_server_closes_with_the_first_key_and_stays_closed(tmp_path: Path) -> None:
+def owner_of_nothing(ring: Keyring, now: list[float]) -> Key | None:
+    """The key of a request without a key, after the ring has seen all changes."""
+    now[0] += REFRESH_SECONDS
+    return ring.owner({"headers": []})
+
+
+def ring_of(store: KeyStore, now: list[float]) -> Keyring:
+    """The keyring of a server on a loopback address, as after a start."""
+    return Keyring(
+        store.by_digest, (), BenchmarkTraffic(), lambda: not store.are_required(), clock=lambda: now[0]
+    )
+
+
+def test_an_open_server_closes_with_the_first_key_until_it_is_opened_by_command(tmp_path: Path) -> None:
     now = [0.0]
     with KeyStore(tmp_path) as store:
-        ring = Keyring(store.by_digest, (), BenchmarkTraffic(), is_open=True, clock=lambda: now[0])
-        assert ring.owner({"headers": []}) == OPERATOR
+        ring = ring_of(store, now)
+        assert owner_of_nothing(ring, now) == OPERATOR
+        assert not store.open()
         store.create(ACME)
-        now[0] += REFRESH_SECONDS
-        assert ring.owner({"headers": []}) is None
+        assert owner_of_nothing(ring, now) is None
+        with pytest.raises(Conflict, match="revoke acme"):
+            store.open()
         store.revoke("acme")
-        now[0] += REFRESH_SECONDS
-        assert ring.owner({"headers": []}) is None
+        assert owner_of_nothing(ring, now) is None
+    with KeyStore(tmp_path) as store:  # the rule is the same after a restart
+        ring = ring_of(store, now)
+        assert owner_of_nothing(ring, now) is None
+        assert store.open()
+        assert owner_of_nothing(ring, now) == OPERATOR
+        store.create(ACME)
+        assert owner_of_nothing(ring, now) is None
+
+
+def test_a_registry_of_0_1_0_with_keys_stays_closed_when_they_are_revoked(tmp_path: Path) -> None:
+    old = Path(shutil.copytree(MADE_BY_0_1_0, tmp_path / "old"))
+    with KeyStore(old) as store:
+        store.revoke("ops")
+        assert store.are_required()
 
 
 @pytest.mark.parametrize("header", ["Basic own", "Bearer  own", "Bearer own ", "Bearerown", "own", "Bearer"])

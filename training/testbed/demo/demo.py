@@ -14,10 +14,10 @@ from typing import Annotated
 
 import typer
 from platformdirs import user_log_path
-from rich.console import Console
 from rich.progress import Progress
 
 from lora_compose.adapters.errors import LoraComposeError
+from lora_compose.adapters.terminal import stdout
 from lora_compose.server.client.chat import ChatClient, ChatQuestion
 from lora_compose.server.client.http import Client
 from lora_compose.server.client.process import COMMAND, ServerProcess
@@ -38,7 +38,7 @@ LONGEST_ANSWER = 40
 """Tokens of an answer, which are letters."""
 DEFAULT_PORT = 8000
 
-console = Console(width=None if sys.stdout.isatty() else 120)
+console = stdout()
 
 
 def register(url: str, names: Sequence[str]) -> None:

@@ -14,12 +14,12 @@ from typing import Annotated, Any, Final
 
 import torch
 import typer
-from rich.console import Console
 from rich.progress import Progress
 
 from lora_compose.adapters.composition.composition import MethodOptions
 from lora_compose.adapters.merging.merge import MergeBase, MergeInput, build
 from lora_compose.adapters.peft.checkpoint import Lora, open_adapter
+from lora_compose.adapters.terminal import stderr
 from lora_compose.training.testbed.measure import read_record, write_record
 from lora_compose.training.testbed.mixtures import Mixture, all_mixtures
 from lora_compose.training.testbed.paths import ADAPTERS_DIR, BASE_DIR, BASE_NAME, TESTBED_DIR
@@ -85,8 +85,8 @@ def measure(mixtures: Sequence[Mixture], file: Path, n: int, seed: int) -> None:
     """Measure what `file` does not hold yet, and write it there."""
     found: dict[str, dict[str, Any]] = read_record(file).get("kept", {})
     testbed = MergedBase(BASE_DIR)
-    screen = Console(stderr=True)
-    with Progress(console=screen, transient=True, disable=not screen.is_terminal) as bar:
+    console = stderr()
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         for mixture in bar.track(mixtures, description="combining and measuring"):
             cells = found.setdefault(mixture.label, {})
             missing = [name for name in WAYS if name not in cells]
@@ -102,9 +102,9 @@ def measure_tuned(mixtures: Sequence[Mixture], file: Path, n: int, seed: int) ->
     """Tune the weights of every pair of `mixtures` that `file` does not hold yet."""
     found: dict[str, Any] = read_record(file).get("tuned", {})
     testbed = MergedBase(BASE_DIR)
-    screen = Console(stderr=True)
+    console = stderr()
     pairs = [mixture for mixture in mixtures if len(mixture.members) == 2 and mixture.label not in found]
-    with Progress(console=screen, transient=True, disable=not screen.is_terminal) as bar:
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         for mixture in bar.track(pairs, description="searching weights"):
             found[mixture.label] = tuned(testbed, mixture, n, seed)
             write_record(file, "tuned", found)

@@ -3,7 +3,7 @@
 import pytest
 
 from lora_compose.adapters.errors import LoraComposeError
-from lora_compose.server.config import EMBEDDED_BASE
+from lora_compose.server.config import EMBEDDED_BASE, embedded_options
 from lora_compose.server.engine.frontend.launch import parse_vllm_args
 
 MODEL = ("--model", str(EMBEDDED_BASE))
@@ -28,3 +28,25 @@ def test_a_value_that_vllm_refuses_is_one_line() -> None:
     with pytest.raises(LoraComposeError, match="--max-loras") as refused:
         parse_vllm_args([*MODEL, "--max-loras", "many"])
     assert len(refused.value.message.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (["--tool-call-parser", "herms"], "Did you mean hermes?"),
+        (["--reasoning-parser", "no-such"], r"--reasoning-parser \(no-such\) must be one of"),
+        (["--chat-template", "/no/template.jinja"], "doesn't exist"),
+        (["--tool-parser-plugin", "/no/plugin.py"], "No such file"),
+        (["--enable-log-outputs"], "requires --enable-log-requests"),
+        (["--sse-keep-alive-interval", "-1"], "must be a non-negative integer"),
+    ],
+)
+def test_what_only_vllm_can_check_is_refused_as_an_option(words: list[str], part: str) -> None:
+    with pytest.raises(LoraComposeError, match=part) as refused:
+        parse_vllm_args([*MODEL, *words])
+    assert refused.value.code == "invalid_option"
+
+
+def test_an_option_of_the_user_replaces_the_embedded_base_s() -> None:
+    words = embedded_options(["--served-model-name", "mine", "--tool-call-parser=pythonic"])
+    assert words == ["--enable-auto-tool-choice"]

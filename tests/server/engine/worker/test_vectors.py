@@ -52,5 +52,5 @@ def test_only_the_first_worker_of_a_row_parallel_layer_adds_biases() -> None:
         layer = kind.__new__(kind)
         torch.nn.Module.__init__(layer)
         layer.bias, layer.skip_bias_add = torch.nn.Parameter(bias), skipped
-        found, adds = base_bias(SimpleNamespace(base_layer=layer, tp_rank=rank))  # type: ignore[arg-type]
+        found, adds = base_bias(SimpleNamespace(base_layer=layer, tp_rank=rank))
         assert (found is not None, adds) == expected
