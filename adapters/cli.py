@@ -32,6 +32,17 @@ AdapterDirectories = Annotated[
         metavar="NAME=DIR",
     ),
 ]
+Base = Annotated[
+    Path | None,
+    typer.Option(
+        "--base",
+        help="The directory of the base's weights. Only DoRA adapters need it. The default is the directory "
+        "that the adapters' configs name.",
+        metavar="DIR",
+        exists=True,
+        file_okay=False,
+    ),
+]
 Force = Annotated[bool, typer.Option("--force", help="Replace the adapter that is in OUT.")]
 
 
@@ -40,6 +51,7 @@ def compose(
     output: Output,
     data_dir: DataDir = None,
     adapter: AdapterDirectories = None,
+    base: Base = None,
     force: Force = False,
     moved: Annotated[str | None, typer.Option("--tune", "--url", "--api-key", "--seed", hidden=True)] = None,
     as_json: AsJson = False,
@@ -61,7 +73,7 @@ def compose(
     parsed = parse(composition, "composition")
     check_output(output, force)
     members = find_members(parsed, named_directories(adapter), data_dir or default_data_dir())
-    report = export_with_progress(parsed, members, output, force)
+    report = export_with_progress(parsed, members, output, force, base)
     if as_json:
         echo_json(export_facts(parsed, members, output, report))
     else:
@@ -69,11 +81,15 @@ def compose(
 
 
 def export_with_progress(
-    composition: Composition, members: Sequence[ResolvedMember], directory: Path, force: bool
+    composition: Composition,
+    members: Sequence[ResolvedMember],
+    directory: Path,
+    force: bool,
+    base: Path | None = None,
 ) -> "MergeReport":
     """`export`, with progress on stderr."""
     with progress_bar("modules") as step:
-        return export(composition, members, directory, force, lambda done, total: step(done, total, ""))
+        return export(composition, members, directory, force, base, lambda done, total: step(done, total, ""))
 
 
 def export_facts(

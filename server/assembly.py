@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
+import torch
 from starlette.concurrency import run_in_threadpool
 
 from lora_compose.adapters.admission.admit import AdmissionLimits
@@ -14,7 +15,7 @@ from lora_compose.adapters.admission.base_model import BaseShapes
 from lora_compose.adapters.registry.registry import Registry
 from lora_compose.server.auto_fuse import AutoFuse
 from lora_compose.server.benchmarks.runs import Benchmarks, RunLimits
-from lora_compose.server.compositions.merges import MergeBuilder
+from lora_compose.server.compositions.merges import MergeBuilder, MergedOn
 from lora_compose.server.compositions.resolver import Resolver
 from lora_compose.server.compositions.served_bases import served_bases
 from lora_compose.server.config import ServerConfig
@@ -39,6 +40,9 @@ async def assemble(
     config: ServerConfig, engine: "Engine", registry: Registry, traffic: BenchmarkTraffic, metrics: Metrics
 ) -> AsyncIterator[AppState]:
     """The application state for a running engine and an open registry."""
+    # Admission computes beside the engine. A second thread would wait for a busy core by spinning: the norms
+    # of a DoRA adapter then take 30 times as long.
+    torch.set_num_threads(1)
     shapes = await run_in_threadpool(BaseShapes.of, engine.model_dir, engine.base)
     limits = AdmissionLimits(
         engine.max_lora_rank,
@@ -46,6 +50,7 @@ async def assemble(
         config.max_adapter_bytes,
         strict=config.strict,
         modules=engine.lora_modules,
+        refused_fields=engine.refused_fields,
     )
     bases = await run_in_threadpool(
         served_bases, registry, engine.model_dir, shapes, limits, config.accept_bases
@@ -64,7 +69,8 @@ async def assemble(
     residency = ResidencyScheduler(engine, engine.max_cpu_loras, engine.slots, metrics, sweep)
     changed()
     merges_bound = config.merge_cache_bytes, residency.used_directories
-    with MergeBuilder(registry, engine.base, metrics, *merges_bound) as merges:
+    merged_on = MergedOn(engine.base, engine.model_dir, shapes.fingerprint)
+    with MergeBuilder(registry, merged_on, metrics, *merges_bound) as merges:
         await merges.trim()
         fusion = FusionSwitch(engine, residency, metrics)
         pipeline = CompositionPipeline(engine.base, resolver, merges, residency, fusion, engine.other_names)

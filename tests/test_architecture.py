@@ -108,7 +108,15 @@ OTHER_TOP: dict[str, dict[str, set[str] | None]] = {
 
 FACES: dict[str, set[str]] = {
     "adapters.composition": {"composition", "grammar"},
-    "adapters.peft": {"checkpoint", "config", "contents", "files", "module_matching"},
+    "adapters.peft": {
+        "base_weights",
+        "checkpoint",
+        "config",
+        "contents",
+        "dora",
+        "files",
+        "module_matching",
+    },
     "adapters.merging": {"merge", "report"},
     "adapters.admission": {"admit", "base_model", "fingerprint", "recognition", "tensors"},
     "adapters.registry": {
@@ -138,7 +146,7 @@ FACES: dict[str, set[str]] = {
     },
     "server.options": {"catalogue", "command_line", "environment", "http_options", "lora_modules", "page"},
     "server.tenants": {"access", "audit", "caller", "key_store", "keyring", "middleware", "token_charging"},
-    "server.engine.cpu": {"batch", "cost_meter", "packed_factors", "punica_wrapper"},
+    "server.engine.cpu": {"batch", "cost_meter", "packed_factors", "punica_wrapper", "row_terms"},
     "server.engine.worker": {"folding"},
     "server.engine.frontend": {"api_types", "inspection", "launch", "loading", "watchdog"},
     "server.compositions": {

@@ -4,8 +4,8 @@ It reads only adapter_config.json and adapter_model.safetensors. It never opens 
 Cheap checks come first, so a wrong config or shape is refused without reading weights.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
@@ -36,6 +36,8 @@ class AdmissionLimits:
     """Refuse another base's name and unknown config fields, instead of warning about them."""
     modules: frozenset[str] | None = None
     """The last parts of the names of the modules that the engine adapts; None: every linear layer."""
+    refused_fields: Mapping[str, str] = field(default_factory=dict)
+    """Fields of the config that the engine cannot serve ("use_dora", "lora_bias"), and why not."""
 
     def __post_init__(self) -> None:
         if self.max_lora_rank < 1:
@@ -67,13 +69,14 @@ def admit(
     check_directory(directory)
     config = with_default_targets(read_config(directory, limits.max_config_bytes), base.model_type)
     _check_rank(config, limits)
+    _check_refused_fields(config, limits)
     check_other_targets(config, base)
     warnings = [*_base_warnings(config, base, limits, trained_on), *_field_warnings(config, limits)]
     header = read_header(directory / WEIGHTS_FILE, limits.max_bytes)
     pairs = pair_tensors(header, config, base)
     _check_targets(pairs, config)
     _check_modules(pairs, limits)
-    highest = peak(directory / WEIGHTS_FILE, pairs, config, limits.dtype)
+    highest = peak(directory / WEIGHTS_FILE, pairs, config, base, limits.dtype)
     warnings += missing_tensors(pairs, config, base)
     if highest == 0:
         warnings.append("zero_effect: every delta is zero, so the adapter does not change the base")
@@ -95,6 +98,13 @@ def _check_rank(config: AdapterConfig, limits: AdmissionLimits) -> None:
             "Start the server with a higher one, or truncate the adapter (method svd)."
         )
         raise AdapterRejected(Code.RANK_TOO_LARGE, message, "r")
+
+
+def _check_refused_fields(config: AdapterConfig, limits: AdmissionLimits) -> None:
+    for name, reason in limits.refused_fields.items():
+        if config.raw.get(name):
+            message = f"adapter_config.json: {name} = true is not served here: {reason}. Train without it."
+            raise AdapterRejected(Code.UNSUPPORTED_FEATURE, message, name)
 
 
 def _base_warnings(

@@ -28,6 +28,8 @@ class BaseShapes:
     name: str
     embeddings: frozenset[str] = frozenset()
     """The input and output embeddings (model.embed_tokens, lm_head). Adapters must not change them."""
+    directory: Path = Path()
+    """The checkpoint, whose weights DoRA needs."""
     other_names: frozenset[str] = frozenset()
     """Further names by which an adapter's config may name this base: of its directory or on the Hub."""
     model_type: str | None = None
@@ -51,9 +53,16 @@ class BaseShapes:
         others = frozenset(
             path for path, module in model.named_modules() if path and not isinstance(module, _adaptable())
         )
-        model_type = model.config.model_type
-        names = names_of(model_dir)
-        return cls(linears, fingerprint(model_dir), name, embeddings, names, model_type, others)
+        return cls(
+            linears,
+            fingerprint(model_dir),
+            name,
+            embeddings=embeddings,
+            directory=model_dir,
+            other_names=names_of(model_dir),
+            model_type=model.config.model_type,
+            others=others,
+        )
 
     @cached_property
     def layers(self) -> tuple[str, ...]:

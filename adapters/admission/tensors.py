@@ -24,14 +24,13 @@ from lora_compose.adapters.safe_files import open_regular
 MAX_HEADER_BYTES = 16 << 20
 """Enough for about a hundred thousand tensors. The library itself reads headers of up to 100 MB."""
 _DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float64"}
-_KEY = re.compile(r"base_model\.model\.(.+)\.lora_([AB])\.weight")
+A, B, BIAS, MAGNITUDE = "lora_A.weight", "lora_B.weight", "lora_B.bias", "lora_magnitude_vector"
+_KEY = re.compile(rf"base_model\.model\.(.+)\.({'|'.join(map(re.escape, (A, B, BIAS, MAGNITUDE)))})")
 _NUMBER = re.compile(r"(?<=\.)[0-9]+(?=\.)")
 
 # Tensors of PEFT features that are not plain LoRA: (part of the name, feature).
 _OTHER_FEATURES = (
     ("lora_embedding_", "a LoRA of an embedding"),
-    ("lora_magnitude_vector", "DoRA"),
-    (".lora_B.bias", "lora_bias"),
     ("lora_velora", "VeLoRA"),
     ("lora_monteclora", "MonteCLoRA"),
     ("lora_diag", "KaSA"),
@@ -50,13 +49,17 @@ class TensorEntry(NamedTuple):
 
 @dataclass(frozen=True)
 class TensorPair:
-    """The tensor names of the two factors of a module. The shapes are (rank, d_in) and (d_out, rank)."""
+    """The tensor names of a module. The shapes of the factors are (rank, d_in) and (d_out, rank)."""
 
     module: str
     rank: int
     parameters: int
     lora_A: str
     lora_B: str
+    bias: str | None = None
+    """The bias of lora_bias, (d_out,)."""
+    magnitude: str | None = None
+    """The magnitude of DoRA, (d_out,)."""
 
 
 def read_header(path: Path, max_bytes: int) -> dict[str, TensorEntry]:
@@ -140,7 +143,7 @@ def pair_tensors(
 
 
 def _parse(tensor: str) -> tuple[str, str]:
-    """The module and "A" or "B", from the name of a tensor."""
+    """The module and the part, such as "lora_A.weight", from the name of a tensor."""
     for part, feature in _OTHER_FEATURES:
         if part in tensor:
             raise _refusal(
@@ -188,15 +191,42 @@ def _pair(
     config: AdapterConfig,
     base: BaseShapes,
 ) -> TensorPair:
-    if len(found) < 2:
-        present, absent = ("A", "B") if "A" in found else ("B", "A")
+    factors = [part for part in (A, B) if part in found]
+    if len(factors) < 2:
+        tensor = next(iter(found.values()))
+        absent = "B" if factors == [A] else "A"
         reason = f"has no matching lora_{absent}. The file is incomplete. Export the adapter again"
-        raise _refusal(Code.CORRUPT_WEIGHTS, found[present], reason)
+        raise _refusal(Code.CORRUPT_WEIGHTS, tensor, reason)
     rank = config.rank_of(module)
     d_out, d_in = base.linears[module]
-    _check_shape(found["A"], header[found["A"]].shape, (rank, d_in), 0, base)
-    _check_shape(found["B"], header[found["B"]].shape, (d_out, rank), 1, base)
-    return TensorPair(module, rank, rank * (d_in + d_out), found["A"], found["B"])
+    _check_shape(found[A], header[found[A]].shape, (rank, d_in), 0, base)
+    _check_shape(found[B], header[found[B]].shape, (d_out, rank), 1, base)
+    vectors = _vectors(found, header, config, d_out)
+    parameters = rank * (d_in + d_out) + d_out * sum(name is not None for name in vectors)
+    return TensorPair(module, rank, parameters, found[A], found[B], *vectors)
+
+
+def _vectors(
+    found: dict[str, str], header: Mapping[str, TensorEntry], config: AdapterConfig, d_out: int
+) -> tuple[str | None, str | None]:
+    """The tensors of the bias and the magnitude. PEFT ignores those that the config does not have."""
+    bias, magnitude = found.get(BIAS), found.get(MAGNITUDE)
+    for tensor, field, is_on in (
+        (bias, "lora_bias", config.lora_bias),
+        (magnitude, "use_dora", config.use_dora),
+    ):
+        if tensor is not None and not is_on:
+            reason = f"is there, but adapter_config.json says {field}=false. Correct the config"
+            raise _refusal(Code.BAD_ADAPTER_CONFIG, tensor, reason)
+        if tensor is not None and header[tensor].shape != (d_out,):
+            reason = f"has shape {list(header[tensor].shape)!r:.80}, but the base needs {[d_out]}"
+            raise _refusal(
+                Code.WRONG_BASE, tensor, f"{reason}. Serve the base that the adapter was trained on"
+            )
+    if config.use_dora and magnitude is None:
+        reason = "has no lora_magnitude_vector beside it, but adapter_config.json says use_dora=true"
+        raise _refusal(Code.CORRUPT_WEIGHTS, found[A], f"{reason}. Export the adapter again")
+    return bias, magnitude
 
 
 def _check_shape(

@@ -1,9 +1,10 @@
 """A LoRA adapter in memory, and reading and writing it as a PEFT directory.
 
 For each module that the adapter changes, `Lora` has two low-rank factors and a scaling. The delta added to
-the weight is scaling * lora_B @ lora_A. Reading gets each module's rank and scaling from `config.py`, which
-refuses all but plain LoRA. Writing folds the scaling into lora_B, so lora_alpha equals r for every module,
-and equal adapters give equal bytes. Nothing is checked against a base here; `admission` does that.
+the weight is scaling * lora_B @ lora_A. A module may also have a bias (`lora_bias`) or a magnitude (DoRA);
+`dora.py` says what they change. Reading gets each module's rank and scaling from `config.py`, which refuses
+all other features. Writing folds the scaling into lora_B, so lora_alpha equals r for every module, and equal
+adapters give equal bytes. Nothing is checked against a base here; `admission` does that.
 """
 
 import hashlib
@@ -36,6 +37,10 @@ class LoraModule:
     """(d_out, r)"""
     scaling: float
     """lora_alpha / r, or lora_alpha / sqrt(r) with rsLoRA."""
+    bias: Tensor | None = None
+    """(d_out,), `lora_B.bias` of `lora_bias`: scaling * bias is added to the output."""
+    magnitude: Tensor | None = None
+    """(d_out,), `lora_magnitude_vector` of DoRA."""
 
     @property
     def rank(self) -> int:
@@ -47,7 +52,7 @@ class LoraModule:
         return self.lora_B.shape[0], self.lora_A.shape[1]
 
     def delta(self) -> Tensor:
-        """The true delta, scaling * lora_B @ lora_A, of shape (d_out, d_in) in float32."""
+        """scaling * lora_B @ lora_A, of shape (d_out, d_in) in float32: the true delta without DoRA."""
         return (self.lora_B.float() * self.scaling) @ self.lora_A.float()
 
     def digest(self) -> bytes:
@@ -55,6 +60,10 @@ class LoraModule:
         content = hashlib.sha256(repr((self.shape, self.rank, self.scaling)).encode())
         for factor in (self.lora_A, self.lora_B):
             content.update(factor.to(torch.float32).contiguous().numpy().data)
+        for name, vector in (("bias", self.bias), ("magnitude", self.magnitude)):
+            if vector is not None:
+                content.update(name.encode())
+                content.update(vector.to(torch.float32).contiguous().numpy().data)
         return content.digest()
 
 
@@ -69,24 +78,50 @@ class Lora:
         """The largest rank of any module. A serving slot must be able to hold it."""
         return max(module.rank for module in self.modules.values())
 
+    @property
+    def has_bias(self) -> bool:
+        """Whether a module has a bias."""
+        return any(module.bias is not None for module in self.modules.values())
+
+    @property
+    def has_dora(self) -> bool:
+        """Whether a module has a magnitude."""
+        return any(module.magnitude is not None for module in self.modules.values())
+
 
 PREFIX = "base_model.model."
+PARTS = {
+    "lora_A.weight": "A",
+    "lora_B.weight": "B",
+    "lora_B.bias": "bias",
+    "lora_magnitude_vector": "magnitude",
+}
+"""The end of a tensor's name -> the part of a module."""
 
 
 def open_adapter(directory: Path) -> Lora:
-    """Read a PEFT directory. Raises AdapterRejected unless it is a complete, plain LoRA."""
+    """Read a PEFT directory. Raises AdapterRejected unless it is complete: LoRA, DoRA or LoRA with biases."""
     config = read_config(directory)
-    pairs = _pair(_read_tensors(directory / WEIGHTS_FILE))
-    return Lora({name: _module(config, name, pairs[name]) for name in sorted(pairs)})
+    parts = _parts(_read_tensors(directory / WEIGHTS_FILE))
+    return Lora({name: _module(config, name, parts[name]) for name in sorted(parts)})
 
 
 def write_adapter(lora: Lora, directory: Path, base_model_name_or_path: str) -> None:
-    """Write a PEFT directory with float32 factors and scaling 1. Equal adapters give equal bytes."""
+    """Write a PEFT directory with float32 factors and scaling 1. Equal adapters give equal bytes.
+
+    A module without a bias in an adapter with biases gets zeros. All modules of a DoRA adapter must have a
+    magnitude, because PEFT applies DoRA to every module."""
     directory.mkdir(parents=True, exist_ok=True)
     tensors: dict[str, Tensor] = {}
     for name, module in lora.modules.items():
         tensors[f"{PREFIX}{name}.lora_A.weight"] = module.lora_A.float().contiguous()
         tensors[f"{PREFIX}{name}.lora_B.weight"] = (module.lora_B.float() * module.scaling).contiguous()
+        if lora.has_bias:
+            bias = torch.zeros(module.shape[0]) if module.bias is None else module.bias.float()
+            tensors[f"{PREFIX}{name}.lora_B.bias"] = bias * module.scaling
+        if lora.has_dora:
+            assert module.magnitude is not None
+            tensors[f"{PREFIX}{name}.lora_magnitude_vector"] = module.magnitude.float().contiguous()
     save_file(tensors, directory / WEIGHTS_FILE, metadata={"format": "pt"})
     text = json.dumps(_config_of(lora, base_model_name_or_path), indent=2, sort_keys=True)
     (directory / CONFIG_FILE).write_text(text, encoding="utf-8")
@@ -106,31 +141,34 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _pair(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-    """Module name -> {"A": lora_A, "B": lora_B}. Every tensor must belong to such a pair."""
-    pairs: dict[str, dict[str, Tensor]] = defaultdict(dict)
+def _parts(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """Module name -> its parts, by the values of PARTS. Every tensor must be one; A and B are required."""
+    found: dict[str, dict[str, Tensor]] = defaultdict(dict)
+    ends = "|".join(map(re.escape, PARTS))
     for key, tensor in tensors.items():
-        match = re.fullmatch(rf"{re.escape(PREFIX)}(.+)\.lora_([AB])\.weight", key)
+        match = re.fullmatch(rf"{re.escape(PREFIX)}(.+)\.({ends})", key)
         if match is None:
             raise AdapterRejected(
                 Code.UNKNOWN_MODULE,
                 f"The tensor {key!r:.120} is not a lora_A or lora_B weight of a linear layer.",
             )
-        if tensor.dim() != 2 or not tensor.is_floating_point():
+        part = PARTS[match[2]]
+        if tensor.dim() != (2 if part in "AB" else 1) or not tensor.is_floating_point():
             raise AdapterRejected(
-                Code.CORRUPT_WEIGHTS, f"The tensor {key!r:.120} is not a matrix of floating-point numbers."
+                Code.CORRUPT_WEIGHTS,
+                f"The tensor {key!r:.120} has not the right number of axes, or no floating-point numbers.",
             )
-        pairs[match[1]][match[2]] = tensor
-    for name, pair in pairs.items():
-        if len(pair) != 2:
+        found[match[1]][part] = tensor
+    for name, parts in found.items():
+        if not parts.keys() >= {"A", "B"}:
             raise AdapterRejected(
                 Code.CORRUPT_WEIGHTS, f"The module {name!r:.120} has only one of lora_A and lora_B."
             )
-    return pairs
+    return found
 
 
-def _module(config: AdapterConfig, name: str, pair: Mapping[str, Tensor]) -> LoraModule:
-    lora_A, lora_B = pair["A"], pair["B"]
+def _module(config: AdapterConfig, name: str, parts: Mapping[str, Tensor]) -> LoraModule:
+    lora_A, lora_B = parts["A"], parts["B"]
     rank = config.rank_of(name)
     if not lora_A.shape[0] == lora_B.shape[1] == rank:
         message = (
@@ -138,7 +176,18 @@ def _module(config: AdapterConfig, name: str, pair: Mapping[str, Tensor]) -> Lor
             f"{lora_B.shape[1]} in lora_B."
         )
         raise AdapterRejected(Code.RANK_MISMATCH, message, "r")
-    return LoraModule(lora_A, lora_B, config.scaling_of(name))
+    bias, magnitude = parts.get("bias"), parts.get("magnitude")
+    for field, wanted, vector in (
+        ("lora_bias", config.lora_bias, bias),
+        ("use_dora", config.use_dora, magnitude),
+    ):
+        if (vector is not None and not wanted) or (vector is not None and len(vector) != len(lora_B)):
+            message = f"The module {name} has a vector of {field} that does not fit {CONFIG_FILE} or lora_B."
+            raise AdapterRejected(Code.CORRUPT_WEIGHTS, message, field)
+    if config.use_dora and magnitude is None:
+        message = f"{CONFIG_FILE} has use_dora, but the module {name} has no lora_magnitude_vector."
+        raise AdapterRejected(Code.CORRUPT_WEIGHTS, message, "use_dora")
+    return LoraModule(lora_A, lora_B, config.scaling_of(name), bias, magnitude)
 
 
 def _config_of(lora: Lora, base_model_name_or_path: str) -> dict[str, Any]:
@@ -159,7 +208,8 @@ def _config_of(lora: Lora, base_model_name_or_path: str) -> dict[str, Any]:
         "fan_in_fan_out": False,
         "init_lora_weights": True,
         "use_rslora": False,
-        "use_dora": False,
+        "use_dora": lora.has_dora,
+        **({"lora_bias": True} if lora.has_bias else {}),
     }
 
 

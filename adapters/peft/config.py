@@ -3,9 +3,9 @@
 It is strict: `r` = 8.5 or "8", a duplicate key and an alpha that overflows are refused, with field and value.
 An engine that guesses would load such an adapter and generate nonsense. Weights are not read here.
 
-It refuses fields that need more than the sum `scaling * B @ A`. It follows LoraConfig of PEFT 0.21 field by
-field. A field that PEFT ignores when it runs a trained adapter (dropout, an initialisation that does not
-change the base, the choice of modules) is accepted.
+It refuses fields that need more than the sum `scaling * B @ A`, the magnitude of DoRA and lora_bias. It
+follows LoraConfig of PEFT 0.21 field by field. A field that PEFT ignores when it runs a trained adapter
+(dropout, an initialisation that does not change the base, the choice of modules) is accepted.
 """
 
 import math
@@ -26,9 +26,7 @@ from lora_compose.adapters.strict_json import NotStrictJson, parse_object
 _PLAIN: tuple[Any, ...] = (None, False, [], {})
 # Unsupported fields: field -> the reason to refuse any other value.
 _UNSUPPORTED: dict[str, str] = {
-    "use_dora": "DoRA rescales weights by a learned magnitude, so it is not a low-rank sum; train without it",
     "modules_to_save": "it replaces whole modules of the base; train only with LoRA on linear layers",
-    "lora_bias": "it adds a bias vector, which is not served; train with lora_bias=false",
     "alora_invocation_tokens": "activated LoRA applies only to some tokens; train an ordinary LoRA",
     "use_qalora": "QALoRA pools the inputs of lora_A; train an ordinary LoRA",
     "monteclora_config": "MonteCLoRA adds its own samplers; merge it into an ordinary LoRA first",
@@ -55,7 +53,7 @@ _KNOWN = frozenset({
     "fan_in_fan_out", "bias", "use_rslora", "init_lora_weights", "layers_to_transform", "layers_pattern",
     "rank_pattern", "alpha_pattern", "megatron_core", "loftq_config", "eva_config", "corda_config",
     "lora_ga_config", "qalora_group_size", "runtime_config", "ensure_weight_tying", "enable_lora",
-    "merge_weights",
+    "merge_weights", "use_dora", "lora_bias",
 })  # fmt: skip
 
 
@@ -115,6 +113,8 @@ class AdapterConfig:
     r: int
     lora_alpha: float
     use_rslora: bool
+    use_dora: bool
+    lora_bias: bool
     rank_pattern: dict[str, int]
     alpha_pattern: dict[str, float]
     base_model_name_or_path: str | None
@@ -164,6 +164,8 @@ def parse_config(raw: dict[str, Any]) -> AdapterConfig:
         r=_rank("r", raw.get("r", DEFAULT_RANK)),
         lora_alpha=_alpha("lora_alpha", raw.get("lora_alpha", DEFAULT_ALPHA)),
         use_rslora=bool(raw.get("use_rslora")),
+        use_dora=bool(raw.get("use_dora")),
+        lora_bias=bool(raw.get("lora_bias")),
         rank_pattern={
             k: _rank(f"rank_pattern[{k!r:.80}]", v) for k, v in raw.get("rank_pattern", {}).items()
         },
@@ -181,6 +183,7 @@ def _check_types(raw: dict[str, Any]) -> None:
         "bias": (str,),
         "use_rslora": (bool, type(None)),
         "use_dora": (bool, type(None)),
+        "lora_bias": (bool, type(None)),
         "init_lora_weights": (bool, str, type(None)),
         "rank_pattern": (dict,),
         "alpha_pattern": (dict,),

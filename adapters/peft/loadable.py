@@ -18,7 +18,15 @@ def why_not_loadable(raw: dict[str, Any]) -> tuple[str, str] | None:
         return "r", "PEFT needs an even rank for init_lora_weights = 'orthogonal'"
     if (eva := raw.get("eva_config")) and not _is_eva(eva):
         return "eva_config", "PEFT needs rho of at least 1 and tau between 0 and 1"
-    return _why_no_targets(raw)
+    return _why_no_bias(raw) or _why_no_targets(raw)
+
+
+def _why_no_bias(raw: dict[str, Any]) -> tuple[str, str] | None:
+    if raw.get("lora_bias") and raw.get("use_dora"):
+        return "lora_bias", "lora_bias cannot be used with use_dora"
+    if raw.get("lora_bias") and not isinstance(raw.get("init_lora_weights", True), bool):
+        return "lora_bias", "lora_bias can only be used if init_lora_weights is true or false"
+    return None
 
 
 def _is_eva(settings: dict[str, Any]) -> bool:

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -33,13 +34,22 @@ MayBuild = Callable[[], None]
 UNBOUNDED = 1 << 62
 
 
+@dataclass(frozen=True)
+class MergedOn:
+    """The base of a server's merges. The result of a DoRA merge depends on its weights."""
+
+    name: str
+    directory: Path
+    fingerprint: str
+
+
 class MergeBuilder:
     """Turns a resolved composition into directories that the engine can read. Use it as a context manager."""
 
     def __init__(
         self,
         registry: Registry,
-        base: str,
+        base: MergedOn,
         metrics: Metrics,
         max_bytes: int = UNBOUNDED,
         used_directories: Callable[[], frozenset[str]] = frozenset,
@@ -72,7 +82,7 @@ class MergeBuilder:
     @contextmanager
     def using(self, resolved: ResolvedComposition) -> Iterator[None]:
         """Keep the merge of `resolved` on the disk while the context is open."""
-        key = "" if resolved.composition.is_stack else merge_key(resolved)
+        key = "" if resolved.composition.is_stack else merge_key(resolved, self._base)
         self._using[key] += 1
         try:
             yield
@@ -131,10 +141,10 @@ class MergeBuilder:
         if resolved.composition.is_stack:
             return None
         await self._directory(resolved, may_build)
-        return await run_in_threadpool(self._registry.merges.report, merge_key(resolved))
+        return await run_in_threadpool(self._registry.merges.report, merge_key(resolved, self._base))
 
     async def _directory(self, resolved: ResolvedComposition, may_build: MayBuild | None) -> Path:
-        key = merge_key(resolved)
+        key = merge_key(resolved, self._base)
         if may_build is not None and key not in self._building:
             found = await self._find(key)
             if found is not None:
@@ -192,10 +202,10 @@ def _stored(version: Version, weight: float) -> StoredAdapter:
     return StoredAdapter(component, frozenset({version.id}), frozenset({version.digest}), version.id)
 
 
-def merge_key(resolved: ResolvedComposition) -> str:
-    """sha256 of the members' digests and weights, the method and its options."""
+def merge_key(resolved: ResolvedComposition, base: MergedOn) -> str:
+    """sha256 of the members' digests and weights, the method, its options and the base's fingerprint."""
     members = sorted((version.digest, member.weight) for member, version in resolved.versions)
-    text = repr((members, resolved.composition.method, resolved.composition.options))
+    text = repr((members, resolved.composition.method, resolved.composition.options, base.fingerprint))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -212,4 +222,4 @@ def _merge_files(arguments: tuple[Any, ...]) -> dict[str, Any]:
 
     method, inputs, options, output, base = arguments
     members = [merge.MergeInput(directory, weight) for directory, weight in inputs]
-    return merge.build(method, members, options, output, base).to_dict()
+    return merge.build(method, members, options, output, merge.MergeBase(base.name, base.directory)).to_dict()

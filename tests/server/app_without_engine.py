@@ -66,6 +66,7 @@ class StandIn:
     slots: int = 8
     max_cpu_loras: int = 64
     dtype: torch.dtype = torch.float32
+    refused_fields: dict[str, str] = field(default_factory=dict)
     runtime_weights: bool = True
     special_token_ids: frozenset[int] = frozenset({1, 2})
     parses_tools: bool = False

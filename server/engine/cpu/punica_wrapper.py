@@ -7,6 +7,7 @@ The weights of a request are applied between the two products, so a stack needs 
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,15 +15,24 @@ from typing_extensions import override
 from vllm.lora.layers import LoRAMapping
 from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 
-from lora_compose.server.engine.cpu.batch import Batch
+from lora_compose.server.engine.cpu.batch import Work
 from lora_compose.server.engine.cpu.cost_meter import Meter
-from lora_compose.server.engine.cpu.layer_plan import Kernel, LayerPlan
+from lora_compose.server.engine.cpu.layer_plan import Kernels, LayerWork
 from lora_compose.server.engine.cpu.packed_factors import Pack
 
 Layer = int
 """`id` of a layer's stacked-A tuple. The layer passes it with every call and keeps it alive."""
-Member = Mapping[Layer, Pack]
-"""One prepared adapter."""
+
+
+@dataclass(frozen=True, eq=False)
+class Member:
+    """One prepared adapter."""
+
+    packs: Mapping[Layer, Pack]
+    scales: bool = False
+    """Whether it has DoRA scales, so that its layers scale the base's output."""
+    shifts: bool = False
+    """Whether it has biases."""
 
 
 class GroupedPunicaWrapper(PunicaWrapperCPU):
@@ -31,19 +41,19 @@ class GroupedPunicaWrapper(PunicaWrapperCPU):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         # Imported here: when a worker starts, vLLM inspects all modules and fails at one that numba imports.
-        from lora_compose.server.engine.cpu.kernel import add_deltas
+        from lora_compose.server.engine.cpu.kernel import add_deltas, scale_rows
 
-        self._kernel: Kernel = add_deltas
-        self._batch: Batch | None = None
-        self._members: list[Member] = []
+        self._kernels = Kernels(add_deltas, scale_rows)
+        self._work: Work | None = None
+        self._members: dict[str, Member] = {}
         self._meter = Meter()
-        self._plans: dict[Layer, LayerPlan | None] = {}
+        self._plans: dict[Layer, LayerWork | None] = {}
 
-    def begin_batch(self, batch: Batch, members: Callable[[str], Member], meter: Meter) -> None:
+    def begin_batch(self, work: Work, members: Callable[[str], Member], meter: Meter) -> None:
         """Set the next batch. `members` returns an adapter of the store by its directory."""
         self._meter = meter
-        self._batch = batch if batch.shares else None
-        self._members = [members(share.member) for share in batch.shares]
+        self._members = {name: members(name) for name in work.members}
+        self._work = work if self._members else None
         self._plans = {}
 
     @override
@@ -70,12 +80,14 @@ class GroupedPunicaWrapper(PunicaWrapperCPU):
         buffer: tuple[torch.Tensor, ...] | None = None,
         **kwargs: Any,
     ) -> None:
-        """`y[rows] += w (x[rows] Aᵀ) Bᵀ` for each share. `scale` is always 1 (see `stacking`)."""
-        if self._batch is None:
+        """Add the deltas of each row's members to y, which the base layer has computed.
+
+        `scale` is always 1 (see `stacking`)."""
+        if self._work is None:
             return
         layer = id(lora_a_stacked)
         if layer not in self._plans:
-            self._plans[layer] = self._plan(layer, self._batch, y.dtype)
+            self._plans[layer] = self._plan(layer, self._work, y.dtype)
         plan = self._plans[layer]
         if plan is None:
             return
@@ -86,6 +98,6 @@ class GroupedPunicaWrapper(PunicaWrapperCPU):
         plan.add_deltas(y, x)
         self._meter.lora_seconds += time.perf_counter() - started
 
-    def _plan(self, layer: Layer, batch: Batch, dtype: torch.dtype) -> LayerPlan | None:
-        packs = [member.get(layer) for member in self._members]
-        return LayerPlan(batch, packs, dtype, self._kernel) if any(packs) else None
+    def _plan(self, layer: Layer, work: Work, dtype: torch.dtype) -> LayerWork | None:
+        packs = {name: member.packs.get(layer) for name, member in self._members.items()}
+        return LayerWork(work, packs, dtype, self._kernels) if any(packs.values()) else None

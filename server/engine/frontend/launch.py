@@ -170,6 +170,8 @@ async def launch(args: Namespace, *, lora_requests_info: bool = False) -> AsyncI
     """
     async with client_made_in_thread(args) as client, calls_end_with_engine(client):
         runtime_weights = await _check_plugin(client)
+        model_dir = _directory_of(args)
+        await client.collective_rpc("use_checkpoint", args=(str(model_dir),))
         replace_lora_info(client, lora_requests_info)
         count_tokens(client)
         tasks = await client.get_supported_tasks()
@@ -189,7 +191,7 @@ async def launch(args: Namespace, *, lora_requests_info: bool = False) -> AsyncI
                 models=app.state.openai_serving_models,
                 base=names[0],
                 other_names=(*names[1:],),
-                model_dir=_directory_of(args),
+                model_dir=model_dir,
                 max_model_len=config.model_config.max_model_len,
                 max_lora_rank=config.lora_config.max_lora_rank,
                 max_loras=config.lora_config.max_loras,

@@ -14,21 +14,25 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 from typing_extensions import override
+from vllm.config import VllmConfig
 from vllm.lora.layers import LoRAMapping
 from vllm.lora.layers.base_linear import BaseLinearLayerWithLoRA
 from vllm.lora.lora_model import LoRAModel
 from vllm.lora.lora_weights import LoRALayerWeights
 from vllm.lora.request import LoRARequest
+from vllm.model_executor.layers.linear import RowParallelLinear
 
-from lora_compose.server.engine.cpu.batch import Members, share_rows
+from lora_compose.server.engine.cpu.batch import Members, Need, Work
 from lora_compose.server.engine.cpu.cost_meter import CountedLoad, Meter
 from lora_compose.server.engine.cpu.packed_factors import Pack, PackedPair, pack_layer
 from lora_compose.server.engine.cpu.punica_wrapper import GroupedPunicaWrapper, Layer, Member
 from lora_compose.server.engine.spec import SCHEME, Component, combined, decode_spec
 from lora_compose.server.engine.worker.background_build import State
 from lora_compose.server.engine.worker.composition_manager import CompositionLoRAManager
-from lora_compose.server.engine.worker.stacking import Yielding
+from lora_compose.server.engine.worker.stacking import Yielding, factors_only, rank_of
+from lora_compose.server.engine.worker.vectors import split_vectors, with_vectors
 
 
 class RuntimeWeightsLoRAManager(CompositionLoRAManager[Member]):
@@ -36,8 +40,9 @@ class RuntimeWeightsLoRAManager(CompositionLoRAManager[Member]):
 
     runtime_weights = True
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, vllm_config: VllmConfig, *args: Any, **kwargs: Any) -> None:
+        super().__init__(vllm_config, *args, **kwargs)
+        self._quantization = vllm_config.model_config.quantization
         self._members: dict[str, Member] = {}
         self._selected: object = None
         self._counted_load = CountedLoad.of((), (), ())
@@ -58,17 +63,29 @@ class RuntimeWeightsLoRAManager(CompositionLoRAManager[Member]):
         paths: Sequence[str | None],
         token_counts: Sequence[int],
     ) -> None:
-        needed = {path: self._needed(path) for path in set(paths)}
-        wanted = [needed[path] for path in paths]
-        batch = share_rows(wanted, token_counts)
+        needed = {path: self._need(path) for path in set(paths)}
+        needs = [needed[path] for path in paths]
+        work = Work.of(needs, token_counts)
         for wrapper in self._wrappers():
-            wrapper.begin_batch(batch, self._member, self.meter)
+            wrapper.begin_batch(work, self._member, self.meter)
         names = [lora_request and lora_request.lora_name for lora_request in lora_requests]
-        self._counted_load = CountedLoad.of(names, wanted, token_counts)
+        self._counted_load = CountedLoad.of(names, [need.members for need in needs], token_counts)
 
-    def _needed(self, lora_path: str | None) -> Members:
-        wanted = decode_spec(lora_path) if lora_path and lora_path.startswith(SCHEME) else ()
-        return {member.directory: member.weight for member in combined(wanted, self._fused)}
+    def _need(self, lora_path: str | None) -> Need:
+        """The work for a composition, beside the one that is fused.
+
+        Fused weights are `(1 + d) W + L`: d from DoRA, L low-rank. If the request has another d, L is
+        subtracted, the rows are scaled to its d, and its own L is added. Otherwise only the difference of the
+        factors is added. Biases are never fused."""
+        components = decode_spec(lora_path) if lora_path and lora_path.startswith(SCHEME) else ()
+        wanted, fused = _weights(combined(components, ())), _weights(combined(self._fused, ()))
+        scaling = {name: weight for name, weight in wanted.items() if self._member(name).scales}
+        fused_scaling = {name: weight for name, weight in fused.items() if self._member(name).scales}
+        shifting = {name: weight for name, weight in wanted.items() if self._member(name).shifts}
+        if scaling == fused_scaling:
+            return Need(_weights(combined(components, self._fused)), scaled_by=shifting)
+        before = {name: -weight for name, weight in fused.items()}
+        return Need(wanted, before, scaled_by=scaling | shifting, fused=fused_scaling)
 
     @override
     def prepare(self, adapter: LoRARequest) -> tuple[State, str]:
@@ -97,7 +114,7 @@ class RuntimeWeightsLoRAManager(CompositionLoRAManager[Member]):
     @override
     def prepared(self) -> dict[str, Any]:
         sizes = {
-            directory: sum(pack.nbytes for pack in member.values())
+            directory: sum(pack.nbytes for pack in member.packs.values())
             for directory, member in self._members.items()
         }
         return {"bytes": sizes, "slots": []}
@@ -126,23 +143,51 @@ class RuntimeWeightsLoRAManager(CompositionLoRAManager[Member]):
         return self._members[directory]
 
     def _build(self, directory: str, yielding: Yielding = iter) -> Member:
-        lora = self._lora_model(1, [Component(directory, 1.0)], yielding)
+        components = [Component(directory, 1.0)]
+        stack = self.reader.load_stack(components, self.lora_config.lora_dtype, yielding)
+        scales = any(module.row_change is not None for module in stack.values())
+        shifts = any(module.bias is not None for module in stack.values())
+        if scales and self._quantization is not None:
+            raise ValueError(
+                f"the base is quantized ({self._quantization}), and DoRA needs its exact weights"
+            )
+        has_vectors = scales or shifts
+        pairs = {name: with_vectors(m) if has_vectors else factors_only(m) for name, m in stack.items()}
+        lora = self._lora_model(1, pairs, rank_of(stack))
         self._adapter_manager._create_merged_loras_inplace(lora)
-        return dict(self._packed(lora, yielding))
+        return Member(dict(self._packed(lora, has_vectors, yielding)), scales, shifts)
 
-    def _packed(self, lora: LoRAModel, yielding: Yielding) -> Iterator[tuple[Layer, Pack]]:
+    def _packed(self, lora: LoRAModel, has_vectors: bool, yielding: Yielding) -> Iterator[tuple[Layer, Pack]]:
         for name, layer in yielding(self._adapter_manager.modules.items()):
             weights = self._adapter_manager._get_lora_layer_weights(lora, name)
             if weights is None:
                 continue
             if not isinstance(layer, BaseLinearLayerWithLoRA):
                 raise NotImplementedError(f"{name} ({type(layer).__name__}) does not support LoRA on CPUs")
-            pack = pack_layer(factors_of(layer, weights), [b.shape[2] for b in layer.lora_b_stacked])
+            factors, terms = factors_of(layer, weights), None
+            widths = [b.shape[2] for b in layer.lora_b_stacked]
+            if has_vectors:
+                factors, terms = split_vectors(factors, widths, *base_bias(layer))
+            pack = pack_layer(factors, widths, terms)
             if pack is not None:
                 yield id(layer.lora_a_stacked), pack
 
     def _wrappers(self) -> list[GroupedPunicaWrapper]:
         return list(self._adapter_manager.punica_wrapper_mapping.values())
+
+
+def base_bias(layer: BaseLinearLayerWithLoRA) -> tuple[torch.Tensor | None, bool]:
+    """The bias of the base layer, if its output has it; and whether this worker adds an adapter's bias.
+
+    The outputs of a row-parallel layer are summed over the workers, so only the first adds biases."""
+    base = layer.base_layer
+    if isinstance(base, RowParallelLinear) and layer.tp_rank > 0:
+        return None, False
+    return (None if base.skip_bias_add or base.bias is None else base.bias.detach().float().clone()), True
+
+
+def _weights(components: Sequence[Component]) -> Members:
+    return {component.directory: component.weight for component in components}
 
 
 def factors_of(layer: BaseLinearLayerWithLoRA, weights: LoRALayerWeights) -> list[PackedPair | None]:

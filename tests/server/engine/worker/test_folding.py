@@ -5,11 +5,12 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
+from lora_compose.adapters.peft.base_weights import BaseWeights
 from lora_compose.adapters.peft.checkpoint import open_adapter
 from lora_compose.benchmarks.servers import EMBEDDED_ADAPTERS, EMBEDDED_BASE
 from lora_compose.server.engine.spec import Component
 from lora_compose.server.engine.worker.folding import folded_checkpoint, why_not_foldable
-from lora_compose.server.engine.worker.stacking import load_stack
+from lora_compose.server.engine.worker.stacking import AdapterReader
 
 ROLL, UPPER = EMBEDDED_ADAPTERS / "roll", EMBEDDED_ADAPTERS / "upper"
 
@@ -17,7 +18,9 @@ ROLL, UPPER = EMBEDDED_ADAPTERS / "roll", EMBEDDED_ADAPTERS / "upper"
 def test_the_checkpoint_has_the_deltas_and_is_else_the_same() -> None:
     plain = load_file(EMBEDDED_BASE / "model.safetensors")
     loras = {path: open_adapter(path) for path in (ROLL, UPPER)}
-    stack = load_stack([Component(str(ROLL), 0.5), Component(str(UPPER), -2.0)], torch.float32)
+    stack = AdapterReader(BaseWeights(EMBEDDED_BASE)).load_stack(
+        [Component(str(ROLL), 0.5), Component(str(UPPER), -2.0)], torch.float32
+    )
     shares: list[float] = []
     folded = dict(folded_checkpoint(EMBEDDED_BASE, stack, shares.append))
     assert folded.keys() == plain.keys()
