@@ -69,6 +69,7 @@ async def assemble(
                     config.max_adapter_bytes,
                     strict=config.strict,
                     modules=engine.lora_modules,
+                    embeddings=engine.embedding_modules,
                 ),
                 adapter_roots=config.adapter_roots,
                 allow_hf=config.allow_hf,

@@ -1,4 +1,4 @@
-"""The shapes of the linear layers of a base model, and a fingerprint of its files.
+"""The shapes of the layers of a base model that adapters may change, and a fingerprint of its files.
 
 The model is built on torch's meta device from config.json alone, and its weights are not loaded. A quantized
 checkpoint gives the shapes of the layers that it represents. An 8B model takes a moment and no memory. Code
@@ -8,7 +8,7 @@ from the checkpoint is not run.
 import hashlib
 import re
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,29 +22,39 @@ _LAYER = re.compile(r"(.*?\.[0-9]+)\.")
 
 @dataclass(frozen=True)
 class BaseShapes:
-    """The shapes that an adapter must fit. `linears`: "model.layers.0.self_attn.q_proj" to (d_out, d_in)."""
+    """The shapes that an adapter must fit: a module's name to (d_out, d_in) of its factors' product."""
 
     linears: dict[str, tuple[int, int]]
+    """The linear layers but the output head, such as "model.layers.0.self_attn.q_proj"."""
     fingerprint: str
     """sha256 of the checkpoint's config, headers and the first MiB of data in each file."""
     name: str
-    embeddings: frozenset[str] = frozenset()
-    """The input and output embeddings (model.embed_tokens, lm_head). Adapters must not change them."""
+    heads: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """The output head, such as "lm_head": (V, d) for V tokens. Empty if it is no linear layer."""
+    embeddings: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """The input embedding, such as "model.embed_tokens": (d, V), as PEFT stores its factors."""
+    tied: bool = False
+    """True if the head has the weight of the input embedding."""
+    directory: Path | None = None
+    """The checkpoint, to compare copies of its weights with."""
 
     @classmethod
     def of(cls, model_dir: Path, name: str) -> "BaseShapes":
         """Read a Hugging Face causal LM directory. Raises OSError or ValueError if it is not one."""
         model = _skeleton(model_dir)
-        ends = [model.get_input_embeddings(), model.get_output_embeddings()]
-        embeddings = frozenset(
-            path for path, module in model.named_modules() if any(module is e for e in ends)
-        )
-        linears = {
-            path: (module.out_features, module.in_features)
-            for path, module in model.named_modules()
-            if isinstance(module, torch.nn.Linear) and path not in embeddings
-        }
-        return cls(linears, fingerprint(model_dir), name, embeddings)
+        source, head = model.get_input_embeddings(), model.get_output_embeddings()
+        linears, heads, embeddings = {}, {}, {}
+        for path, module in model.named_modules():
+            if isinstance(module, torch.nn.Linear):
+                (heads if module is head else linears)[path] = (module.out_features, module.in_features)
+            elif isinstance(module, torch.nn.Embedding) and module is source:
+                embeddings[path] = (module.embedding_dim, module.num_embeddings)
+        tied = bool(head is not None and head.weight is source.weight)
+        return cls(linears, fingerprint(model_dir), name, heads, embeddings, tied, model_dir)
+
+    def shape_of(self, module: str) -> tuple[int, int] | None:
+        """(d_out, d_in) of a module that an adapter may change, or None."""
+        return self.linears.get(module) or self.heads.get(module) or self.embeddings.get(module)
 
     @cached_property
     def layers(self) -> tuple[str, ...]:

@@ -17,17 +17,16 @@ from safetensors import SafetensorError, safe_open
 from lora_compose.adapters.admission.base_model import BaseShapes, layer_of
 from lora_compose.adapters.errors import AdapterRejected, Code
 from lora_compose.adapters.peft.config import AdapterConfig
+from lora_compose.adapters.peft.tensor_names import Factor, factor_of
 from lora_compose.adapters.safe_files import open_regular
 
 MAX_HEADER_BYTES = 16 << 20
 """Enough for about a hundred thousand tensors. The library itself reads headers of up to 100 MB."""
 _DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-_KEY = re.compile(r"base_model\.model\.(.+)\.lora_([AB])\.weight")
 _NUMBER = re.compile(r"(?<=\.)[0-9]+(?=\.)")
 
 # Tensors of PEFT features that are not plain LoRA: (part of the name, feature).
 _OTHER_FEATURES = (
-    ("lora_embedding_", "a LoRA of an embedding"),
     ("lora_magnitude_vector", "DoRA"),
     (".lora_B.bias", "lora_bias"),
     ("lora_velora", "VeLoRA"),
@@ -48,7 +47,9 @@ class TensorEntry(NamedTuple):
 
 @dataclass(frozen=True)
 class TensorPair:
-    """The tensor names of the two factors of a module. The shapes are (rank, d_in) and (d_out, rank)."""
+    """The tensor names of the two factors of a module. The shapes are (rank, d_in) and (d_out, rank).
+
+    For an embedding of V tokens in d dimensions they are (rank, V) and (d, rank), as PEFT stores them."""
 
     module: str
     rank: int
@@ -127,14 +128,14 @@ def pair_tensors(
         )
     factors: dict[str, dict[str, str]] = {}
     for tensor, entry in header.items():
-        module, factor = _parse(tensor)
-        _check_module(tensor, module, base)
+        found = _parse(tensor)
+        _check_module(tensor, found, base)
         _check_dtype(tensor, entry)
-        factors.setdefault(module, {})[factor] = tensor
+        factors.setdefault(found.module, {})[found.factor] = tensor
     return [_pair(module, found, header, config, base) for module, found in factors.items()]
 
 
-def _parse(tensor: str) -> tuple[str, str]:
+def _parse(tensor: str) -> Factor:
     """The module and "A" or "B", from the name of a tensor."""
     for part, feature in _OTHER_FEATURES:
         if part in tensor:
@@ -143,30 +144,32 @@ def _parse(tensor: str) -> tuple[str, str]:
                 tensor,
                 f"belongs to {feature}, which is not supported. Save the adapter without it",
             )
-    match = _KEY.fullmatch(tensor)
-    if match is None:
+    found = factor_of(tensor)
+    if found is None:
         wanted = "base_model.model.<module>.lora_A.weight or .lora_B.weight, as PEFT writes it"
         raise _refusal(Code.UNKNOWN_MODULE, tensor, f"is not a LoRA factor. Its name must be {wanted}")
-    return match[1], match[2]
+    return found
 
 
-def _check_module(tensor: str, module: str, base: BaseShapes) -> None:
-    if module in base.linears:
-        return
-    if module in base.embeddings:
-        raise _refusal(
-            Code.UNSUPPORTED_FEATURE,
-            tensor,
-            "adapts an embedding or the output head. Train only on linear layers",
+def _check_module(tensor: str, found: Factor, base: BaseShapes) -> None:
+    module = found.module
+    if base.shape_of(module) is not None:
+        if found.embedding == (module in base.embeddings):
+            return
+        kind, other = (
+            ("an embedding", "a linear layer") if found.embedding else ("a linear layer", "an embedding")
         )
+        reason = f"is a factor of {kind}, but {module} of the base {base.name} is {other}"
+        raise _refusal(Code.UNKNOWN_MODULE, tensor, reason)
     layers = base.layers
     # If the base has this module in another block, only the layer number is wrong.
     if layers and _NUMBER.sub("*", module) in {_NUMBER.sub("*", known) for known in base.linears}:
         reason = f"is for {layer_of(module)}, but the base {base.name} has {layers[0]} to {layers[-1]}"
         raise _refusal(Code.UNKNOWN_LAYER, tensor, f"{reason}. The adapter was trained on another base")
-    kinds = ", ".join(sorted({known.rpartition(".")[2] for known in base.linears}))
+    known_modules = (*base.linears, *base.heads, *base.embeddings)
+    kinds = ", ".join(sorted({known.rpartition(".")[2] for known in known_modules}))
     raise _refusal(
-        Code.UNKNOWN_MODULE, tensor, f"is not for a linear layer of the base {base.name}, which has {kinds}"
+        Code.UNKNOWN_MODULE, tensor, f"is not for a layer of the base {base.name}, which has {kinds}"
     )
 
 
@@ -190,7 +193,9 @@ def _pair(
         reason = f"has no matching lora_{absent}. The file is incomplete. Export the adapter again"
         raise _refusal(Code.CORRUPT_WEIGHTS, found[present], reason)
     rank = config.rank_of(module)
-    d_out, d_in = base.linears[module]
+    shape = base.shape_of(module)
+    assert shape is not None  # `_check_module` has seen the module
+    d_out, d_in = shape
     _check_shape(found["A"], header[found["A"]].shape, (rank, d_in), 0, base)
     _check_shape(found["B"], header[found["B"]].shape, (d_out, rank), 1, base)
     return TensorPair(module, rank, rank * (d_in + d_out), found["A"], found["B"])

@@ -131,7 +131,7 @@ def _merge_module(
         result = from_dense(_check_finite(name, dense), rank)
     else:
         result = stack if stack.rank <= rank else truncate(stack, rank)
-    module = _stored(name, result)
+    module = _stored(name, result, parts[0].module.embedding)
     written = LowRank(B=module.lora_B.double(), A=module.lora_A.double())
     return module, measure(written, members, stack)
 
@@ -171,14 +171,14 @@ def _generator(seed: int, digest: bytes, name: str) -> Generator:
     return torch.Generator().manual_seed(int.from_bytes(key[:7], "big"))
 
 
-def _stored(name: str, result: LowRank) -> LoraModule:
+def _stored(name: str, result: LowRank, embedding: bool) -> LoraModule:
     """`result` in float32. A zero matrix has rank 1, because PEFT has no rank 0 and requires a tensor."""
     lora_A, lora_B = result.A.float(), result.B.float()
     if not (lora_A.any() and lora_B.any()):
         lora_A, lora_B = torch.zeros(1, lora_A.shape[1]), torch.zeros(lora_B.shape[0], 1)
     bound = (result.A.norm() * result.B.norm()).float()  # no entry of the delta is larger
     _check_finite(name, lora_A, lora_B, bound)
-    return LoraModule(lora_A=lora_A, lora_B=lora_B, scaling=1.0)
+    return LoraModule(lora_A=lora_A, lora_B=lora_B, scaling=1.0, embedding=embedding)
 
 
 def _check_finite(name: str, *tensors: Tensor) -> Tensor:

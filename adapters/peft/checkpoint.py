@@ -1,7 +1,9 @@
 """A LoRA adapter in memory, and reading and writing it as a PEFT directory.
 
 For each module that the adapter changes, `Lora` has two low-rank factors and a scaling. The delta added to
-the weight is scaling * lora_B @ lora_A. Reading gets each module's rank and scaling from `config.py`, which
+the weight is scaling * lora_B @ lora_A. PEFT stores the factors of an embedding the other way round: the
+delta of its (V, d) weight is scaling * (lora_embedding_B @ lora_embedding_A)^T. Reading transposes and swaps
+them, so that the formula above holds for every module, and writing reverses it. Reading gets each module's rank and scaling from `config.py`, which
 refuses all but plain LoRA. Writing folds the scaling into lora_B, so lora_alpha equals r for every module,
 and equal adapters give equal bytes. Nothing is checked against a base here; `admission` does that.
 """
@@ -16,26 +18,29 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from lora_compose.adapters.errors import AdapterRejected, Code
 from lora_compose.adapters.peft.config import AdapterConfig, read_config
 from lora_compose.adapters.peft.files import CONFIG_FILE, WEIGHTS_FILE
 from lora_compose.adapters.peft.module_matching import ModulePatterns
+from lora_compose.adapters.peft.tensor_names import base_weight_of, factor_names, factor_of
 
 
 @dataclass(frozen=True, eq=False)
 class LoraModule:
-    """The factors of an adapter for one linear layer, in the dtype of the file."""
+    """The factors of an adapter for one linear layer or embedding, in the dtype of the file."""
 
     lora_A: Tensor
-    """(r, d_in)"""
+    """(r, d_in). For an embedding, lora_embedding_B^T of shape (r, d)."""
     lora_B: Tensor
-    """(d_out, r)"""
+    """(d_out, r). For an embedding, lora_embedding_A^T of shape (V, r)."""
     scaling: float
     """lora_alpha / r, or lora_alpha / sqrt(r) with rsLoRA."""
+    embedding: bool = False
+    """True for an embedding, whose weight has a row for each of V tokens."""
 
     @property
     def rank(self) -> int:
@@ -70,14 +75,11 @@ class Lora:
         return max(module.rank for module in self.modules.values())
 
 
-PREFIX = "base_model.model."
-
-
 def open_adapter(directory: Path) -> Lora:
     """Read a PEFT directory. Raises AdapterRejected unless it is a complete, plain LoRA."""
     config = read_config(directory)
-    pairs = _pair(_read_tensors(directory / WEIGHTS_FILE))
-    return Lora({name: _module(config, name, pairs[name]) for name in sorted(pairs)})
+    pairs, embeddings = _pair(_read_tensors(directory / WEIGHTS_FILE))
+    return Lora({name: _module(config, name, pairs[name], name in embeddings) for name in sorted(pairs)})
 
 
 def write_adapter(lora: Lora, directory: Path, base_model_name_or_path: str) -> None:
@@ -85,8 +87,11 @@ def write_adapter(lora: Lora, directory: Path, base_model_name_or_path: str) -> 
     directory.mkdir(parents=True, exist_ok=True)
     tensors: dict[str, Tensor] = {}
     for name, module in lora.modules.items():
-        tensors[f"{PREFIX}{name}.lora_A.weight"] = module.lora_A.float().contiguous()
-        tensors[f"{PREFIX}{name}.lora_B.weight"] = (module.lora_B.float() * module.scaling).contiguous()
+        name_a, name_b = factor_names(name, module.embedding)
+        lora_A, lora_B = module.lora_A.float(), module.lora_B.float() * module.scaling
+        if module.embedding:
+            lora_A, lora_B = lora_B.T, lora_A.T
+        tensors[name_a], tensors[name_b] = lora_A.contiguous(), lora_B.contiguous()
     save_file(tensors, directory / WEIGHTS_FILE, metadata={"format": "pt"})
     text = json.dumps(_config_of(lora, base_model_name_or_path), indent=2, sort_keys=True)
     (directory / CONFIG_FILE).write_text(text, encoding="utf-8")
@@ -94,7 +99,9 @@ def write_adapter(lora: Lora, directory: Path, base_model_name_or_path: str) -> 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:
     try:
-        tensors = load_file(path)
+        with safe_open(path, framework="pt") as file:
+            names = [name for name in file.offset_keys() if base_weight_of(name) is None]
+            tensors = {name: file.get_tensor(name) for name in names}
     except FileNotFoundError as error:
         raise AdapterRejected(Code.MISSING_WEIGHTS, f"The adapter has no file {WEIGHTS_FILE}.") from error
     except SafetensorError as error:
@@ -106,30 +113,34 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _pair(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-    """Module name -> {"A": lora_A, "B": lora_B}. Every tensor must belong to such a pair."""
+def _pair(tensors: Mapping[str, Tensor]) -> tuple[dict[str, dict[str, Tensor]], set[str]]:
+    """Module name -> {"A": lora_A, "B": lora_B} as in the file, and the names of the modules that are
+    embeddings. Every tensor must belong to such a pair."""
     pairs: dict[str, dict[str, Tensor]] = defaultdict(dict)
+    embeddings: set[str] = set()
     for key, tensor in tensors.items():
-        match = re.fullmatch(rf"{re.escape(PREFIX)}(.+)\.lora_([AB])\.weight", key)
-        if match is None:
+        found = factor_of(key)
+        if found is None:
             raise AdapterRejected(
                 Code.UNKNOWN_MODULE,
-                f"The tensor {key!r:.120} is not a lora_A or lora_B weight of a linear layer.",
+                f"The tensor {key!r:.120} is not a LoRA factor of a linear layer or an embedding.",
             )
         if tensor.dim() != 2 or not tensor.is_floating_point():
             raise AdapterRejected(
                 Code.CORRUPT_WEIGHTS, f"The tensor {key!r:.120} is not a matrix of floating-point numbers."
             )
-        pairs[match[1]][match[2]] = tensor
+        pairs[found.module][found.factor] = tensor
+        if found.embedding:
+            embeddings.add(found.module)
     for name, pair in pairs.items():
         if len(pair) != 2:
             raise AdapterRejected(
                 Code.CORRUPT_WEIGHTS, f"The module {name!r:.120} has only one of lora_A and lora_B."
             )
-    return pairs
+    return pairs, embeddings
 
 
-def _module(config: AdapterConfig, name: str, pair: Mapping[str, Tensor]) -> LoraModule:
+def _module(config: AdapterConfig, name: str, pair: Mapping[str, Tensor], embedding: bool) -> LoraModule:
     lora_A, lora_B = pair["A"], pair["B"]
     rank = config.rank_of(name)
     if not lora_A.shape[0] == lora_B.shape[1] == rank:
@@ -138,7 +149,9 @@ def _module(config: AdapterConfig, name: str, pair: Mapping[str, Tensor]) -> Lor
             f"{lora_B.shape[1]} in lora_B."
         )
         raise AdapterRejected(Code.RANK_MISMATCH, message, "r")
-    return LoraModule(lora_A, lora_B, config.scaling_of(name))
+    if embedding:
+        lora_A, lora_B = lora_B.T, lora_A.T
+    return LoraModule(lora_A, lora_B, config.scaling_of(name), embedding)
 
 
 def _config_of(lora: Lora, base_model_name_or_path: str) -> dict[str, Any]:

@@ -57,6 +57,14 @@ CPU_SELECTION = Override(
     sha256="518ded4105f79ddbd08370147b59cd9667b5a9569ccec337c9bcf35d431dd636",
     reason="upstream gives its LoRA manager only ids, but the weights are in the requests",
 )
+CPU_PROMPT_LOGPROBS = Override(
+    module="vllm.v1.worker.gpu_model_runner",
+    attribute="GPUModelRunner._get_prompt_logprobs_dict",
+    replacement="lora_compose.server.engine.worker.runtime_weights:prompt_logprobs",
+    source="vllm.v1.worker.gpu_model_runner:GPUModelRunner._get_prompt_logprobs_dict",
+    sha256="889fdb068dfc37ddf4827e8f3af2d99ff790fbd3c77ff4a05eec1e3d0f1f560f",
+    reason="upstream applies the head's LoRA of the sampled rows to the rows of a prompt",
+)
 TOKEN_COUNT = Override(
     module="vllm.v1.engine.async_llm",
     attribute="AsyncLLM.generate",
@@ -65,7 +73,7 @@ TOKEN_COUNT = Override(
     sha256="5bd0ee90459b0e29348891b03548cdc31eef8c9218b3c416d5df4e5e14d1bca2",
     reason="the HTTP layer gets no usage if the client disconnects early; `launch` installs it on our client",
 )
-OVERRIDES = (WORKER_MANAGER, CPU_MANAGER, CPU_WRAPPER, CPU_SELECTION, TOKEN_COUNT)
+OVERRIDES = (WORKER_MANAGER, CPU_MANAGER, CPU_WRAPPER, CPU_SELECTION, CPU_PROMPT_LOGPROBS, TOKEN_COUNT)
 
 
 def install() -> None:
@@ -75,6 +83,8 @@ def install() -> None:
         type(current_platform).get_punica_wrapper = classmethod(lambda _: CPU_WRAPPER.replacement)
         setattr(mixin, WORKER_MANAGER.attribute, _replacement(CPU_MANAGER))
         mixin.LoRAModelRunnerMixin.set_active_loras = _replacement(CPU_SELECTION)
+        runner = importlib.import_module(CPU_PROMPT_LOGPROBS.module).GPUModelRunner
+        runner._get_prompt_logprobs_dict = _replacement(CPU_PROMPT_LOGPROBS)
     else:
         setattr(mixin, WORKER_MANAGER.attribute, _replacement(WORKER_MANAGER))
 

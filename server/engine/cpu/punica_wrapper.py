@@ -7,6 +7,7 @@ The weights of a request are applied between the two products, so a stack needs 
 
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,13 +17,16 @@ from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 
 from lora_compose.server.engine.cpu.batch import Batch
 from lora_compose.server.engine.cpu.cost_meter import Meter
+from lora_compose.server.engine.cpu.embedding_plan import EmbeddingPlan
+from lora_compose.server.engine.cpu.end_plans import EndPlans
 from lora_compose.server.engine.cpu.layer_plan import Kernel, LayerPlan
 from lora_compose.server.engine.cpu.packed_factors import Pack
 
 Layer = int
-"""`id` of a layer's stacked-A tuple. The layer passes it with every call and keeps it alive."""
-Member = Mapping[Layer, Pack]
-"""One prepared adapter."""
+"""`id` of a layer's stacked-A tuple. The layer passes it with every call and keeps it alive. An embedding
+has no such tuple; `id` of the layer itself stands for it."""
+Member = Mapping[Layer, Any]
+"""One prepared adapter: an `EmbeddingPack` for the input embedding, a `Pack` for every other layer."""
 
 
 class GroupedPunicaWrapper(PunicaWrapperCPU):
@@ -31,9 +35,11 @@ class GroupedPunicaWrapper(PunicaWrapperCPU):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         # Imported here: when a worker starts, vLLM inspects all modules and fails at one that numba imports.
-        from lora_compose.server.engine.cpu.kernel import add_deltas
+        from lora_compose.server.engine.cpu.kernel import add_deltas, add_embedding_deltas
 
         self._kernel: Kernel = add_deltas
+        self._embedding = EndPlans(partial(EmbeddingPlan, kernel=add_embedding_deltas))
+        self._head = EndPlans(partial(LayerPlan, kernel=add_deltas))
         self._batch: Batch | None = None
         self._members: list[Member] = []
         self._meter = Meter()
@@ -45,6 +51,14 @@ class GroupedPunicaWrapper(PunicaWrapperCPU):
         self._batch = batch if batch.shares else None
         self._members = [members(share.member) for share in batch.shares]
         self._plans = {}
+
+    def begin_embedding(self, batch: Batch, members: Callable[[str], Member]) -> None:
+        """Set the next batch of the input embedding."""
+        self._embedding.begin(batch, members)
+
+    def begin_head(self, batch: Batch, members: Callable[[str], Member]) -> None:
+        """Set the next batch of the output head."""
+        self._head.begin(batch, members)
 
     @override
     def update_metadata(
@@ -79,6 +93,40 @@ class GroupedPunicaWrapper(PunicaWrapperCPU):
         plan = self._plans[layer]
         if plan is None:
             return
+        self._run(plan, y, x)
+
+    def add_embedding(self, y: torch.Tensor, tokens: torch.Tensor, layer: object) -> None:
+        """`y[rows] += w B[tokens[rows]] A` for each share. y is `(rows, d)` and contiguous."""
+        plan = self._embedding.find(id(layer), y.dtype)
+        if plan is not None:
+            self._run(plan, y, tokens)
+
+    @override
+    def add_lora_logits(
+        self,
+        y: torch.Tensor,
+        x: torch.Tensor,
+        lora_a_stacked: torch.Tensor,
+        lora_b_stacked: torch.Tensor,
+        scale: float,
+        *,
+        buffer: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Like `add_lora_linear`, for the logits y `(rows, at least V)` of the hidden states x `(rows, d)`.
+
+        The logits may have another dtype than the factors (vLLM's `head_dtype`)."""
+        plan = self._head.find(id(lora_a_stacked), x.dtype)
+        if plan is None:
+            return
+        if y.dtype == x.dtype and y.is_contiguous():
+            self._run(plan, y, x)
+            return
+        delta = torch.zeros(y.shape, dtype=x.dtype)
+        self._run(plan, delta, x)
+        y += delta
+
+    def _run(self, plan: LayerPlan | EmbeddingPlan, y: torch.Tensor, x: torch.Tensor) -> None:
         if not self._meter.is_on:
             plan.add_deltas(y, x)
             return

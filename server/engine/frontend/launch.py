@@ -119,6 +119,7 @@ async def launch(args: Namespace, *, lora_requests_info: bool = False) -> AsyncI
     """
     async with client_made_in_thread(args) as client, calls_end_with_engine(client):
         runtime_weights = await _check_plugin(client)
+        embeddings = await client.collective_rpc("embedding_modules")
         replace_lora_info(client, lora_requests_info)
         count_tokens(client)
         tasks = await client.get_supported_tasks()
@@ -142,6 +143,8 @@ async def launch(args: Namespace, *, lora_requests_info: bool = False) -> AsyncI
                 dtype=config.lora_config.lora_dtype,
                 runtime_weights=runtime_weights,
                 lora_modules=await _lora_modules(client, config.lora_config.target_modules),
+                embedding_modules=frozenset[str]().union(*(found["names"] for found in embeddings)),
+                tied_embeddings=any(found["tied"] for found in embeddings),
             )
 
 

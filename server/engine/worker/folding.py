@@ -5,7 +5,7 @@ Tensors go one at a time from the checkpoint through vLLM's own weight reload, w
 quantizes them. Restoring reads the checkpoint again and never subtracts.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -51,14 +51,25 @@ def folded(weight: torch.Tensor, pair: PackedPair) -> torch.Tensor:
     return torch.addmm(weight.float(), pair.lora_B.float(), pair.lora_A.float()).to(weight.dtype)
 
 
-def why_not_foldable(directory: Path, components: Sequence[Component]) -> str | None:
-    """The reason why these cannot be folded into the checkpoint, as a sentence part; None if they can."""
+def without(stack: Stack, kept: Collection[str]) -> Stack:
+    """The stack without the modules whose names end in one of `kept`. They are not folded."""
+    return {name: pair for name, pair in stack.items() if name.rpartition(".")[2] not in kept}
+
+
+def why_not_foldable(
+    directory: Path, components: Sequence[Component], kept: Collection[str] = ()
+) -> str | None:
+    """The reason why these cannot be folded into the checkpoint, as a sentence part; None if they can.
+
+    Modules whose names end in one of `kept` are not folded, and so they are no reason."""
     try:
         floating = set(_floating_weights(directory))
     except FileNotFoundError as error:
         return str(error)
     modules = {name for component in components for name in open_adapter(Path(component.directory)).modules}
-    missing = sorted(name for name in modules if f"{name}.weight" not in floating)
+    missing = sorted(
+        name for name in modules if f"{name}.weight" not in floating and name.rpartition(".")[2] not in kept
+    )
     if not missing:
         return None
     return f"the checkpoint has no floating-point weight for {missing[0]} ({len(missing)} such modules)"
