@@ -174,14 +174,15 @@ def _check_modules(pairs: Sequence[TensorPair], limits: AdmissionLimits) -> None
 
 def _check_embeddings(pairs: Sequence[TensorPair], base: BaseShapes, limits: AdmissionLimits) -> None:
     """Refuse tensors of the head or the input embedding if the engine does not adapt it."""
-    for pair in pairs:
-        if limits.embeddings is None or pair.module in base.linears:
-            continue
-        last = pair.module.rpartition(".")[2]
+    if limits.embeddings is None:
+        return
+    ends = [pair.module for pair in pairs if pair.module not in base.linears]
+    for module in ends:
+        last = module.rpartition(".")[2]
         if last not in limits.embeddings:
             message = (
-                f"The weights adapt {pair.module}. This server applies LoRA to {last} only on a CPU, and only "
-                "if vLLM's class of the base lists it in embedding_modules. Train without it."
+                f"The weights adapt {module}. This server applies LoRA to {last} only on CPUs, and only if "
+                "vLLM's class of the base lists it in embedding_modules. Train without it."
             )
             raise AdapterRejected(Code.UNSUPPORTED_FEATURE, message, "target_modules")
 

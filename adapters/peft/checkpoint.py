@@ -3,9 +3,11 @@
 For each module that the adapter changes, `Lora` has two low-rank factors and a scaling. The delta added to
 the weight is scaling * lora_B @ lora_A. PEFT stores the factors of an embedding the other way round: the
 delta of its (V, d) weight is scaling * (lora_embedding_B @ lora_embedding_A)^T. Reading transposes and swaps
-them, so that the formula above holds for every module, and writing reverses it. Reading gets each module's rank and scaling from `config.py`, which
-refuses all but plain LoRA. Writing folds the scaling into lora_B, so lora_alpha equals r for every module,
-and equal adapters give equal bytes. Nothing is checked against a base here; `admission` does that.
+them, so that the formula above holds for every module, and writing reverses it.
+
+Reading gets each module's rank and scaling from `config.py`, which refuses all but plain LoRA. Writing folds
+the scaling into lora_B, so lora_alpha equals r for every module, and equal adapters give equal bytes. Nothing
+is checked against a base here; `admission` does that.
 """
 
 import hashlib

@@ -67,6 +67,7 @@ class StandIn:
     dtype: torch.dtype = torch.float32
     runtime_weights: bool = True
     lora_modules: frozenset[str] | None = None
+    embedding_modules: frozenset[str] = frozenset({"embed_tokens", "lm_head"})
     metrics_registry: CollectorRegistry = field(default_factory=CollectorRegistry)
     builds: dict[int, str] = field(default_factory=dict)
 

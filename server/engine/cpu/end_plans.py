@@ -1,8 +1,8 @@
 """The plans of a batch for the two ends of a model: the input embedding and the output head.
 
-Their rows are not the rows of the linear layers. The embedding has one for each token that the prompt gives as
-an id. The head has one for each token whose successor is sampled, and prompt logprobs ask it for the rows of
-one request.
+Their rows are not the rows of the linear layers. The embedding has one for each token that the prompt gives
+as an id. The head has one for each token whose successor is sampled, and prompt logprobs ask it for the rows
+of one request.
 """
 
 from collections.abc import Callable, Mapping, Sequence

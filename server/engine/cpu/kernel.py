@@ -98,6 +98,15 @@ ROW_SIGNATURE = numba.void(
 )
 
 
+@numba.njit(fastmath=FAST_MATH)  # type: ignore[untyped-decorator]
+def _add_product(y: np.ndarray, weight: float, b: np.ndarray, lora_a: np.ndarray) -> None:
+    """`y += weight · b A` for one row."""
+    for r in range(len(b)):
+        factor = weight * b[r]
+        for i in range(len(y)):
+            y[i] += factor * lora_a[r, i]
+
+
 @numba.njit(ROW_SIGNATURE, fastmath=FAST_MATH)  # type: ignore[untyped-decorator]
 def add_embedding_deltas(
     y: np.ndarray, tokens: np.ndarray, rows: np.ndarray, weights: np.ndarray, table: np.ndarray
@@ -111,9 +120,6 @@ def add_embedding_deltas(
         lora_b = numba.carray(_float_pointer(table[line, 2]), (vocabulary, rank))
         lora_a = numba.carray(_float_pointer(table[line, 3]), (rank, y.shape[1]))
         for i in range(table[line, 0], table[line, 1]):
-            row, token = y[rows[i]], tokens[rows[i]]
+            token = tokens[rows[i]]
             if 0 <= token < vocabulary:
-                for r in range(rank):
-                    factor = weights[i] * lora_b[token, r]
-                    for column in range(len(row)):
-                        row[column] += factor * lora_a[r, column]
+                _add_product(y[rows[i]], weights[i], lora_b[token], lora_a)

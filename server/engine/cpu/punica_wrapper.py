@@ -20,7 +20,6 @@ from lora_compose.server.engine.cpu.cost_meter import Meter
 from lora_compose.server.engine.cpu.embedding_plan import EmbeddingPlan
 from lora_compose.server.engine.cpu.end_plans import EndPlans
 from lora_compose.server.engine.cpu.layer_plan import Kernel, LayerPlan
-from lora_compose.server.engine.cpu.packed_factors import Pack
 
 Layer = int
 """`id` of a layer's stacked-A tuple. The layer passes it with every call and keeps it alive. An embedding

@@ -40,8 +40,8 @@ class CompositionWorkerExtension:
         return {name.rpartition(".")[2] for name in self._lora_manager.module_names()}
 
     def embedding_modules(self) -> dict[str, Any]:
-        """The last parts of the names of the embedding modules that can have factors here, and `tied`: whether
-        the head has the weight of the input embedding."""
+        """`names`: the last parts of the names of the input embedding and the head, if they can have factors
+        here. `tied`: whether the head has the weight of the input embedding."""
         return {"names": self._lora_manager.embedding_names(), "tied": self._is_tied}
 
     @property
@@ -71,7 +71,9 @@ class CompositionWorkerExtension:
         """Load the base weights again with a stack, which may be empty, folded into them.
 
         If the head has the weight of the input embedding, nothing is folded into it, because each of the two
-        would get the other's delta. Generation must be paused. Writes the share that is done, from 0 to 1, to the file `progress`. If this
+        would get the other's delta.
+
+        Generation must be paused. Writes the share that is done, from 0 to 1, to the file `progress`. If this
         raises, some weights may be old and some new, and the base must be loaded again.
         """
         components = decode_spec(spec)
