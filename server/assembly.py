@@ -70,6 +70,7 @@ async def assemble(
                     strict=config.strict,
                     modules=engine.lora_modules,
                     embeddings=engine.embedding_modules,
+                    refused_fields=engine.refused_fields,
                 ),
                 adapter_roots=config.adapter_roots,
                 allow_hf=config.allow_hf,

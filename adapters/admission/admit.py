@@ -5,8 +5,8 @@ Cheap checks come first, so a wrong config or shape is refused without reading w
 """
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
@@ -39,6 +39,8 @@ class AdmissionLimits:
     """The last parts of the names of the modules that the engine adapts; None: every linear layer."""
     embeddings: frozenset[str] | None = None
     """The same for the input embedding and the output head; None: there is no engine that sets a limit."""
+    refused_fields: Mapping[str, str] = field(default_factory=dict)
+    """Fields of the config that the engine cannot serve ("use_dora", "lora_bias"), and why not."""
 
     def __post_init__(self) -> None:
         if self.max_lora_rank < 1:
@@ -65,6 +67,7 @@ def admit(directory: Path, base: BaseShapes, limits: AdmissionLimits) -> Admissi
     """Check the adapter in `directory` against `base`. Raises AdapterRejected."""
     config = read_config(directory, limits.max_config_bytes)
     _check_rank(config, limits)
+    _check_refused_fields(config, limits)
     warnings = [*_base_warnings(config, base, limits), *_field_warnings(config, limits)]
     refuse_pickle(directory)
     header = read_header(directory / WEIGHTS_FILE, limits.max_bytes)
@@ -73,7 +76,7 @@ def admit(directory: Path, base: BaseShapes, limits: AdmissionLimits) -> Admissi
     _check_targets(pairs, config, base)
     _check_modules(pairs, limits)
     _check_embeddings(pairs, base, limits)
-    highest = peak(directory / WEIGHTS_FILE, pairs, config, limits.dtype)
+    highest = peak(directory / WEIGHTS_FILE, pairs, config, base, limits.dtype)
     check_tied_factors(directory / WEIGHTS_FILE, pairs, config, base)
     warnings += check_copies(directory / WEIGHTS_FILE, copies, header, base)
     if highest == 0:
@@ -96,6 +99,13 @@ def _check_rank(config: AdapterConfig, limits: AdmissionLimits) -> None:
             "Start the server with a higher one, or truncate the adapter (method svd)."
         )
         raise AdapterRejected(Code.RANK_TOO_LARGE, message, "r")
+
+
+def _check_refused_fields(config: AdapterConfig, limits: AdmissionLimits) -> None:
+    for name, reason in limits.refused_fields.items():
+        if config.raw.get(name):
+            message = f"adapter_config.json: {name} = true is not served here: {reason}. Train without it."
+            raise AdapterRejected(Code.UNSUPPORTED_FEATURE, message, name)
 
 
 def _base_warnings(config: AdapterConfig, base: BaseShapes, limits: AdmissionLimits) -> list[str]:

@@ -35,8 +35,8 @@ class BaseShapes:
     """The input embedding, such as "model.embed_tokens": (d, V), as PEFT stores its factors."""
     tied: bool = False
     """True if the head has the weight of the input embedding."""
-    directory: Path | None = None
-    """The checkpoint, to compare copies of its weights with."""
+    directory: Path = Path()
+    """The checkpoint, whose weights DoRA needs, and copies of which are compared."""
 
     @classmethod
     def of(cls, model_dir: Path, name: str) -> "BaseShapes":
@@ -52,9 +52,10 @@ class BaseShapes:
         tied = bool(head is not None and head.weight is source.weight)
         return cls(linears, fingerprint(model_dir), name, heads, embeddings, tied, model_dir)
 
-    def shape_of(self, module: str) -> tuple[int, int] | None:
-        """(d_out, d_in) of a module that an adapter may change, or None."""
-        return self.linears.get(module) or self.heads.get(module) or self.embeddings.get(module)
+    @cached_property
+    def modules(self) -> dict[str, tuple[int, int]]:
+        """(d_out, d_in) of every module that an adapter may change."""
+        return {**self.linears, **self.heads, **self.embeddings}
 
     @cached_property
     def layers(self) -> tuple[str, ...]:

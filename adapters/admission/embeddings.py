@@ -15,10 +15,10 @@ from safetensors import safe_open
 from lora_compose.adapters.admission.base_model import BaseShapes
 from lora_compose.adapters.admission.tensors import TensorEntry, TensorPair
 from lora_compose.adapters.errors import AdapterRejected, Code
+from lora_compose.adapters.peft.base_weights import BaseWeights
 from lora_compose.adapters.peft.config import AdapterConfig
 from lora_compose.adapters.peft.tensor_names import base_weight_of
 
-ROWS_AT_ONCE = 8192
 _ROUNDED_TO = (torch.bfloat16, torch.float16)
 """The dtypes in which people load a base for training."""
 
@@ -36,20 +36,19 @@ def check_copies(
     """Compare the copies in the file `path` with the weights of the base, and return warnings.
 
     A copy may be rounded to bfloat16 or float16. Raises AdapterRejected wrong_base."""
-    warnings = []
+    warnings, weights = [], BaseWeights(base.directory)
     for tensor, module in copies.items():
-        d_out, d_in = base.heads.get(module) or base.embeddings[module][::-1]
-        shape = header[tensor].shape
-        if shape != (d_out, d_in):
-            reason = f"has shape {list(shape)!r:.80}, but {module} of this base has {[d_out, d_in]}"
+        shape = base.heads.get(module) or base.embeddings[module][::-1]
+        if header[tensor].shape != shape:
+            got = list(header[tensor].shape)
+            reason = f"has shape {got!r:.80}, but {module} of this base has {list(shape)}"
             raise _wrong_base(tensor, f"{reason}. The vocabulary was changed before the training")
-        found = _weight_file(module, base)
-        if found is None:
+        if not weights.has(module):
             warnings.append(
                 f"unchecked_copy: the copy of {module}.weight in the file is not used, and the checkpoint of "
                 "the base has no such tensor to compare it with"
             )
-        elif not _equal(path, tensor, *found):
+        elif not _equal(path, tensor, weights.rows(module, shape)):
             raise _wrong_base(tensor, f"has other values than {module} of the base {base.name}")
     return warnings
 
@@ -59,25 +58,12 @@ def _wrong_base(tensor: str, reason: str) -> AdapterRejected:
     return AdapterRejected(Code.WRONG_BASE, message, tensor[:200])
 
 
-def _weight_file(module: str, base: BaseShapes) -> tuple[Path, str] | None:
-    """The file and the name of a module's weight in the checkpoint, or None."""
-    names = {f"{module}.weight"}
-    if base.tied:
-        names |= {f"{name}.weight" for name in base.embeddings}
-    for path in sorted(base.directory.glob("*.safetensors")) if base.directory else ():
-        with safe_open(path, framework="pt") as file:
-            for name in sorted(names & set(file.keys())):
-                return path, name
-    return None
-
-
-def _equal(path: Path, tensor: str, base_path: Path, base_tensor: str) -> bool:
-    with safe_open(path, framework="pt") as file, safe_open(base_path, framework="pt") as base_file:
-        copy, weight = file.get_slice(tensor), base_file.get_slice(base_tensor)
-        dtypes: set[torch.dtype] | None = None
-        for start in range(0, copy.get_shape()[0], ROWS_AT_ONCE):
-            rows = slice(start, start + ROWS_AT_ONCE)
-            agreeing = _agreeing(copy[rows], weight[rows])
+def _equal(path: Path, tensor: str, rows: Iterable[tuple[slice, torch.Tensor]]) -> bool:
+    dtypes: set[torch.dtype] | None = None
+    with safe_open(path, framework="pt") as file:
+        copy = file.get_slice(tensor)
+        for which, weight in rows:
+            agreeing = _agreeing(copy[which], weight)
             dtypes = agreeing if dtypes is None else dtypes & agreeing
             if not dtypes:
                 return False

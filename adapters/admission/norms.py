@@ -12,9 +12,13 @@ from typing import Protocol
 import torch
 from safetensors import SafetensorError, safe_open
 
+from lora_compose.adapters.admission.base_model import BaseShapes
 from lora_compose.adapters.admission.tensors import TensorPair
 from lora_compose.adapters.errors import AdapterRejected, Code
+from lora_compose.adapters.peft.base_weights import BaseWeights
+from lora_compose.adapters.peft.checkpoint import LoraModule
 from lora_compose.adapters.peft.config import AdapterConfig
+from lora_compose.adapters.peft.dora import row_norms, row_scale
 
 MAX_NORM = 1e6
 """Trained factors have Frobenius norms below a few thousand. Above this, activations may overflow."""
@@ -24,18 +28,44 @@ class _Weights(Protocol):
     def get_tensor(self, name: str) -> torch.Tensor: ...
 
 
-def peak(path: Path, pairs: Iterable[TensorPair], config: AdapterConfig, dtype: torch.dtype) -> float:
+def peak(
+    path: Path, pairs: Iterable[TensorPair], config: AdapterConfig, base: BaseShapes, dtype: torch.dtype
+) -> float:
     """The largest |scaling| * ||lora_B||_F * ||lora_A||_F over `pairs`. It bounds each delta's spectral norm.
 
-    0 means that the adapter changes nothing. Only one pair is in memory at a time.
-    Raises AdapterRejected `non_finite_weights`, `corrupt_weights`.
+    With DoRA (see `peft.dora`) it bounds (s - 1) * W + s * c B A. The norm of a bias is added. 0 means that
+    the adapter changes nothing. Only one module is in memory at a time.
+    Raises AdapterRejected `non_finite_weights`, `corrupt_weights`, and `unsupported_feature` if the base's
+    weights are needed and cannot be read.
     """
+    base_weights = BaseWeights(base.directory)
     try:
         with safe_open(path, framework="pt", device="cpu") as weights:
-            return max(_pair_norm(weights, pair, config.scaling_of(pair.module), dtype) for pair in pairs)
+            return max(
+                _module_norm(weights, pair, config.scaling_of(pair.module), base_weights, dtype)
+                for pair in pairs
+            )
     except SafetensorError as error:
         message = "The safetensors library cannot read adapter_model.safetensors. Save or upload it again."
         raise AdapterRejected(Code.CORRUPT_WEIGHTS, message, path.name) from error
+
+
+def _module_norm(
+    weights: _Weights, pair: TensorPair, scaling: float, base: BaseWeights, dtype: torch.dtype
+) -> float:
+    norm = _pair_norm(weights, pair, scaling, dtype)
+    if pair.bias is not None:
+        norm += _norm(weights.get_tensor(pair.bias), pair.bias, scaling, dtype)
+    if pair.magnitude is None:
+        return norm
+    _norm(weights.get_tensor(pair.magnitude), pair.magnitude, 1.0, dtype)
+    factors = weights.get_tensor(pair.lora_A), weights.get_tensor(pair.lora_B)
+    module = LoraModule(*factors, scaling, magnitude=weights.get_tensor(pair.magnitude))
+    norms = row_norms(module, base.rows(pair.module, module.shape))
+    scale = row_scale(pair.module, module, norms)
+    change = (scale - 1).abs()
+    # |W| of a row is at most |W + c B A| + |c B A|.
+    return float(scale.abs().max() + change.max()) * norm + float((change * norms).norm())
 
 
 def _pair_norm(weights: _Weights, pair: TensorPair, scaling: float, dtype: torch.dtype) -> float:

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from lora_compose.adapters.admission.base_model import BaseShapes, layer_of
 from lora_compose.adapters.errors import AdapterRejected, Code
 from lora_compose.adapters.peft.config import AdapterConfig
-from lora_compose.adapters.peft.tensor_names import Factor, factor_of
+from lora_compose.adapters.peft.tensor_names import Part, TensorName, parse_name
 from lora_compose.adapters.safe_files import open_regular
 
 MAX_HEADER_BYTES = 16 << 20
@@ -27,8 +27,6 @@ _NUMBER = re.compile(r"(?<=\.)[0-9]+(?=\.)")
 
 # Tensors of PEFT features that are not plain LoRA: (part of the name, feature).
 _OTHER_FEATURES = (
-    ("lora_magnitude_vector", "DoRA"),
-    (".lora_B.bias", "lora_bias"),
     ("lora_velora", "VeLoRA"),
     ("lora_monteclora", "MonteCLoRA"),
     ("lora_diag", "KaSA"),
@@ -47,7 +45,7 @@ class TensorEntry(NamedTuple):
 
 @dataclass(frozen=True)
 class TensorPair:
-    """The tensor names of the two factors of a module. The shapes are (rank, d_in) and (d_out, rank).
+    """The tensor names of a module. The shapes of the factors are (rank, d_in) and (d_out, rank).
 
     For an embedding of V tokens in d dimensions they are (rank, V) and (d, rank), as PEFT stores them."""
 
@@ -56,6 +54,10 @@ class TensorPair:
     parameters: int
     lora_A: str
     lora_B: str
+    bias: str | None = None
+    """The bias of lora_bias, (d_out,)."""
+    magnitude: str | None = None
+    """The magnitude of DoRA, (d_out,)."""
 
 
 def read_header(path: Path, max_bytes: int) -> dict[str, TensorEntry]:
@@ -126,17 +128,17 @@ def pair_tensors(
         raise AdapterRejected(
             Code.CORRUPT_WEIGHTS, "adapter_model.safetensors contains no tensors. Export the adapter again."
         )
-    factors: dict[str, dict[str, str]] = {}
+    parts: dict[str, dict[Part, str]] = {}
     for tensor, entry in header.items():
-        found = _parse(tensor)
-        _check_module(tensor, found, base)
+        name = _parse(tensor)
+        _check_module(tensor, name, base)
         _check_dtype(tensor, entry)
-        factors.setdefault(found.module, {})[found.factor] = tensor
-    return [_pair(module, found, header, config, base) for module, found in factors.items()]
+        parts.setdefault(name.module, {})[name.part] = tensor
+    return [_pair(module, found, header, config, base) for module, found in parts.items()]
 
 
-def _parse(tensor: str) -> Factor:
-    """The module and "A" or "B", from the name of a tensor."""
+def _parse(tensor: str) -> TensorName:
+    """The module and the part, such as "A", from the name of a tensor."""
     for part, feature in _OTHER_FEATURES:
         if part in tensor:
             raise _refusal(
@@ -144,32 +146,32 @@ def _parse(tensor: str) -> Factor:
                 tensor,
                 f"belongs to {feature}, which is not supported. Save the adapter without it",
             )
-    found = factor_of(tensor)
-    if found is None:
+    name = parse_name(tensor)
+    if name is None:
         wanted = "base_model.model.<module>.lora_A.weight or .lora_B.weight, as PEFT writes it"
         raise _refusal(Code.UNKNOWN_MODULE, tensor, f"is not a LoRA factor. Its name must be {wanted}")
-    return found
+    return name
 
 
-def _check_module(tensor: str, found: Factor, base: BaseShapes) -> None:
-    module = found.module
-    if base.shape_of(module) is not None:
-        if found.embedding == (module in base.embeddings):
+def _check_module(tensor: str, name: TensorName, base: BaseShapes) -> None:
+    module, is_embedding = name.module, name.module in base.embeddings
+    if is_embedding and name.part in ("bias", "magnitude"):
+        reason = "belongs to an embedding, whose DoRA is not served. Train without use_dora"
+        raise _refusal(Code.UNSUPPORTED_FEATURE, tensor, reason)
+    if module in base.modules:
+        if name.embedding == is_embedding:
             return
-        kind, other = (
-            ("an embedding", "a linear layer") if found.embedding else ("a linear layer", "an embedding")
-        )
-        reason = f"is a factor of {kind}, but {module} of the base {base.name} is {other}"
+        kinds = ("an embedding", "a linear layer") if name.embedding else ("a linear layer", "an embedding")
+        reason = f"is a factor of {kinds[0]}, but {module} of the base {base.name} is {kinds[1]}"
         raise _refusal(Code.UNKNOWN_MODULE, tensor, reason)
     layers = base.layers
     # If the base has this module in another block, only the layer number is wrong.
     if layers and _NUMBER.sub("*", module) in {_NUMBER.sub("*", known) for known in base.linears}:
         reason = f"is for {layer_of(module)}, but the base {base.name} has {layers[0]} to {layers[-1]}"
         raise _refusal(Code.UNKNOWN_LAYER, tensor, f"{reason}. The adapter was trained on another base")
-    known_modules = (*base.linears, *base.heads, *base.embeddings)
-    kinds = ", ".join(sorted({known.rpartition(".")[2] for known in known_modules}))
+    names = ", ".join(sorted({known.rpartition(".")[2] for known in base.modules}))
     raise _refusal(
-        Code.UNKNOWN_MODULE, tensor, f"is not for a layer of the base {base.name}, which has {kinds}"
+        Code.UNKNOWN_MODULE, tensor, f"is not for a layer of the base {base.name}, which has {names}"
     )
 
 
@@ -183,22 +185,47 @@ def _check_dtype(tensor: str, entry: TensorEntry) -> None:
 
 def _pair(
     module: str,
-    found: dict[str, str],
+    found: dict[Part, str],
     header: Mapping[str, TensorEntry],
     config: AdapterConfig,
     base: BaseShapes,
 ) -> TensorPair:
-    if len(found) < 2:
-        present, absent = ("A", "B") if "A" in found else ("B", "A")
+    factors = [part for part in ("A", "B") if part in found]
+    if len(factors) < 2:
+        tensor = next(iter(found.values()))
+        absent = "B" if factors == ["A"] else "A"
         reason = f"has no matching lora_{absent}. The file is incomplete. Export the adapter again"
-        raise _refusal(Code.CORRUPT_WEIGHTS, found[present], reason)
+        raise _refusal(Code.CORRUPT_WEIGHTS, tensor, reason)
     rank = config.rank_of(module)
-    shape = base.shape_of(module)
-    assert shape is not None  # `_check_module` has seen the module
-    d_out, d_in = shape
+    d_out, d_in = base.modules[module]
     _check_shape(found["A"], header[found["A"]].shape, (rank, d_in), 0, base)
     _check_shape(found["B"], header[found["B"]].shape, (d_out, rank), 1, base)
-    return TensorPair(module, rank, rank * (d_in + d_out), found["A"], found["B"])
+    vectors = _vectors(found, header, config, d_out)
+    parameters = rank * (d_in + d_out) + d_out * sum(name is not None for name in vectors)
+    return TensorPair(module, rank, parameters, found["A"], found["B"], *vectors)
+
+
+def _vectors(
+    found: dict[Part, str], header: Mapping[str, TensorEntry], config: AdapterConfig, d_out: int
+) -> tuple[str | None, str | None]:
+    """The tensors of the bias and the magnitude. PEFT ignores those that the config does not have."""
+    bias, magnitude = found.get("bias"), found.get("magnitude")
+    for tensor, field, is_on in (
+        (bias, "lora_bias", config.lora_bias),
+        (magnitude, "use_dora", config.use_dora),
+    ):
+        if tensor is not None and not is_on:
+            reason = f"is there, but adapter_config.json says {field}=false. Correct the config"
+            raise _refusal(Code.BAD_ADAPTER_CONFIG, tensor, reason)
+        if tensor is not None and header[tensor].shape != (d_out,):
+            reason = f"has shape {list(header[tensor].shape)!r:.80}, but the base needs {[d_out]}"
+            raise _refusal(
+                Code.WRONG_BASE, tensor, f"{reason}. Serve the base that the adapter was trained on"
+            )
+    if config.use_dora and magnitude is None:
+        reason = "has no lora_magnitude_vector beside it, but adapter_config.json says use_dora=true"
+        raise _refusal(Code.CORRUPT_WEIGHTS, found["A"], f"{reason}. Export the adapter again")
+    return bias, magnitude
 
 
 def _check_shape(

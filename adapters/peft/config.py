@@ -3,9 +3,9 @@
 It is strict: `r` = 8.5 or "8", a duplicate key and an alpha that overflows are refused, with field and value.
 An engine that guesses would load such an adapter and generate nonsense. Weights are not read here.
 
-It refuses fields that need more than the sum `scaling * B @ A`. It follows LoraConfig of PEFT 0.21 field by
-field. A field that PEFT ignores when it runs a trained adapter (dropout, an initialisation that does not
-change the base, the choice of modules) is accepted.
+It refuses fields that need more than the sum `scaling * B @ A`, the magnitude of DoRA and lora_bias. It
+follows LoraConfig of PEFT 0.21 field by field. A field that PEFT ignores when it runs a trained adapter
+(dropout, an initialisation that does not change the base, the choice of modules) is accepted.
 """
 
 import math
@@ -23,9 +23,7 @@ from lora_compose.adapters.strict_json import NotStrictJson, parse_object
 _PLAIN: tuple[Any, ...] = (None, False, [], {})
 # Unsupported fields: field -> the reason to refuse any other value.
 _UNSUPPORTED: dict[str, str] = {
-    "use_dora": "DoRA rescales weights by a learned magnitude, so it is not a low-rank sum; train without it",
     "modules_to_save": "it replaces whole modules of the base; train only with LoRA on linear layers",
-    "lora_bias": "it adds a bias vector, which is not served; train with lora_bias=false",
     "alora_invocation_tokens": "activated LoRA applies only to some tokens; train an ordinary LoRA",
     "use_qalora": "QALoRA pools the inputs of lora_A; train an ordinary LoRA",
     "monteclora_config": "MonteCLoRA adds its own samplers; merge it into an ordinary LoRA first",
@@ -55,7 +53,7 @@ _KNOWN = frozenset({
     "fan_in_fan_out", "bias", "use_rslora", "init_lora_weights", "layers_to_transform", "layers_pattern",
     "rank_pattern", "alpha_pattern", "megatron_core", "loftq_config", "eva_config", "corda_config",
     "lora_ga_config", "qalora_group_size", "runtime_config", "ensure_weight_tying", "enable_lora",
-    "merge_weights",
+    "merge_weights", "use_dora", "lora_bias",
 })  # fmt: skip
 
 
@@ -123,6 +121,8 @@ class AdapterConfig:
     r: int
     lora_alpha: float
     use_rslora: bool
+    use_dora: bool
+    lora_bias: bool
     rank_pattern: dict[str, int]
     alpha_pattern: dict[str, float]
     base_model_name_or_path: str | None
@@ -171,6 +171,8 @@ def parse_config(raw: dict[str, Any]) -> AdapterConfig:
         r=_rank("r", raw.get("r")),
         lora_alpha=_alpha("lora_alpha", raw.get("lora_alpha")),
         use_rslora=bool(raw.get("use_rslora")),
+        use_dora=bool(raw.get("use_dora")),
+        lora_bias=bool(raw.get("lora_bias")),
         rank_pattern={
             k: _rank(f"rank_pattern[{k!r:.80}]", v) for k, v in raw.get("rank_pattern", {}).items()
         },
@@ -188,6 +190,7 @@ def _check_types(raw: dict[str, Any]) -> None:
         "bias": (str,),
         "use_rslora": (bool, type(None)),
         "use_dora": (bool, type(None)),
+        "lora_bias": (bool, type(None)),
         "fan_in_fan_out": (bool, type(None)),
         "init_lora_weights": (bool, str, type(None)),
         "rank_pattern": (dict,),
@@ -223,6 +226,7 @@ def _check_as_peft(raw: dict[str, Any]) -> None:
         raise _bad("task_type", f"task_type {raw['task_type']!r:.80} is unknown to PEFT")
     if not 0 <= raw.get("lora_dropout", 0) <= 1:
         raise _bad("lora_dropout", "lora_dropout must be between 0 and 1")
+    _check_bias(raw)
     layers = raw.get("layers_to_transform")
     if isinstance(layers, list) and not all(type(layer) is int for layer in layers):
         raise _bad("layers_to_transform", "layers_to_transform must contain only whole numbers")
@@ -232,6 +236,13 @@ def _check_as_peft(raw: dict[str, Any]) -> None:
                 raise _bad(name, f"{name} cannot be used if target_modules is one pattern")
     if raw.get("layers_pattern") and layers in (None, []):
         raise _bad("layers_pattern", "layers_pattern can only be used with layers_to_transform")
+
+
+def _check_bias(raw: dict[str, Any]) -> None:
+    if raw.get("lora_bias") and raw.get("use_dora"):
+        raise _bad("lora_bias", "lora_bias cannot be used with use_dora")
+    if raw.get("lora_bias") and not isinstance(raw.get("init_lora_weights", True), bool):
+        raise _bad("lora_bias", "lora_bias can only be used if init_lora_weights is true or false")
 
 
 def _rank(name: str, value: object) -> int:

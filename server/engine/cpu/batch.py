@@ -1,7 +1,7 @@
 """A batch, as the kernels need it: which rows use which member of the store, and with what weights."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 
 import numpy as np
@@ -53,3 +53,97 @@ def share_rows(wanted: Sequence[Members], token_counts: Sequence[int]) -> Batch:
         shares.append(Share(member, start, len(rows)))
     height = max(rows, default=-1) + 1
     return Batch(tuple(shares), np.array(rows, np.int64), np.array(weights, np.float32), height)
+
+
+@dataclass(frozen=True)
+class Need:
+    """What the rows of a request need in each layer, in this order."""
+
+    members: Members = field(default_factory=dict)
+    """Last: their deltas are added."""
+    before: Members = field(default_factory=dict)
+    """First: their deltas are added. These are in the base weights, and must not be scaled with them."""
+    scaled_by: Members = field(default_factory=dict)
+    """Between: the rows are scaled and shifted by these members' DoRA scales and biases (see `row_terms`)."""
+    fused: Members = field(default_factory=dict)
+    """The members whose DoRA scales are in the base weights, and must be divided out."""
+
+
+@dataclass(frozen=True, eq=False)
+class ScaledShare:
+    """The rows that are scaled by the same members: `start:end` of `rows` and `weights`."""
+
+    members: Members
+    fused: Members
+    only_member: str | None
+    """Set if nothing else scales these rows; then each row has its own weight of it."""
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, eq=False)
+class Scaling:
+    """The rows of a batch that are scaled or shifted. Each row is in one share at most."""
+
+    shares: tuple[ScaledShare, ...]
+    rows: np.ndarray
+    """`(n,)`, int64."""
+    weights: np.ndarray
+    """`(n,)`, float32."""
+    height: int
+    """The last row, plus 1."""
+
+
+@dataclass(frozen=True, eq=False)
+class Work:
+    """The LoRA work of a batch."""
+
+    before: Batch
+    scaling: Scaling
+    deltas: Batch
+
+    @classmethod
+    def of(cls, needs: Sequence[Need], token_counts: Sequence[int]) -> "Work":
+        """The work of a batch in which request i has `token_counts[i]` rows, one request after another."""
+        return cls(
+            before=share_rows([need.before for need in needs], token_counts),
+            scaling=_scaling(needs, token_counts),
+            deltas=share_rows([need.members for need in needs], token_counts),
+        )
+
+    @property
+    def members(self) -> set[str]:
+        """Every member that the work uses."""
+        shares = (*self.before.shares, *self.deltas.shares)
+        scaled = (name for share in self.scaling.shares for name in (*share.members, *share.fused))
+        return {*(share.member for share in shares), *scaled}
+
+
+def _scaling(needs: Sequence[Need], token_counts: Sequence[int]) -> Scaling:
+    groups: dict[tuple[object, ...], list[int]] = {}
+    for request, need in enumerate(needs):
+        if need.scaled_by or need.fused:
+            groups.setdefault(_scaling_key(need), []).append(request)
+    starts = [0, *accumulate(token_counts)]
+    shares: list[ScaledShare] = []
+    rows: list[int] = []
+    weights: list[float] = []
+    for requests in groups.values():
+        start, first = len(rows), needs[requests[0]]
+        only = _only_member(first)
+        for request in requests:
+            rows += range(starts[request], starts[request + 1])
+            weight = 1.0 if only is None else needs[request].scaled_by[only]
+            weights += [weight] * token_counts[request]
+        shares.append(ScaledShare(first.scaled_by, first.fused, only, start, len(rows)))
+    height = max(rows, default=-1) + 1
+    return Scaling(tuple(shares), np.array(rows, np.int64), np.array(weights, np.float32), height)
+
+
+def _only_member(need: Need) -> str | None:
+    return next(iter(need.scaled_by)) if len(need.scaled_by) == 1 and not need.fused else None
+
+
+def _scaling_key(need: Need) -> tuple[object, ...]:
+    only = _only_member(need)
+    return (only,) if only is not None else (*need.scaled_by.items(), None, *need.fused.items())

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional
 from typing_extensions import override
 from vllm.lora.layers import BaseLayerWithLoRA, LogitsProcessorWithLoRA, VocabParallelEmbeddingWithLoRA
 from vllm.lora.utils import is_in_target_modules, replace_submodule
@@ -37,12 +38,22 @@ class GroupedEmbedding(VocabParallelEmbeddingWithLoRA):
 class GroupedLogitsProcessor(LogitsProcessorWithLoRA):
     """The output head. Upstream's `_get_logits` calls `add_lora_logits` with the two tensors below."""
 
+    width: int
+    """The number of logits of a row: the tokens, and vLLM's padding."""
+    bias: torch.Tensor | None
+    """The head's own bias, `(width,)`, which is in its logits."""
+
     @override
     def create_lora_weights(self, *_: Any, **__: Any) -> None:
         """No slots. `lora_a_stacked` only names the layer."""
         self.lora_a_stacked = self.lora_b_stacked = torch.empty(0)
         mapping = self.sharded_to_full_mapping
         self.sharded_to_full_mapping_gpu = None if mapping is None else torch.tensor(mapping)
+
+
+def padded(lora_b: torch.Tensor, layer: GroupedLogitsProcessor) -> torch.Tensor:
+    """B `(V, r)` with rows of zeros up to `layer.width`."""
+    return functional.pad(lora_b, (0, 0, 0, layer.width - len(lora_b)))
 
 
 def embedding_layers(model: Any, targets: list[str] | None) -> Iterator[tuple[str, BaseLayerWithLoRA]]:
@@ -76,5 +87,6 @@ def _head(model: nn.Module, name: str, module: Any) -> GroupedLogitsProcessor | 
         processor, module.embedding_dim, weight.dtype, weight.device, module.get_sharded_to_full_mapping()
     )
     layer.create_lora_weights()
+    layer.width, layer.bias = module.num_embeddings_padded, getattr(module, "bias", None)
     replace_submodule(model, place, layer)
     return layer

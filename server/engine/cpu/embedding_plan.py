@@ -1,11 +1,10 @@
-"""An adapter's factors for an embedding, and the plan of a batch's LoRA work in it.
+"""The plan of a batch's LoRA work in an embedding.
 
 The delta of token t's embedding is `B[t] A`: row t of `(V, r)` times `(r, d)`. It is one row of B and one
 small product, so it costs about as much as half of a linear layer's delta.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -13,34 +12,22 @@ from torch.nn import functional
 
 from lora_compose.server.engine.cpu.batch import Batch, Share
 from lora_compose.server.engine.cpu.layer_plan import SMALL_SHARE
+from lora_compose.server.engine.cpu.packed_factors import EmbeddingPack
 
 EmbeddingKernel = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray], None]
 """`kernel.add_embedding_deltas`."""
 
 
-@dataclass(frozen=True, eq=False)
-class EmbeddingPack:
-    """`lora_b` is `(V, r)`, `lora_a` `(r, d)`, both contiguous."""
-
-    lora_a: torch.Tensor
-    lora_b: torch.Tensor
-
-    @property
-    def nbytes(self) -> int:
-        """The bytes of the factors."""
-        return self.lora_a.nbytes + self.lora_b.nbytes
-
-
 class EmbeddingPlan:
     """`y[row] += Σ w B[token of the row] A` over each row's members, in place.
 
-    `packs` has one entry for each share of the batch; None if the member has no factors for the embedding.
+    `packs` has each member's factors; None if it has none for the embedding.
     """
 
     def __init__(
         self,
         batch: Batch,
-        packs: Sequence[EmbeddingPack | None],
+        packs: Mapping[str, EmbeddingPack | None],
         dtype: torch.dtype,
         kernel: EmbeddingKernel,
     ) -> None:
@@ -49,7 +36,8 @@ class EmbeddingPlan:
         self._packs = packs  # keeps their memory alive: the table holds only addresses
         self._large: list[tuple[torch.Tensor, torch.Tensor, EmbeddingPack]] = []
         lines: list[tuple[int, ...]] = []
-        for share, pack in zip(batch.shares, packs, strict=True):
+        for share in batch.shares:
+            pack = packs[share.member]
             if pack is None:
                 continue
             if _is_small(share, pack, dtype):

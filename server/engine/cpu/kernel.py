@@ -123,3 +123,25 @@ def add_embedding_deltas(
             token = tokens[rows[i]]
             if 0 <= token < vocabulary:
                 _add_product(y[rows[i]], weights[i], lora_b[token], lora_a)
+
+
+SCALING_SIGNATURE = numba.void(
+    numba.float32[:, ::1], numba.int64[::1], numba.float32[::1], numba.int64[:, ::1]
+)
+
+
+@numba.njit(SCALING_SIGNATURE, fastmath=FAST_MATH)  # type: ignore[untyped-decorator]
+def scale_rows(y: np.ndarray, rows: np.ndarray, weights: np.ndarray, table: np.ndarray) -> None:
+    """`y[row] += weight · (change * y[row] + shift)` for each row of each line of the table.
+
+    A line is a range of `rows` and `weights`, and the addresses of `change` and `shift`, each `(width,)`
+    float32. y is `(n, width)`. Nothing is checked, as in `add_deltas`.
+    """
+    width = y.shape[1]
+    for line in range(len(table)):
+        change = numba.carray(_float_pointer(table[line, 2]), (width,))
+        shift = numba.carray(_float_pointer(table[line, 3]), (width,))
+        for i in range(table[line, 0], table[line, 1]):
+            row, weight = y[rows[i]], weights[i]
+            for j in range(width):
+                row[j] += weight * (change[j] * row[j] + shift[j])

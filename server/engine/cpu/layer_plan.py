@@ -4,13 +4,14 @@ Decoding runs the same plan for many steps. So everything that does not depend o
 the plan is made: which products there are, their sizes, and where their results are added.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from lora_compose.server.engine.cpu.batch import Batch, Share
+from lora_compose.server.engine.cpu import row_terms
+from lora_compose.server.engine.cpu.batch import Batch, Share, Work
 from lora_compose.server.engine.cpu.packed_factors import Pack
 
 # Shares of up to this many multiplications use our kernel, on the calling thread. Above that, torch's blocked
@@ -73,6 +74,42 @@ class LayerPlan:
             self._kernel(outputs, inputs, batch.rows, batch.weights, self._table)
         for share in self._large:
             share.add_delta(y, x)
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """The functions of `kernel`, which is imported late."""
+
+    add_deltas: Kernel
+    scale_rows: row_terms.Kernel
+
+
+class LayerWork:
+    """All LoRA work of a batch in one layer. `packs` has each member's factors; None if it has none here."""
+
+    def __init__(
+        self, work: Work, packs: Mapping[str, Pack | None], dtype: torch.dtype, kernels: Kernels
+    ) -> None:
+        self._before = self._scaling = None
+        if work.before.shares:
+            self._before = _plan(work.before, packs, dtype, kernels)
+        if work.scaling.shares:
+            known = {name: pack and pack.terms for name, pack in packs.items()}
+            terms = [row_terms.terms_of(share, known) for share in work.scaling.shares]
+            self._scaling = row_terms.LayerScaling(work.scaling, terms, kernels.scale_rows)
+        self._deltas = _plan(work.deltas, packs, dtype, kernels)
+
+    def add_deltas(self, y: torch.Tensor, x: torch.Tensor) -> None:
+        """x is `(rows, d_in)`, y the base layer's output, `(rows, width)` and contiguous."""
+        if self._before is not None:
+            self._before.add_deltas(y, x)
+        if self._scaling is not None:
+            self._scaling.apply(y)
+        self._deltas.add_deltas(y, x)
+
+
+def _plan(batch: Batch, packs: Mapping[str, Pack | None], dtype: torch.dtype, kernels: Kernels) -> LayerPlan:
+    return LayerPlan(batch, [packs[share.member] for share in batch.shares], dtype, kernels.add_deltas)
 
 
 def _is_small(share: Share, pack: Pack, dtype: torch.dtype) -> bool:

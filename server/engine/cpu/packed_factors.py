@@ -9,6 +9,8 @@ from typing import NamedTuple
 import torch
 from torch.nn import functional
 
+from lora_compose.server.engine.cpu.row_terms import RowTerms
+
 RANKS_AT_ONCE = 4
 """`kernel` computes this many ranks together. Ranks are padded with zeros to a multiple of it."""
 
@@ -45,6 +47,8 @@ class Pack:
     lora_a: torch.Tensor
     slices: tuple[Slice, ...]
     width: int
+    terms: RowTerms | None = None
+    """What DoRA and a bias add; None without them."""
 
     @property
     def rank(self) -> int:
@@ -53,8 +57,9 @@ class Pack:
 
     @property
     def nbytes(self) -> int:
-        """The bytes of the factors."""
-        return self.lora_a.nbytes + sum(part.lora_b_t.nbytes for part in self.slices)
+        """The bytes of the factors, and of the terms."""
+        factors = self.lora_a.nbytes + sum(part.lora_b_t.nbytes for part in self.slices)
+        return factors if self.terms is None else factors + self.terms.nbytes
 
     @cached_property
     def addresses(self) -> list[tuple[int, int, int, int, int]]:
@@ -78,7 +83,22 @@ class Pack:
             y[:, part.o0 : part.o1].addmm_(shrunk[:, part.r0 : part.r1], part.lora_b_t)
 
 
-def pack_layer(factors: Sequence[PackedPair | None], widths: Sequence[int]) -> Pack | None:
+@dataclass(frozen=True, eq=False)
+class EmbeddingPack:
+    """The factors for an embedding: `lora_b` is `(V, r)`, `lora_a` `(r, d)`, both contiguous."""
+
+    lora_a: torch.Tensor
+    lora_b: torch.Tensor
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of the factors."""
+        return self.lora_a.nbytes + self.lora_b.nbytes
+
+
+def pack_layer(
+    factors: Sequence[PackedPair | None], widths: Sequence[int], terms: RowTerms | None = None
+) -> Pack | None:
     """Pack an adapter's factors for one layer: a pair per slice, or None. None if no slice has factors."""
     starts = [0, *accumulate(widths)]
     used = [(pair, o0) for pair, o0 in zip(factors, starts[:-1], strict=True) if pair is not None]
@@ -89,7 +109,7 @@ def pack_layer(factors: Sequence[PackedPair | None], widths: Sequence[int]) -> P
     for lora_a, lora_b_t, o0 in padded:
         r0 = slices[-1].r1 if slices else 0
         slices.append(Slice(r0, r0 + len(lora_a), o0, o0 + lora_b_t.shape[1], lora_b_t))
-    return Pack(torch.cat([lora_a for lora_a, _, _ in padded]), tuple(slices), starts[-1])
+    return Pack(torch.cat([lora_a for lora_a, _, _ in padded]), tuple(slices), starts[-1], terms)
 
 
 def _padded(factor: torch.Tensor) -> torch.Tensor:

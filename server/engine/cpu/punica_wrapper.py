@@ -6,7 +6,7 @@ The weights of a request are applied between the two products, so a stack needs 
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -15,17 +15,11 @@ from typing_extensions import override
 from vllm.lora.layers import LoRAMapping
 from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 
-from lora_compose.server.engine.cpu.batch import Batch
+from lora_compose.server.engine.cpu.batch import Batch, Work
 from lora_compose.server.engine.cpu.cost_meter import Meter
 from lora_compose.server.engine.cpu.embedding_plan import EmbeddingPlan
-from lora_compose.server.engine.cpu.end_plans import EndPlans
-from lora_compose.server.engine.cpu.layer_plan import Kernel, LayerPlan
-
-Layer = int
-"""`id` of a layer's stacked-A tuple. The layer passes it with every call and keeps it alive. An embedding
-has no such tuple; `id` of the layer itself stands for it."""
-Member = Mapping[Layer, Any]
-"""One prepared adapter: an `EmbeddingPack` for the input embedding, a `Pack` for every other layer."""
+from lora_compose.server.engine.cpu.layer_plan import Kernels, LayerWork
+from lora_compose.server.engine.cpu.plans import Member, Plans
 
 
 class GroupedPunicaWrapper(PunicaWrapperCPU):
@@ -34,30 +28,28 @@ class GroupedPunicaWrapper(PunicaWrapperCPU):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         # Imported here: when a worker starts, vLLM inspects all modules and fails at one that numba imports.
-        from lora_compose.server.engine.cpu.kernel import add_deltas, add_embedding_deltas
+        from lora_compose.server.engine.cpu.kernel import add_deltas, add_embedding_deltas, scale_rows
 
-        self._kernel: Kernel = add_deltas
-        self._embedding = EndPlans(partial(EmbeddingPlan, kernel=add_embedding_deltas))
-        self._head = EndPlans(partial(LayerPlan, kernel=add_deltas))
-        self._batch: Batch | None = None
-        self._members: list[Member] = []
+        layer_work = partial(LayerWork, kernels=Kernels(add_deltas, scale_rows))
+        self._linear: Plans[Work, LayerWork] = Plans(layer_work, "packs")
+        self._head: Plans[Work, LayerWork] = Plans(layer_work, "packs")
+        self._embedding: Plans[Batch, EmbeddingPlan] = Plans(
+            partial(EmbeddingPlan, kernel=add_embedding_deltas), "embeddings"
+        )
         self._meter = Meter()
-        self._plans: dict[Layer, LayerPlan | None] = {}
 
-    def begin_batch(self, batch: Batch, members: Callable[[str], Member], meter: Meter) -> None:
+    def begin_batch(self, work: Work, members: Callable[[str], Member], meter: Meter) -> None:
         """Set the next batch. `members` returns an adapter of the store by its directory."""
         self._meter = meter
-        self._batch = batch if batch.shares else None
-        self._members = [members(share.member) for share in batch.shares]
-        self._plans = {}
+        self._linear.begin(work, work.members, members)
 
     def begin_embedding(self, batch: Batch, members: Callable[[str], Member]) -> None:
         """Set the next batch of the input embedding."""
-        self._embedding.begin(batch, members)
+        self._embedding.begin(batch, {share.member for share in batch.shares}, members)
 
-    def begin_head(self, batch: Batch, members: Callable[[str], Member]) -> None:
+    def begin_head(self, work: Work, members: Callable[[str], Member]) -> None:
         """Set the next batch of the output head."""
-        self._head.begin(batch, members)
+        self._head.begin(work, work.members, members)
 
     @override
     def update_metadata(
@@ -83,16 +75,12 @@ class GroupedPunicaWrapper(PunicaWrapperCPU):
         buffer: tuple[torch.Tensor, ...] | None = None,
         **kwargs: Any,
     ) -> None:
-        """`y[rows] += w (x[rows] Aᵀ) Bᵀ` for each share. `scale` is always 1 (see `stacking`)."""
-        if self._batch is None:
-            return
-        layer = id(lora_a_stacked)
-        if layer not in self._plans:
-            self._plans[layer] = self._plan(layer, self._batch, y.dtype)
-        plan = self._plans[layer]
-        if plan is None:
-            return
-        self._run(plan, y, x)
+        """Add the deltas of each row's members to y, which the base layer has computed.
+
+        `scale` is always 1 (see `stacking`)."""
+        plan = self._linear.find(id(lora_a_stacked), y.dtype)
+        if plan is not None:
+            self._run(plan, y, x)
 
     def add_embedding(self, y: torch.Tensor, tokens: torch.Tensor, layer: object) -> None:
         """`y[rows] += w B[tokens[rows]] A` for each share. y is `(rows, d)` and contiguous."""
@@ -112,27 +100,21 @@ class GroupedPunicaWrapper(PunicaWrapperCPU):
         buffer: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> None:
-        """Like `add_lora_linear`, for the logits y `(rows, at least V)` of the hidden states x `(rows, d)`.
+        """Like `add_lora_linear`, for the logits y `(rows, V)` of the hidden states x `(rows, d)`.
 
-        The logits may have another dtype than the factors (vLLM's `head_dtype`)."""
+        y may have another dtype than the factors, because vLLM's `head_dtype` may differ from the model's."""
         plan = self._head.find(id(lora_a_stacked), x.dtype)
         if plan is None:
             return
-        if y.dtype == x.dtype and y.is_contiguous():
-            self._run(plan, y, x)
-            return
-        delta = torch.zeros(y.shape, dtype=x.dtype)
-        self._run(plan, delta, x)
-        y += delta
+        logits = y.to(x.dtype).contiguous()
+        self._run(plan, logits, x)
+        if logits is not y:
+            y.copy_(logits)
 
-    def _run(self, plan: LayerPlan | EmbeddingPlan, y: torch.Tensor, x: torch.Tensor) -> None:
+    def _run(self, plan: LayerWork | EmbeddingPlan, y: torch.Tensor, x: torch.Tensor) -> None:
         if not self._meter.is_on:
             plan.add_deltas(y, x)
             return
         started = time.perf_counter()
         plan.add_deltas(y, x)
         self._meter.lora_seconds += time.perf_counter() - started
-
-    def _plan(self, layer: Layer, batch: Batch, dtype: torch.dtype) -> LayerPlan | None:
-        packs = [member.get(layer) for member in self._members]
-        return LayerPlan(batch, packs, dtype, self._kernel) if any(packs) else None

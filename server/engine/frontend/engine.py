@@ -49,6 +49,18 @@ class Engine:
     """True if the output head has the weight of the input embedding. Then nothing is fused into it."""
 
     @property
+    def refused_fields(self) -> dict[str, str]:
+        """The fields of an adapter's config that cannot be served here, and why not."""
+        if not self.runtime_weights:
+            reason = "the LoRA kernels of this device add only low-rank products"
+            return {"use_dora": reason, "lora_bias": reason}
+        quantization = self.client.model_config.quantization
+        if quantization is not None:
+            reason = f"the base is quantized ({quantization}), and DoRA needs the exact norms of its rows"
+            return {"use_dora": reason}
+        return {}
+
+    @property
     def slots(self) -> int:
         """How many sets of adapters can be in use at a time.
 

@@ -120,6 +120,8 @@ async def launch(args: Namespace, *, lora_requests_info: bool = False) -> AsyncI
     async with client_made_in_thread(args) as client, calls_end_with_engine(client):
         runtime_weights = await _check_plugin(client)
         embeddings = await client.collective_rpc("embedding_modules")
+        model_dir = _directory_of(args)
+        await client.collective_rpc("use_checkpoint", args=(str(model_dir),))
         replace_lora_info(client, lora_requests_info)
         count_tokens(client)
         tasks = await client.get_supported_tasks()
@@ -135,7 +137,7 @@ async def launch(args: Namespace, *, lora_requests_info: bool = False) -> AsyncI
                 app=app,
                 models=app.state.openai_serving_models,
                 base=app.state.openai_serving_models.base_model_paths[0].name,
-                model_dir=_directory_of(args),
+                model_dir=model_dir,
                 max_model_len=config.model_config.max_model_len,
                 max_lora_rank=config.lora_config.max_lora_rank,
                 max_loras=config.lora_config.max_loras,

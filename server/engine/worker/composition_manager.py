@@ -6,11 +6,13 @@ the builds in vLLM's slots, `RuntimeWeightsLoRAManager` keeps them outside of th
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, Generic
 
 import torch
 from typing_extensions import override
+from vllm.config import VllmConfig
 from vllm.lora.lora_model import LoRAModel
 from vllm.lora.model_manager import LRUCacheLoRAModelManager
 from vllm.lora.peft_helper import PEFTHelper
@@ -18,14 +20,17 @@ from vllm.lora.request import LoRARequest
 from vllm.lora.utils import get_supported_lora_modules
 from vllm.lora.worker_manager import LRUCacheWorkerLoRAManager
 
+from lora_compose.adapters.peft.base_weights import BaseWeights
+from lora_compose.server.engine.cpu.packed_factors import PackedPair
 from lora_compose.server.engine.spec import Component
 from lora_compose.server.engine.worker.background_build import BackgroundBuilds, Build, State
-from lora_compose.server.engine.worker.stacking import Yielding, load_stack
+from lora_compose.server.engine.worker.stacking import AdapterReader, Yielding
 
 
 class CompositionLoRAModelManager(LRUCacheLoRAModelManager):
     """Slots for the linear layers only."""
 
+    @override
     def _create_lora_modules(self) -> None:
         # Upstream's layers for the input embedding and lm_head cost time in every step and fill a matrix of
         # the vocabulary's size for each slot. Its CPU ops for them misread base rows, and prompt logprobs get
@@ -48,10 +53,11 @@ class CompositionLoRAManager(LRUCacheWorkerLoRAManager, ABC, Generic[Build]):
     runtime_weights: ClassVar[bool]
     """True if one build of an adapter serves any weight of it."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, vllm_config: VllmConfig, *args: Any, **kwargs: Any) -> None:
+        super().__init__(vllm_config, *args, **kwargs)
         self._builds: BackgroundBuilds[Build] = BackgroundBuilds()
         self._fused: tuple[Component, ...] = ()
+        self.reader = AdapterReader(BaseWeights(Path(vllm_config.model_config.model)))
 
     @abstractmethod
     def prepare(self, adapter: LoRARequest) -> tuple[State, str]:
@@ -89,10 +95,10 @@ class CompositionLoRAManager(LRUCacheWorkerLoRAManager, ABC, Generic[Build]):
             keep(built)
         return state, reason
 
-    def _lora_model(self, lora_int_id: int, components: Sequence[Component], yielding: Yielding) -> LoRAModel:
-        """The stack of `components` as vLLM's `LoRAModel`. Raises ValueError if vLLM cannot serve it."""
-        stack = load_stack(components, self.lora_config.lora_dtype, yielding)
-        rank = max((pair.lora_A.shape[0] for pair in stack.values()), default=1)
+    def _lora_model(self, lora_int_id: int, stack: Mapping[str, PackedPair], rank: int) -> LoRAModel:
+        """`stack`, whose modules have at most `rank`, as vLLM's `LoRAModel`.
+
+        Raises ValueError if vLLM cannot serve it."""
         if rank > self.lora_config.max_lora_rank:
             raise ValueError(f"rank {rank} is greater than max_lora_rank {self.lora_config.max_lora_rank}")
         tensors: dict[str, torch.Tensor] = {}

@@ -6,12 +6,12 @@ from typing import Any
 import torch
 from vllm.lora.request import LoRARequest
 
+from lora_compose.adapters.peft.base_weights import BaseWeights
 from lora_compose.server.engine.cpu.punica_wrapper import GroupedPunicaWrapper
 from lora_compose.server.engine.spec import decode_spec
 from lora_compose.server.engine.worker.background_build import State
 from lora_compose.server.engine.worker.composition_manager import CompositionLoRAManager
 from lora_compose.server.engine.worker.folding import folded_checkpoint, without
-from lora_compose.server.engine.worker.stacking import load_stack
 
 
 class CompositionWorkerExtension:
@@ -34,6 +34,10 @@ class CompositionWorkerExtension:
             "grouped": all(isinstance(wrapper, GroupedPunicaWrapper) for wrapper in wrappers),
             "runtime_weights": getattr(manager, "runtime_weights", False),
         }
+
+    def use_checkpoint(self, directory: str) -> None:
+        """Set the directory of the base's files, which DoRA needs. vLLM may know only its name on the Hub."""
+        self._lora_manager.reader.base = BaseWeights(Path(directory))
 
     def lora_modules(self) -> set[str]:
         """The last parts of the names of the modules that can have factors here, such as "q_proj"."""
@@ -77,9 +81,8 @@ class CompositionWorkerExtension:
         raises, some weights may be old and some new, and the base must be loaded again.
         """
         components = decode_spec(spec)
-        kept = self._lora_manager.embedding_names() if self._is_tied else set()
-        whole = load_stack(components, torch.float32)
-        stack = without(whole, kept)
+        whole = self._lora_manager.reader.load_stack(components, torch.float32)
+        stack = without(whole, self._lora_manager.embedding_names() if self._is_tied else ())
         with Path(progress).open("w") as file:
 
             def write_progress(share: float) -> None:

@@ -1,6 +1,7 @@
 """Folds a stack into the weights of a checkpoint while vLLM loads them: `W ← W + Σ wᵢsᵢBᵢAᵢ`, in float32,
-rounded once.
+rounded once. With DoRA the rows of W are scaled as well.
 
+Biases of adapters are not folded, because many layers have no bias. They stay work for each row.
 Tensors go one at a time from the checkpoint through vLLM's own weight reload, which packs, shards and
 quantizes them. Restoring reads the checkpoint again and never subtracts.
 """
@@ -11,12 +12,13 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 
+from lora_compose.adapters.peft.base_weights import BaseWeights, checkpoint_files
 from lora_compose.adapters.peft.checkpoint import open_adapter
-from lora_compose.server.engine.cpu.packed_factors import PackedPair
 from lora_compose.server.engine.spec import Component
-from lora_compose.server.engine.worker.stacking import Stack
+from lora_compose.server.engine.worker.stacking import AdapterReader, Stack, StackedModule
 
-FLOATING = ("F32", "F16", "BF16")
+SMALLEST_SCALE = 1 / 32
+"""A residual divides by the fused scale of each row. Below this, it would lose more than 5 bits."""
 
 
 def folded_checkpoint(
@@ -38,22 +40,17 @@ def folded_checkpoint(
                 on_progress(min(1.0, done / total))
 
 
-def checkpoint_files(directory: Path) -> Sequence[Path]:
-    """The checkpoint's safetensors files. Raises FileNotFoundError if it has no such files."""
-    paths = sorted(directory.glob("*.safetensors"))
-    if not paths:
-        raise FileNotFoundError("the checkpoint has no safetensors files")
-    return paths
-
-
-def folded(weight: torch.Tensor, pair: PackedPair) -> torch.Tensor:
-    """`W + B A` for W `(d_out, d_in)`: float32 sum, one rounding to W's dtype."""
-    return torch.addmm(weight.float(), pair.lora_B.float(), pair.lora_A.float()).to(weight.dtype)
+def folded(weight: torch.Tensor, module: StackedModule) -> torch.Tensor:
+    """`(1 + row_change) * W + B A` for W `(d_out, d_in)`: float32 sum, one rounding to W's dtype."""
+    scaled = weight.float()
+    if module.row_change is not None:
+        scaled = scaled * (1 + module.row_change)[:, None]
+    return torch.addmm(scaled, module.lora_B.float(), module.lora_A.float()).to(weight.dtype)
 
 
 def without(stack: Stack, kept: Collection[str]) -> Stack:
     """The stack without the modules whose names end in one of `kept`. They are not folded."""
-    return {name: pair for name, pair in stack.items() if name.rpartition(".")[2] not in kept}
+    return {name: module for name, module in stack.items() if name.rpartition(".")[2] not in kept}
 
 
 def why_not_foldable(
@@ -62,21 +59,23 @@ def why_not_foldable(
     """The reason why these cannot be folded into the checkpoint, as a sentence part; None if they can.
 
     Modules whose names end in one of `kept` are not folded, and so they are no reason."""
+    base = BaseWeights(directory)
+    loras = [open_adapter(Path(component.directory)) for component in components]
     try:
-        floating = set(_floating_weights(directory))
+        missing = sorted({
+            name
+            for lora in loras
+            for name in lora.modules
+            if f"{name}.weight" not in base.floating and name.rpartition(".")[2] not in kept
+        })
     except FileNotFoundError as error:
         return str(error)
-    modules = {name for component in components for name in open_adapter(Path(component.directory)).modules}
-    missing = sorted(
-        name for name in modules if f"{name}.weight" not in floating and name.rpartition(".")[2] not in kept
-    )
-    if not missing:
+    if missing:
+        return f"the checkpoint has no floating-point weight for {missing[0]} ({len(missing)} such modules)"
+    if not any(lora.has_dora for lora in loras):
         return None
-    return f"the checkpoint has no floating-point weight for {missing[0]} ({len(missing)} such modules)"
-
-
-def _floating_weights(directory: Path) -> Iterator[str]:
-    for path in checkpoint_files(directory):
-        with safe_open(path, framework="pt") as file:
-            names = list(file.keys())
-            yield from (name for name in names if file.get_slice(name).get_dtype() in FLOATING)
+    stack = without(AdapterReader(base).load_stack(components, torch.float32), kept)
+    for name, module in stack.items():
+        if module.row_change is not None and (1 + module.row_change).abs().min() < SMALLEST_SCALE:
+            return f"its DoRA scales make a row of {name} nearly zero, so other adapters could not be served"
+    return None

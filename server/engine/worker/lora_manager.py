@@ -18,7 +18,7 @@ from vllm.lora.request import LoRARequest
 from lora_compose.server.engine.spec import Component, combined, decode_spec, encode_spec
 from lora_compose.server.engine.worker.background_build import State
 from lora_compose.server.engine.worker.composition_manager import CompositionLoRAManager
-from lora_compose.server.engine.worker.stacking import Yielding
+from lora_compose.server.engine.worker.stacking import Yielding, factors_only, rank_of
 
 logger = logging.getLogger(__name__)
 
@@ -126,7 +126,12 @@ class StackingLoRAManager(CompositionLoRAManager[LoRAModel]):
         return bool(self._adapter_manager.add_adapter(lora))
 
     def _build(self, lora_int_id: int, spec: str, yielding: Yielding = iter) -> LoRAModel:
-        return self._lora_model(lora_int_id, combined(decode_spec(spec), self._fused), yielding)
+        components = combined(decode_spec(spec), self._fused)
+        stack = self.reader.load_stack(components, self.lora_config.lora_dtype, yielding)
+        if any(m.row_change is not None or m.bias is not None for m in stack.values()):
+            raise ValueError("the kernels of this device apply no DoRA and no lora_bias")
+        pairs = {name: factors_only(m) for name, m in stack.items()}
+        return self._lora_model(lora_int_id, pairs, rank_of(stack))
 
 
 def _size(lora: LoRAModel) -> int:

@@ -5,7 +5,7 @@ another choice of members that are in memory, need no build, no slot and no copy
 only changes the members and weights that a row needs.
 
 vLLM gives its LoRA manager only LoRA ids. Requests for the same members at different weights share one id, so
-their weights are read from the requests themselves, which only the model runner knows. `set_active_loras`
+their weights are read from the requests themselves, which only the model runner knows. `runner_methods`
 passes them to the manager.
 """
 
@@ -13,38 +13,35 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from itertools import accumulate
 from typing import Any
 
-import numpy as np
+import torch
 from typing_extensions import override
 from vllm.lora.layers import LoRAMapping
 from vllm.lora.layers.base_linear import BaseLinearLayerWithLoRA
-from vllm.lora.lora_model import LoRAModel
 from vllm.lora.lora_weights import LoRALayerWeights
 from vllm.lora.request import LoRARequest
-from vllm.v1.worker.gpu_model_runner import GPUModelRunner
+from vllm.model_executor.layers.linear import RowParallelLinear
 
-from lora_compose.server.engine.cpu.batch import Members, share_rows
+from lora_compose.server.engine.cpu.batch import Members, Need, Work, share_rows
 from lora_compose.server.engine.cpu.cost_meter import CountedLoad, Meter
 from lora_compose.server.engine.cpu.embedding_layers import (
     GroupedEmbedding,
     GroupedLogitsProcessor,
     embedding_layers,
+    padded,
 )
-from lora_compose.server.engine.cpu.embedding_plan import EmbeddingPack
-from lora_compose.server.engine.cpu.packed_factors import Pack, PackedPair, pack_layer
-from lora_compose.server.engine.cpu.punica_wrapper import GroupedPunicaWrapper, Layer, Member
+from lora_compose.server.engine.cpu.packed_factors import EmbeddingPack, Pack, PackedPair, pack_layer
+from lora_compose.server.engine.cpu.plans import Layer, Member
+from lora_compose.server.engine.cpu.punica_wrapper import GroupedPunicaWrapper
 from lora_compose.server.engine.spec import SCHEME, Component, combined, decode_spec
 from lora_compose.server.engine.worker.background_build import State
 from lora_compose.server.engine.worker.composition_manager import (
     CompositionLoRAManager,
     CompositionLoRAModelManager,
 )
-from lora_compose.server.engine.worker.stacking import Yielding
-
-_prompt_logprobs = GPUModelRunner._get_prompt_logprobs_dict
-"""Upstream's method, before the plugin replaces it."""
+from lora_compose.server.engine.worker.stacking import Yielding, factors_only, rank_of
+from lora_compose.server.engine.worker.vectors import split_vectors, with_vectors
 
 
 @dataclass(frozen=True)
@@ -96,34 +93,50 @@ class RuntimeWeightsLoRAManager(CompositionLoRAManager[Member]):
     def _begin_batch(
         self, lora_requests: Sequence[LoRARequest | None], paths: Sequence[str | None], counts: RowCounts
     ) -> None:
-        wanted = self._wanted(paths, self._fused)
-        in_embeddings = self._wanted(paths, self._fused_in_embeddings)
-        batch = share_rows(wanted, counts.tokens)
-        same = in_embeddings == wanted and counts.ids == counts.tokens
-        ids = batch if same else share_rows(in_embeddings, counts.ids)
-        head = share_rows(in_embeddings, counts.sampled)
+        needs = self._needs(paths, self._fused)
+        work = Work.of(needs, counts.tokens)
+        deltas = {
+            path: _weights(combined(_components(path), self._fused_in_embeddings)) for path in set(paths)
+        }
+        ids = share_rows([deltas[path] for path in paths], counts.ids)
+        head = Work.of(self._needs(paths, self._fused_in_embeddings), counts.sampled)
         for wrapper in self._wrappers():
-            wrapper.begin_batch(batch, self._member, self.meter)
+            wrapper.begin_batch(work, self._member, self.meter)
             wrapper.begin_embedding(ids, self._member)
             wrapper.begin_head(head, self._member)
         names = [lora_request and lora_request.lora_name for lora_request in lora_requests]
-        self._counted_load = CountedLoad.of(names, wanted, counts.tokens)
+        self._counted_load = CountedLoad.of(names, [need.members for need in needs], counts.tokens)
 
     @contextmanager
     def prompt_rows(self, lora_request: LoRARequest | None, count: int) -> Iterator[None]:
         """Let the head have `count` rows, all of this one request's prompt."""
-        wanted = self._wanted([lora_request and lora_request.lora_path], self._fused_in_embeddings)
+        path = lora_request and lora_request.lora_path
+        head = Work.of(self._needs([path], self._fused_in_embeddings), [count])
         for wrapper in self._wrappers():
-            wrapper.begin_head(share_rows(wanted, [count]), self._member)
+            wrapper.begin_head(head, self._member)
         try:
             yield
         finally:
             self._selected = None
 
-    def _wanted(self, paths: Sequence[str | None], fused: Sequence[Component]) -> list[Members]:
-        """The members of each request while the weights contain `fused`."""
-        needed = {path: _needed(path, fused) for path in set(paths)}
+    def _needs(self, paths: Sequence[str | None], fused: Sequence[Component]) -> list[Need]:
+        needed = {path: self._need(_components(path), fused) for path in set(paths)}
         return [needed[path] for path in paths]
+
+    def _need(self, components: Sequence[Component], fused_components: Sequence[Component]) -> Need:
+        """The work for a composition in layers whose weights contain `fused_components`.
+
+        Fused weights are `(1 + d) W + L`: d from DoRA, L low-rank. If the request has another d, L is
+        subtracted, the rows are scaled to its d, and its own L is added. Otherwise only the difference of the
+        factors is added. Biases are never fused."""
+        wanted, fused = _weights(combined(components, ())), _weights(combined(fused_components, ()))
+        scaling = {name: weight for name, weight in wanted.items() if self._member(name).scales}
+        fused_scaling = {name: weight for name, weight in fused.items() if self._member(name).scales}
+        shifting = {name: weight for name, weight in wanted.items() if self._member(name).shifts}
+        if scaling == fused_scaling:
+            return Need(_weights(combined(components, fused_components)), scaled_by=shifting)
+        before = {name: -weight for name, weight in fused.items()}
+        return Need(wanted, before, scaled_by=scaling | shifting, fused=fused_scaling)
 
     @override
     def prepare(self, adapter: LoRARequest) -> tuple[State, str]:
@@ -151,10 +164,7 @@ class RuntimeWeightsLoRAManager(CompositionLoRAManager[Member]):
 
     @override
     def prepared(self) -> dict[str, Any]:
-        sizes = {
-            directory: sum(pack.nbytes for pack in member.values())
-            for directory, member in self._members.items()
-        }
+        sizes = {directory: member.nbytes for directory, member in self._members.items()}
         return {"bytes": sizes, "slots": []}
 
     @override
@@ -182,35 +192,65 @@ class RuntimeWeightsLoRAManager(CompositionLoRAManager[Member]):
         return self._members[directory]
 
     def _build(self, directory: str, yielding: Yielding = iter) -> Member:
-        lora = self._lora_model(1, [Component(directory, 1.0)], yielding)
+        components = [Component(directory, 1.0)]
+        stack = self.reader.load_stack(components, self.lora_config.lora_dtype, yielding)
+        scales = any(module.row_change is not None for module in stack.values())
+        shifts = any(module.bias is not None for module in stack.values())
+        has_vectors = scales or shifts
+        pairs = {name: with_vectors(m) if has_vectors else factors_only(m) for name, m in stack.items()}
+        lora = self._lora_model(1, pairs, rank_of(stack))
         self._adapter_manager._create_merged_loras_inplace(lora)
-        return dict(self._packed(lora, yielding))
-
-    def _packed(self, lora: LoRAModel, yielding: Yielding) -> Iterator[tuple[Layer, Pack]]:
+        packs: dict[Layer, Pack] = {}
+        embeddings: dict[Layer, EmbeddingPack] = {}
         for name, layer in yielding(self._adapter_manager.modules.items()):
             weights = self._adapter_manager._get_lora_layer_weights(lora, name)
             if weights is None:
                 continue
-            if isinstance(layer, GroupedEmbedding):
-                yield id(layer), EmbeddingPack(weights.lora_a.contiguous(), weights.lora_b.contiguous())
-                continue
-            if isinstance(layer, GroupedLogitsProcessor):
-                pair = PackedPair(lora_A=weights.lora_a, lora_B=weights.lora_b)
-                yield id(layer.lora_a_stacked), pack_layer([pair], [len(pair.lora_B)])
-                continue
-            if not isinstance(layer, BaseLinearLayerWithLoRA):
-                raise NotImplementedError(f"{name} ({type(layer).__name__}) does not support LoRA on CPUs")
-            pack = pack_layer(factors_of(layer, weights), [b.shape[2] for b in layer.lora_b_stacked])
-            if pack is not None:
-                yield id(layer.lora_a_stacked), pack
+            if isinstance(layer, GroupedEmbedding):  # it has no vectors: theirs are ranks of zeros
+                embeddings[id(layer)] = EmbeddingPack(
+                    weights.lora_a.contiguous(), weights.lora_b.contiguous()
+                )
+            elif (pack := _packed(name, layer, weights, has_vectors)) is not None:
+                packs[id(layer.lora_a_stacked)] = pack
+        return Member(packs, embeddings, scales, shifts)
 
     def _wrappers(self) -> list[GroupedPunicaWrapper]:
         return list(self._adapter_manager.punica_wrapper_mapping.values())
 
 
-def _needed(lora_path: str | None, fused: Sequence[Component]) -> Members:
-    wanted = decode_spec(lora_path) if lora_path and lora_path.startswith(SCHEME) else ()
-    return {member.directory: member.weight for member in combined(wanted, fused)}
+def _packed(name: str, layer: Any, weights: LoRALayerWeights, has_vectors: bool) -> Pack | None:
+    """The factors for a linear layer or the head; None if all its slices lack them."""
+    base_bias: tuple[torch.Tensor | None, bool]
+    if isinstance(layer, GroupedLogitsProcessor):
+        factors: list[PackedPair | None] = [PackedPair(weights.lora_a, padded(weights.lora_b, layer))]
+        widths, base_bias = [layer.width], (layer.bias, True)
+    elif isinstance(layer, BaseLinearLayerWithLoRA):
+        factors, widths = factors_of(layer, weights), [b.shape[2] for b in layer.lora_b_stacked]
+        base_bias = _base_bias(layer)
+    else:
+        raise NotImplementedError(f"{name} ({type(layer).__name__}) does not support LoRA on CPUs")
+    terms = None
+    if has_vectors:
+        factors, terms = split_vectors(factors, widths, *base_bias)
+    return pack_layer(factors, widths, terms)
+
+
+def _base_bias(layer: BaseLinearLayerWithLoRA) -> tuple[torch.Tensor | None, bool]:
+    """The bias of the base layer, if its output has it; and whether this worker adds an adapter's bias.
+
+    The outputs of a row-parallel layer are summed over the workers, so only the first adds biases."""
+    base = layer.base_layer
+    if isinstance(base, RowParallelLinear) and layer.tp_rank > 0:
+        return None, False
+    return (None if base.skip_bias_add or base.bias is None else base.bias.detach().float().clone()), True
+
+
+def _components(lora_path: str | None) -> tuple[Component, ...]:
+    return decode_spec(lora_path) if lora_path and lora_path.startswith(SCHEME) else ()
+
+
+def _weights(components: Sequence[Component]) -> Members:
+    return {component.directory: component.weight for component in components}
 
 
 def factors_of(layer: BaseLinearLayerWithLoRA, weights: LoRALayerWeights) -> list[PackedPair | None]:
@@ -226,54 +266,3 @@ def factors_of(layer: BaseLinearLayerWithLoRA, weights: LoRALayerWeights) -> lis
     return [
         None if a is None else PackedPair(lora_A=a, lora_B=b) for a, b in zip(lora_a, lora_b, strict=True)
     ]
-
-
-def set_active_loras(
-    self: Any,
-    input_batch: Any,
-    num_scheduled_tokens: np.ndarray,
-    num_sampled_tokens: np.ndarray | None = None,
-    *_: object,
-    **__: object,
-) -> None:
-    """Replaces `LoRAModelRunnerMixin.set_active_loras` for a `RuntimeWeightsLoRAManager`."""
-    lora_requests = [self.requests[request_id].lora_request for request_id in input_batch.req_ids]
-    tokens = tuple(num_scheduled_tokens.tolist())
-    sampled = (1,) * len(tokens) if num_sampled_tokens is None else tuple(num_sampled_tokens.tolist())
-    self.lora_manager.select(lora_requests, RowCounts(tokens, _embedded(self, tokens), sampled))
-
-
-def _embedded(runner: Any, tokens: tuple[int, ...]) -> tuple[int, ...]:
-    """How many of each request's tokens the model runner gives to the input embedding."""
-    if not runner.enable_prompt_embeds or runner.supports_mm_inputs:
-        return tokens
-    ids = runner.is_token_ids.np[: sum(tokens)]
-    ends = list(accumulate(tokens))
-    return tuple(int(ids[end - count : end].sum()) for count, end in zip(tokens, ends, strict=True))
-
-
-def prompt_logprobs(self: Any, hidden_states: Any, num_scheduled_tokens: dict[str, int]) -> dict[str, Any]:
-    """Replaces `GPUModelRunner._get_prompt_logprobs_dict`: calls it for one request at a time.
-
-    Upstream gives the head the rows of one request's prompt, and the head's LoRA would take them for the rows
-    that the batch samples from."""
-    if self.lora_config is None:
-        return _prompt_logprobs(self, hidden_states, num_scheduled_tokens)
-    pending: dict[str, int] = self.num_prompt_logprobs
-    found: dict[str, Any] = {}
-    for request_id in list(pending):
-        self.num_prompt_logprobs = {request_id: pending[request_id]}
-        request = self.requests[request_id]
-        count = _prompt_rows(request, num_scheduled_tokens.get(request_id, 0))
-        with self.lora_manager.prompt_rows(request.lora_request, count):
-            found |= _prompt_logprobs(self, hidden_states, num_scheduled_tokens)
-        if not self.num_prompt_logprobs:
-            del pending[request_id]
-    self.num_prompt_logprobs = pending
-    return found
-
-
-def _prompt_rows(request: Any, scheduled: int) -> int:
-    """For how many of the `scheduled` tokens upstream computes the logits of the next prompt token."""
-    following = len(request.prompt_token_ids or ()) - request.num_computed_tokens - 1
-    return max(0, min(scheduled, following))
