@@ -156,7 +156,7 @@ A, B = f"base_model.model.{NAME}.lora_A.weight", f"base_model.model.{NAME}.lora_
         ({A: torch.ones(3, 10), B: torch.ones(12, 3, dtype=torch.int8)}, "corrupt_weights"),
         ({A: torch.ones(3, 10), B: torch.ones(12, 2)}, "rank_mismatch"),
         ({"hello": torch.ones(3, 10)}, "unknown_module"),
-        ({"base_model.model.x.lora_embedding_A": torch.ones(3, 10)}, "unknown_module"),
+        ({"base_model.model.x.lora_embedding_A": torch.ones(3, 10)}, "corrupt_weights"),
         ({"base_model.model.x.lora_magnitude_vector": torch.ones(3)}, "unknown_module"),
     ],
 )
