@@ -96,7 +96,15 @@ OTHER_TOP: dict[str, dict[str, set[str] | None]] = {
 
 FACES: dict[str, set[str]] = {
     "adapters.composition": {"composition", "grammar"},
-    "adapters.peft": {"checkpoint", "config", "files", "module_matching"},
+    "adapters.peft": {
+        "base_weights",
+        "checkpoint",
+        "config",
+        "dora",
+        "files",
+        "module_matching",
+        "tensor_names",
+    },
     "adapters.merging": {"merge", "report"},
     "adapters.admission": {"admit", "base_model", "tensors"},
     "adapters.registry": {
@@ -121,7 +129,14 @@ FACES: dict[str, set[str]] = {
         "tracing",
     },
     "server.tenants": {"access", "audit", "caller", "key_store", "keyring", "middleware", "token_charging"},
-    "server.engine.cpu": {"batch", "cost_meter", "packed_factors", "punica_wrapper"},
+    "server.engine.cpu": {
+        "batch",
+        "cost_meter",
+        "embedding_layers",
+        "packed_factors",
+        "plans",
+        "punica_wrapper",
+    },
     "server.engine.worker": {"folding"},
     "server.engine.frontend": {"api_types", "inspection", "launch", "loading", "watchdog"},
     "server.compositions": {"from_request", "merges", "resolver", "servable"},

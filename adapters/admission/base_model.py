@@ -30,7 +30,7 @@ class BaseShapes:
     """sha256 of the checkpoint's config, headers and the first MiB of data in each file."""
     name: str
     heads: dict[str, tuple[int, int]] = field(default_factory=dict)
-    """The output head, such as "lm_head": (V, d) for V tokens. Empty if it is no linear layer."""
+    """The output head, such as "lm_head": (V, d) for V tokens. Empty if it is not a linear layer."""
     embeddings: dict[str, tuple[int, int]] = field(default_factory=dict)
     """The input embedding, such as "model.embed_tokens": (d, V), as PEFT stores its factors."""
     tied: bool = False

@@ -44,7 +44,7 @@ def parse_name(tensor: str) -> TensorName | None:
 
 
 def base_weight_of(tensor: str) -> str | None:
-    """The module whose own weight in the base `tensor` is a copy of, or None if it is no such copy."""
+    """The module whose own weight in the base `tensor` is a copy of, or None if it is not such a copy."""
     found = _BASE_WEIGHT.fullmatch(tensor)
     return None if found is None else found[1] or found[2]
 

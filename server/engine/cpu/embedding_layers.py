@@ -76,7 +76,7 @@ def embedding_layers(model: Any, targets: list[str] | None) -> Iterator[tuple[st
 
 
 def _head(model: nn.Module, name: str, module: Any) -> GroupedLogitsProcessor | None:
-    """The logits processor beside the head `module`; None if it is none that LoRA can be added to."""
+    """The logits processor beside the head `module`; None if LoRA cannot be added to it."""
     parent = name.rpartition(".")[0]
     place = f"{parent}.logits_processor" if parent else "logits_processor"
     processor = getattr(model.get_submodule(parent), "logits_processor", None)

@@ -58,7 +58,7 @@ def why_not_foldable(
 ) -> str | None:
     """The reason why these cannot be folded into the checkpoint, as a sentence part; None if they can.
 
-    Modules whose names end in one of `kept` are not folded, and so they are no reason."""
+    Modules whose names end in one of `kept` are not folded, so they are ignored here."""
     base = BaseWeights(directory)
     loras = [open_adapter(Path(component.directory)) for component in components]
     try:

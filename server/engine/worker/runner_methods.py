@@ -1,4 +1,4 @@
-"""The methods of vLLM's model runner that tell a `RuntimeWeightsLoRAManager` which rows a layer gets."""
+"""Methods of vLLM's model runner: they give a `RuntimeWeightsLoRAManager` the rows of each batch."""
 
 from itertools import accumulate
 from typing import Any
