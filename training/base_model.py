@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_compose.adapters.errors import CommandCode, LoraComposeError
+from lora_compose.training.evaluation.served_chat import ServedChat
 from lora_compose.training.recipe import Recipe
 
 
@@ -14,6 +15,8 @@ class Base:
 
     model: Any
     tokenizer: Any
+    chat: ServedChat
+    """How a server with this base writes chats, before the recipe changes anything for training."""
 
 
 def load_tokenizer(model: Any) -> Any:
@@ -52,9 +55,10 @@ def load_base(recipe: Recipe) -> Base:
     except (OSError, ValueError) as error:
         raise _not_loaded(model, error) from error
     _keep_layout(base)
+    chat = ServedChat.of(tokenizer, base)
     if recipe.start.init_adapter is not None:
         base = _with_adapter(base, Path(recipe.start.init_adapter))
-    return Base(base, tokenizer)
+    return Base(base, tokenizer, chat)
 
 
 def _keep_layout(base: Any) -> None:

@@ -145,12 +145,18 @@ def _train(
     from lora_compose.training.data.quiet_logs import quiet_libraries
 
     quiet_libraries()
-    from lora_compose.training.publishing import publish
+    from lora_compose.training.publishing import check_adapter, check_target, publish
     from lora_compose.training.recipe import read_recipe
     from lora_compose.training.run import train
 
     recipe = read_recipe(method, file, options)
-    run = train(recipe, **flags, on_progress=lambda line: screen.print(line, markup=False, highlight=False))
+    check_target(recipe.publish, api_key)
+    run = train(
+        recipe,
+        **flags,
+        on_progress=lambda line: screen.print(line, markup=False, highlight=False),
+        check=lambda prepared: check_adapter(prepared, recipe.publish),
+    )
     published = publish(run, recipe.publish, api_key) if recipe.publish.publish else None
     missed = published["unmet"] if published else []
     if as_json:

@@ -9,7 +9,7 @@ from typing import Any
 from lora_compose.adapters.errors import CommandCode, LoraComposeError
 from lora_compose.training.base_model import load_tokenizer
 from lora_compose.training.data.mixing import mix, mix_sources, token_counter
-from lora_compose.training.data.rows import Rows, read_rows
+from lora_compose.training.data.rows import ReadOptions, Rows, read_rows
 from lora_compose.training.recipe import Method, Recipe
 from lora_compose.training.run_record import DatasetFacts, MixShare, Source
 
@@ -35,16 +35,23 @@ def load_examples(recipe: Recipe) -> Examples:
     """
     data, seed = recipe.data, recipe.training.seed
     parts = mix_sources(
-        [_read(source, recipe.method) for source in data.general],
-        [_read(source, recipe.method) for source in data.domain],
+        [_read(source, recipe) for source in data.general],
+        [_read(source, recipe) for source in data.domain],
         data.ratio,
     )
     counter = token_counter(load_tokenizer(recipe.model)) if data.mix_by == "tokens" else None
     mixed = mix(parts, total=data.rows, by=data.mix_by, seed=seed, count_tokens=counter)
     train, held_out = mixed.dataset, None
     if data.held_out:
-        held_out = _concatenated([_read(source, recipe.method) for source in data.held_out])
+        held_out = _concatenated([_read(source, recipe) for source in data.held_out])
     elif data.held_out_share:
+        if round(len(train) * data.held_out_share) in (0, len(train)):
+            raise LoraComposeError(
+                CommandCode.NO_ROWS,
+                f"held_out_share {data.held_out_share:g} of {len(train)} rows leaves no rows to hold out or "
+                "to train on. Use more rows or another share, or name a file with held_out.",
+                "held_out_share",
+            )
         split = train.train_test_split(test_size=data.held_out_share, seed=seed)
         train, held_out = split["train"], split["test"]
     return Examples(
@@ -57,6 +64,7 @@ def load_examples(recipe: Recipe) -> Examples:
                     kind=part.kind,
                     rows=len(part.rows.dataset),
                     digest=part.rows.digest,
+                    remarks=part.rows.remarks,
                 )
                 for part in parts
             ],
@@ -67,13 +75,13 @@ def load_examples(recipe: Recipe) -> Examples:
     )
 
 
-def _read(source: str, method: Method) -> Rows:
-    rows = read_rows(source)
-    if rows.form not in FORMS[method]:
-        forms = " or ".join(FORMS[method])
+def _read(source: str, recipe: Recipe) -> Rows:
+    rows = read_rows(source, ReadOptions(recipe.data.bad_rows, recipe.data.encoding))
+    if rows.form not in FORMS[recipe.method]:
+        forms = " or ".join(FORMS[recipe.method])
         raise LoraComposeError(
             CommandCode.WRONG_FORM,
-            f"{source} has {rows.form} rows, but {method} trains on {forms} rows",
+            f"{source} has {rows.form} rows, but {recipe.method} trains on {forms} rows",
             "domain",
         )
     return rows

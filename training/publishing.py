@@ -6,7 +6,8 @@ requirement is not registered, because a name without a version means the newest
 
 import json
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
 from lora_compose.adapters.command_line import default_data_dir
 from lora_compose.adapters.errors import CommandCode, LoraComposeError
@@ -14,8 +15,42 @@ from lora_compose.adapters.peft.files import CONFIG_FILE, WEIGHTS_FILE
 from lora_compose.server.client.http import Client
 from lora_compose.training.evaluation.requirements import parse_requirements, unmet
 from lora_compose.training.recipe import PublishArguments
-from lora_compose.training.run import FinishedRun
-from lora_compose.training.run_record import FinishedRecord
+from lora_compose.training.run import FinishedRun, PreparedRun, save_adapter
+from lora_compose.training.run_record import FinishedRecord, RunRecord
+
+if TYPE_CHECKING:
+    from lora_compose.adapters.admission.admit import Admission
+    from lora_compose.adapters.admission.base_model import BaseShapes
+
+
+def check_target(target: PublishArguments, api_key: str | None = None) -> None:
+    """Check that the registry or the server can be reached, before the base is loaded.
+
+    Raises the errors of the registry, for example if a server owns its data directory, or of the client.
+    """
+    if target.publish is None:
+        return
+    if target.publish_url is not None:
+        with Client(str(target.publish_url), api_key) as client:
+            client.models()
+        return
+    from lora_compose.adapters.registry.registry import Registry
+
+    with Registry(_data_dir(target)):
+        pass
+
+
+def check_adapter(run: PreparedRun, target: PublishArguments) -> None:
+    """Check that the registry would admit the adapter before its first step.
+
+    Raises LoraComposeError("base_not_local"), or AdapterRejected with what is not supported.
+    """
+    base = Path(run.record.base)
+    if target.publish is None or (target.publish_url is not None and not base.is_dir()):
+        return
+    with TemporaryDirectory(prefix="lora-compose-check-") as scratch:
+        save_adapter(run, Path(scratch))
+        _admit(run.record, Path(scratch))
 
 
 def publish(run: FinishedRun, target: PublishArguments, api_key: str | None = None) -> dict[str, Any]:
@@ -79,16 +114,14 @@ def _over_http(
         return str(client.upload(fields, {CONFIG_FILE: config, WEIGHTS_FILE: weights})["id"])
 
 
-def _on_this_machine(
-    run: FinishedRun, target: PublishArguments, alias: str | None, lineage: dict[str, Any]
-) -> str:
+def _admit(record: RunRecord, directory: Path) -> "tuple[Admission, BaseShapes]":
+    """Check the adapter in `directory` as a registry for the run's base does."""
     import torch
 
     from lora_compose.adapters.admission.admit import AdmissionLimits, admit
     from lora_compose.adapters.admission.base_model import BaseShapes
-    from lora_compose.adapters.registry.registry import Registry
 
-    base = Path(run.record.base)
+    base = Path(record.base)
     if not base.is_dir():
         raise LoraComposeError(
             CommandCode.BASE_NOT_LOCAL,
@@ -97,13 +130,24 @@ def _on_this_machine(
             "publish",
         )
     shapes = BaseShapes.of(base, base.name)
-    limits = AdmissionLimits(max_lora_rank=run.record.settings.model["lora_r"], dtype=torch.float32)
-    data_dir = Path(target.data_dir) if target.data_dir else default_data_dir()
+    limits = AdmissionLimits(max_lora_rank=record.settings.model["lora_r"], dtype=torch.float32)
+    return admit(directory, shapes, limits), shapes
+
+
+def _data_dir(target: PublishArguments) -> Path:
+    return Path(target.data_dir) if target.data_dir else default_data_dir()
+
+
+def _on_this_machine(
+    run: FinishedRun, target: PublishArguments, alias: str | None, lineage: dict[str, Any]
+) -> str:
+    from lora_compose.adapters.registry.registry import Registry
+
     with (
-        Registry(data_dir) as registry,
+        Registry(_data_dir(target)) as registry,
         registry.stage(run.adapter / CONFIG_FILE, run.adapter / WEIGHTS_FILE) as staged,
     ):
-        admission = admit(staged, shapes, limits)
+        admission, shapes = _admit(run.record, staged)
         facts = {"base_fingerprint": shapes.fingerprint, "training": lineage}
         version, _ = registry.register(
             str(target.publish), staged, admission, f"train:{run.record.method}", facts, alias

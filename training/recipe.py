@@ -38,6 +38,14 @@ class DataArguments:
         default=None,
         metadata={"help": "Size of the mix, in the unit of mix_by; by default as large as the files allow."},
     )
+    bad_rows: Literal["stop", "drop"] = field(
+        default="stop",
+        metadata={"help": "Rows that cannot be used. stop: an error. drop: left out, counted and listed."},
+    )
+    encoding: str | None = field(
+        default=None,
+        metadata={"help": "Encoding of text files that are not UTF-8; detected by default."},
+    )
     held_out: list[str] = field(
         default_factory=list, metadata={"help": "Files for the evaluation loss. They are not trained on."}
     )
@@ -79,8 +87,12 @@ class ScoreArguments:
     score_limit: int | None = field(
         default=200, metadata={"help": "At most this many rows of each task are scored."}
     )
-    score_tokens: int = field(
-        default=64, metadata={"help": "At most this many tokens are generated for an answer."}
+    score_tokens: int | None = field(
+        default=None,
+        metadata={
+            "help": "At most this many tokens are generated for an answer; by default 64, or as many as the "
+            "longest right answer has."
+        },
     )
     score_each_evaluation: bool = field(
         default=False,

@@ -12,7 +12,8 @@ from typing import Any
 
 from lora_compose.adapters.peft.files import CONFIG_FILE, WEIGHTS_FILE
 from lora_compose.training.base_model import load_base
-from lora_compose.training.checks import loss_mask_facts, preference_facts
+from lora_compose.training.checks import check_template, loss_mask_facts, preference_facts
+from lora_compose.training.data.rows import conversation_of
 from lora_compose.training.dataset import Examples, load_examples
 from lora_compose.training.recipe import Recipe
 from lora_compose.training.run_record import (
@@ -74,14 +75,18 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     on_progress: OnProgress = lambda _: None,
+    check: Callable[["PreparedRun"], None] = lambda _: None,
 ) -> FinishedRun:
     """Train the recipe, save the adapter, score it and write the record.
+
+    `check` gets the prepared run before the first step, and raises what must be known before hours of work.
 
     Raises LoraComposeError: "run_exists" if output_dir already holds a run, "other_run", and the errors of
     the checks in `checks.py`.
     """
     run = prepare(recipe, resume=resume, overwrite=overwrite)
-    _report_prepared(run.record, on_progress)
+    check(run)
+    _report_prepared(run, on_progress)
     write_record(run.directory, run.record)
     start = time.perf_counter()
     run.trainer.train(resume_from_checkpoint=run.checkpoint)
@@ -112,11 +117,15 @@ def prepare(recipe: Recipe, *, resume: bool = False, overwrite: bool = False) ->
     resumes = resume and (directory / RECORD_FILE).exists()
     record = start_record(recipe, dataset.facts, resume=resume)
     base = load_base(recipe)
+    conversation = conversation_of(dataset.train[0])
+    base.chat.ids(conversation)
     made = make_trainer(recipe, base, dataset)
+    if getattr(recipe.training, "chat_template_path", None) is not None:
+        check_template(base, conversation)
     if recipe.method == "dpo":
         facts = preference_facts(made.trainer, base.tokenizer)
     else:
-        facts = loss_mask_facts(made.trainer, base.tokenizer, len(dataset.train))
+        facts = loss_mask_facts(made.trainer, base, len(dataset.train))
     return PreparedRun(
         directory,
         dataset,
@@ -128,8 +137,14 @@ def prepare(recipe: Recipe, *, resume: bool = False, overwrite: bool = False) ->
     )
 
 
-def _report_prepared(record: RunRecord, on_progress: OnProgress) -> None:
+def _report_prepared(run: PreparedRun, on_progress: OnProgress) -> None:
+    record = run.record
     assert record.prepared is not None
+    for remark in run.scorer.remarks():
+        on_progress(remark)
+    for source in record.data.sources:
+        for remark in source.remarks:
+            on_progress(remark)
     on_progress(f"Tokens that contribute to the loss are shown in ⟦brackets⟧: {record.prepared.example}")
     if record.prepared.left_out:
         on_progress(
@@ -152,11 +167,16 @@ def save(run: PreparedRun) -> None:
         run.trainer.save_model(str(run.directory / MODEL_DIR))
         return
     target, scratch = run.directory / ADAPTER_DIR, run.directory / f".{ADAPTER_DIR}"
-    run.trainer.model.save_pretrained(str(scratch), selected_adapters=["default"])
+    save_adapter(run, scratch)
     target.mkdir(exist_ok=True)
     for name in (CONFIG_FILE, WEIGHTS_FILE):
         (scratch / name).replace(target / name)
     shutil.rmtree(scratch)
+
+
+def save_adapter(run: PreparedRun, directory: Path) -> None:
+    """Save the adapter of a run, trained or not, as PEFT does."""
+    run.trainer.model.save_pretrained(str(directory), selected_adapters=["default"])
 
 
 def _training_log(state: Any) -> dict[str, Any]:

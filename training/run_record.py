@@ -53,6 +53,8 @@ class Source(Document):
     kind: Kind
     rows: int
     digest: str
+    remarks: list[str] = []
+    """What was detected, repaired or left out, one sentence each."""
 
 
 class MixShare(Document):

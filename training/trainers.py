@@ -5,27 +5,46 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+from jinja2 import TemplateError
+
+from lora_compose.adapters.errors import CommandCode, LoraComposeError
 from lora_compose.training.base_model import Base
 from lora_compose.training.dataset import Examples
 from lora_compose.training.evaluation.models import LocalModel
-from lora_compose.training.evaluation.scores import score
+from lora_compose.training.evaluation.scores import Scores, score
+from lora_compose.training.evaluation.served_chat import ServedChat
 from lora_compose.training.evaluation.tasks import Task, load_tasks
 from lora_compose.training.recipe import Recipe, ScoreArguments
 
 
 @dataclass(frozen=True)
 class Scorer:
-    """Scores a model on the tasks of a recipe. Without tasks, every result is empty."""
+    """Scores a model on the tasks of a recipe, as it would be served. Without tasks, results are empty."""
 
     tasks: tuple[Task, ...]
-    tokenizer: Any
-    max_tokens: int
+    chat: ServedChat
+    max_tokens: int | None
 
     def __call__(self, model: Any) -> dict[str, float]:
         """The model's scores by name."""
-        if not self.tasks:
-            return {}
-        return score(LocalModel(model, self.tokenizer), self.tasks, max_tokens=self.max_tokens).named()
+        return self._score(model).named() if self.tasks else {}
+
+    def _score(self, model: Any) -> Scores:
+        return score(LocalModel(model, self.chat), self.tasks, max_tokens=self.max_tokens)
+
+    def remarks(self) -> list[str]:
+        """What makes a right answer impossible, one sentence for each task."""
+        found = []
+        for task in self.tasks:
+            lengths = [self.chat.length(question.answer) for question in task.questions]
+            too_long = sum(length > (self.max_tokens or length) for length in lengths)
+            if too_long:
+                found.append(
+                    f"{too_long} of {len(lengths)} right answers of {task.name} have more tokens than "
+                    f"score_tokens ({self.max_tokens}), so they count as wrong; the longest has "
+                    f"{max(lengths)}"
+                )
+        return found
 
     def before(self, model: Any) -> dict[str, dict[str, float]]:
         """`base_scores` of the base, and `start_scores` if an adapter is on it already."""
@@ -44,13 +63,13 @@ class Scorer:
         return scores | {"forgetting": round(base["general"] - scores["general"], 6)}  # 0.995 - 0.975 is 0.02
 
 
-def make_scorer(arguments: ScoreArguments, tokenizer: Any) -> Scorer:
+def make_scorer(arguments: ScoreArguments, chat: ServedChat) -> Scorer:
     """The scorer for a recipe's tasks. Raises the errors of `load_tasks`."""
     tasks = [
         *load_tasks(arguments.domain_tasks, "domain", limit=arguments.score_limit),
         *load_tasks(arguments.general_tasks, "general", limit=arguments.score_limit),
     ]
-    return Scorer(tuple(tasks), tokenizer, arguments.score_tokens)
+    return Scorer(tuple(tasks), chat, arguments.score_tokens)
 
 
 REFERENCE = "ref"
@@ -68,7 +87,7 @@ class ScoredTrainer:
 
 def make_trainer(recipe: Recipe, base: Base, examples: Examples) -> ScoredTrainer:
     """Score the model, then make the trainer. Raises the errors of `load_tasks`."""
-    scorer = make_scorer(recipe.score, base.tokenizer)
+    scorer = make_scorer(recipe.score, base.chat)
     scores = scorer.before(base.model)
     return ScoredTrainer(_trainer(recipe, base, examples, scorer), scorer, scores)
 
@@ -91,20 +110,36 @@ def _trainer(recipe: Recipe, base: Base, examples: Examples, scorer: Scorer) -> 
             return output
 
     trainer_class = type("Trainer", (Scored, SFTTrainer if recipe.method == "sft" else DPOTrainer), {})
-    trainer = trainer_class(
-        model=base.model,
-        args=recipe.training,
-        train_dataset=examples.train,
-        eval_dataset=examples.held_out,
-        processing_class=base.tokenizer,
-        peft_config=_new_adapter(recipe),
-        callbacks=[] if recipe.score.patience is None else [EarlyStoppingCallback(recipe.score.patience)],
-    )
+    try:
+        trainer = trainer_class(
+            model=base.model,
+            args=recipe.training,
+            train_dataset=examples.train,
+            eval_dataset=examples.held_out,
+            processing_class=base.tokenizer,
+            peft_config=_new_adapter(recipe),
+            callbacks=[] if recipe.score.patience is None else [EarlyStoppingCallback(recipe.score.patience)],
+        )
+    except (ValueError, TypeError, OSError, ImportError, NotImplementedError, TemplateError) as error:
+        raise _refused(error) from error
     if REFERENCE in getattr(trainer.model, "peft_config", {}) and recipe.start.reference == "base":
         trainer.model.delete_adapter(REFERENCE)  # without it, TRL switches the adapter off instead
     if (recipe.model.load_in_4bit or recipe.model.load_in_8bit) and recipe.model.dtype == "float32":
         _keep_adapter_precise(trainer.model)
     return trainer
+
+
+def _refused(error: Exception) -> LoraComposeError:
+    """The first sentence of what TRL, PEFT or the chat template say about settings or rows."""
+    text = str(error).strip().split("\n")[0] or type(error).__name__
+    if isinstance(error, TemplateError):
+        return LoraComposeError(
+            CommandCode.CHAT_TEMPLATE_FAILED,
+            f"The base's chat template refuses a row: {text}. Change the rows, for example by moving the "
+            "system message into the first message of the user.",
+            "domain",
+        )
+    return LoraComposeError(CommandCode.INVALID_RECIPE, f"TRL cannot train with these settings: {text}")
 
 
 def _new_adapter(recipe: Recipe) -> Any:

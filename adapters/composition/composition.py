@@ -225,11 +225,6 @@ class Composition:
     def is_stack(self) -> bool:
         return self.method == STACK
 
-    @property
-    def is_resolved(self) -> bool:
-        """Whether every member has a version number, so that the composition cannot change its meaning."""
-        return all(member.ref is not None and is_version(member.ref) for member in self.members)
-
     def with_refs(self, versions: Mapping[Member, int]) -> "Composition":
         """This composition with the version numbers `versions` as the refs of its members.
 

@@ -11,7 +11,7 @@ from lora_compose.server.doctor.check import Finding, fail, ok, warn
 from lora_compose.server.memory import GIB, plan_kv_cache
 
 INDEX = "model.safetensors.index.json"
-BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+DTYPES = ("float32", "float16", "bfloat16")
 AGAIN = "Download the missing or incomplete files again"
 
 
@@ -64,8 +64,8 @@ def dtype(config: dict[str, Any]) -> Finding:
             "config.json names no dtype, so float32 is used",
             "Choose one, for example `serve --dtype bfloat16`",
         )
-    if found not in BYTES:
-        return fail(f"vLLM does not support the dtype {found!r}", f"Use one of {', '.join(BYTES)}")
+    if found not in DTYPES:
+        return fail(f"vLLM does not support the dtype {found!r}", f"Use one of {', '.join(DTYPES)}")
     return ok(f"{found}; on CPUs `serve` uses float32 unless --dtype is given")
 
 

@@ -3,13 +3,16 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
 from lora_compose.adapters.command_line import AsJson, echo_json
 from lora_compose.adapters.errors import CommandCode, Conflict, InvalidRequest, StorageUnavailable
+
+if TYPE_CHECKING:
+    from lora_compose.training.data.rows import Rows
 
 app = typer.Typer(
     name="data",
@@ -19,14 +22,28 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 
-Source = Annotated[str, typer.Argument(help="A file, a data set's directory, or a hub id.", metavar="SOURCE")]
+Source = Annotated[
+    str,
+    typer.Argument(
+        help="A file, a directory or pattern of files, a saved data set, or a hub id.", metavar="SOURCE"
+    ),
+]
+BadRowsOption = Annotated[
+    str, typer.Option("--bad-rows", help="What to do with rows that cannot be used.", metavar="stop|drop")
+]
+Encoding = Annotated[
+    str | None,
+    typer.Option(help="Encoding of text files that are not UTF-8; detected by default.", metavar="NAME"),
+]
 Output = Annotated[Path, typer.Argument(help="The JSONL file to write.", metavar="OUT")]
 Force = Annotated[bool, typer.Option("--force", help="Replace OUT.")]
 Seed = Annotated[int, typer.Option(help="Seed of all random choices.")]
 
 
 @app.command()
-def inspect(source: Source, as_json: AsJson = False) -> None:
+def inspect(
+    source: Source, bad_rows: BadRowsOption = "stop", encoding: Encoding = None, as_json: AsJson = False
+) -> None:
     """Show facts about a data source: form, lengths, duplicates, personal data, languages and length bias.
 
     Nothing is changed.
@@ -34,9 +51,8 @@ def inspect(source: Source, as_json: AsJson = False) -> None:
     - `lora-compose data inspect training/recipes/data/roll.jsonl`
     """
     from lora_compose.training.data.reports import inspect as inspected
-    from lora_compose.training.data.rows import read_rows
 
-    found = inspected(read_rows(source))
+    found = inspected(_read(source, bad_rows, encoding))
     if as_json:
         echo_json(found)
         return
@@ -63,7 +79,14 @@ def curate(
         float,
         typer.Option(min=0.3, max=1, help="Rows with at least this Jaccard similarity are near duplicates."),
     ] = 0.8,
-    mask: Annotated[bool, typer.Option("--mask/--no-mask", help="Mask personal data.")] = True,
+    mask: Annotated[bool, typer.Option("--mask/--no-mask", help="Mask personal data in prompts.")] = True,
+    mask_answers: Annotated[
+        bool,
+        typer.Option(
+            "--mask-answers",
+            help="Mask all personal data in answers too. The model then learns to write tags.",
+        ),
+    ] = False,
     regions: Annotated[
         str, typer.Option(help="Regions of telephone numbers to mask, as ISO codes.")
     ] = "US,GB,KR",
@@ -79,6 +102,14 @@ def curate(
             help="Preferences: drop pairs until longer and shorter answers are chosen equally often.",
         ),
     ] = False,
+    max_dropped: Annotated[
+        float,
+        typer.Option(
+            min=0, max=1, help="Stop if duplicates or contradictions are a larger share of the rows."
+        ),
+    ] = 0.5,
+    bad_rows: BadRowsOption = "stop",
+    encoding: Encoding = None,
     seed: Seed = 0,
     force: Force = False,
     as_json: AsJson = False,
@@ -92,27 +123,32 @@ def curate(
     """
     from lora_compose.training.data.curation import Options
     from lora_compose.training.data.curation import curate as curated_rows
-    from lora_compose.training.data.rows import digest_of, read_rows
+    from lora_compose.training.data.rows import digest_of
 
     _check_output(output, force)
     options = Options(
         near=similarity,
         drop_leaks=drop_leaks,
         mask=mask,
+        mask_answers=mask_answers,
         regions=_codes(regions),
         shortest=min_chars,
         longest=max_chars,
         languages=_codes(languages.casefold()),
         balance_length=balance_length,
+        max_dropped=max_dropped,
         seed=seed,
     )
-    rows = read_rows(source)
-    with Console(stderr=True).status("reading") as status:
-        curated = curated_rows(rows, [read_rows(name) for name in against or []], options, status.update)
+    rows = _read(source, bad_rows, encoding)
+    evaluation = [_read(name, bad_rows, encoding) for name in against or []]
+    with Console(stderr=True).status("curating") as status:
+        curated = curated_rows(rows, evaluation, options, status.update)
     report = {
         "source": source,
         "digest": rows.digest,
         "rows": len(rows.dataset),
+        "bad_rows": list(rows.dropped),
+        "notes": list(rows.notes),
         "left": len(curated.rows),
         "left_digest": digest_of(curated.rows),
         "steps": [
@@ -157,6 +193,8 @@ def mix(
             min=1, help="Size of the mix, in the unit of --by; by default as large as the data allow."
         ),
     ] = None,
+    bad_rows: BadRowsOption = "stop",
+    encoding: Encoding = None,
     seed: Seed = 0,
     force: Force = False,
     as_json: AsJson = False,
@@ -169,12 +207,15 @@ def mix(
     """
     from lora_compose.training.data.mixing import mix as mixed_rows
     from lora_compose.training.data.mixing import mix_sources, token_counter
-    from lora_compose.training.data.rows import read_rows
 
     if by not in ("examples", "tokens"):
         raise typer.BadParameter("--by must be examples or tokens")
     _check_output(output, force)
-    parts = mix_sources([read_rows(s) for s in general], [read_rows(s) for s in domain], ratio)
+    parts = mix_sources(
+        [_read(name, bad_rows, encoding) for name in general],
+        [_read(name, bad_rows, encoding) for name in domain],
+        ratio,
+    )
     counter = None if model is None else token_counter(model)
     unit: Any = by
     mixed = mixed_rows(parts, total=total, by=unit, seed=seed, count_tokens=counter)
@@ -186,6 +227,20 @@ def mix(
 
     Console().print(mix_table(mixed.achieved))
     typer.echo(f"{len(mixed.dataset)} rows written to {output}")
+
+
+def _read(source: str, bad_rows: str, encoding: str | None) -> "Rows":
+    """The rows of a source. What a user should know about them is printed on stderr."""
+    from lora_compose.training.data.rows import ReadOptions, read_rows
+
+    if bad_rows not in ("stop", "drop"):
+        raise typer.BadParameter("--bad-rows must be stop or drop")
+    is_dropping: Any = bad_rows
+    with Console(stderr=True).status(f"reading {source}"):
+        rows = read_rows(source, ReadOptions(is_dropping, encoding))
+    for remark in rows.remarks:
+        typer.echo(remark, err=True)
+    return rows
 
 
 def _codes(text: str) -> tuple[str, ...]:

@@ -12,12 +12,27 @@ from typing import Any
 from lora_compose.adapters.errors import CommandCode, LoraComposeError
 from lora_compose.training.data import outliers
 from lora_compose.training.data import preference_checks as preferences
-from lora_compose.training.data.layouts import Row
-from lora_compose.training.data.near_duplicates import THRESHOLD, TextIndex
+from lora_compose.training.data.messages import Row
+from lora_compose.training.data.near_duplicates import THRESHOLD, TextIndex, find_copies
 from lora_compose.training.data.pii import REGIONS, Masker
-from lora_compose.training.data.rows import Rows, changed, prompt_text, whole_text
+from lora_compose.training.data.rows import (
+    Rows,
+    normalized,
+    prompt_text,
+    spoken_text,
+    system_text,
+    whole_text,
+)
+from lora_compose.training.data.templates import Templates
 
 EXAMPLES = 3
+EXAMPLE_CHARACTERS = 200
+FEW = 20
+"""If there are fewer rows, a step may drop any share."""
+EXACT, NEAR = "exact duplicates", "near duplicates"
+ITSELF, CONTRADICTING = "preferred to itself", "contradicting another pair"
+UNASKED = (EXACT, NEAR, ITSELF, CONTRADICTING)
+"""The steps that drop rows without an option for it."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +44,8 @@ class Options:
     drop_leaks: bool = False
     """Drop rows that are also in the evaluation data, instead of raising an error."""
     mask: bool = True
+    mask_answers: bool = False
+    """Also mask in answers what their prompts do not contain. The model then learns to write tags."""
     regions: Sequence[str] = REGIONS
     shortest: int = 1
     longest: int | None = None
@@ -36,6 +53,8 @@ class Options:
     languages: Sequence[str] = ()
     """Keep only these languages, as ISO 639-1 codes. Empty: keep all."""
     balance_length: bool = False
+    max_dropped: float = 0.5
+    """The largest share of the rows that a step of UNASKED may drop."""
     seed: int = 0
 
 
@@ -62,12 +81,33 @@ class Curated:
     options: Options
     results: list[StepResult] = field(default_factory=list)
 
-    def drop(self, step: str, positions: Sequence[int], facts: dict[str, Any] | None = None) -> None:
-        """Remove the rows at `positions`, and add the step's result."""
+    def drop(
+        self,
+        step: str,
+        positions: Sequence[int],
+        facts: dict[str, Any] | None = None,
+        examples: Sequence[str] | None = None,
+    ) -> None:
+        """Remove the rows at `positions`, and add the step's result.
+
+        Raises LoraComposeError("too_many_dropped") if they are more than the allowed share, in a step that
+        the user did not ask for.
+        """
         dropped = set(positions)
-        shown = tuple(whole_text(self.rows[i]) for i in list(positions)[:EXAMPLES])
+        shown = tuple(examples or [whole_text(self.rows[i]) for i in positions[:EXAMPLES]])
+        is_large = len(self.rows) >= FEW and len(dropped) > self.options.max_dropped * len(self.rows)
+        if is_large and step in UNASKED:
+            raise LoraComposeError(CommandCode.TOO_MANY_DROPPED, self._too_many(step, len(dropped), shown))
         self.rows = [row for i, row in enumerate(self.rows) if i not in dropped]
         self.results.append(StepResult(step, len(dropped), len(dropped), shown, facts or {}))
+
+    def _too_many(self, step: str, count: int, examples: Sequence[str]) -> str:
+        shown = "\n---\n".join(text[:EXAMPLE_CHARACTERS] for text in examples)
+        return (
+            f"The step {step!r} would drop {count} of {len(self.rows)} rows, which is more than "
+            f"--max-dropped {self.options.max_dropped:g} allows. Nothing was written. The first are:\n"
+            f"{shown}\nCheck them. To drop them, use --max-dropped 1"
+        )
 
     def report(self, step: str, positions: Sequence[int], facts: dict[str, Any] | None = None) -> None:
         """Add the step's result. The rows at `positions` stay."""
@@ -98,10 +138,11 @@ def _mask(curated: Curated) -> None:
     if not curated.options.mask:
         return
     masker = Masker(curated.options.regions)
-    masked = [changed(row, masker.mask) for row in curated.rows]
+    masked = [masker.mask_row(row, answers=curated.options.mask_answers) for row in curated.rows]
     touched = [i for i, (old, new) in enumerate(zip(curated.rows, masked, strict=True)) if old != new]
     curated.rows = masked
-    curated.report("personal data masked", touched, {"items": dict(masker.counts)})
+    facts = {"items": dict(masker.counts), "left in answers": dict(masker.unmasked)}
+    curated.report("personal data masked", touched, facts)
 
 
 def _exact(curated: Curated) -> None:
@@ -110,25 +151,24 @@ def _exact(curated: Curated) -> None:
         text = str({column: [m["content"] for m in messages] for column, messages in row.items()})
         key = " ".join(text.casefold().split())
         (duplicates.append(i) if key in seen else seen.add(key))
-    curated.drop("exact duplicates", duplicates)
+    curated.drop(EXACT, duplicates)
 
 
 def _near(curated: Curated) -> None:
-    index, duplicates = TextIndex(curated.options.near), []
-    for i, row in enumerate(curated.rows):
-        text = whole_text(row)
-        if index.same(text) is not None or index.near(text) is not None:
-            duplicates.append(i)
-        else:
-            index.add(i, text)
-    curated.drop("near duplicates", duplicates, {"similarity": curated.options.near})
+    """Rows with different system messages are different rows."""
+    texts = [(spoken_text(row), system_text(row)) for row in curated.rows]
+    copies = find_copies(texts, curated.options.near)
+    originals = dict(sorted((copies.exact | copies.near).items()))
+    shown = [f"{texts[i][0]}\n≈\n{texts[j][0]}" for i, j in list(originals.items())[:EXAMPLES]]
+    curated.drop(NEAR, list(originals), {"similarity": curated.options.near}, shown)
 
 
 def _leaks(curated: Curated) -> None:
-    index = TextIndex(curated.options.near)
-    for number, row in enumerate(row for rows in curated.against for row in rows.dataset):
-        index.add(number, prompt_text(row))
+    evaluated = [prompt_text(row) for rows in curated.against for row in rows.dataset]
     texts = [prompt_text(row) for row in curated.rows]
+    index = TextIndex(curated.options.near, Templates(normalized(text) for text in [*evaluated, *texts]))
+    for number, text in enumerate(evaluated):
+        index.add(number, text)
     found = [index.same(text) if index.same(text) is not None else index.near(text) for text in texts]
     leaked = [i for i, number in enumerate(found) if number is not None]
     if leaked and not curated.options.drop_leaks:
@@ -179,8 +219,8 @@ def _answers(row: Row) -> list[str]:
 
 
 def _pairs(curated: Curated) -> None:
-    curated.drop("preferred to itself", preferences.identical(curated.rows))
-    curated.drop("contradicting another pair", preferences.contradictory(curated.rows))
+    curated.drop(ITSELF, preferences.identical(curated.rows))
+    curated.drop(CONTRADICTING, preferences.contradictory(curated.rows))
 
 
 def _length_bias(curated: Curated) -> None:

@@ -2,99 +2,31 @@
 
 A layout is recognised by its columns. Columns that the layout does not use are left out and counted by the
 reader. A row that fits two layouts of one kind is refused. A conversation is an optional system message, then
-user and assistant messages in turn.
+user and assistant messages in turn. What is repaired in a conversation is reported and counted.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal, TypedDict
+from typing import Any, Final, Literal
 
 from lora_compose.training.data.errors import BadRow
-
-
-class Message(TypedDict):
-    """One message. `role` is system, user or assistant."""
-
-    role: str
-    content: str
-
-
-Row = dict[str, list[Message]]
-"""A normalised row: `prompt` and `completion`, or `messages`, or `prompt`, `chosen` and `rejected`."""
-
-ROLES: Final = {
-    "system": "system",
-    "user": "user",
-    "human": "user",
-    "assistant": "assistant",
-    "gpt": "assistant",
-    "model": "assistant",
-}
-"""Names of roles in common data sets, and our names for them."""
-
-CALLS: Final = ("tool_calls", "function_call")
-
-
-def text(value: object, field: str) -> str:
-    """`value` if it is a text that is not blank. Spaces around it are kept. Raises BadRow."""
-    if value is None:
-        raise BadRow(f"{field} is missing")
-    if not isinstance(value, str):
-        raise BadRow(f"{field} is {type(value).__name__}, not text")
-    if not value.strip():
-        raise BadRow(f"{field} is empty")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise BadRow(f"{field} contains a lone surrogate, which is not a valid character") from None
-    return value
-
-
-def messages(value: object, field: str, keys: tuple[str, str] = ("role", "content")) -> list[Message]:
-    """A list of messages with role and content under `keys`. Their order is not checked."""
-    if value is None:
-        raise BadRow(f"{field} is missing")
-    if not isinstance(value, list) or not value:
-        raise BadRow(f"{field} is not a list of messages")
-    return [_message(item, f"{field}[{index}]", keys) for index, item in enumerate(value)]
-
-
-def _message(value: Any, field: str, keys: tuple[str, str]) -> Message:
-    if not isinstance(value, dict):
-        raise BadRow(f"{field} is {type(value).__name__}, not a message")
-    if any(value.get(call) is not None for call in CALLS):
-        raise BadRow(f"{field} calls a tool. Only texts of system, user and assistant are supported")
-    role, content = (value.get(key) for key in keys)
-    if role not in ROLES:
-        raise BadRow(f"{field}.{keys[0]} is {role!r}, not one of {', '.join(ROLES)}")
-    return {"role": ROLES[role], "content": text(content, f"{field}.{keys[1]}")}
-
-
-def extra_keys(value: object, keys: tuple[str, str]) -> set[str]:
-    """Keys of a row's messages other than role and content."""
-    dicts = [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
-    return {key for item in dicts for key, held in item.items() if held is not None} - set(keys)
-
-
-def check_order(turns: list[Message], field: str, first: str, last: str) -> None:
-    """Check that user and assistant alternate, from the role `first` to the role `last`.
-
-    If `first` is user, a system message may come before. Raises BadRow.
-    """
-    begins = first == "user" and turns[0]["role"] == "system"
-    expected = first
-    for index, turn in enumerate(turns[begins:], start=begins):
-        if turn["role"] != expected:
-            raise BadRow(f"{field}[{index}] is a message of {turn['role']}, but {expected} is expected")
-        expected = "assistant" if expected == "user" else "user"
-    if turns[-1]["role"] != last:
-        raise BadRow(f"{field} ends with a message of {turns[-1]['role']}, not of {last}")
-
+from lora_compose.training.data.messages import (
+    WEIGHED,
+    Message,
+    OnRepair,
+    Row,
+    check_order,
+    conversation,
+    learned,
+    messages,
+    text,
+)
 
 Form = Literal["instruction", "conversational", "preference"]
 Record = Mapping[str, Any]
+Convert = Callable[[Record, OnRepair], list[Row]]
+"""Makes the normalised rows of a record, one for most layouts, and reports repairs. Raises BadRow."""
 
-SHAREGPT_KEYS: Final = ("from", "value")
 COLUMNS: Final[dict[Form, tuple[str, ...]]] = {
     "instruction": ("prompt", "completion"),
     "conversational": ("messages",),
@@ -111,7 +43,7 @@ class Layout:
     form: Form
     required: frozenset[str]
     optional: frozenset[str]
-    convert: Callable[[Record], Row]
+    convert: "Convert"
 
     def fits(self, record: Record) -> bool:
         return all(record.get(column) is not None for column in self.required)
@@ -131,45 +63,89 @@ def prompt_of(value: object, field: str = "prompt") -> list[Message]:
     return turns
 
 
-def answer_of(value: object, field: str, prompt: list[Message]) -> list[Message]:
-    """An answer from a text, or from messages, which may begin with the prompt."""
+def answer_of(value: object, field: str, prompt: list[Message]) -> tuple[list[Message], list[Message]]:
+    """The prompt and the answer, from a text or from messages, which may begin with the prompt.
+
+    A system message before the repeated prompt becomes part of the prompt.
+    """
     if not isinstance(value, list):
-        return [{"role": "assistant", "content": text(value, field)}]
+        return prompt, [{"role": "assistant", "content": text(value, field)}]
     turns = messages(value, field)
+    if turns[0]["role"] == "system" and turns[1 : 1 + len(prompt)] == prompt:
+        prompt = [turns[0], *prompt]
     if turns[: len(prompt)] == prompt:
         turns = turns[len(prompt) :]
     if not turns:
         raise BadRow(f"{field} contains the prompt but no answer")
     check_order(turns, field, first="assistant", last="assistant")
-    return turns
+    return prompt, turns
 
 
-def _prompt_completion(record: Record) -> Row:
-    if isinstance(record.get("label"), bool):
-        raise BadRow(
-            "a label of good or bad for one answer is not supported: write pairs of prompt, chosen, rejected"
-        )
-    prompt = prompt_of(record["prompt"])
-    return {"prompt": prompt, "completion": answer_of(record["completion"], "completion", prompt)}
+def _prompt_completion(record: Record, _: OnRepair) -> list[Row]:
+    prompt, completion = answer_of(record["completion"], "completion", prompt_of(record["prompt"]))
+    return [{"prompt": prompt, "completion": completion}]
 
 
-def _conversational(column: str, keys: tuple[str, str]) -> Callable[[Record], Row]:
-    def convert(record: Record) -> Row:
-        turns = _system_message(record.get("system"), "system") + messages(record[column], column, keys)
-        check_order(turns, column, first="user", last="assistant")
-        return {"messages": turns}
+def _conversational(column: str) -> Convert:
+    def convert(record: Record, on_repair: OnRepair) -> list[Row]:
+        system = _system_message(record.get("system"), "system")
+        turns = [(message, True) for message in [*system, *messages(record[column], column)]]
+        return [{"messages": [message for message, _ in conversation(turns, column, on_repair)]}]
 
     return convert
 
 
-def _preference(record: Record) -> Row:
-    prompt = prompt_of(record["prompt"])
-    return {"prompt": prompt} | {
-        column: answer_of(record[column], column, prompt) for column in ("chosen", "rejected")
-    }
+def _weighed(column: str) -> Convert:
+    """Each answer that is learned becomes a row, whose prompt is the conversation before it."""
+
+    def convert(record: Record, on_repair: OnRepair) -> list[Row]:
+        system = [(message, False) for message in _system_message(record.get("system"), "system")]
+        switches = learned(record[column], column)
+        turns = [*system, *zip(messages(record[column], column), switches, strict=True)]
+        found = conversation(turns, column, on_repair)
+        before = [message for message, _ in found]
+        rows: list[Row] = [
+            {"prompt": before[:index], "completion": [message]}
+            for index, (message, is_learned) in enumerate(found)
+            if message["role"] == "assistant" and is_learned
+        ]
+        if not rows:
+            raise BadRow(f"no answer in {column} is learned: every weight is 0")
+        if not all(switches):
+            on_repair(WEIGHED)
+        return rows
+
+    return convert
 
 
-def _implicit_preference(record: Record) -> Row:
+def _preference(record: Record, _: OnRepair) -> list[Row]:
+    return [_pair(prompt_of(record["prompt"]), record["chosen"], record["rejected"], ("chosen", "rejected"))]
+
+
+def _pair(prompt: list[Message], chosen: object, rejected: object, fields: tuple[str, str]) -> Row:
+    """A preference. Both answers must be to the same prompt, with the same system message."""
+    prompts, answers = zip(
+        *(answer_of(value, field, prompt) for value, field in zip((chosen, rejected), fields, strict=True)),
+        strict=True,
+    )
+    if prompts[0] != prompts[1]:
+        raise BadRow(f"{' and '.join(fields)} begin with different system messages")
+    return {"prompt": prompts[0], "chosen": answers[0], "rejected": answers[1]}
+
+
+def _openai_preference(record: Record, _: OnRepair) -> list[Row]:
+    given = record["input"]
+    if not isinstance(given, dict):
+        raise BadRow(f"input is {type(given).__name__}, not an object with messages")
+    if given.get("tools"):
+        raise BadRow("input.tools offers tools. Only texts of system, user and assistant are supported")
+    prompt = messages(given.get("messages"), "input.messages")
+    check_order(prompt, "input.messages", first="user", last="user")
+    fields = ("preferred_output", "non_preferred_output")
+    return [_pair(prompt, record[fields[0]], record[fields[1]], fields)]
+
+
+def _implicit_preference(record: Record, _: OnRepair) -> list[Row]:
     """A preference of two conversations.
 
     The prompt is their common beginning, up to the last user message.
@@ -182,7 +158,7 @@ def _implicit_preference(record: Record) -> Row:
     shared = _shared_length(chosen, rejected)
     if not shared:
         raise BadRow("chosen and rejected begin with different prompts")
-    return {"prompt": chosen[:shared], "chosen": chosen[shared:], "rejected": rejected[shared:]}
+    return [{"prompt": chosen[:shared], "chosen": chosen[shared:], "rejected": rejected[shared:]}]
 
 
 def _shared_length(chosen: list[Message], rejected: list[Message]) -> int:
@@ -194,9 +170,7 @@ def _shared_length(chosen: list[Message], rejected: list[Message]) -> int:
     return shared
 
 
-def _layout(
-    name: str, form: Form, columns: str, convert: Callable[[Record], Row], optional: str = ""
-) -> Layout:
+def _layout(name: str, form: Form, columns: str, convert: Convert, optional: str = "") -> Layout:
     return Layout(name, form, frozenset(columns.split()), frozenset(optional.split()), convert)
 
 
@@ -204,35 +178,45 @@ def _question_answer(name: str, columns: tuple[str, str], context: str = "", sys
     """A layout of one question and one answer, each in a text column."""
     question, answer = columns
 
-    def convert(record: Record) -> Row:
+    def convert(record: Record, _: OnRepair) -> list[Row]:
         content = text(record[question], question)
         if context and record.get(context):
             content = f"{content}\n\n{text(record[context], context)}"
         start = _system_message(record.get(system), system)
-        prompt: list[Message] = [*start, {"role": "user", "content": content}]
-        return {"prompt": prompt, "completion": answer_of(record[answer], answer, prompt)}
+        asked: list[Message] = [*start, {"role": "user", "content": content}]
+        prompt, completion = answer_of(record[answer], answer, asked)
+        return [{"prompt": prompt, "completion": completion}]
 
     return _layout(name, "instruction", f"{question} {answer}", convert, f"{context} {system}")
 
 
+CONVERSATIONS: Final = ("messages", "conversations")
+"""Columns of conversations. Both may have OpenAI's keys or ShareGPT's."""
+
 LAYOUTS: Final = (
     _layout("preference", "preference", "prompt chosen rejected", _preference),
     _layout("implicit preference", "preference", "chosen rejected", _implicit_preference),
-    _layout("messages", "conversational", "messages", _conversational("messages", ("role", "content"))),
     _layout(
-        "sharegpt",
-        "conversational",
-        "conversations",
-        _conversational("conversations", SHAREGPT_KEYS),
-        "system",
+        "OpenAI preference",
+        "preference",
+        "input preferred_output non_preferred_output",
+        _openai_preference,
     ),
-    _layout("prompt/completion", "instruction", "prompt completion", _prompt_completion, "label"),
+    *(_layout(name, "conversational", name, _conversational(name), "system") for name in CONVERSATIONS),
+    _layout("prompt/completion", "instruction", "prompt completion", _prompt_completion),
     _question_answer("alpaca", ("instruction", "output"), "input", "system"),
     _question_answer("dolly", ("instruction", "response"), "context"),
     _question_answer("question/answer", ("question", "answer")),
     _question_answer("question/response", ("question", "response"), system="system_prompt"),
     _question_answer("prompt/response", ("prompt", "response"), system="system"),
 )
+WEIGHED_LAYOUTS: Final = {
+    name: _layout(f"{name} with weights", "instruction", name, _weighed(name), "system")
+    for name in CONVERSATIONS
+}
+"""The layouts of conversations some of whose messages must not be learned."""
+COLUMN_NAMES: Final = frozenset().union(*(layout.required | layout.optional for layout in LAYOUTS))
+"""The columns that some layout uses."""
 KNOWN: Final = "; ".join(" + ".join(sorted(layout.required)) for layout in LAYOUTS)
 
 

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from statistics import median
 
-from lora_compose.training.data.layouts import Row
+from lora_compose.training.data.messages import Row
 from lora_compose.training.data.rows import answers, whole_text
 
 FAR = 3.5

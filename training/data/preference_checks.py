@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from lora_compose.training.data.layouts import Row
+from lora_compose.training.data.messages import Row
 from lora_compose.training.data.rows import normalized, prompt_text
 
 FIRES_AT = 0.6

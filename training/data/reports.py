@@ -9,12 +9,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from lora_compose.training.data.curation import Curated
+from lora_compose.training.data.messages import Row
 from lora_compose.training.data.mixing import ActualShare
-from lora_compose.training.data.near_duplicates import TextIndex
+from lora_compose.training.data.near_duplicates import find_copies
 from lora_compose.training.data.outliers import languages
 from lora_compose.training.data.pii import find
 from lora_compose.training.data.preference_checks import length_bias
-from lora_compose.training.data.rows import Rows, answers, prompt_text, whole_text
+from lora_compose.training.data.rows import Rows, answers, prompt_text, spoken_text, system_text, whole_text
 
 SHOWN = 60
 """Characters of an example that are shown."""
@@ -71,11 +72,13 @@ def inspect(rows: Rows) -> dict[str, Any]:
         "source": rows.source,
         "form": rows.form,
         "rows": len(content),
+        "rows left out": list(rows.dropped),
+        "notes": list(rows.notes),
         "digest": rows.digest,
         "columns left out": rows.left_out,
         "characters asked": _spread([len(prompt_text(row)) for row in content]),
         "characters answered": _spread([len(answer) for row in content for answer in answers(row)]),
-        **_copies(texts),
+        **_copies(content),
         "personal data": dict(Counter(match.kind for text in texts for match in find(text))),
         "languages": dict(Counter(languages(content)).most_common(5)),
         "sample": texts[0],
@@ -94,13 +97,6 @@ def _spread(lengths: list[int]) -> dict[str, float]:
     return {"least": min(lengths), "half": cuts[49], "99 %": cuts[98], "most": max(lengths)}
 
 
-def _copies(texts: list[str]) -> dict[str, int]:
-    index, exact, near = TextIndex(), 0, 0
-    for number, text in enumerate(texts):
-        if index.same(text) is not None:
-            exact += 1
-        elif index.near(text) is not None:
-            near += 1
-        else:
-            index.add(number, text)
-    return {"exact duplicates": exact, "near duplicates": near}
+def _copies(rows: Sequence[Row]) -> dict[str, int]:
+    copies = find_copies([(spoken_text(row), system_text(row)) for row in rows])
+    return {"exact duplicates": len(copies.exact), "near duplicates": len(copies.near)}

@@ -1,6 +1,6 @@
 """Read a supported source into one of TRL's forms.
 
-A source with bad rows is refused, with their files and lines.
+A source with bad rows is refused, with their files and lines, or read without them if the user asks for that.
 
 A file has one layout (`layouts.py`), the one that most of its rows fit. Rows that do not fit it are bad.
 Columns that the layout does not use are left out of the data set and counted in `Rows.left_out`. The texts of
@@ -12,26 +12,41 @@ import json
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Literal
 
 from lora_compose.adapters.errors import CommandCode
 from lora_compose.training.data.errors import BadRow, DataRejected
+from lora_compose.training.data.labels import refuse_bad_answers
 from lora_compose.training.data.layouts import (
+    COLUMN_NAMES,
     COLUMNS,
     KNOWN,
-    SHAREGPT_KEYS,
+    WEIGHED_LAYOUTS,
     Form,
     Layout,
-    Row,
-    extra_keys,
     matching_layouts,
 )
-from lora_compose.training.data.sources import SourceRecord, read_records
+from lora_compose.training.data.messages import Message, Row, extra_keys, learned
+from lora_compose.training.data.records import SourceRecord
+from lora_compose.training.data.sources import read_records
 
 LISTED: Final = 10
 """At most this many bad rows are listed in the message."""
+DROP_HINT: Final = "\nCorrect them, or leave them out with --bad-rows drop"
+
+
+BadRows = Literal["stop", "drop"]
+"""What to do with rows that cannot be used: refuse the source, or leave them out and report them."""
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """How a source is read. `encoding` is None to detect it."""
+
+    bad_rows: BadRows = "stop"
+    encoding: str | None = None
 
 
 @dataclass(frozen=True)
@@ -49,30 +64,82 @@ class Rows:
 
     Keys of messages are `messages[].key`.
     """
+    dropped: tuple[str, ...] = ()
+    """The rows that were left out, as `file:line: reason`."""
+    notes: tuple[str, ...] = ()
+    """What was detected or repaired, one sentence each."""
+
+    @property
+    def remarks(self) -> list[str]:
+        """All that a user should know about how the source was read, one sentence each."""
+        remarks = list(self.notes)
+        if self.dropped:
+            total = len(self.dropped) + len(self.dataset)
+            remarks.append(_listed(self.dropped, total, f"of {self.source} were left out"))
+        if self.left_out:
+            columns = ", ".join(f"{name} ({count})" for name, count in self.left_out.items())
+            remarks.append(f"columns of {self.source} that were left out, with the number of rows: {columns}")
+        return remarks
 
 
-def read_rows(source: str) -> Rows:
-    """The rows of a `.jsonl`, `.json`, `.csv` or `.parquet` file, a saved data set or a hub id.
+def read_rows(source: str, options: ReadOptions = ReadOptions()) -> Rows:
+    """The rows of a file, a directory, a pattern, a saved data set or a hub id (see `read_records`).
 
     If a data set has several splits, name one: `DIR#train`. Raises DataRejected: `bad_row` lists up to ten
     rows as `file:line: reason`. For Parquet files and data sets, the line is the row, counted from 1.
     """
-    records = list(read_records(source))
+    notes: list[str] = []
+    records = [_with_known_names(record) for record in read_records(source, options.encoding, notes.append)]
     if not records:
         raise DataRejected(CommandCode.NO_ROWS, f"{source} has no rows", "source")
     layout = _layout_of(source, records)
-    rows: list[Row] = []
-    faults: list[str] = []
-    left_out: Counter[str] = Counter()
+    if layout.form != "preference":
+        refuse_bad_answers(source, records)
+    found = _normalised_rows(records, layout)
+    if found.faults and (options.bad_rows == "stop" or not found.rows):
+        listed = _listed(found.faults, len(records), "are bad")
+        raise DataRejected(CommandCode.BAD_ROW, listed + DROP_HINT, "source")
+    notes += [f"{count} {repair}" for repair, count in found.repairs.items()]
+    rows = as_rows(source, layout.form, found.rows, dict(sorted(found.left_out.items())))
+    return replace(rows, dropped=tuple(found.faults), notes=tuple(notes))
+
+
+@dataclass
+class _Normalised:
+    """The rows of the records of a source, and what was found on the way."""
+
+    rows: list[Row] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+    left_out: "Counter[str]" = field(default_factory=Counter)
+    repairs: "Counter[str]" = field(default_factory=Counter)
+
+
+def _normalised_rows(records: Sequence[SourceRecord], layout: Layout) -> _Normalised:
+    found = _Normalised()
     for record in records:
         try:
-            rows.append(_normalised(record, layout))
-            left_out.update(_unused(record.fields or {}, layout))
+            found.rows += _normalised(record, layout, found.repairs)
+            found.left_out.update(_unused(record.fields or {}, layout))
         except BadRow as fault:
-            faults.append(f"{record.place}: {fault}")
-    if faults:
-        raise DataRejected(CommandCode.BAD_ROW, _listed(faults, len(records)), "source")
-    return as_rows(source, layout.form, rows, dict(sorted(left_out.items())))
+            found.faults.append(f"{record.place}: {fault}")
+    return found
+
+
+def _with_known_names(record: SourceRecord) -> SourceRecord:
+    """The record with a column such as `Prompt` renamed to the known `prompt`, if that is not there too."""
+    fields = record.fields
+    if fields is None:
+        return record
+    renamed = {
+        name: known
+        for name in fields
+        if isinstance(name, str)
+        and (known := name.strip().casefold()) in COLUMN_NAMES
+        and known not in fields
+    }
+    if not renamed:
+        return record
+    return replace(record, fields={renamed.get(name, name): value for name, value in fields.items()})
 
 
 def as_rows(source: str, form: Form, rows: Sequence[Row], left_out: dict[str, int] | None = None) -> Rows:
@@ -104,7 +171,7 @@ def _layout_of(source: str, records: Sequence[SourceRecord]) -> Layout:
     if not votes:
         faults = [f"{record.place}: {record.fault}" for record in records if record.fault]
         if faults:
-            raise DataRejected(CommandCode.BAD_ROW, _listed(faults, len(records)), "source")
+            raise DataRejected(CommandCode.BAD_ROW, _listed(faults, len(records), "are bad"), "source")
         columns = ", ".join(next((record.fields for record in records if record.fields), {}))
         found = f"has the columns {columns}" if columns else "has no columns"
         raise DataRejected(
@@ -120,37 +187,65 @@ def _layout_of(source: str, records: Sequence[SourceRecord]) -> Layout:
             f"{source} fits several layouts ({names}). Keep only the columns of one layout",
             "source",
         )
-    return first
+    weighed = WEIGHED_LAYOUTS.get(first.name)
+    return weighed if weighed is not None and any(_has_unlearned(r, first.name) for r in records) else first
 
 
-def _normalised(record: SourceRecord, layout: Layout) -> Row:
+def _has_unlearned(record: SourceRecord, column: str) -> bool:
+    try:
+        return record.fields is not None and not all(learned(record.fields.get(column), column))
+    except BadRow:
+        return True  # the row is then refused for the same reason
+
+
+def _normalised(record: SourceRecord, layout: Layout, repairs: "Counter[str]") -> list[Row]:
     if record.fields is None:
         raise BadRow(record.fault)
-    others = [other for other in matching_layouts(record.fields) if other is not layout]
+    others = [other for other in matching_layouts(record.fields) if not other.required <= layout.required]
     if others:
         names = " and ".join(other.name for other in others)
         raise BadRow(f"has the columns of {names}, but most rows have those of {layout.name}")
     missing = sorted(column for column in layout.required if record.fields.get(column) is None)
     if missing:
         raise BadRow(f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing")
-    return layout.convert(record.fields)
+    found: list[str] = []
+    rows = layout.convert(record.fields, found.append)
+    repairs.update(found)
+    return rows
 
 
 def _unused(fields: dict[str, Any], layout: Layout) -> set[str]:
     used = layout.required | layout.optional
-    keys = SHAREGPT_KEYS if layout.name == "sharegpt" else ("role", "content")
-    inner = {f"{column}[].{key}" for column in used for key in extra_keys(fields.get(column), keys)}
+    inner = {f"{column}[].{key}" for column in used for key in extra_keys(fields.get(column))}
     return inner | {column for column, value in fields.items() if value is not None and column not in used}
 
 
-def _listed(faults: list[str], total: int) -> str:
+def _listed(faults: Sequence[str], total: int, what: str) -> str:
     more = f"\n... and {len(faults) - LISTED} more" if len(faults) > LISTED else ""
-    return f"{len(faults)} of {total} rows are bad:\n" + "\n".join(faults[:LISTED]) + more
+    return f"{len(faults)} of {total} rows {what}:\n" + "\n".join(faults[:LISTED]) + more
 
 
 def whole_text(row: Row) -> str:
     """The content of all messages, column by column."""
     return "\n".join(message["content"] for column in row.values() for message in column)
+
+
+def conversation_of(row: Row) -> list[Message]:
+    """The whole conversation of a row; of a preference, that of the chosen answer."""
+    columns = (
+        ("messages",) if "messages" in row else ("prompt", "completion" if "completion" in row else "chosen")
+    )
+    return [message for column in columns for message in row[column]]
+
+
+def spoken_text(row: Row) -> str:
+    """The content of all messages of user and assistant, column by column."""
+    return "\n".join(m["content"] for column in row.values() for m in column if m["role"] != "system")
+
+
+def system_text(row: Row) -> str:
+    """The content of the system message, or an empty text."""
+    return next((m["content"] for column in row.values() for m in column if m["role"] == "system"), "")
 
 
 def prompt_text(row: Row) -> str:
@@ -165,14 +260,6 @@ def answers(row: Row) -> Iterator[str]:
         for message in messages:
             if column != "prompt" and message["role"] == "assistant":
                 yield message["content"]
-
-
-def changed(row: Row, change: Callable[[str], str]) -> Row:
-    """The row with every text changed."""
-    return {
-        column: [{"role": message["role"], "content": change(message["content"])} for message in messages]
-        for column, messages in row.items()
-    }
 
 
 def normalized(text: str) -> str:

@@ -1,144 +1,148 @@
-"""Read records from JSONL, JSON, CSV, Parquet, saved data sets and the hub, each with its place in the
-source.
+"""Reads records from JSONL, JSON, CSV, TSV and Parquet files, compressed or not, directories and patterns of
+files, saved data sets and the hub, each with its place in the source.
 
 A record that cannot be parsed is yielded with a fault, so that the caller can list all faults of a file.
 """
 
-import csv
-import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from io import StringIO
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
 from lora_compose.adapters.errors import CommandCode
+from lora_compose.training.data.decoding import COMPRESSED, OnNote, bare_suffix, read_bytes
 from lora_compose.training.data.errors import DataRejected
+from lora_compose.training.data.json_records import read_json, read_json_lines
+from lora_compose.training.data.records import SourceRecord
+from lora_compose.training.data.tables import read_table
 
 SAVED: Final = ("state.json", "dataset_dict.json")
 """Files that `save_to_disk` writes: for a data set, and for one with splits."""
+SPLITS: Final = re.compile(r"(train|test|validation|valid|val|dev|eval)(?![a-z])", re.IGNORECASE)
+"""The beginning of a file name that names a split, as in `train-00000-of-00002.parquet`."""
+METADATA: Final = ("dataset_info.json", "dataset_infos.json", "state.json")
+PATTERN: Final = re.compile(r"[*?\[]")
 
 
 @dataclass(frozen=True)
-class SourceRecord:
-    """The fields of one record and its place.
+class OpenFile:
+    """A file to read. `split` names the list of rows in a JSON document; `encoding` is None to detect it."""
 
-    If it cannot be parsed, `fields` is None and `fault` says why.
+    path: Path
+    split: str
+    encoding: str | None
+    on_note: OnNote
+
+
+def read_records(
+    source: str, encoding: str | None = None, on_note: OnNote = lambda _: None
+) -> Iterator[SourceRecord]:
+    """The records of a file, a directory, a pattern or a hub id (`ORG/NAME[:CONFIG][#SPLIT]`), in order.
+
+    `on_note` gets what a user should know about how the files were read.
     """
-
-    place: str
-    fields: dict[str, Any] | None
-    fault: str = ""
-
-
-def read_records(source: str) -> Iterator[SourceRecord]:
-    """The records of a file, a directory or a hub id (`ORG/NAME[:CONFIG][#SPLIT]`), in order."""
+    if Path(source).is_file():
+        return _file(OpenFile(Path(source), "", encoding, on_note))
     name, _, split = source.partition("#")
     path = Path(name)
     if path.is_file():
-        reader = READERS.get(path.suffix.lower())
-        if reader is None:
-            raise DataRejected(
-                CommandCode.UNKNOWN_FORMAT,
-                f"The name of {path} must end with one of {', '.join(READERS)}",
-                "source",
-            )
-        return reader(path)
+        return _file(OpenFile(path, split, encoding, on_note))
+    if PATTERN.search(name):
+        return _files(source, _matching(name), encoding, on_note)
+    if path.is_dir() and not any((path / file).is_file() for file in SAVED):
+        return _directory(source, path, split, encoding, on_note)
     return _dataset(name, split)
 
 
-def _object(place: str, value: object) -> SourceRecord:
-    if isinstance(value, dict):
-        return SourceRecord(place, value)
-    return SourceRecord(
-        place, None, f"the row is of type {type(value).__name__}, not an object with named fields"
-    )
-
-
-def _json_lines(path: Path) -> Iterator[SourceRecord]:
-    """One record for each line. Blank lines are skipped."""
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            bare = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
-            if bare.strip():
-                yield _json_line(f"{path}:{number}", bare)
-
-
-def _json_line(place: str, line: bytes) -> SourceRecord:
+def _file(file: OpenFile) -> Iterator[SourceRecord]:
+    reader = READERS.get(bare_suffix(file.path))
+    if reader is None:
+        raise DataRejected(CommandCode.UNKNOWN_FORMAT, _unknown_format(file.path), "source")
     try:
-        return _object(place, json.loads(line.decode()))
-    except json.JSONDecodeError as error:
-        return SourceRecord(place, None, f"invalid JSON: {error.msg} at column {error.colno}")
-    except UnicodeDecodeError as error:
-        return SourceRecord(place, None, f"byte {error.start + 1} of the line is not UTF-8")
-
-
-def _json(path: Path) -> Iterator[SourceRecord]:
-    """The objects of a JSON list. A file that first_line with an object is read as JSON lines."""
-    text = _decoded(path)
-    at = _skip(text, 0)
-    if text[at : at + 1] != "[":
-        yield from _json_lines(path)
-        return
-    decoder, line, counted, at = json.JSONDecoder(), 1, 0, _skip(text, at + 1)
-    while text[at : at + 1] != "]":
-        line, counted = line + text.count("\n", counted, at), at
-        try:
-            value, end = decoder.raw_decode(text, at)
-        except json.JSONDecodeError as error:
-            yield SourceRecord(
-                f"{path}:{error.lineno}", None, f"invalid JSON: {error.msg}; the rest was not read"
-            )
-            return
-        yield _object(f"{path}:{line}", value)
-        at = _skip(text, end)
-        if text[at : at + 1] not in {",", "]"}:
-            yield SourceRecord(
-                f"{path}:{line}", None, "invalid JSON: no comma after this object; the rest was not read"
-            )
-            return
-        at = _skip(text, at + 1) if text[at] == "," else at
-
-
-def _skip(text: str, at: int) -> int:
-    while at < len(text) and text[at] in " \t\r\n":
-        at += 1
-    return at
-
-
-def _decoded(path: Path) -> str:
-    try:
-        return path.read_text("utf-8-sig")
-    except UnicodeDecodeError as error:
+        yield from reader(file)
+    except (OSError, EOFError) as error:
         raise DataRejected(
-            CommandCode.NOT_UTF8, f"{path}: byte {error.start + 1} is not UTF-8", "source"
+            CommandCode.BROKEN_FILE, f"{file.path} cannot be read: {error}", "source"
         ) from None
 
 
-def _csv(path: Path) -> Iterator[SourceRecord]:
-    """The first line names the columns. A row's place is its first line. Empty cells count as missing."""
-    table = csv.DictReader(StringIO(_decoded(path), newline=""), restkey=None, strict=True)
-    count, first_line = len(table.fieldnames or ()), 2
+def _unknown_format(path: Path) -> str:
+    if path.suffix.lower() in (".xlsx", ".xls", ".ods"):
+        return f"{path} is a spreadsheet. Save it as CSV, UTF-8"
+    names = ", ".join(READERS)
+    return (
+        f"The name of {path} must end with one of {names}; then {', '.join(COMPRESSED)} if it is compressed"
+    )
+
+
+def _matching(pattern: str) -> list[Path]:
+    anchor = Path(pattern).anchor
     try:
-        for row in table:
-            place, first_line = f"{path}:{first_line}", table.line_num + 1
-            if None in row:
-                yield SourceRecord(
-                    place, None, f"the row has {count + len(row[None])} cells, but there are {count} columns"
-                )
-            else:
-                yield SourceRecord(place, {name: cell or None for name, cell in row.items()})
-    except csv.Error as error:
-        yield SourceRecord(f"{path}:{first_line}", None, f"invalid CSV: {error}; the rest was not read")
+        return list(Path(anchor).glob(pattern.removeprefix(anchor)))
+    except ValueError as error:
+        raise DataRejected(
+            CommandCode.SOURCE_NOT_FOUND, f"{pattern} is not a valid pattern: {error}", "source"
+        ) from None
 
 
-def _parquet(path: Path) -> Iterator[SourceRecord]:
+def _holds_rows(path: Path) -> bool:
+    return bare_suffix(path) in READERS and path.name not in METADATA
+
+
+def _files(
+    source: str, paths: list[Path], encoding: str | None, on_note: OnNote, split: str = ""
+) -> Iterator[SourceRecord]:
+    """The records of several files, in the order of their names."""
+    readable = sorted(path for path in paths if path.is_file() and _holds_rows(path))
+    if not readable:
+        raise DataRejected(
+            CommandCode.SOURCE_NOT_FOUND,
+            f"{source} has no files whose names end with one of {', '.join(READERS)}",
+            "source",
+        )
+    on_note(f"{source} is {len(readable)} files, from {readable[0].name} to {readable[-1].name}")
+    return chain.from_iterable(_file(OpenFile(path, split, encoding, on_note)) for path in readable)
+
+
+def _directory(
+    source: str, path: Path, split: str, encoding: str | None, on_note: OnNote
+) -> Iterator[SourceRecord]:
+    """The files of a directory and its subdirectories. If their names name several splits, one must be
+    chosen.
+    """
+    paths = [
+        found
+        for found in path.rglob("*")
+        if _holds_rows(found) and not any(part.startswith(".") for part in found.relative_to(path).parts)
+    ]
+    splits: dict[str, list[Path]] = {}
+    for found in paths:
+        named = SPLITS.match(found.name)
+        splits.setdefault(named[1].lower() if named else "", []).append(found)
+    if split or len(splits) > 1:
+        if split not in splits:
+            names = ", ".join(sorted(name for name in splits if name)) or "no splits"
+            first = next((name for name in sorted(splits) if name), "train")
+            raise DataRejected(
+                CommandCode.WHICH_SPLIT,
+                f"{path} has files of {names}. Name one split, for example {path}#{first}, or name the files",
+                "source",
+            )
+        paths = splits[split]
+    return _files(source, paths, encoding, on_note)
+
+
+def _parquet(opened: OpenFile) -> Iterator[SourceRecord]:
     """The place is the number of the row, counted from 1."""
-    from pyarrow import ArrowInvalid  # type: ignore[import-untyped]
+    path = opened.path
+    from pyarrow import ArrowInvalid, BufferReader  # type: ignore[import-untyped]
     from pyarrow.parquet import ParquetFile  # type: ignore[import-untyped]
 
     try:
-        file = ParquetFile(path)
+        is_compressed = path.suffix.lower() in COMPRESSED
+        file = ParquetFile(BufferReader(read_bytes(path)) if is_compressed else path)
     except ArrowInvalid as error:
         raise DataRejected(CommandCode.BROKEN_FILE, f"{path}: {error}", "source") from None
     number = 0
@@ -148,11 +152,25 @@ def _parquet(path: Path) -> Iterator[SourceRecord]:
             yield SourceRecord(f"{path}:{number}", record)
 
 
-READERS: Final[dict[str, Callable[[Path], Iterator[SourceRecord]]]] = {
+def _json_lines(file: OpenFile) -> Iterator[SourceRecord]:
+    return read_json_lines(file.path, file.split, file.encoding, file.on_note)
+
+
+def _json(file: OpenFile) -> Iterator[SourceRecord]:
+    return read_json(file.path, file.split, file.encoding, file.on_note)
+
+
+def _table(file: OpenFile) -> Iterator[SourceRecord]:
+    return read_table(file.path, file.encoding, file.on_note)
+
+
+READERS: Final[dict[str, Callable[[OpenFile], Iterator[SourceRecord]]]] = {
     ".jsonl": _json_lines,
     ".ndjson": _json_lines,
     ".json": _json,
-    ".csv": _csv,
+    ".csv": _table,
+    ".tsv": _table,
+    ".tab": _table,
     ".parquet": _parquet,
 }
 

@@ -105,8 +105,13 @@ def evaluate(
     ] = 200,
     beta: Annotated[float, typer.Option(help="β of DPO's reward, for the margin.")] = 0.1,
     max_new_tokens: Annotated[
-        int, typer.Option(min=1, help="At most this many tokens are generated for an answer.")
-    ] = 64,
+        int | None,
+        typer.Option(
+            min=1,
+            help="At most this many tokens are generated for an answer; by default 64, or as many as the "
+            "longest right answer has.",
+        ),
+    ] = None,
     seed: Annotated[
         int, typer.Option(help="Seed of the choice of rows, if a task has more than --limit.")
     ] = 0,
@@ -191,6 +196,7 @@ def _record(report: Any, seed: int, missed: list[str]) -> dict[str, Any]:
                 "right": task.right,
                 "count": task.count,
                 "interval": list(task.interval),
+                "too_long": task.too_long,
             }
             for task in report.tasks
         ],
@@ -209,5 +215,12 @@ def _show(report: Any, errors: int, missed: list[str]) -> None:
     console.print(score_table(report))
     if errors:
         console.print(wrong_answers(report, errors))
+    for task in report.tasks:
+        if task.too_long:
+            console.print(
+                f"{task.too_long} of {task.count} right answers of {task.task} have more tokens than "
+                "--max-new-tokens, so they count as wrong.",
+                highlight=False,
+            )
     for reason in missed:
         console.print(f"[red]{reason}[/]", highlight=False)

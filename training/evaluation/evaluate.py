@@ -13,7 +13,7 @@ from lora_compose.training.evaluation.harness import harness_scores
 from lora_compose.training.evaluation.likelihood import likelihoods, loss_interval, mean_loss
 from lora_compose.training.evaluation.models import Answerer, Loaded, LocalModel, ServedModel, composed
 from lora_compose.training.evaluation.preferences import length_drift, preference, read_pairs
-from lora_compose.training.evaluation.scores import Scores, TaskScore, forgetting, score
+from lora_compose.training.evaluation.scores import MIN_TOKENS, Scores, TaskScore, forgetting, score
 from lora_compose.training.evaluation.tasks import Task
 
 
@@ -27,7 +27,8 @@ class EvaluationRequest:
     preferences: Sequence[str] = ()
     harness: Sequence[str] = ()
     limit: int | None = None
-    max_tokens: int = 64
+    max_tokens: int | None = None
+    """The most tokens of an answer. None: MIN_TOKENS, or as many as the longest right answer has."""
     beta: float = 0.1
 
 
@@ -70,7 +71,7 @@ def evaluate_offline(
         )
     with composed(base, composition, directories, data_dir) as loaded:
         off = loaded.model.disable_adapter if composition else nullcontext
-        answerer = LocalModel(loaded.model, loaded.tokenizer)
+        answerer = LocalModel(loaded.model, loaded.chat)
         found = _score(answerer, request, on_progress)
         before = None
         if composition and any(task.kind == "general" for task in request.tasks):
@@ -82,7 +83,7 @@ def evaluate_offline(
         _add_likelihoods(report, loaded, request, off)
         if request.harness:
             results = harness_scores(
-                request.harness, model=loaded.model, tokenizer=loaded.tokenizer, limit=request.limit
+                request.harness, model=loaded.model, tokenizer=loaded.chat.tokenizer, limit=request.limit
             )
             report.scores |= _flat(results)
     return report
@@ -159,16 +160,16 @@ def _add_likelihoods(
     """Add loss, perplexity and preference scores, with their intervals and counts."""
     intervals, counts = dict(report.intervals), dict(report.counts)
     for task in request.losses:
-        found = likelihoods(loaded.model, loaded.tokenizer, [(q.prompt, q.answer) for q in task.questions])
+        found = likelihoods(loaded.model, loaded.chat, [(q.prompt, q.answer) for q in task.questions])
         name, loss = f"loss:{task.name}", mean_loss(found)
         report.scores |= {name: loss, f"perplexity:{task.name}": math.exp(loss)}
         intervals[name] = loss_interval(found)
         counts[name] = len(found)
     for source in request.preferences:
         pairs = read_pairs(source)[: request.limit]
-        preferred = preference(loaded.model, loaded.tokenizer, pairs, off(), request.beta)
+        preferred = preference(loaded.model, loaded.chat, pairs, off(), request.beta)
         prompts = [pair.prompt for pair in pairs]
-        drift = length_drift(loaded.model, loaded.tokenizer, prompts, off(), request.max_tokens)
+        drift = length_drift(loaded.model, loaded.chat, prompts, off(), request.max_tokens or MIN_TOKENS)
         report.scores |= {
             f"preference:{source}": preferred.accuracy,
             f"preference_by_token:{source}": preferred.normalized_accuracy,

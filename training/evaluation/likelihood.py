@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from lora_compose.training.data.layouts import Message
+from lora_compose.training.data.messages import Message
 from lora_compose.training.evaluation.scores import normal_interval
+from lora_compose.training.evaluation.served_chat import ServedChat
 
 IGNORED = -100
 
@@ -23,7 +24,7 @@ class Likelihood:
 
 
 def likelihoods(
-    model: Any, tokenizer: Any, pairs: Sequence[tuple[Sequence[Message], str]], batch: int = 32
+    model: Any, chat: ServedChat, pairs: Sequence[tuple[Sequence[Message], str]], batch: int = 32
 ) -> list[Likelihood]:
     """The likelihood of each answer after its prompt, written by the chat template.
 
@@ -32,21 +33,17 @@ def likelihoods(
     was_training = model.training
     model.eval()
     try:
-        rows = [_row(tokenizer, prompt, answer) for prompt, answer in pairs]
+        rows = [_row(chat, prompt, answer) for prompt, answer in pairs]
         starts = range(0, len(rows), batch)
         return [found for start in starts for found in _batched(model, rows[start : start + batch])]
     finally:
         model.train(was_training)
 
 
-def _row(tokenizer: Any, prompt: Sequence[Message], answer: str) -> tuple[list[int], int]:
+def _row(chat: ServedChat, prompt: Sequence[Message], answer: str) -> tuple[list[int], int]:
     """Token ids of prompt and answer, and how many of them belong to the prompt."""
-    start = tokenizer.apply_chat_template(list(prompt), add_generation_prompt=True, return_dict=True)[
-        "input_ids"
-    ]
-    whole = tokenizer.apply_chat_template(
-        [*prompt, {"role": "assistant", "content": answer}], return_dict=True
-    )["input_ids"]
+    start = chat.ids(prompt, answers_next=True)
+    whole = chat.ids([*prompt, {"role": "assistant", "content": answer}])
     same = 0
     while same < len(start) and same < len(whole) and start[same] == whole[same]:
         same += 1

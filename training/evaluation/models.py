@@ -13,7 +13,8 @@ from typing import Any, Protocol
 
 from lora_compose.adapters.errors import CommandCode, LoraComposeError
 from lora_compose.server.client.chat import ChatClient
-from lora_compose.training.data.layouts import Message
+from lora_compose.training.data.messages import Message
+from lora_compose.training.evaluation.served_chat import ServedChat
 
 IN_FLIGHT = 16
 """Concurrent requests at a server."""
@@ -26,20 +27,27 @@ class Answerer(Protocol):
 
     def answer(self, prompts: Sequence[Sequence[Message]], max_tokens: int) -> list[str]: ...
 
+    def length(self, answer: str) -> int:
+        """Tokens of a right answer with its end, or an upper bound."""
+        ...
+
 
 class LocalModel:
-    """A transformers or PEFT model. After answering, it is in training or eval mode as before."""
+    """A transformers or PEFT model, asked as a server with the same base would ask it.
 
-    def __init__(self, model: Any, tokenizer: Any, batch: int = 64) -> None:
+    The chat template and the end tokens are those of `chat`. After answering, the model is in training or
+    eval mode as before.
+    """
+
+    def __init__(self, model: Any, chat: ServedChat, batch: int = 64) -> None:
         self._model = model
-        self._tokenizer = tokenizer
+        self._chat = chat
         self._batch = batch
 
     def answer(self, prompts: Sequence[Sequence[Message]], max_tokens: int) -> list[str]:
         """See Answerer."""
-        was_training, side = self._model.training, self._tokenizer.padding_side
+        was_training = self._model.training
         self._model.eval()
-        self._tokenizer.padding_side = "left"  # the answer follows the prompt directly
         try:
             starts = range(0, len(prompts), self._batch)
             return [
@@ -48,22 +56,20 @@ class LocalModel:
                 for text in self._batched(prompts[start : start + self._batch], max_tokens)
             ]
         finally:
-            self._tokenizer.padding_side = side
             self._model.train(was_training)
+
+    def length(self, answer: str) -> int:
+        """See Answerer."""
+        return self._chat.length(answer)
 
     def _batched(self, prompts: Sequence[Sequence[Message]], max_tokens: int) -> list[str]:
         import torch
 
-        inputs = self._tokenizer.apply_chat_template(
-            [list(prompt) for prompt in prompts],
-            add_generation_prompt=True,
-            padding=True,
-            return_tensors="pt",
-            return_dict=True,
-        ).to(self._model.device)
+        inputs = self._chat.prompts(prompts).to(self._model.device)
+        generation = self._chat.generation(max_tokens)
         with torch.no_grad():
-            output = self._model.generate(**inputs, max_new_tokens=max_tokens, do_sample=False)
-        answers: list[str] = self._tokenizer.batch_decode(
+            output = self._model.generate(**inputs, generation_config=generation)
+        answers: list[str] = self._chat.tokenizer.batch_decode(
             output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True
         )
         return answers
@@ -85,13 +91,17 @@ class ServedModel:
         with ThreadPoolExecutor(IN_FLIGHT) as pool:
             return list(pool.map(lambda prompt: self._client.answer(self.name, prompt, max_tokens), prompts))
 
+    def length(self, answer: str) -> int:
+        """See Answerer. A token has at least one byte."""
+        return len(answer.encode()) + 1
+
 
 @dataclass(frozen=True)
 class Loaded:
     """A base, and perhaps an adapter on it, which `model.disable_adapter()` switches off."""
 
     model: Any
-    tokenizer: Any
+    chat: ServedChat
     digests: Mapping[str, str] = field(default_factory=dict)
     """The digest of each member, by `name@version` or the name of a directory, in the composition's order."""
 
@@ -114,15 +124,16 @@ def composed(
         raise LoraComposeError(
             CommandCode.BASE_NOT_LOADED, f"The base model {base} cannot be loaded: {error}", "model"
         ) from error
+    chat = ServedChat.of(tokenizer, model)
     if composition is None:
-        yield Loaded(model, tokenizer)
+        yield Loaded(model, chat)
         return
     with tempfile.TemporaryDirectory(prefix="lora-compose-eval-") as scratch:
         adapter = Path(scratch, "adapter")
         digests = _write(composition, directories, data_dir, adapter)
         from peft import PeftModel
 
-        yield Loaded(PeftModel.from_pretrained(model, adapter), tokenizer, digests)
+        yield Loaded(PeftModel.from_pretrained(model, adapter), chat, digests)
 
 
 def _write(composition: str, directories: Mapping[str, Path], data_dir: Path, output: Path) -> dict[str, str]:

@@ -9,10 +9,11 @@ from statistics import fmean
 from typing import Any
 
 from lora_compose.adapters.errors import CommandCode
-from lora_compose.training.data.layouts import Message
-from lora_compose.training.evaluation.likelihood import Likelihood, likelihoods
+from lora_compose.training.data.messages import Message
+from lora_compose.training.evaluation.likelihood import likelihoods
 from lora_compose.training.evaluation.models import LocalModel
 from lora_compose.training.evaluation.scores import normal_interval, wilson
+from lora_compose.training.evaluation.served_chat import ServedChat
 from lora_compose.training.evaluation.tasks import single_answer
 
 
@@ -66,7 +67,7 @@ def read_pairs(source: str) -> list[PreferencePair]:
 
 def preference(
     model: Any,
-    tokenizer: Any,
+    chat: ServedChat,
     pairs: Sequence[PreferencePair],
     reference: AbstractContextManager[Any],
     beta: float = 0.1,
@@ -76,23 +77,15 @@ def preference(
     `reference` is, for example, `model.disable_adapter()`.
     """
     answers = [(pair.prompt, answer) for pair in pairs for answer in (pair.chosen, pair.rejected)]
-    found = likelihoods(model, tokenizer, answers)
+    found = likelihoods(model, chat, answers)
     with reference:
-        before = likelihoods(model, tokenizer, answers)
+        before = likelihoods(model, chat, answers)
     rewards = [beta * (a.logp - b.logp) for a, b in zip(found, before, strict=True)]
     per_token = [a / b.tokens for a, b in zip(rewards, found, strict=True)]
     margins = [chosen - rejected for chosen, rejected in zip(rewards[::2], rewards[1::2], strict=True)]
     return Preference(
         len(pairs), _accuracy(rewards), _accuracy(per_token), fmean(margins), normal_interval(margins)
     )
-
-
-def policy_accuracy(found: Sequence[Likelihood]) -> float:
-    """The share of pairs whose chosen answer is more likely.
-
-    In `found`, chosen and rejected answers alternate.
-    """
-    return _accuracy([answer.logp for answer in found])
 
 
 def _accuracy(values: Sequence[float]) -> float:
@@ -102,17 +95,17 @@ def _accuracy(values: Sequence[float]) -> float:
 
 def length_drift(
     model: Any,
-    tokenizer: Any,
+    chat: ServedChat,
     prompts: Sequence[Sequence[Message]],
     reference: AbstractContextManager[Any],
     max_tokens: int,
 ) -> float:
     """Mean length of the model's answers, in tokens, divided by that of its reference's answers."""
-    own = _mean_length(LocalModel(model, tokenizer).answer(prompts, max_tokens), tokenizer)
+    own = _mean_length(LocalModel(model, chat).answer(prompts, max_tokens), chat)
     with reference:
-        before = _mean_length(LocalModel(model, tokenizer).answer(prompts, max_tokens), tokenizer)
+        before = _mean_length(LocalModel(model, chat).answer(prompts, max_tokens), chat)
     return own / max(before, 1e-9)
 
 
-def _mean_length(answers: Sequence[str], tokenizer: Any) -> float:
-    return fmean(len(tokenizer(answer, add_special_tokens=False)["input_ids"]) for answer in answers)
+def _mean_length(answers: Sequence[str], chat: ServedChat) -> float:
+    return fmean(chat.length(answer) - 1 for answer in answers)

@@ -8,6 +8,8 @@ from statistics import fmean, stdev
 from lora_compose.training.evaluation.models import Answerer
 from lora_compose.training.evaluation.tasks import Kind, Question, Task
 
+MIN_TOKENS = 64
+"""An answer may always have this many tokens, so that a wrong one can be read."""
 WRONG_KEPT = 20
 """At most this many wrong answers of a task are kept, to be shown."""
 
@@ -29,6 +31,8 @@ class TaskScore:
     right: int
     count: int
     wrong: tuple[Wrong, ...] = ()
+    too_long: int = 0
+    """Right answers with more tokens than an answer may have. A model cannot give them."""
 
     @property
     def share(self) -> float:
@@ -74,20 +78,24 @@ def score(
     answerer: Answerer,
     tasks: Sequence[Task],
     *,
-    max_tokens: int = 64,
+    max_tokens: int | None = None,
     on_progress: Callable[[Task], None] = lambda _: None,
 ) -> Scores:
     """Ask every question of the tasks. `on_progress` gets each finished task.
 
-    An answer is right if it equals the expected answer exactly, except for space around it.
+    An answer is right if it equals the expected answer exactly, except for space around it. If `max_tokens`
+    is None, answers may have MIN_TOKENS tokens, or as many as the longest right answer of the task.
     """
     found = []
     for task in tasks:
-        answers = answerer.answer([question.prompt for question in task.questions], max_tokens)
+        lengths = [answerer.length(question.answer) for question in task.questions]
+        limit = max_tokens or max(MIN_TOKENS, *lengths)
+        answers = answerer.answer([question.prompt for question in task.questions], limit)
         pairs = list(zip(task.questions, answers, strict=True))
         wrong = [Wrong(q, answer) for q, answer in pairs if answer.strip() != q.answer.strip()]
         right = len(pairs) - len(wrong)
-        found.append(TaskScore(task.name, task.kind, right, len(pairs), tuple(wrong[:WRONG_KEPT])))
+        too_long = sum(length > limit for length in lengths)
+        found.append(TaskScore(task.name, task.kind, right, len(pairs), tuple(wrong[:WRONG_KEPT]), too_long))
         on_progress(task)
     return Scores(tuple(found))
 

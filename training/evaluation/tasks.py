@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from lora_compose.adapters.errors import CommandCode, InvalidRequest
-from lora_compose.training.data.layouts import Message
+from lora_compose.training.data.messages import Message
 from lora_compose.training.data.rows import read_rows
 
 Kind = Literal["domain", "general"]

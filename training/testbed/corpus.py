@@ -17,7 +17,7 @@ import random
 from collections.abc import Callable
 from typing import Final, TypedDict
 
-from lora_compose.training.data.layouts import Message
+from lora_compose.training.data.messages import Message
 from lora_compose.training.testbed.language import (
     CODES,
     PLAIN,

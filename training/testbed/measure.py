@@ -20,8 +20,9 @@ from peft import PeftModel
 from rich.progress import track
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from lora_compose.training.data.layouts import Message
+from lora_compose.training.data.messages import Message
 from lora_compose.training.evaluation.models import LocalModel
+from lora_compose.training.evaluation.served_chat import ServedChat
 from lora_compose.training.testbed.corpus import CAPITALS, OPERATIONS
 from lora_compose.training.testbed.language import PLAIN, SKILLS, STYLES, answer, held_out_words, prompts
 from lora_compose.training.testbed.paths import ADAPTERS_DIR, BASE_DIR
@@ -33,7 +34,7 @@ LONGEST_ANSWER = 40
 def ask(model: Any, tokenizer: Any, messages: Sequence[str]) -> list[str]:
     """One greedy answer for each user message, in order."""
     prompts: list[list[Message]] = [[{"role": "user", "content": text}] for text in messages]
-    return LocalModel(model, tokenizer).answer(prompts, LONGEST_ANSWER)
+    return LocalModel(model, ServedChat.of(tokenizer, model)).answer(prompts, LONGEST_ANSWER)
 
 
 def accuracy(answers: Sequence[str], expected: Sequence[str]) -> float:

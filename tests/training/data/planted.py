@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from stdnum import luhn
 
-from lora_compose.training.data.layouts import Row
+from lora_compose.training.data.messages import Row
 
 OPENINGS = ("Please explain how", "What is the best way to", "Write a short note about", "Tell me why", "")
 SYLLABLES = [c + v for c in "bdfgklmnprstvz" for v in "aeiou"]
@@ -147,8 +147,8 @@ REAL: dict[str, Callable[[random.Random], str]] = {
     "SSN": ssn,
     "PHONE": phone,
     "IP": lambda rng: rng.choice([
-        ".".join(str(rng.randint(1, 254)) for _ in range(4)),
-        f"2001:db8::{rng.randint(1, 9999):x}:{rng.randint(1, 9999):x}",
+        f"{rng.choice((31, 81, 93, 185, 212))}." + ".".join(str(rng.randint(32, 254)) for _ in range(3)),
+        f"2a00:1450::{rng.randint(1, 9999):x}:{rng.randint(1, 9999):x}",
     ]),
 }
 LOOK_ALIKES: tuple[Callable[[random.Random], str], ...] = (

@@ -1,6 +1,7 @@
 """Curation finds planted faults, reports its steps, and finds nothing the second time."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -8,9 +9,10 @@ import pytest
 from lora_compose.adapters.errors import LoraComposeError
 from lora_compose.training.data import preference_checks as preferences
 from lora_compose.training.data.curation import Curated, Options, curate
-from lora_compose.training.data.layouts import Row
+from lora_compose.training.data.messages import Row
 from lora_compose.training.data.pii import Masker, find
 from lora_compose.training.data.rows import Rows, as_rows, whole_text
+from tests.training.data.personal_texts import MAILS, PLAIN
 from tests.training.data.planted import Planted, made, personal, planted
 
 RECALL, PRECISION = 0.98, 0.95
@@ -67,6 +69,29 @@ def test_every_kind_of_personal_data_is_found_and_no_look_alike(seed: int) -> No
     true = sum(kind is not None for _, kind, _ in cases)
     false = sum(len(find(text)) for text, kind, _ in cases if kind is None)
     assert true / (true + false) >= PRECISION
+
+
+MARK = re.compile(r"\[([A-Z]+)\|([^\]]*)\]")
+
+
+def test_personal_data_in_chats_mails_and_code_are_found() -> None:
+    for marked in MAILS:
+        items = [(mark[1], mark[2]) for mark in MARK.finditer(marked)]
+        text = MARK.sub(lambda mark: mark[2], marked)
+        assert [(found.kind, found.value) for found in find(text)] == items, text
+
+
+def test_code_versions_sections_and_reserved_addresses_are_left_alone() -> None:
+    assert {text: found for text in PLAIN if (found := find(text))} == {}
+
+
+def test_an_answer_is_masked_only_where_it_repeats_its_prompt() -> None:
+    row = made("Who is a@b.com? Call +1 212-555-0147", "a@b.com is at c@d.org")
+    masker = Masker()
+    masked = masker.mask_row(row, answers=False)
+    assert masked["completion"][0]["content"] == "<EMAIL_1> is at c@d.org"
+    assert masker.unmasked == {"EMAIL": 1}
+    assert Masker().mask_row(row, answers=True)["completion"][0]["content"] == "<EMAIL_1> is at <EMAIL_2>"
 
 
 def test_a_second_pass_changes_nothing(truth: Planted) -> None:

@@ -17,6 +17,7 @@ SYSTEM = {"role": "system", "content": "be brief"}
 INSTRUCTION = {"prompt": [USER], "completion": [REPLY]}
 PREFERENCE = {"prompt": [USER], "chosen": [REPLY], "rejected": [OTHER]}
 
+BRIEF_PREFERENCE = {"prompt": [SYSTEM, USER], "chosen": [REPLY], "rejected": [OTHER]}
 LAYOUTS: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"instruction": "say hi", "output": "hi", "input": ""}, INSTRUCTION),
     ({"instruction": "say hi", "response": "hi", "context": None}, INSTRUCTION),
@@ -37,6 +38,29 @@ LAYOUTS: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"prompt": "say hi", "chosen": [USER, REPLY], "rejected": [USER, OTHER]}, PREFERENCE),
     ({"chosen": [USER, REPLY], "rejected": [USER, OTHER]}, PREFERENCE),
     ({"chosen": [USER, REPLY], "rejected": [USER, REPLY]}, PREFERENCE | {"rejected": [REPLY]}),
+    (
+        {"prompt": "say hi", "chosen": [SYSTEM, USER, REPLY], "rejected": [SYSTEM, USER, OTHER]},
+        BRIEF_PREFERENCE,
+    ),
+    (
+        {
+            "input": {"messages": [SYSTEM, USER], "tools": [], "parallel_tool_calls": True},
+            "preferred_output": [REPLY],
+            "non_preferred_output": [OTHER],
+        },
+        BRIEF_PREFERENCE,
+    ),
+    ({"conversations": [USER, REPLY]}, {"messages": [USER, REPLY]}),
+    (
+        {"messages": [{"role": "developer", "content": "be brief"}, USER, REPLY]},
+        {"messages": [SYSTEM, USER, REPLY]},
+    ),
+    (
+        {"messages": [{"role": "User", "content": [{"type": "text", "text": "say "}, "hi"]}, REPLY]},
+        {"messages": [USER, REPLY]},
+    ),
+    ({" Prompt": "say hi", "Completion ": "hi"}, INSTRUCTION),
+    ({"Instruction": "say hi", "OUTPUT": "hi"}, INSTRUCTION),
 ]
 
 
@@ -59,10 +83,6 @@ BAD: list[tuple[Any, str]] = [
     ("[1]", "of type list, not an object"),
     ('{"prompt": "a", "completion": "\\ud800"}', "lone surrogate"),
     ({"question": "a", "answer": "b"}, "but most rows have those of"),
-    (
-        {"prompt": "a", "completion": "b", "label": False},
-        "a label of good or bad for one answer is not supported",
-    ),
     ({"prompt": [REPLY], "completion": [REPLY]}, "prompt[0] is a message of assistant, but user is expected"),
     ({"prompt": [USER], "completion": [REPLY, USER]}, "completion ends with a message of user"),
     ({"prompt": [USER], "completion": [{"role": "tool", "content": "x"}]}, "role is 'tool'"),

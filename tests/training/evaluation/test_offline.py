@@ -16,6 +16,7 @@ from lora_compose.training.evaluation.evaluate import EvaluationRequest, Report,
 from lora_compose.training.evaluation.harness import harness_scores
 from lora_compose.training.evaluation.likelihood import likelihoods, mean_loss
 from lora_compose.training.evaluation.models import LocalModel
+from lora_compose.training.evaluation.served_chat import ServedChat
 from lora_compose.training.evaluation.tasks import load_tasks
 from lora_compose.training.testbed.paths import ADAPTERS_DIR, BASE_DIR, DATA_DIR
 
@@ -59,19 +60,24 @@ def test_likely_answers_are_the_right_ones_and_capitals_are_preferred(report: Re
     assert report.scores[f"length_drift:{PREFERENCES}"] == pytest.approx(1, abs=0.2)
 
 
+def chat_of(base: tuple[Any, Any]) -> ServedChat:
+    model, tokenizer = base
+    return ServedChat.of(tokenizer, model)
+
+
 def test_answers_do_not_depend_on_what_else_is_in_the_batch(base: tuple[Any, Any]) -> None:
     (task,) = load_tasks(["testbed:general"], "general", limit=12)
     prompts = [question.prompt for question in task.questions]
-    together = LocalModel(*base).answer(prompts, 40)
-    assert [LocalModel(*base).answer([prompt], 40)[0] for prompt in prompts] == together
+    together = LocalModel(base[0], chat_of(base)).answer(prompts, 40)
+    assert [LocalModel(base[0], chat_of(base)).answer([prompt], 40)[0] for prompt in prompts] == together
 
 
 @pytest.mark.parametrize("training", [True, False])
 def test_a_model_in_training_goes_on_training(base: tuple[Any, Any], training: bool) -> None:
     model, tokenizer = base
     model.train(training)
-    LocalModel(model, tokenizer).answer([[{"role": "user", "content": "say a"}]], 4)
-    likelihoods(model, tokenizer, [([{"role": "user", "content": "say a"}], "a")])
+    LocalModel(model, chat_of(base)).answer([[{"role": "user", "content": "say a"}]], 4)
+    likelihoods(model, chat_of(base), [([{"role": "user", "content": "say a"}], "a")])
     assert model.training == training
     assert tokenizer.padding_side == AutoTokenizer.from_pretrained(BASE_DIR).padding_side
     model.eval()
@@ -81,7 +87,7 @@ def test_a_likelihood_is_the_sum_over_the_answer_s_own_tokens(base: tuple[Any, A
     model, tokenizer = base
     prompt = [{"role": "user", "content": "say table"}]
     pairs: Any = [(prompt, "table"), (prompt, "no"), (prompt, "something longer")]
-    found = likelihoods(model, tokenizer, pairs)
+    found = likelihoods(model, chat_of(base), pairs)
     text = tokenizer.apply_chat_template([*prompt, {"role": "assistant", "content": "table"}], tokenize=False)
     ids = tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"]
     logps = torch.log_softmax(model(ids).logits[0, :-1], -1).gather(1, ids[0, 1:, None])[:, 0]
