@@ -136,6 +136,7 @@ FACES: dict[str, set[str]] = {
         "packed_factors",
         "plans",
         "punica_wrapper",
+        "row_terms",
     },
     "server.engine.worker": {"folding"},
     "server.engine.frontend": {"api_types", "inspection", "launch", "loading", "watchdog"},
