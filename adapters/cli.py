@@ -33,6 +33,17 @@ AdapterDirectories = Annotated[
         metavar="NAME=DIR",
     ),
 ]
+Base = Annotated[
+    Path | None,
+    typer.Option(
+        "--base",
+        help="The directory of the base's weights. Only DoRA adapters need it. The default is the directory "
+        "that the adapters' configs name.",
+        metavar="DIR",
+        exists=True,
+        file_okay=False,
+    ),
+]
 Force = Annotated[bool, typer.Option("--force", help="Replace the adapter that is in OUT.")]
 
 
@@ -41,6 +52,7 @@ def compose(
     output: Output,
     data_dir: DataDir = None,
     adapter: AdapterDirectories = None,
+    base: Base = None,
     force: Force = False,
     moved: Annotated[str | None, typer.Option("--tune", "--url", "--api-key", "--seed", hidden=True)] = None,
     as_json: AsJson = False,
@@ -62,7 +74,7 @@ def compose(
     parsed = parse(composition, "composition")
     check_output(output, force)
     members = find_members(parsed, named_directories(adapter), data_dir or default_data_dir())
-    report = export_with_progress(parsed, members, output, force)
+    report = export_with_progress(parsed, members, output, force, base)
     if as_json:
         echo_json(export_facts(parsed, members, output, report))
     else:
@@ -70,7 +82,11 @@ def compose(
 
 
 def export_with_progress(
-    composition: Composition, members: Sequence[ResolvedMember], output: Path, force: bool
+    composition: Composition,
+    members: Sequence[ResolvedMember],
+    output: Path,
+    force: bool,
+    base: Path | None = None,
 ) -> "MergeReport":
     """`export`, with a progress bar on stderr if stderr is a terminal."""
     columns = (*Progress.get_default_columns(), MofNCompleteColumn())
@@ -82,6 +98,7 @@ def export_with_progress(
             members,
             output,
             force,
+            base,
             lambda done, total: bar.update(task, completed=done, total=total),
         )
 

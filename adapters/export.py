@@ -67,9 +67,13 @@ def export(
     members: Sequence[ResolvedMember],
     output: Path,
     overwrite: bool = False,
+    base: Path | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> "MergeReport":
     """Merge `members` into the directory `output`. `on_progress(done, total)` counts modules.
+
+    `base` is the directory of the base, which only DoRA needs. By default it is the directory that the
+    members' configs name, if there is one.
 
     Raises Conflict("output_exists") if `output` is not empty and `overwrite` is false, and StorageUnavailable
     if it cannot be written. Overwriting replaces only the two files of an adapter."""
@@ -77,9 +81,17 @@ def export(
 
     check_output(output, overwrite)
     inputs = [merge.MergeInput(resolved.directory, resolved.member.weight) for resolved in members]
-    base = _base_of(members)
+    name = _base_of(members)
+    directory_of_base = base or (Path(name) if name and Path(name).is_dir() else None)
     with _moved_to(output) as directory:
-        report = merge.build(composition.method, inputs, composition.options, directory, base, on_progress)
+        report = merge.build(
+            composition.method,
+            inputs,
+            composition.options,
+            directory,
+            merge.MergeBase(name, directory_of_base),
+            on_progress,
+        )
     return report
 
 

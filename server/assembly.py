@@ -14,7 +14,7 @@ from lora_compose.adapters.admission.base_model import BaseShapes
 from lora_compose.adapters.registry.registry import Registry
 from lora_compose.server.auto_fuse import AutoFuse
 from lora_compose.server.benchmarks.runs import Benchmarks, RunLimits
-from lora_compose.server.compositions.merges import MergeBuilder
+from lora_compose.server.compositions.merges import MergeBuilder, MergedOn
 from lora_compose.server.compositions.resolver import Resolver
 from lora_compose.server.config import ServerConfig
 from lora_compose.server.engine.frontend.watchdog import EngineWatchdog
@@ -47,7 +47,9 @@ async def assemble(
 
     residency = ResidencyScheduler(engine, engine.max_cpu_loras, engine.slots, metrics, sweep)
     changed()
-    with MergeBuilder(registry, engine.base, metrics) as merges:
+    base = BaseShapes.of(engine.model_dir, engine.base)
+    merged_on = MergedOn(base.name, engine.model_dir, base.fingerprint)
+    with MergeBuilder(registry, merged_on, metrics) as merges:
         fusion = FusionSwitch(engine, residency, metrics)
         pipeline = CompositionPipeline(engine.base, resolver, merges, residency, fusion)
         # Half of the slots: with more requests in flight, a benchmark would make every answer slower.
@@ -62,7 +64,7 @@ async def assemble(
             fusion=fusion,
             registration=Registration(
                 registry=registry,
-                base=BaseShapes.of(engine.model_dir, engine.base),
+                base=base,
                 limits=AdmissionLimits(
                     engine.max_lora_rank,
                     engine.dtype,

@@ -14,8 +14,10 @@ from typing import Any
 import torch
 from rich.filesize import decimal
 from rich.table import Table
+from torch import Tensor
 
-from lora_compose.adapters.merging.low_rank import LowRank, distance, norm, overlap, svd
+from lora_compose.adapters.merging.change import Change, distance, norm
+from lora_compose.adapters.merging.low_rank import overlap, svd
 
 SAMPLED_ROWS = 256
 """Sign conflicts are counted on at most this many evenly spaced rows, so no dense delta is needed."""
@@ -79,16 +81,18 @@ class MergeReport:
         return asdict(self)
 
 
-def measure(result: LowRank, members: Sequence[LowRank], stack: LowRank) -> ModuleReport:
+def measure(
+    result: Change, members: Sequence[Change], stack: Change, weight: Tensor | None = None
+) -> ModuleReport:
     """Compare the `result` of a module with its exact `stack` (may have rank 0), and its weighted `members`
-    with each other."""
-    pairs = list(combinations((svd(member) for member in members), 2))
-    error, size = distance(result, stack), norm(stack)
+    with each other. `weight` is the base's, for DoRA. The overlap is that of the members' factors."""
+    pairs = list(combinations((svd(member.factors) for member in members), 2))
+    error, size = distance(result, stack, weight), norm(stack, weight)
     return ModuleReport(
         relative_error=relative(error, size),
-        sign_conflict=sign_conflict(members),
+        sign_conflict=sign_conflict(members, weight),
         subspace_overlap=fmean(overlap(left, right) for left, right in pairs) if pairs else 0.0,
-        rank=result.rank,
+        rank=result.factors.rank,
         members=len(members),
         error_norm=error,
         stack_norm=size,
@@ -102,11 +106,11 @@ def relative(error: float, size: float) -> float | None:
     return None if error > 0 else 0.0
 
 
-def sign_conflict(members: Sequence[LowRank]) -> float:
-    """The share that `ModuleReport.sign_conflict` defines, 0 to 1."""
-    rows = members[0].B.shape[0]
-    step = math.ceil(rows / SAMPLED_ROWS)
-    signs = torch.stack([(member.B[::step] @ member.A).sign() for member in members])
+def sign_conflict(members: Sequence[Change], weight: Tensor | None = None) -> float:
+    """The share that `ModuleReport.sign_conflict` defines, 0 to 1. `weight` is the base's, for DoRA."""
+    rows = members[0].factors.B.shape[0]
+    which = slice(None, None, math.ceil(rows / SAMPLED_ROWS))
+    signs = torch.stack([member.rows(which, weight).sign() for member in members])
     shared = signs.abs().sum(dim=0) >= 2
     conflicting = (signs.amax(dim=0) > 0) & (signs.amin(dim=0) < 0)
     count = int(shared.sum())

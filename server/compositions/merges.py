@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -30,10 +31,19 @@ logger = logging.getLogger(__name__)
 MayBuild = Callable[[], None]
 
 
+@dataclass(frozen=True)
+class MergedOn:
+    """The base of a server's merges. The result of a DoRA merge depends on its weights."""
+
+    name: str
+    directory: Path
+    fingerprint: str
+
+
 class MergeBuilder:
     """Turns a resolved composition into directories that the engine can read. Use it as a context manager."""
 
-    def __init__(self, registry: Registry, base: str, metrics: Metrics) -> None:
+    def __init__(self, registry: Registry, base: MergedOn, metrics: Metrics) -> None:
         self._registry = registry
         self._base = base
         self._metrics = metrics
@@ -71,10 +81,10 @@ class MergeBuilder:
         if resolved.composition.is_stack:
             return None
         await self._directory(resolved, may_build)
-        return await run_in_threadpool(self._registry.cached_merge_report, merge_key(resolved))
+        return await run_in_threadpool(self._registry.cached_merge_report, merge_key(resolved, self._base))
 
     async def _directory(self, resolved: ResolvedComposition, may_build: MayBuild | None) -> Path:
-        key = merge_key(resolved)
+        key = merge_key(resolved, self._base)
         if may_build is not None and key not in self._building:
             found = await run_in_threadpool(self._registry.cached_merge, key)
             if found is not None:
@@ -131,10 +141,10 @@ def _stored(version: Version, weight: float) -> StoredAdapter:
     return StoredAdapter(component, frozenset({version.id}), frozenset({version.digest}))
 
 
-def merge_key(resolved: ResolvedComposition) -> str:
-    """sha256 of the members' digests and weights, the method and its options."""
+def merge_key(resolved: ResolvedComposition, base: MergedOn) -> str:
+    """sha256 of the members' digests and weights, the method, its options and the base's fingerprint."""
     members = sorted((version.digest, member.weight) for member, version in resolved.versions)
-    text = repr((members, resolved.composition.method, resolved.composition.options))
+    text = repr((members, resolved.composition.method, resolved.composition.options, base.fingerprint))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -151,4 +161,4 @@ def _merge_files(arguments: tuple[Any, ...]) -> dict[str, Any]:
 
     method, inputs, options, output, base = arguments
     members = [merge.MergeInput(directory, weight) for directory, weight in inputs]
-    return merge.build(method, members, options, output, base).to_dict()
+    return merge.build(method, members, options, output, merge.MergeBase(base.name, base.directory)).to_dict()

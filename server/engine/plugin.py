@@ -61,8 +61,8 @@ CPU_PROMPT_LOGPROBS = Override(
     module="vllm.v1.worker.gpu_model_runner",
     attribute="GPUModelRunner._get_prompt_logprobs_dict",
     replacement="lora_compose.server.engine.worker.runner_methods:prompt_logprobs",
-    source="vllm.v1.worker.gpu_model_runner:GPUModelRunner._get_prompt_logprobs_dict",
-    sha256="889fdb068dfc37ddf4827e8f3af2d99ff790fbd3c77ff4a05eec1e3d0f1f560f",
+    source="vllm.v1.worker.gpu_model_runner:GPUModelRunner",
+    sha256="69a6a3c33fbbc93bba2d8fba0b0ad1f2a74d6190acbdfe19c1f5d9adb31514f3",
     reason="upstream applies the head's LoRA of the sampled rows to the rows of a prompt",
 )
 TOKEN_COUNT = Override(

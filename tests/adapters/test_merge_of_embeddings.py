@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lora_compose.adapters.composition.composition import MethodOptions
-from lora_compose.adapters.merging.merge import MergeInput, build
+from lora_compose.adapters.merging.merge import MergeBase, MergeInput, build
 from lora_compose.adapters.merging.methods import METHODS
 from lora_compose.adapters.merging.report import MergeReport
 from lora_compose.adapters.peft.checkpoint import open_adapter
@@ -31,7 +31,7 @@ def merged(
 ) -> MergeReport:
     inputs = [MergeInput(saved[name], weight) for name, weight in weights.items()]
     density = 1.0 if METHODS[method].needs_density else None
-    return build(method, inputs, MethodOptions(density=density), output, "base")
+    return build(method, inputs, MethodOptions(density=density), output, MergeBase("base"))
 
 
 @pytest.mark.parametrize("method", METHODS)

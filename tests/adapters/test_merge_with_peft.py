@@ -7,7 +7,7 @@ import torch
 from peft import PeftModel
 
 from lora_compose.adapters.composition.composition import MethodOptions
-from lora_compose.adapters.merging.merge import MergeInput, build
+from lora_compose.adapters.merging.merge import MergeBase, MergeInput, build
 from lora_compose.adapters.peft.checkpoint import open_adapter
 from tests.adapters.tiny_llama import dense_logits, peft_deltas, peft_logits, save_adapter, tiny_llama
 
@@ -37,7 +37,7 @@ def loaded(saved: dict[str, Path]) -> PeftModel:
 
 def merged(saved: dict[str, Path], output: Path, method: str, **options: float) -> Path:
     inputs = [MergeInput(saved[name], weight) for name, weight in WEIGHTS.items()]
-    build(method, inputs, MethodOptions(**options), output, "base")  # type: ignore[arg-type]
+    build(method, inputs, MethodOptions(**options), output, MergeBase("base"))  # type: ignore[arg-type]
     return output
 
 

@@ -10,7 +10,7 @@ import pytest
 from lora_compose.adapters.composition.grammar import parse
 from lora_compose.adapters.errors import NotFound, QuotaExceeded, Unservable
 from lora_compose.adapters.registry.registry import Registry
-from lora_compose.server.compositions.merges import MergeBuilder
+from lora_compose.server.compositions.merges import MergeBuilder, MergedOn
 from lora_compose.server.compositions.resolver import Resolver
 from lora_compose.server.fusion.switch import FusionSwitch
 from lora_compose.server.metrics import Metrics
@@ -39,7 +39,7 @@ class Bench:
 async def bench(home: Path) -> AsyncIterator[Bench]:
     """Adapters `a`, `b` and `acme-c` of rank 8, on an engine that takes rank 16."""
     engine, metrics = LoadingEngine(runtime_weights=True, max_loras=4), Metrics()
-    with Registry(home) as registry, MergeBuilder(registry, "base", metrics) as merges:
+    with Registry(home) as registry, MergeBuilder(registry, MergedOn("base", Path(), "0"), metrics) as merges:
         for name in ("a", "b", "acme-c"):
             register(registry, name, name)
         resident = ResidencyScheduler(engine, 4, 4, metrics, Swept())

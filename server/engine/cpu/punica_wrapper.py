@@ -27,6 +27,9 @@ class GroupedPunicaWrapper(PunicaWrapperCPU):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._set_up()
+
+    def _set_up(self) -> None:
         # Imported here: when a worker starts, vLLM inspects all modules and fails at one that numba imports.
         from lora_compose.server.engine.cpu.kernel import add_deltas, add_embedding_deltas, scale_rows
 

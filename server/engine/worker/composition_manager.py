@@ -72,7 +72,7 @@ class CompositionLoRAManager(LRUCacheWorkerLoRAManager, ABC, Generic[Build]):
         """The name and bytes of each build in host memory, and the ids in the slots, in order."""
 
     @abstractmethod
-    def fuse(self, components: Sequence[Component], embeddings_too: bool) -> None:
+    def fuse(self, components: Sequence[Component], embeddings_too: bool = True) -> None:
         """The base weights now contain `components`: serve every composition as its residual.
 
         If not `embeddings_too`, the weights of the input embedding and the head are the base's own."""

@@ -168,7 +168,7 @@ class RuntimeWeightsLoRAManager(CompositionLoRAManager[Member]):
         return {"bytes": sizes, "slots": []}
 
     @override
-    def fuse(self, components: Sequence[Component], embeddings_too: bool) -> None:
+    def fuse(self, components: Sequence[Component], embeddings_too: bool = True) -> None:
         self._fused = tuple(components)
         self._fused_in_embeddings = self._fused if embeddings_too else ()
         self._selected = None
@@ -222,7 +222,9 @@ def _packed(name: str, layer: Any, weights: LoRALayerWeights, has_vectors: bool)
     """The factors for a linear layer or the head; None if all its slices lack them."""
     base_bias: tuple[torch.Tensor | None, bool]
     if isinstance(layer, GroupedLogitsProcessor):
-        factors: list[PackedPair | None] = [PackedPair(weights.lora_a, padded(weights.lora_b, layer))]
+        factors: list[PackedPair | None] = [
+            PackedPair(lora_A=weights.lora_a, lora_B=padded(weights.lora_b, layer))
+        ]
         widths, base_bias = [layer.width], (layer.bias, True)
     elif isinstance(layer, BaseLinearLayerWithLoRA):
         factors, widths = factors_of(layer, weights), [b.shape[2] for b in layer.lora_b_stacked]

@@ -132,8 +132,8 @@ def test_a_rank_above_the_servers_is_refused_with_both(
         ("base_model.model.lm_head.lora_A.weight", "corrupt_weights"),
         ("base_model.model.model.embed_tokens.lora_A.weight", "unknown_module"),
         ("base_model.model.model.embed_tokens.lora_embedding_A", "corrupt_weights"),
-        (Q_A.replace("lora_A.weight", "lora_magnitude_vector"), "unsupported_feature"),
-        (Q_B.replace("weight", "bias"), "unsupported_feature"),
+        (Q_A.replace("lora_A.weight", "lora_magnitude_vector"), "bad_adapter_config"),
+        (Q_B.replace("weight", "bias"), "bad_adapter_config"),
         ("base_model.model.lm_head.modules_to_save.weight", "unsupported_feature"),
     ],
 )

@@ -10,7 +10,7 @@ import torch
 
 from lora_compose.adapters.composition.composition import NEEDS_DENSITY, SEEDED, MethodOptions
 from lora_compose.adapters.errors import AdapterRejected, InvalidRequest
-from lora_compose.adapters.merging.merge import MergeInput, build
+from lora_compose.adapters.merging.merge import MergeBase, MergeInput, build
 from lora_compose.adapters.merging.methods import METHODS
 from lora_compose.adapters.merging.report import MergeReport
 from lora_compose.adapters.peft.checkpoint import open_adapter
@@ -43,7 +43,7 @@ class Merger:
             options = {"density": 0.5, **options}
         inputs = [MergeInput(written.directory, weight) for written, weight in terms]
         output = self.root / f"merge{len(list(self.root.iterdir()))}"
-        self.report = build(method, inputs, MethodOptions(**options), output, "base")  # type: ignore[arg-type]
+        self.report = build(method, inputs, MethodOptions(**options), output, MergeBase("base"))  # type: ignore[arg-type]
         self.output = output
         return read_peft(output)
 
@@ -224,7 +224,7 @@ def test_progress_counts_every_module_once(merger: Merger) -> None:
         inputs,
         MethodOptions(),
         merger.root / "out",
-        "base",
+        MergeBase("base"),
         lambda done, total: seen.append((done, total)),
     )
     assert seen == [(1, 3), (2, 3), (3, 3)]
@@ -253,7 +253,9 @@ def test_what_is_not_a_merge_is_refused_before_any_work(
     merger: Merger, method: str, weight: float, options: MethodOptions, code: str, param: str
 ) -> None:
     with pytest.raises(InvalidRequest) as refusal:
-        build(method, [MergeInput(merger.a.directory, weight)], options, merger.root / "out", "base")
+        build(
+            method, [MergeInput(merger.a.directory, weight)], options, merger.root / "out", MergeBase("base")
+        )
     assert (refusal.value.code, refusal.value.param) == (code, param)
     assert not (merger.root / "out").exists()
 

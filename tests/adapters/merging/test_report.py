@@ -5,13 +5,15 @@ import json
 import pytest
 import torch
 
+from lora_compose.adapters.merging.change import Change
 from lora_compose.adapters.merging.low_rank import LowRank, concat
 from lora_compose.adapters.merging.report import MergeReport, ModuleReport, measure, relative, sign_conflict
 
 
-def row(*values: float) -> LowRank:
+def row(*values: float) -> Change:
     """A 1 x n matrix."""
-    return LowRank(B=torch.ones(1, 1, dtype=torch.float64), A=torch.tensor([values], dtype=torch.float64))
+    factors = LowRank(B=torch.ones(1, 1, dtype=torch.float64), A=torch.tensor([values], dtype=torch.float64))
+    return Change(factors, None)
 
 
 def module_report(
@@ -29,14 +31,14 @@ def test_sign_conflict_of_a_tall_module_is_estimated_from_evenly_spaced_rows() -
     column = torch.ones(1000, 1, dtype=torch.float64)
     agrees = torch.where(torch.arange(1000) < 250, 1.0, -1.0).double()[:, None]
     unit = torch.ones(1, 1, dtype=torch.float64)
-    assert sign_conflict([LowRank(B=column, A=unit), LowRank(B=agrees, A=unit)]) == pytest.approx(
+    assert sign_conflict([Change(LowRank(B=b, A=unit), None) for b in (column, agrees)]) == pytest.approx(
         0.75, abs=0.01
     )
 
 
 def test_a_module_is_measured_against_its_stack_and_its_members_against_each_other() -> None:
     members = [row(3, 0), row(0, 4)]
-    report = measure(row(3, 3), members, concat(members))
+    report = measure(row(3, 3), members, Change(concat([member.factors for member in members]), None))
     assert report.error_norm == pytest.approx(1.0)
     assert report.stack_norm == pytest.approx(5.0)
     assert report.relative_error == pytest.approx(0.2)

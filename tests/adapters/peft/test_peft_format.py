@@ -123,7 +123,7 @@ def test_a_thousand_keys_are_read_back_as_they_were_written(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("config", "code", "param"),
     [
-        ({"use_dora": True}, "unsupported_feature", "use_dora"),
+        ({"use_dora": True}, "corrupt_weights", "use_dora"),
         ({"init_lora_weights": "pissa"}, "unsupported_feature", "init_lora_weights"),
         ({"lora_alpha": "5"}, "bad_alpha", "lora_alpha"),
         ({"r": 0}, "bad_rank", "r"),
@@ -145,6 +145,7 @@ def test_a_config_that_does_not_hold_is_refused(
 
 NAME = next(iter(SHAPES))
 A, B = f"base_model.model.{NAME}.lora_A.weight", f"base_model.model.{NAME}.lora_B.weight"
+M = f"base_model.model.{NAME}.lora_magnitude_vector"
 
 
 @pytest.mark.parametrize(
@@ -157,7 +158,8 @@ A, B = f"base_model.model.{NAME}.lora_A.weight", f"base_model.model.{NAME}.lora_
         ({A: torch.ones(3, 10), B: torch.ones(12, 2)}, "rank_mismatch"),
         ({"hello": torch.ones(3, 10)}, "unknown_module"),
         ({"base_model.model.x.lora_embedding_A": torch.ones(3, 10)}, "corrupt_weights"),
-        ({"base_model.model.x.lora_magnitude_vector": torch.ones(3)}, "unknown_module"),
+        ({"base_model.model.x.lora_magnitude_vector": torch.ones(3)}, "corrupt_weights"),
+        ({A: torch.ones(3, 10), B: torch.ones(12, 3), M: torch.ones(12)}, "corrupt_weights"),
     ],
 )
 def test_weights_that_are_not_pairs_of_factors_are_refused(

@@ -7,7 +7,7 @@ import pytest
 
 from lora_compose.adapters.composition.grammar import parse
 from lora_compose.adapters.registry.registry import Registry
-from lora_compose.server.compositions.merges import MergeBuilder
+from lora_compose.server.compositions.merges import MergeBuilder, MergedOn
 from lora_compose.server.compositions.resolver import Resolver
 from lora_compose.server.metrics import Metrics
 from tests.adapters.registries import register
@@ -79,7 +79,10 @@ def test_density_where_it_is_needed_must_be_given(http: httpx.Client, adapter_ro
 
 async def test_a_merge_that_cannot_be_built_is_counted_and_is_no_duration(tmp_path: Path) -> None:
     metrics = Metrics()
-    with Registry(tmp_path / "data") as registry, MergeBuilder(registry, "base", metrics) as merges:
+    with (
+        Registry(tmp_path / "data") as registry,
+        MergeBuilder(registry, MergedOn("base", Path(), "0"), metrics) as merges,
+    ):
         for name in "ab":
             register(registry, name, f"no weights at all: {name}")
         resolved = Resolver(registry, 64).resolve(parse("svd(a+b,rank=2)"))

@@ -23,7 +23,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lora_compose.adapters.composition.composition import Composition, Member, MethodOptions
-from lora_compose.adapters.merging.merge import MergeInput, build
+from lora_compose.adapters.merging.merge import MergeBase, MergeInput, build
 from lora_compose.adapters.peft.checkpoint import Lora, open_adapter
 from lora_compose.training.testbed.corpus import CorpusRow, training_rows
 from lora_compose.training.testbed.measure import ask
@@ -105,7 +105,7 @@ def joint(testbed: MergedBase, mixture: Mixture, weights: Weights, n: int, seed:
     """The share of exactly right answers of the stack with `weights`."""
     members = [MergeInput(ADAPTERS_DIR / name, w) for name, w in zip(mixture.members, weights, strict=True)]
     with tempfile.TemporaryDirectory() as directory:
-        build("stack", members, MethodOptions(), Path(directory), BASE_NAME)
+        build("stack", members, MethodOptions(), Path(directory), MergeBase(BASE_NAME))
         stack = open_adapter(Path(directory))
     with testbed.holding(stack):
         return shares_of(mixture, testbed.ask, n, seed).joint

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from lora_compose.adapters.composition.composition import MethodOptions
-from lora_compose.adapters.merging.merge import MergeInput, build
+from lora_compose.adapters.merging.merge import MergeBase, MergeInput, build
 from lora_compose.adapters.peft.checkpoint import Lora, open_adapter
 from lora_compose.training.testbed.measure import read_record, write_record
 from lora_compose.training.testbed.mixtures import Mixture, all_mixtures
@@ -48,7 +48,9 @@ class Way:
         weight = 1 / len(mixture.members) if self.mean else 1.0
         rank = self.rank_each and self.rank_each * len(mixture.members)
         members = [MergeInput(adapters / name, weight) for name in mixture.members]
-        build(self.method, members, MethodOptions(rank=rank, density=self.density), output, BASE_NAME)
+        build(
+            self.method, members, MethodOptions(rank=rank, density=self.density), output, MergeBase(BASE_NAME)
+        )
         return open_adapter(output)
 
 

@@ -11,11 +11,8 @@ from torch import nn
 from lora_compose.server.engine.cpu import embedding_plan, layer_plan
 from lora_compose.server.engine.cpu.batch import Members, Need, Work, share_rows
 from lora_compose.server.engine.cpu.embedding_layers import GroupedLogitsProcessor, padded
-from lora_compose.server.engine.cpu.embedding_plan import EmbeddingPlan
-from lora_compose.server.engine.cpu.kernel import add_deltas, add_embedding_deltas, scale_rows
-from lora_compose.server.engine.cpu.layer_plan import Kernels, LayerWork
 from lora_compose.server.engine.cpu.packed_factors import EmbeddingPack, PackedPair, pack_layer
-from lora_compose.server.engine.cpu.plans import Member, Plans
+from lora_compose.server.engine.cpu.plans import Member
 from lora_compose.server.engine.cpu.punica_wrapper import GroupedPunicaWrapper
 
 V, D, PADDED = 11, 6, 16
@@ -24,7 +21,9 @@ torch.manual_seed(2)
 FACTORS = {name: (torch.randn(r, D), torch.randn(V, r)) for name, r in {"a": 1, "b": 5, "c": 8}.items()}
 MEMBERS: dict[str, Member] = {"without": Member({})}
 for name, (lora_a, lora_b) in FACTORS.items():
-    pack = pack_layer([PackedPair(lora_a, padded(lora_b, SimpleNamespace(width=PADDED)))], [PADDED])
+    pack = pack_layer(
+        [PackedPair(lora_A=lora_a, lora_B=padded(lora_b, SimpleNamespace(width=PADDED)))], [PADDED]
+    )
     assert pack is not None
     MEMBERS[name] = Member({id(HEAD): pack}, {id(EMBEDDING): EmbeddingPack(lora_a, lora_b)})
 
@@ -41,12 +40,7 @@ def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Non
 
 def wrapper() -> GroupedPunicaWrapper:
     made = GroupedPunicaWrapper.__new__(GroupedPunicaWrapper)
-    kernels = Kernels(add_deltas, scale_rows)
-    made._head = Plans(lambda work, packs, dtype: LayerWork(work, packs, dtype, kernels), "packs")
-    made._embedding = Plans(
-        lambda batch, packs, dtype: EmbeddingPlan(batch, packs, dtype, add_embedding_deltas), "embeddings"
-    )
-    made._meter = SimpleNamespace(is_on=False)
+    made._set_up()
     return made
 
 

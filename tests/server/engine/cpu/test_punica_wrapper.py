@@ -8,10 +8,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lora_compose.server.engine.cpu import layer_plan
-from lora_compose.server.engine.cpu.batch import share_rows
+from lora_compose.server.engine.cpu.batch import Need, Work
 from lora_compose.server.engine.cpu.cost_meter import Meter
-from lora_compose.server.engine.cpu.kernel import add_deltas
-from lora_compose.server.engine.cpu.packed_factors import Pack, PackedPair, pack_layer
+from lora_compose.server.engine.cpu.packed_factors import PackedPair, pack_layer
+from lora_compose.server.engine.cpu.plans import Member
 from lora_compose.server.engine.cpu.punica_wrapper import GroupedPunicaWrapper
 from lora_compose.server.engine.worker.runtime_weights import factors_of
 
@@ -19,7 +19,7 @@ WIDTHS = (6, 3, 3)
 D_IN = 5
 LAYER = tuple(torch.zeros(1) for _ in WIDTHS)
 DELTAS: dict[str, torch.Tensor] = {}
-MEMBERS: dict[str, dict[int, Pack]] = {}
+MEMBERS: dict[str, Member] = {}
 torch.manual_seed(1)
 for name, ranks in {"a": (2, 2, 2), "b": (4, 0, 1), "c": (1, 3, 0), "empty": (0, 0, 0)}.items():
     dense = [torch.zeros(width, D_IN, dtype=torch.double) for width in WIDTHS]
@@ -31,7 +31,7 @@ for name, ranks in {"a": (2, 2, 2), "b": (4, 0, 1), "c": (1, 3, 0), "empty": (0,
             dense[i] = lora_b.double() @ lora_a.double()
     DELTAS[name] = torch.cat(dense)
     made_of = pack_layer(pairs, WIDTHS)
-    MEMBERS[name] = {} if made_of is None else {id(LAYER): made_of}
+    MEMBERS[name] = Member({} if made_of is None else {id(LAYER): made_of})
 
 WANTED = st.dictionaries(st.sampled_from(sorted(DELTAS)), st.sampled_from([1.0, 0.5, -2.0]), max_size=3)
 READING = st.lists(st.tuples(WANTED, st.integers(1, 4)), min_size=1, max_size=8)
@@ -46,7 +46,7 @@ def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Non
 
 def wrapper() -> GroupedPunicaWrapper:
     made = GroupedPunicaWrapper.__new__(GroupedPunicaWrapper)
-    made._meter, made._plans, made._kernel = Meter(), {}, add_deltas
+    made._set_up()
     return made
 
 
@@ -63,7 +63,8 @@ def test_every_row_gets_its_own_sum_and_base_rows_are_not_touched(
     made = wrapper()
     for requests in batches:
         counts = [count for _, count in requests]
-        made.begin_batch(share_rows([wanted for wanted, _ in requests], counts), MEMBERS.__getitem__, Meter())
+        needs = [Need(wanted) for wanted, _ in requests]
+        made.begin_batch(Work.of(needs, counts), MEMBERS.__getitem__, Meter())
         rows = [wanted for wanted, count in requests for _ in range(count)]
         for _ in range(3):  # decoding runs one plan for many steps
             assert_step(made, rows)
@@ -85,18 +86,19 @@ def assert_step(made: GroupedPunicaWrapper, rows: list[dict[str, float]]) -> Non
 def test_a_batch_without_adapters_ends_the_one_before() -> None:
     made = wrapper()
     for wanted in ({"a": 1.0}, {}):
-        made.begin_batch(share_rows([wanted], [1]), MEMBERS.__getitem__, Meter())
+        made.begin_batch(Work.of([Need(wanted)], [1]), MEMBERS.__getitem__, Meter())
         assert_step(made, [wanted])
 
 
 def test_the_same_prompt_gives_the_same_bits_whatever_was_decoded_in_between() -> None:
-    made, prompt = wrapper(), share_rows([{"a": 0.5, "b": -2.0}], [200])
+    made, prompt = wrapper(), Work.of([Need({"a": 0.5, "b": -2.0})], [200])
     x = torch.randn(200, D_IN)
     outputs = []
-    for batch in (prompt, share_rows([{"a": 1.0, "b": 1.0}], [1]), prompt):
+    for batch in (prompt, Work.of([Need({"a": 1.0, "b": 1.0})], [1]), prompt):
         made.begin_batch(batch, MEMBERS.__getitem__, Meter())
         outputs.append(torch.zeros(len(x), sum(WIDTHS)))
-        run(made, outputs[-1][: batch.height], x[: batch.height])
+        height = batch.deltas.height
+        run(made, outputs[-1][:height], x[:height])
     assert torch.equal(outputs[0], outputs[2])
 
 
@@ -107,7 +109,8 @@ def test_bfloat16_goes_through_torch() -> None:
     ]
     pack = pack_layer(pairs, WIDTHS)
     assert pack is not None
-    made.begin_batch(share_rows([{"a": 0.5}, {}], [2, 1]), lambda _: {id(LAYER): pack}, Meter())
+    work = Work.of([Need({"a": 0.5}), Need()], [2, 1])
+    made.begin_batch(work, lambda _: Member({id(LAYER): pack}), Meter())
     x, y = torch.randn(3, D_IN).to(half), torch.zeros(3, 12).to(half)
     run(made, y, x)
     delta = torch.cat([pair.lora_B.float() @ pair.lora_A.float() for pair in pairs])

@@ -21,8 +21,9 @@ ROLL, UPPER = EMBEDDED_ADAPTERS / "roll", EMBEDDED_ADAPTERS / "upper"
 def test_the_checkpoint_has_the_deltas_and_is_else_the_same() -> None:
     plain = load_file(EMBEDDED_BASE / "model.safetensors")
     loras = {path: open_adapter(path) for path in (ROLL, UPPER)}
-    reader = AdapterReader(BaseWeights(EMBEDDED_BASE))
-    stack = reader.load_stack([Component(str(ROLL), 0.5), Component(str(UPPER), -2.0)], torch.float32)
+    stack = AdapterReader(BaseWeights(EMBEDDED_BASE)).load_stack(
+        [Component(str(ROLL), 0.5), Component(str(UPPER), -2.0)], torch.float32
+    )
     shares: list[float] = []
     folded = dict(folded_checkpoint(EMBEDDED_BASE, stack, shares.append))
     assert folded.keys() == plain.keys()
