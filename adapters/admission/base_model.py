@@ -43,7 +43,9 @@ class BaseShapes:
         """Read a Hugging Face causal LM directory. Raises OSError or ValueError if it is not one."""
         model = _skeleton(model_dir)
         source, head = model.get_input_embeddings(), model.get_output_embeddings()
-        linears, heads, embeddings = {}, {}, {}
+        linears: dict[str, tuple[int, int]] = {}
+        heads: dict[str, tuple[int, int]] = {}
+        embeddings: dict[str, tuple[int, int]] = {}
         for path, module in model.named_modules():
             if isinstance(module, torch.nn.Linear):
                 (heads if module is head else linears)[path] = (module.out_features, module.in_features)

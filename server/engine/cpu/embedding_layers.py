@@ -51,9 +51,9 @@ class GroupedLogitsProcessor(LogitsProcessorWithLoRA):
         self.sharded_to_full_mapping_gpu = None if mapping is None else torch.tensor(mapping)
 
 
-def padded(lora_b: torch.Tensor, layer: GroupedLogitsProcessor) -> torch.Tensor:
-    """B `(V, r)` with rows of zeros up to `layer.width`."""
-    return functional.pad(lora_b, (0, 0, 0, layer.width - len(lora_b)))
+def padded(lora_b: torch.Tensor, width: int) -> torch.Tensor:
+    """B `(V, r)` with rows of zeros up to `width`."""
+    return functional.pad(lora_b, (0, 0, 0, width - len(lora_b)))
 
 
 def embedding_layers(model: Any, targets: list[str] | None) -> Iterator[tuple[str, BaseLayerWithLoRA]]:

@@ -33,7 +33,8 @@ class Member:
     @property
     def nbytes(self) -> int:
         """The bytes of everything that it adds to layers."""
-        return sum(pack.nbytes for pack in (*self.packs.values(), *self.embeddings.values()))
+        embeddings = sum(pack.nbytes for pack in self.embeddings.values())
+        return embeddings + sum(pack.nbytes for pack in self.packs.values())
 
 
 class Plans(Generic[Work, Plan]):

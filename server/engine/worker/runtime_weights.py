@@ -223,7 +223,7 @@ def _packed(name: str, layer: Any, weights: LoRALayerWeights, has_vectors: bool)
     base_bias: tuple[torch.Tensor | None, bool]
     if isinstance(layer, GroupedLogitsProcessor):
         factors: list[PackedPair | None] = [
-            PackedPair(lora_A=weights.lora_a, lora_B=padded(weights.lora_b, layer))
+            PackedPair(lora_A=weights.lora_a, lora_B=padded(weights.lora_b, layer.width))
         ]
         widths, base_bias = [layer.width], (layer.bias, True)
     elif isinstance(layer, BaseLinearLayerWithLoRA):

@@ -43,13 +43,13 @@ class Case:
         get_peft_model(model, config).save_pretrained(str(self.home / "adapter"))
         return self.home / "adapter"
 
-    def admit(self, **limits: Any) -> Admission:
-        allowed = {"max_lora_rank": 16, "dtype": torch.float32} | limits
-        return admit(self.home / "adapter", self.base, AdmissionLimits(**allowed))
+    def admit(self, embeddings: frozenset[str] | None = None) -> Admission:
+        limits = AdmissionLimits(max_lora_rank=16, dtype=torch.float32, embeddings=embeddings)
+        return admit(self.home / "adapter", self.base, limits)
 
-    def refusal(self, **limits: Any) -> AdapterRejected:
+    def refusal(self, embeddings: frozenset[str] | None = None) -> AdapterRejected:
         with pytest.raises(AdapterRejected) as refused:
-            self.admit(**limits)
+            self.admit(embeddings)
         return refused.value
 
     def change(self, change: Callable[[Tensors], object]) -> None:

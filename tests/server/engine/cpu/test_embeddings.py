@@ -1,6 +1,5 @@
 """LoRA of the input embedding and the output head on CPUs, compared with float64 sums row by row."""
 
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -21,9 +20,7 @@ torch.manual_seed(2)
 FACTORS = {name: (torch.randn(r, D), torch.randn(V, r)) for name, r in {"a": 1, "b": 5, "c": 8}.items()}
 MEMBERS: dict[str, Member] = {"without": Member({})}
 for name, (lora_a, lora_b) in FACTORS.items():
-    pack = pack_layer(
-        [PackedPair(lora_A=lora_a, lora_B=padded(lora_b, SimpleNamespace(width=PADDED)))], [PADDED]
-    )
+    pack = pack_layer([PackedPair(lora_A=lora_a, lora_B=padded(lora_b, PADDED))], [PADDED])
     assert pack is not None
     MEMBERS[name] = Member({id(HEAD): pack}, {id(EMBEDDING): EmbeddingPack(lora_a, lora_b)})
 
