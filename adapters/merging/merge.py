@@ -88,12 +88,17 @@ class Members:
         if not any(lora.has_dora for lora, _ in loras):
             return cls(loras, None)
         if any(lora.has_bias for lora, _ in loras):
-            reason = "One adapter has DoRA and another has lora_bias. PEFT has no adapter with both"
+            message = (
+                "One adapter has DoRA and another has lora_bias, and PEFT has no adapter with both. "
+                "A request to a server can stack them, which is exact."
+            )
         elif base_directory is None:
-            reason = "A merge of a DoRA adapter needs the weights of the base, whose directory is not known"
+            message = (
+                "A merge of a DoRA adapter needs the weights of the base. Name their directory with "
+                "--base DIR."
+            )
         else:
             return cls(loras, BaseWeights(base_directory))
-        message = f"{reason}. Use method stack on a server, which is exact."
         raise AdapterRejected(Code.UNSUPPORTED_FEATURE, message, "adapters")
 
     @property

@@ -61,7 +61,8 @@ def admission(directory: Path, model: Path, max_lora_rank: int) -> Finding:
     if not directory.is_dir():
         return fail(f"{directory} is not a directory", "Use the directory that PEFT's save_pretrained wrote")
     try:
-        found = admit(directory, shapes_of(model), AdmissionLimits(max_lora_rank, torch.float32))
+        limits = AdmissionLimits(max_lora_rank, torch.float32, refused_fields=_refused_fields(directory))
+        found = admit(directory, shapes_of(model), limits)
     except AdapterRejected as error:
         return fail(f"{error.message} ({error.code})", ADVICE.get(Code(error.code), SAVE_AGAIN))
     facts = (
@@ -72,3 +73,15 @@ def admission(directory: Path, model: Path, max_lora_rank: int) -> Finding:
         advice = "Read the warning. The adapter can be served without a change"
         return warn(f"{facts}; {'; '.join(found.warnings)}", advice)
     return ok(facts)
+
+
+def _refused_fields(directory: Path) -> dict[str, str]:
+    """Fields that the LoRA kernels of this machine's device cannot serve. vLLM is imported only if needed."""
+    from lora_compose.adapters.peft.config import read_config as read_adapter_config
+
+    config = read_adapter_config(directory)
+    if not (config.use_dora or config.lora_bias):
+        return {}
+    from lora_compose.server.engine.frontend.inspection import device, refused_fields
+
+    return refused_fields(scales_rows=device() == "cpu")

@@ -8,6 +8,7 @@ from typer.testing import CliRunner, Result
 from lora_compose.adapters.command_line import create_app
 from lora_compose.adapters.errors import LoraComposeError
 from lora_compose.adapters.registry.registry import Registry
+from tests.adapters.merging.test_dora_merge import Bench, off, total
 from tests.adapters.registries import Facts
 from tests.adapters.written_adapters import Written, difference, norm, read_peft, weighted_sum, write_peft
 
@@ -126,3 +127,15 @@ def test_the_options_of_the_weight_search_say_where_they_went(
     assert "no longer searches weights" in first
     assert "lora-compose train weights COMPOSITION OUT --rows JSONL" in second
     assert not (tmp_path / "out").exists()
+
+
+def test_a_merge_with_dora_needs_the_base_and_is_told_where_it_is(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    options = ["--adapter", f"d={tmp_path / 'dora'}", "--adapter", f"p={tmp_path / 'plain'}"]
+    unknown = compose("linear(d:0.5+p)", tmp_path / "out", *options)
+    assert code_of(unknown) == "unsupported_feature"
+    assert "--base DIR" in str(unknown.exception)
+    assert not (tmp_path / "out").exists()
+    composed = compose("linear(d:0.5+p)", tmp_path / "out", *options, "--base", bench.base)
+    assert composed.exit_code == 0, composed.output
+    assert off(bench.deltas("out"), total(bench, ("dora", 0.5), ("plain", 1.0))) < 2e-6

@@ -65,6 +65,7 @@ class StandIn:
     slots: int = 8
     max_cpu_loras: int = 64
     dtype: torch.dtype = torch.float32
+    refused_fields: dict[str, str] = field(default_factory=dict)
     runtime_weights: bool = True
     lora_modules: frozenset[str] | None = None
     embedding_modules: frozenset[str] = frozenset({"embed_tokens", "lm_head"})

@@ -94,7 +94,7 @@ class LayerWork:
         if work.before.shares:
             self._before = _plan(work.before, packs, dtype, kernels)
         if work.scaling.shares:
-            known = {name: pack and pack.terms for name, pack in packs.items()}
+            known = {name: None if pack is None else pack.terms for name, pack in packs.items()}
             terms = [row_terms.terms_of(share, known) for share in work.scaling.shares]
             self._scaling = row_terms.LayerScaling(work.scaling, terms, kernels.scale_rows)
         self._deltas = _plan(work.deltas, packs, dtype, kernels)

@@ -17,6 +17,7 @@ from vllm.v1.metrics.prometheus import get_prometheus_registry
 
 from lora_compose.server.engine.errors import AdapterNotPrepared
 from lora_compose.server.engine.frontend.client import cpu_seconds, engine_died, engine_processes
+from lora_compose.server.engine.frontend.inspection import refused_fields
 from lora_compose.server.engine.spec import Component, encode_spec
 from lora_compose.server.engine.worker.folding import why_not_foldable
 
@@ -51,14 +52,12 @@ class Engine:
     @property
     def refused_fields(self) -> dict[str, str]:
         """The fields of an adapter's config that cannot be served here, and why not."""
-        if not self.runtime_weights:
-            reason = "the LoRA kernels of this device add only low-rank products"
-            return {"use_dora": reason, "lora_bias": reason}
+        refused = refused_fields(scales_rows=self.runtime_weights)
         quantization = self.client.model_config.quantization
-        if quantization is not None:
+        if quantization is not None and "use_dora" not in refused:
             reason = f"the base is quantized ({quantization}), and DoRA needs the exact norms of its rows"
-            return {"use_dora": reason}
-        return {}
+            refused["use_dora"] = reason
+        return refused
 
     @property
     def slots(self) -> int:

@@ -13,6 +13,15 @@ from vllm.platforms import current_platform
 
 from lora_compose.server.engine.plugin import OVERRIDES, Override
 
+ONLY_PRODUCTS = "the LoRA kernels of this device add only low-rank products"
+
+
+def refused_fields(*, scales_rows: bool) -> dict[str, str]:
+    """The fields of an adapter's config that the kernels cannot serve, and why not.
+
+    `scales_rows`: whether they scale and shift the rows of a layer's output. Only those for CPUs do."""
+    return {} if scales_rows else dict.fromkeys(("use_dora", "lora_bias"), ONLY_PRODUCTS)
+
 
 def vllm_version() -> str:
     """The version of the imported package, with its build."""

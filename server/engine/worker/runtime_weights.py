@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from typing_extensions import override
+from vllm.config import VllmConfig
 from vllm.lora.layers import LoRAMapping
 from vllm.lora.layers.base_linear import BaseLinearLayerWithLoRA
 from vllm.lora.lora_weights import LoRALayerWeights
@@ -73,8 +74,9 @@ class RuntimeWeightsLoRAManager(CompositionLoRAManager[Member]):
     _manager_cls = RuntimeWeightsModelManager
     runtime_weights = True
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, vllm_config: VllmConfig, *args: Any, **kwargs: Any) -> None:
+        super().__init__(vllm_config, *args, **kwargs)
+        self._quantization = vllm_config.model_config.quantization
         self._members: dict[str, Member] = {}
         self._fused_in_embeddings: tuple[Component, ...] = ()
         self._selected: object = None
@@ -196,6 +198,10 @@ class RuntimeWeightsLoRAManager(CompositionLoRAManager[Member]):
         stack = self.reader.load_stack(components, self.lora_config.lora_dtype, yielding)
         scales = any(module.row_change is not None for module in stack.values())
         shifts = any(module.bias is not None for module in stack.values())
+        if scales and self._quantization is not None:
+            raise ValueError(
+                f"the base is quantized ({self._quantization}), and DoRA needs its exact weights"
+            )
         has_vectors = scales or shifts
         pairs = {name: with_vectors(m) if has_vectors else factors_only(m) for name, m in stack.items()}
         lora = self._lora_model(1, pairs, rank_of(stack))

@@ -82,7 +82,7 @@ def factors_only(module: StackedModule) -> PackedPair:
 
 
 def rank_of(stack: Stack) -> int:
-    """The largest rank of a module; 1 if there is none."""
+    """The largest rank of a module; 1 without modules."""
     return max((module.lora_A.shape[0] for module in stack.values()), default=1)
 
 

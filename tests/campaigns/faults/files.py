@@ -182,15 +182,19 @@ FAULTS = (
         "A PEFT feature that is not supported",
         _configs(
             "unsupported_feature",
-            use_dora=[True],
             bias=["all", "lora_only"],
             modules_to_save=[["lm_head"]],
             init_lora_weights=["pissa", "pissa_niter_4", "olora", "corda"],
             peft_type=["IA3", "PREFIX_TUNING", "ADALORA", ""],
             trainable_token_indices=[[1, 2]],
             layer_replication=[[[0, 2]]],
-            lora_bias=[True],
         ),
+        audited=True,
+    ),
+    Fault("DoRA without its magnitudes", _configs("corrupt_weights", use_dora=[True]), audited=True),
+    Fault(
+        "DoRA together with lora_bias",
+        {"both": rejected("bad_adapter_config", config(use_dora=True, lora_bias=True))},
         audited=True,
     ),
     Fault(

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from vllm.platforms import current_platform
 
 from lora_compose.adapters import errors
 from lora_compose.adapters.errors import Code
@@ -48,7 +49,7 @@ BROKEN: list[tuple[Callable[[Path], object], str]] = [
     (lambda d: edit(d, r=4), "rank_mismatch"),
     (lambda d: edit(d, r=128), "rank_too_large"),
     (lambda d: edit(d, r="8"), "bad_rank"),
-    (lambda d: edit(d, use_dora=True), "unsupported_feature"),
+    (lambda d: edit(d, modules_to_save=["lm_head"]), "unsupported_feature"),
     (write_adapter, "wrong_base"),
     (poison, "non_finite_weights"),
 ]
@@ -68,6 +69,22 @@ def test_a_broken_one_fails_with_the_server_s_own_code_and_what_to_do(
     found = admission(copy, EMBEDDED_BASE, 64)
     assert (found.status, found.sentence.endswith(f"({code})")) == ("fail", True), found
     assert found.advice == ADVICE[Code(code)]
+
+
+def test_dora_is_admitted_where_the_kernels_scale_rows(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tensors = load_file(copy / WEIGHTS)
+    magnitudes = {
+        name.replace("lora_B.weight", "lora_magnitude_vector"): torch.ones(len(tensor))
+        for name, tensor in tensors.items()
+        if "lora_B" in name
+    }
+    save_file(tensors | magnitudes, copy / WEIGHTS)
+    edit(copy, use_dora=True)
+    assert admission(copy, EMBEDDED_BASE, 64).status == "ok"
+    monkeypatch.setattr(type(current_platform), "device_type", "cuda")
+    found = admission(copy, EMBEDDED_BASE, 64)
+    assert (found.status, found.sentence.endswith("(unsupported_feature)")) == ("fail", True)
+    assert "low-rank products" in found.sentence
 
 
 def test_a_name_of_another_base_is_a_warning(copy: Path) -> None:

@@ -1,6 +1,5 @@
 """LoRA of the input embedding and the output head on CPUs, compared with float64 sums row by row."""
 
-
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings

@@ -28,7 +28,7 @@ FACTORS = {name: (draw(2, D_IN), draw(OUT, 2)) for name in ("dora", "other", "bi
 
 def member(name: str, dtype: torch.dtype) -> Member:
     lora_a, lora_b = FACTORS[name]
-    parts = lora_b.split(WIDTHS)
+    parts = torch.split_with_sizes(lora_b, WIDTHS)
     change, bias = CHANGE.get(name), BIAS.get(name)
     terms = None
     if change is not None or bias is not None:
