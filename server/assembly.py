@@ -50,6 +50,7 @@ async def assemble(
         config.max_adapter_bytes,
         strict=config.strict,
         modules=engine.lora_modules,
+        embeddings=engine.embedding_modules,
         refused_fields=engine.refused_fields,
     )
     bases = await run_in_threadpool(

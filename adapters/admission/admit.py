@@ -13,6 +13,7 @@ import torch
 
 from lora_compose.adapters.admission.base_model import BaseShapes, layer_of
 from lora_compose.adapters.admission.default_targets import with_default_targets
+from lora_compose.adapters.admission.embeddings import check_copies, check_tied_factors, copies_in, is_tied
 from lora_compose.adapters.admission.norms import peak
 from lora_compose.adapters.admission.recognition import check_directory
 from lora_compose.adapters.admission.targets import check_other_targets, missing_tensors
@@ -36,6 +37,8 @@ class AdmissionLimits:
     """Refuse another base's name and unknown config fields, instead of warning about them."""
     modules: frozenset[str] | None = None
     """The last parts of the names of the modules that the engine adapts; None: every linear layer."""
+    embeddings: frozenset[str] | None = None
+    """The same for the input embedding and the output head; None: there is no engine that sets a limit."""
     refused_fields: Mapping[str, str] = field(default_factory=dict)
     """Fields of the config that the engine cannot serve ("use_dora", "lora_bias"), and why not."""
 
@@ -73,10 +76,14 @@ def admit(
     check_other_targets(config, base)
     warnings = [*_base_warnings(config, base, limits, trained_on), *_field_warnings(config, limits)]
     header = read_header(directory / WEIGHTS_FILE, limits.max_bytes)
-    pairs = pair_tensors(header, config, base)
-    _check_targets(pairs, config)
+    copies = copies_in(header, base)
+    pairs = pair_tensors({name: header[name] for name in header if name not in copies}, config, base)
+    _check_targets(pairs, config, base)
     _check_modules(pairs, limits)
+    _check_embeddings(pairs, base, limits)
     highest = peak(directory / WEIGHTS_FILE, pairs, config, base, limits.dtype)
+    check_tied_factors(directory / WEIGHTS_FILE, pairs, config, base)
+    warnings += check_copies(directory / WEIGHTS_FILE, copies, header, base)
     warnings += missing_tensors(pairs, config, base)
     if highest == 0:
         warnings.append("zero_effect: every delta is zero, so the adapter does not change the base")
@@ -163,12 +170,15 @@ def _field_warnings(config: AdapterConfig, limits: AdmissionLimits) -> list[str]
     return [f"unknown_fields: adapter_config.json has {text}; they are ignored"]
 
 
-def _check_targets(pairs: Sequence[TensorPair], config: AdapterConfig) -> None:
+def _check_targets(pairs: Sequence[TensorPair], config: AdapterConfig, base: BaseShapes) -> None:
     """Refuse tensors of a module that the config does not target, because PEFT would ignore them silently."""
     targets = TargetedModules.of(config.raw)
+    ends = {*base.heads, *base.embeddings}
     for pair in pairs:
+        # If PEFT ties the head, the config names only the input embedding.
+        named = next(iter(base.embeddings)) if pair.module in base.heads and is_tied(config, base) else None
         try:
-            field = targets.excluding_field(pair.module)
+            field = targets.excluding_field(named or pair.module, in_all_linear=pair.module not in ends)
         except BadPattern as error:
             raise AdapterRejected(Code.BAD_ADAPTER_CONFIG, f"adapter_config.json: {error}.") from error
         if field is not None:
@@ -190,12 +200,27 @@ def _check_modules(pairs: Sequence[TensorPair], limits: AdmissionLimits) -> None
             raise AdapterRejected(Code.UNKNOWN_MODULE, message, "target_modules")
 
 
+def _check_embeddings(pairs: Sequence[TensorPair], base: BaseShapes, limits: AdmissionLimits) -> None:
+    """Refuse tensors of the head or the input embedding if the engine does not adapt it."""
+    if limits.embeddings is None:
+        return
+    ends = [pair.module for pair in pairs if pair.module not in base.linears]
+    for module in ends:
+        last = module.rpartition(".")[2]
+        if last not in limits.embeddings:
+            message = (
+                f"The weights adapt {module}. This server applies LoRA to {last} only on CPUs, and only if "
+                "vLLM's class of the base lists it in embedding_modules. Train without it."
+            )
+            raise AdapterRejected(Code.UNSUPPORTED_FEATURE, message, "target_modules")
+
+
 def _coverage(pairs: Sequence[TensorPair], base: BaseShapes) -> dict[str, Any]:
     layers = {layer_of(pair.module) for pair in pairs} - {None}
     return {
         "layers": len(layers),
         "layers_total": len(base.layers),
         "modules": sorted({pair.module.rpartition(".")[2] for pair in pairs}),
-        "linears": len(pairs),
+        "linears": sum(pair.module in base.linears for pair in pairs),
         "linears_total": len(base.linears),
     }

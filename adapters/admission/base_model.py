@@ -1,4 +1,4 @@
-"""The shapes of the linear layers of a base model, its fingerprint and its names.
+"""The shapes of the layers of a base model that adapters may change, its fingerprint and its names.
 
 The model is built on torch's meta device from config.json alone, and its weights are not loaded. A quantized
 checkpoint gives the shapes of the layers that it represents. An 8B model takes a moment and no memory. Code
@@ -6,7 +6,7 @@ from the checkpoint is not run.
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,16 +20,21 @@ _LAYER = re.compile(r"(.*?\.[0-9]+)\.")
 
 @dataclass(frozen=True)
 class BaseShapes:
-    """The shapes that an adapter must fit. `linears`: "model.layers.0.self_attn.q_proj" to (d_out, d_in)."""
+    """The shapes that an adapter must fit: a module's name to (d_out, d_in) of its factors' product."""
 
     linears: dict[str, tuple[int, int]]
+    """The linear layers but the output head, such as "model.layers.0.self_attn.q_proj"."""
     fingerprint: str
     """See `adapters.admission.fingerprint`."""
     name: str
-    embeddings: frozenset[str] = frozenset()
-    """The input and output embeddings (model.embed_tokens, lm_head). Adapters must not change them."""
+    heads: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """The output head, such as "lm_head": (V, d) for V tokens. Empty if it is not a linear layer."""
+    embeddings: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """The input embedding, such as "model.embed_tokens": (d, V), as PEFT stores its factors."""
+    tied: bool = False
+    """True if the head has the weight of the input embedding."""
     directory: Path = Path()
-    """The checkpoint, whose weights DoRA needs."""
+    """The checkpoint, whose weights DoRA needs, and copies of which are compared."""
     other_names: frozenset[str] = frozenset()
     """Further names by which an adapter's config may name this base: of its directory or on the Hub."""
     model_type: str | None = None
@@ -41,15 +46,15 @@ class BaseShapes:
     def of(cls, model_dir: Path, name: str) -> "BaseShapes":
         """Read a Hugging Face causal LM directory. Raises OSError or ValueError if it is not one."""
         model = _skeleton(model_dir)
-        ends = [model.get_input_embeddings(), model.get_output_embeddings()]
-        embeddings = frozenset(
-            path for path, module in model.named_modules() if any(module is e for e in ends)
-        )
-        linears = {
-            path: (module.out_features, module.in_features)
-            for path, module in model.named_modules()
-            if isinstance(module, torch.nn.Linear) and path not in embeddings
-        }
+        source, head = model.get_input_embeddings(), model.get_output_embeddings()
+        linears: dict[str, tuple[int, int]] = {}
+        heads: dict[str, tuple[int, int]] = {}
+        embeddings: dict[str, tuple[int, int]] = {}
+        for path, module in model.named_modules():
+            if isinstance(module, torch.nn.Linear):
+                (heads if module is head else linears)[path] = (module.out_features, module.in_features)
+            elif isinstance(module, torch.nn.Embedding) and module is source:
+                embeddings[path] = (module.embedding_dim, module.num_embeddings)
         others = frozenset(
             path for path, module in model.named_modules() if path and not isinstance(module, _adaptable())
         )
@@ -57,12 +62,19 @@ class BaseShapes:
             linears,
             fingerprint(model_dir),
             name,
+            heads=heads,
             embeddings=embeddings,
+            tied=bool(head is not None and head.weight is source.weight),
             directory=model_dir,
             other_names=names_of(model_dir),
             model_type=model.config.model_type,
             others=others,
         )
+
+    @cached_property
+    def modules(self) -> dict[str, tuple[int, int]]:
+        """(d_out, d_in) of every module that an adapter may change."""
+        return {**self.linears, **self.heads, **self.embeddings}
 
     @cached_property
     def layers(self) -> tuple[str, ...]:

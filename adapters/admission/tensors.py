@@ -19,18 +19,16 @@ from lora_compose.adapters.admission.foreign_tensors import other_prefix, what_t
 from lora_compose.adapters.errors import AdapterRejected, Code
 from lora_compose.adapters.peft.config import AdapterConfig
 from lora_compose.adapters.peft.contents import HEAD_BYTES, what_weights_are
+from lora_compose.adapters.peft.tensor_names import Part, TensorName, parse_name
 from lora_compose.adapters.safe_files import open_regular
 
 MAX_HEADER_BYTES = 16 << 20
 """Enough for about a hundred thousand tensors. The library itself reads headers of up to 100 MB."""
 _DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float64"}
-A, B, BIAS, MAGNITUDE = "lora_A.weight", "lora_B.weight", "lora_B.bias", "lora_magnitude_vector"
-_KEY = re.compile(rf"base_model\.model\.(.+)\.({'|'.join(map(re.escape, (A, B, BIAS, MAGNITUDE)))})")
 _NUMBER = re.compile(r"(?<=\.)[0-9]+(?=\.)")
 
 # Tensors of PEFT features that are not plain LoRA: (part of the name, feature).
 _OTHER_FEATURES = (
-    ("lora_embedding_", "a LoRA of an embedding"),
     ("lora_velora", "VeLoRA"),
     ("lora_monteclora", "MonteCLoRA"),
     ("lora_diag", "KaSA"),
@@ -49,7 +47,9 @@ class TensorEntry(NamedTuple):
 
 @dataclass(frozen=True)
 class TensorPair:
-    """The tensor names of a module. The shapes of the factors are (rank, d_in) and (d_out, rank)."""
+    """The tensor names of a module. The shapes of the factors are (rank, d_in) and (d_out, rank).
+
+    For an embedding of V tokens in d dimensions they are (rank, V) and (d, rank), as PEFT stores them."""
 
     module: str
     rank: int
@@ -133,17 +133,17 @@ def pair_tensors(
         raise AdapterRejected(
             Code.CORRUPT_WEIGHTS, "adapter_model.safetensors contains no tensors. Export the adapter again."
         )
-    factors: dict[str, dict[str, str]] = {}
+    parts: dict[str, dict[Part, str]] = {}
     for tensor, entry in header.items():
-        module, factor = _parse(tensor)
-        _check_module(tensor, module, base)
+        name = _parse(tensor)
+        _check_module(tensor, name, base)
         _check_dtype(tensor, entry)
-        factors.setdefault(module, {})[factor] = tensor
-    return [_pair(module, found, header, config, base) for module, found in factors.items()]
+        parts.setdefault(name.module, {})[name.part] = tensor
+    return [_pair(module, found, header, config, base) for module, found in parts.items()]
 
 
-def _parse(tensor: str) -> tuple[str, str]:
-    """The module and the part, such as "lora_A.weight", from the name of a tensor."""
+def _parse(tensor: str) -> TensorName:
+    """The module and the part, such as "A", from the name of a tensor."""
     for part, feature in _OTHER_FEATURES:
         if part in tensor:
             raise _refusal(
@@ -151,28 +151,30 @@ def _parse(tensor: str) -> tuple[str, str]:
                 tensor,
                 f"belongs to {feature}, which is not supported. Save the adapter without it",
             )
-    match = _KEY.fullmatch(tensor)
-    if match is None:
+    name = parse_name(tensor)
+    if name is None:
         raise _refusal(Code.UNKNOWN_MODULE, tensor, what_tensor_is(tensor))
-    return match[1], match[2]
+    return name
 
 
-def _check_module(tensor: str, module: str, base: BaseShapes) -> None:
-    if module in base.linears:
-        return
-    if module in base.embeddings:
-        raise _refusal(
-            Code.UNSUPPORTED_FEATURE,
-            tensor,
-            "adapts an embedding or the output head. Train only on linear layers",
-        )
+def _check_module(tensor: str, name: TensorName, base: BaseShapes) -> None:
+    module, is_embedding = name.module, name.module in base.embeddings
+    if is_embedding and name.part in ("bias", "magnitude"):
+        reason = "belongs to an embedding, whose DoRA is not served. Train without use_dora"
+        raise _refusal(Code.UNSUPPORTED_FEATURE, tensor, reason)
+    if module in base.modules:
+        if name.embedding == is_embedding:
+            return
+        kinds = ("an embedding", "a linear layer") if name.embedding else ("a linear layer", "an embedding")
+        reason = f"is a factor of {kinds[0]}, but {module} of the base {base.name} is {kinds[1]}"
+        raise _refusal(Code.UNKNOWN_MODULE, tensor, reason)
     layers = base.layers
     # If the base has this module in another block, only the layer number is wrong.
     if layers and _NUMBER.sub("*", module) in {_NUMBER.sub("*", known) for known in base.linears}:
         reason = f"is for {layer_of(module)}, but the base {base.name} has {layers[0]} to {layers[-1]}"
         raise _refusal(Code.UNKNOWN_LAYER, tensor, f"{reason}. The adapter was trained on another base")
-    kinds = ", ".join(sorted({known.rpartition(".")[2] for known in base.linears}))
-    reason = f"is not for a linear layer of the base {base.name}, which has {kinds}"
+    kinds = ", ".join(sorted({known.rpartition(".")[2] for known in base.modules}))
+    reason = f"is not for a layer of the base {base.name}, which has {kinds}"
     raise _refusal(Code.UNKNOWN_MODULE, tensor, reason + other_prefix(module, base))
 
 
@@ -186,31 +188,31 @@ def _check_dtype(tensor: str, entry: TensorEntry) -> None:
 
 def _pair(
     module: str,
-    found: dict[str, str],
+    found: dict[Part, str],
     header: Mapping[str, TensorEntry],
     config: AdapterConfig,
     base: BaseShapes,
 ) -> TensorPair:
-    factors = [part for part in (A, B) if part in found]
+    factors = [part for part in ("A", "B") if part in found]
     if len(factors) < 2:
         tensor = next(iter(found.values()))
-        absent = "B" if factors == [A] else "A"
+        absent = "B" if factors == ["A"] else "A"
         reason = f"has no matching lora_{absent}. The file is incomplete. Export the adapter again"
         raise _refusal(Code.CORRUPT_WEIGHTS, tensor, reason)
     rank = config.rank_of(module)
-    d_out, d_in = base.linears[module]
-    _check_shape(found[A], header[found[A]].shape, (rank, d_in), 0, base)
-    _check_shape(found[B], header[found[B]].shape, (d_out, rank), 1, base)
+    d_out, d_in = base.modules[module]
+    _check_shape(found["A"], header[found["A"]].shape, (rank, d_in), 0, base)
+    _check_shape(found["B"], header[found["B"]].shape, (d_out, rank), 1, base)
     vectors = _vectors(found, header, config, d_out)
     parameters = rank * (d_in + d_out) + d_out * sum(name is not None for name in vectors)
-    return TensorPair(module, rank, parameters, found[A], found[B], *vectors)
+    return TensorPair(module, rank, parameters, found["A"], found["B"], *vectors)
 
 
 def _vectors(
-    found: dict[str, str], header: Mapping[str, TensorEntry], config: AdapterConfig, d_out: int
+    found: dict[Part, str], header: Mapping[str, TensorEntry], config: AdapterConfig, d_out: int
 ) -> tuple[str | None, str | None]:
     """The tensors of the bias and the magnitude. PEFT ignores those that the config does not have."""
-    bias, magnitude = found.get(BIAS), found.get(MAGNITUDE)
+    bias, magnitude = found.get("bias"), found.get("magnitude")
     for tensor, field, is_on in (
         (bias, "lora_bias", config.lora_bias),
         (magnitude, "use_dora", config.use_dora),
@@ -225,7 +227,7 @@ def _vectors(
             )
     if config.use_dora and magnitude is None:
         reason = "has no lora_magnitude_vector beside it, but adapter_config.json says use_dora=true"
-        raise _refusal(Code.CORRUPT_WEIGHTS, found[A], f"{reason}. Export the adapter again")
+        raise _refusal(Code.CORRUPT_WEIGHTS, found["A"], f"{reason}. Export the adapter again")
     return bias, magnitude
 
 

@@ -8,7 +8,7 @@ depend on the order of the members, their paths or the global RNG.
 import hashlib
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Literal
@@ -188,7 +188,8 @@ def _change(name: str, module: LoraModule, base: Tensor | None) -> LayerChange:
 def _merge_module(
     name: str, members: Members, row: CombinationMethod, options: MethodOptions
 ) -> tuple[LoraModule, ModuleReport]:
-    shape = next(lora.modules[name].shape for lora, _ in members.loras if name in lora.modules)
+    first = next(lora.modules[name] for lora, _ in members.loras if name in lora.modules)
+    shape = first.shape
     base = None if members.base is None else members.base.weight(name, shape)
     parts = _parts(name, members, base)
     weighted = [part.weighted() for part in parts]
@@ -208,7 +209,7 @@ def _merge_module(
     module = _stored(name, result, row_change, bias, base)
     written = _change(name, module, base)
     change = Change(LowRank(B=written.lora_B, A=written.lora_A), written.row_change)
-    return module, measure(change, weighted, stack, base)
+    return replace(module, embedding=first.embedding), measure(change, weighted, stack, base)
 
 
 def _summed(parts: Sequence[WeightedModule]) -> list[WeightedModule]:

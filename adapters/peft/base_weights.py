@@ -5,6 +5,8 @@ shape (d_out, d_in), in any of the safetensors files. Only floating-point tensor
 a quantized checkpoint are not the weights.
 """
 
+import json
+import re
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -35,6 +37,18 @@ class BaseWeights:
         self._directory = directory
 
     @cached_property
+    def _tied_to(self) -> str | None:
+        """The input embedding's tensor, if the output head has its weight."""
+        config = json.loads((self._directory / "config.json").read_bytes())
+        names = [name for name in self.floating if re.fullmatch(r"(.*\.)?embed_tokens\.weight", name)]
+        return names[0] if config.get("tie_word_embeddings") and len(names) == 1 else None
+
+    def _tensor_of(self, module: str) -> str:
+        name = f"{module}.weight"
+        is_tied = name not in self.floating and module.rpartition(".")[2] == "lm_head"
+        return self._tied_to or name if is_tied else name
+
+    @cached_property
     def floating(self) -> dict[str, Path]:
         """The file of each floating-point tensor. Raises FileNotFoundError if there are no files."""
         found: dict[str, Path] = {}
@@ -44,13 +58,20 @@ class BaseWeights:
                 found |= {name: path for name in names if file.get_slice(name).get_dtype() in FLOATING}
         return found
 
+    def has(self, module: str) -> bool:
+        """Whether the checkpoint has the module's weight as floating-point numbers."""
+        try:
+            return self._tensor_of(module) in self.floating
+        except (OSError, ValueError, SafetensorError):
+            return False
+
     def rows(self, module: str, shape: tuple[int, int]) -> Iterator[tuple[slice, Tensor]]:
         """The rows of a module's weight, in order and in float32: `(which, (n, d_in))`.
 
         Raises AdapterRejected("unsupported_feature") if the checkpoint has no such weight of this shape."""
-        path = self._file_of(module)
+        path, name = self._place_of(module)
         with safe_open(path, framework="pt") as file:
-            weight = file.get_slice(f"{module}.weight")
+            weight = file.get_slice(name)
             if tuple(weight.get_shape()) != shape:
                 raise _no_weight(module, f"has shape {list(weight.get_shape())} and not {list(shape)}")
             for start in range(0, shape[0], ROWS_AT_ONCE):
@@ -61,14 +82,16 @@ class BaseWeights:
         """The whole weight, (d_out, d_in) in float32. Raises like `rows`."""
         return torch.cat([rows for _, rows in self.rows(module, shape)])
 
-    def _file_of(self, module: str) -> Path:
+    def _place_of(self, module: str) -> tuple[Path, str]:
+        """The file and the name of a module's weight."""
         try:
-            path = self.floating.get(f"{module}.weight")
-        except (FileNotFoundError, SafetensorError) as error:
+            name = self._tensor_of(module)
+            path = self.floating.get(name)
+        except (OSError, ValueError, SafetensorError) as error:
             raise _no_weight(module, f"cannot be read: {error!s:.200}") from error
         if path is None:
             raise _no_weight(module, "is not in the checkpoint as floating-point numbers")
-        return path
+        return path, name
 
 
 def _no_weight(module: str, reason: str) -> AdapterRejected:

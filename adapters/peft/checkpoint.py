@@ -1,10 +1,14 @@
 """A LoRA adapter in memory, and reading and writing it as a PEFT directory.
 
 For each module that the adapter changes, `Lora` has two low-rank factors and a scaling. The delta added to
-the weight is scaling * lora_B @ lora_A. A module may also have a bias (`lora_bias`) or a magnitude (DoRA);
-`dora.py` says what they change. Reading gets each module's rank and scaling from `config.py`, which refuses
-all other features. Writing folds the scaling into lora_B, so lora_alpha equals r for every module, and equal
-adapters give equal bytes. Nothing is checked against a base here; `admission` does that.
+the weight is scaling * lora_B @ lora_A. PEFT stores the factors of an embedding the other way round: the
+delta of its (V, d) weight is scaling * (lora_embedding_B @ lora_embedding_A)^T. Reading transposes and swaps
+them, so that the formula above holds for every module, and writing reverses it. A module may also have a bias
+(`lora_bias`) or a magnitude (DoRA); `dora.py` says what they change.
+
+Reading gets each module's rank and scaling from `config.py`, which refuses all other features. Writing folds
+the scaling into lora_B, so lora_alpha equals r for every module, and equal adapters give equal bytes. Nothing
+is checked against a base here; `admission` does that.
 """
 
 import hashlib
@@ -17,30 +21,33 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from lora_compose.adapters.errors import AdapterRejected, Code
 from lora_compose.adapters.peft.config import AdapterConfig, read_config
 from lora_compose.adapters.peft.files import CONFIG_FILE, WEIGHTS_FILE
 from lora_compose.adapters.peft.module_matching import ModulePatterns
+from lora_compose.adapters.peft.tensor_names import PREFIX, Part, base_weight_of, factor_names, parse_name
 
 
 @dataclass(frozen=True, eq=False)
 class LoraModule:
-    """The factors of an adapter for one linear layer, in the dtype of the file."""
+    """The factors of an adapter for one linear layer or embedding, in the dtype of the file."""
 
     lora_A: Tensor
-    """(r, d_in)"""
+    """(r, d_in). For an embedding, lora_embedding_B^T of shape (r, d)."""
     lora_B: Tensor
-    """(d_out, r)"""
+    """(d_out, r). For an embedding, lora_embedding_A^T of shape (V, r)."""
     scaling: float
     """lora_alpha / r, or lora_alpha / sqrt(r) with rsLoRA."""
     bias: Tensor | None = None
     """(d_out,), `lora_B.bias` of `lora_bias`: scaling * bias is added to the output."""
     magnitude: Tensor | None = None
     """(d_out,), `lora_magnitude_vector` of DoRA."""
+    embedding: bool = False
+    """True for an embedding, whose weight has a row for each of V tokens."""
 
     @property
     def rank(self) -> int:
@@ -89,21 +96,11 @@ class Lora:
         return any(module.magnitude is not None for module in self.modules.values())
 
 
-PREFIX = "base_model.model."
-PARTS = {
-    "lora_A.weight": "A",
-    "lora_B.weight": "B",
-    "lora_B.bias": "bias",
-    "lora_magnitude_vector": "magnitude",
-}
-"""The end of a tensor's name -> the part of a module."""
-
-
 def open_adapter(directory: Path) -> Lora:
     """Read a PEFT directory. Raises AdapterRejected unless it is complete: LoRA, DoRA or LoRA with biases."""
     config = read_config(directory)
-    parts = _parts(_read_tensors(directory / WEIGHTS_FILE))
-    return Lora({name: _module(config, name, parts[name]) for name in sorted(parts)})
+    parts, embeddings = _parts(_read_tensors(directory / WEIGHTS_FILE))
+    return Lora({name: _module(config, name, parts[name], name in embeddings) for name in sorted(parts)})
 
 
 def write_adapter(lora: Lora, directory: Path, base_model_name_or_path: str) -> None:
@@ -111,11 +108,21 @@ def write_adapter(lora: Lora, directory: Path, base_model_name_or_path: str) -> 
 
     A module without a bias in an adapter with biases gets zeros. All modules of a DoRA adapter must have a
     magnitude, because PEFT applies DoRA to every module."""
+    if (lora.has_bias or lora.has_dora) and any(module.embedding for module in lora.modules.values()):
+        raise AdapterRejected(
+            Code.UNSUPPORTED_FEATURE,
+            "One adapter cannot have lora_bias or DoRA and a LoRA of an embedding, because PEFT applies them "
+            "to every module. Use method stack.",
+            "adapters",
+        )
     directory.mkdir(parents=True, exist_ok=True)
     tensors: dict[str, Tensor] = {}
     for name, module in lora.modules.items():
-        tensors[f"{PREFIX}{name}.lora_A.weight"] = module.lora_A.float().contiguous()
-        tensors[f"{PREFIX}{name}.lora_B.weight"] = (module.lora_B.float() * module.scaling).contiguous()
+        name_a, name_b = factor_names(name, module.embedding)
+        lora_A, lora_B = module.lora_A.float(), module.lora_B.float() * module.scaling
+        if module.embedding:
+            lora_A, lora_B = lora_B.T, lora_A.T
+        tensors[name_a], tensors[name_b] = lora_A.contiguous(), lora_B.contiguous()
         if lora.has_bias:
             bias = torch.zeros(module.shape[0]) if module.bias is None else module.bias.float()
             tensors[f"{PREFIX}{name}.lora_B.bias"] = bias * module.scaling
@@ -129,7 +136,9 @@ def write_adapter(lora: Lora, directory: Path, base_model_name_or_path: str) -> 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:
     try:
-        tensors = load_file(path)
+        with safe_open(path, framework="pt") as file:
+            names = [name for name in file.offset_keys() if base_weight_of(name) is None]
+            tensors = {name: file.get_tensor(name) for name in names}
     except FileNotFoundError as error:
         raise AdapterRejected(Code.MISSING_WEIGHTS, f"The adapter has no file {WEIGHTS_FILE}.") from error
     except SafetensorError as error:
@@ -141,33 +150,36 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _parts(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-    """Module name -> its parts, by the values of PARTS. Every tensor must be one; A and B are required."""
-    found: dict[str, dict[str, Tensor]] = defaultdict(dict)
-    ends = "|".join(map(re.escape, PARTS))
+def _parts(tensors: Mapping[str, Tensor]) -> tuple[dict[str, dict[Part, Tensor]], set[str]]:
+    """Module name -> its parts as in the file, and the modules that are embeddings.
+
+    Every tensor must be a part; A and B are required."""
+    found: dict[str, dict[Part, Tensor]] = defaultdict(dict)
+    embeddings: set[str] = set()
     for key, tensor in tensors.items():
-        match = re.fullmatch(rf"{re.escape(PREFIX)}(.+)\.({ends})", key)
-        if match is None:
+        name = parse_name(key)
+        if name is None:
             raise AdapterRejected(
                 Code.UNKNOWN_MODULE,
-                f"The tensor {key!r:.120} is not a lora_A or lora_B weight of a linear layer.",
+                f"The tensor {key!r:.120} is not a LoRA factor of a linear layer or an embedding.",
             )
-        part = PARTS[match[2]]
-        if tensor.dim() != (2 if part in "AB" else 1) or not tensor.is_floating_point():
+        if tensor.dim() != (2 if name.part in "AB" else 1) or not tensor.is_floating_point():
             raise AdapterRejected(
                 Code.CORRUPT_WEIGHTS,
                 f"The tensor {key!r:.120} has not the right number of axes, or no floating-point numbers.",
             )
-        found[match[1]][part] = tensor
-    for name, parts in found.items():
+        found[name.module][name.part] = tensor
+        if name.embedding:
+            embeddings.add(name.module)
+    for module, parts in found.items():
         if not parts.keys() >= {"A", "B"}:
             raise AdapterRejected(
-                Code.CORRUPT_WEIGHTS, f"The module {name!r:.120} has only one of lora_A and lora_B."
+                Code.CORRUPT_WEIGHTS, f"The module {module!r:.120} has only one of lora_A and lora_B."
             )
-    return found
+    return found, embeddings
 
 
-def _module(config: AdapterConfig, name: str, parts: Mapping[str, Tensor]) -> LoraModule:
+def _module(config: AdapterConfig, name: str, parts: Mapping[Part, Tensor], embedding: bool) -> LoraModule:
     lora_A, lora_B = parts["A"], parts["B"]
     rank = config.rank_of(name)
     if not lora_A.shape[0] == lora_B.shape[1] == rank:
@@ -187,7 +199,9 @@ def _module(config: AdapterConfig, name: str, parts: Mapping[str, Tensor]) -> Lo
     if config.use_dora and magnitude is None:
         message = f"{CONFIG_FILE} has use_dora, but the module {name} has no lora_magnitude_vector."
         raise AdapterRejected(Code.CORRUPT_WEIGHTS, message, "use_dora")
-    return LoraModule(lora_A, lora_B, config.scaling_of(name), bias, magnitude)
+    if embedding:
+        lora_A, lora_B = lora_B.T, lora_A.T
+    return LoraModule(lora_A, lora_B, config.scaling_of(name), bias, magnitude, embedding)
 
 
 def _config_of(lora: Lora, base_model_name_or_path: str) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from lora_compose.adapters.strict_json import NotStrictJson, parse_object
 _PLAIN: tuple[Any, ...] = (None, False, [], {})
 # Unsupported fields: field -> the reason to refuse any other value.
 _UNSUPPORTED: dict[str, str] = {
-    "modules_to_save": "it replaces whole modules of the base; train only with LoRA on linear layers",
+    "modules_to_save": "it replaces whole modules of the base; train a LoRA of them (target_modules)",
     "alora_invocation_tokens": "activated LoRA applies only to some tokens; train an ordinary LoRA",
     "use_qalora": "QALoRA pools the inputs of lora_A; train an ordinary LoRA",
     "monteclora_config": "MonteCLoRA adds its own samplers; merge it into an ordinary LoRA first",
@@ -35,7 +35,7 @@ _UNSUPPORTED: dict[str, str] = {
     "arrow_config": "Arrow chooses an adapter for each token; register its adapters separately",
     "use_bdlora": "block-diagonal LoRA has factors with other shapes; train an ordinary LoRA",
     "layer_replication": "it repeats layers of the base; serve a base that has these layers",
-    "trainable_token_indices": "it changes token embeddings; train only with LoRA on linear layers",
+    "trainable_token_indices": "it replaces rows of the embedding; train a LoRA of embed_tokens",
     "target_parameters": "it adapts parameters such as fused experts; use target_modules for linear modules",
     "megatron_config": "Megatron's parallel layers are not served; convert the adapter to plain PEFT",
 }

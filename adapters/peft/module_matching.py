@@ -160,12 +160,14 @@ class TargetedModules:
         others = ("exclude_modules", "layers_to_transform", "layers_pattern")
         return cls(raw["target_modules"], *(raw.get(name) for name in others))
 
-    def excluding_field(self, module: str) -> str | None:
-        """The field that excludes the linear layer `module`, or None if PEFT adapts the layer."""
+    def excluding_field(self, module: str, in_all_linear: bool = True) -> str | None:
+        """The field that excludes the layer `module`, or None if PEFT adapts the layer.
+
+        `in_all_linear` is False for embeddings and for the output head, which "all-linear" leaves out."""
         if self.exclude_modules and self._named(self.exclude_modules, module):
             return "exclude_modules"
         if isinstance(self.target_modules, str) and self.target_modules.lower() == ALL_LINEAR:
-            return None
+            return None if in_all_linear else "target_modules"
         if not self._named(self.target_modules, module):
             return "target_modules"
         if isinstance(self.target_modules, str) or module in self.target_modules:

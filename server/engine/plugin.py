@@ -54,10 +54,18 @@ CPU_WRAPPER = Override(
 CPU_SELECTION = Override(
     module="vllm.v1.worker.lora_model_runner_mixin",
     attribute="LoRAModelRunnerMixin.set_active_loras",
-    replacement="lora_compose.server.engine.worker.runtime_weights:set_active_loras",
+    replacement="lora_compose.server.engine.worker.runner_methods:set_active_loras",
     source="vllm.v1.worker.lora_model_runner_mixin:LoRAModelRunnerMixin",
     sha256="518ded4105f79ddbd08370147b59cd9667b5a9569ccec337c9bcf35d431dd636",
     reason="upstream gives its LoRA manager only ids, but the weights are in the requests",
+)
+CPU_PROMPT_LOGPROBS = Override(
+    module="vllm.v1.worker.gpu_model_runner",
+    attribute="GPUModelRunner._get_prompt_logprobs_dict",
+    replacement="lora_compose.server.engine.worker.runner_methods:prompt_logprobs",
+    source="vllm.v1.worker.gpu_model_runner:GPUModelRunner",
+    sha256="69a6a3c33fbbc93bba2d8fba0b0ad1f2a74d6190acbdfe19c1f5d9adb31514f3",
+    reason="upstream applies the head's LoRA of the sampled rows to the rows of a prompt",
 )
 TOKEN_COUNT = Override(
     module="vllm.v1.engine.async_llm",
@@ -67,7 +75,7 @@ TOKEN_COUNT = Override(
     sha256="5bd0ee90459b0e29348891b03548cdc31eef8c9218b3c416d5df4e5e14d1bca2",
     reason="the HTTP layer gets no usage if the client disconnects early; `launch` installs it on our client",
 )
-OVERRIDES = (WORKER_MANAGER, CPU_MANAGER, CPU_WRAPPER, CPU_SELECTION, TOKEN_COUNT)
+OVERRIDES = (WORKER_MANAGER, CPU_MANAGER, CPU_WRAPPER, CPU_SELECTION, CPU_PROMPT_LOGPROBS, TOKEN_COUNT)
 
 
 def install() -> None:
@@ -78,6 +86,8 @@ def install() -> None:
         type(current_platform).get_punica_wrapper = classmethod(lambda _: CPU_WRAPPER.replacement)
         setattr(mixin, WORKER_MANAGER.attribute, _replacement(CPU_MANAGER))
         mixin.LoRAModelRunnerMixin.set_active_loras = _replacement(CPU_SELECTION)
+        runner = importlib.import_module(CPU_PROMPT_LOGPROBS.module).GPUModelRunner
+        runner._get_prompt_logprobs_dict = _replacement(CPU_PROMPT_LOGPROBS)
     else:
         setattr(mixin, WORKER_MANAGER.attribute, _replacement(WORKER_MANAGER))
 

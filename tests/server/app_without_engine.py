@@ -75,6 +75,7 @@ class StandIn:
     other_names: tuple[str, ...] = ()
     paths: frozenset[str] = frozenset((*GENERATING, *NAMING))
     stores_responses: bool = False
+    embedding_modules: frozenset[str] = frozenset({"embed_tokens", "lm_head"})
     metrics_registry: CollectorRegistry = field(default_factory=CollectorRegistry)
     builds: dict[int, str] = field(default_factory=dict)
 

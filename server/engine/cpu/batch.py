@@ -39,7 +39,7 @@ def share_rows(wanted: Sequence[Members], token_counts: Sequence[int]) -> Batch:
     """
     requests: dict[str, list[int]] = {}
     for request, members in enumerate(wanted):
-        for member in members:
+        for member in members if token_counts[request] else ():
             requests.setdefault(member, []).append(request)
     starts = [0, *accumulate(token_counts)]
     shares: list[Share] = []

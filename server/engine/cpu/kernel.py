@@ -93,6 +93,38 @@ def add_deltas(
             _add_two((y0, y1), (x[rows[i]], x[rows[j]]), (lora_a, lora_b), (weights[i], weights[j]))
 
 
+ROW_SIGNATURE = numba.void(
+    numba.float32[:, ::1], numba.int64[::1], numba.int64[::1], numba.float32[::1], numba.int64[:, ::1]
+)
+
+
+@numba.njit(fastmath=FAST_MATH)  # type: ignore[untyped-decorator]
+def _add_product(y: np.ndarray, weight: float, b: np.ndarray, lora_a: np.ndarray) -> None:
+    """`y += weight · b A` for one row."""
+    for r in range(len(b)):
+        factor = weight * b[r]
+        for i in range(len(y)):
+            y[i] += factor * lora_a[r, i]
+
+
+@numba.njit(ROW_SIGNATURE, fastmath=FAST_MATH)  # type: ignore[untyped-decorator]
+def add_embedding_deltas(
+    y: np.ndarray, tokens: np.ndarray, rows: np.ndarray, weights: np.ndarray, table: np.ndarray
+) -> None:
+    """`y[row] += weight · B[tokens[row]] A` for each row of each line of the table.
+
+    The columns of the table: start, end, the addresses of B `(V, rank)` and A `(rank, d)`, rank, V. y is
+    `(n, d)`. A token that B has no row for changes nothing. Otherwise as `add_deltas`."""
+    for line in range(len(table)):
+        rank, vocabulary = table[line, 4], table[line, 5]
+        lora_b = numba.carray(_float_pointer(table[line, 2]), (vocabulary, rank))
+        lora_a = numba.carray(_float_pointer(table[line, 3]), (rank, y.shape[1]))
+        for i in range(table[line, 0], table[line, 1]):
+            token = tokens[rows[i]]
+            if 0 <= token < vocabulary:
+                _add_product(y[rows[i]], weights[i], lora_b[token], lora_a)
+
+
 SCALING_SIGNATURE = numba.void(
     numba.float32[:, ::1], numba.int64[::1], numba.float32[::1], numba.int64[:, ::1]
 )

@@ -83,6 +83,19 @@ class Pack:
             y[:, part.o0 : part.o1].addmm_(shrunk[:, part.r0 : part.r1], part.lora_b_t)
 
 
+@dataclass(frozen=True, eq=False)
+class EmbeddingPack:
+    """The factors for an embedding: `lora_b` is `(V, r)`, `lora_a` `(r, d)`, both contiguous."""
+
+    lora_a: torch.Tensor
+    lora_b: torch.Tensor
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of the factors."""
+        return self.lora_a.nbytes + self.lora_b.nbytes
+
+
 def pack_layer(
     factors: Sequence[PackedPair | None], widths: Sequence[int], terms: RowTerms | None = None
 ) -> Pack | None:

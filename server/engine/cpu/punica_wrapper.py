@@ -6,8 +6,8 @@ The weights of a request are applied between the two products, so a stack needs 
 """
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,24 +15,11 @@ from typing_extensions import override
 from vllm.lora.layers import LoRAMapping
 from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 
-from lora_compose.server.engine.cpu.batch import Work
+from lora_compose.server.engine.cpu.batch import Batch, Work
 from lora_compose.server.engine.cpu.cost_meter import Meter
+from lora_compose.server.engine.cpu.embedding_plan import EmbeddingPlan
 from lora_compose.server.engine.cpu.layer_plan import Kernels, LayerWork
-from lora_compose.server.engine.cpu.packed_factors import Pack
-
-Layer = int
-"""`id` of a layer's stacked-A tuple. The layer passes it with every call and keeps it alive."""
-
-
-@dataclass(frozen=True, eq=False)
-class Member:
-    """One prepared adapter."""
-
-    packs: Mapping[Layer, Pack]
-    scales: bool = False
-    """Whether it has DoRA scales, so that its layers scale the base's output."""
-    shifts: bool = False
-    """Whether it has biases."""
+from lora_compose.server.engine.cpu.plans import Member, Plans
 
 
 class GroupedPunicaWrapper(PunicaWrapperCPU):
@@ -40,21 +27,32 @@ class GroupedPunicaWrapper(PunicaWrapperCPU):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        # Imported here: when a worker starts, vLLM inspects all modules and fails at one that numba imports.
-        from lora_compose.server.engine.cpu.kernel import add_deltas, scale_rows
+        self._set_up()
 
-        self._kernels = Kernels(add_deltas, scale_rows)
-        self._work: Work | None = None
-        self._members: dict[str, Member] = {}
+    def _set_up(self) -> None:
+        # Imported here: when a worker starts, vLLM inspects all modules and fails at one that numba imports.
+        from lora_compose.server.engine.cpu.kernel import add_deltas, add_embedding_deltas, scale_rows
+
+        layer_work = partial(LayerWork, kernels=Kernels(add_deltas, scale_rows))
+        self._linear: Plans[Work, LayerWork] = Plans(layer_work, "packs")
+        self._head: Plans[Work, LayerWork] = Plans(layer_work, "packs")
+        self._embedding: Plans[Batch, EmbeddingPlan] = Plans(
+            partial(EmbeddingPlan, kernel=add_embedding_deltas), "embeddings"
+        )
         self._meter = Meter()
-        self._plans: dict[Layer, LayerWork | None] = {}
 
     def begin_batch(self, work: Work, members: Callable[[str], Member], meter: Meter) -> None:
         """Set the next batch. `members` returns an adapter of the store by its directory."""
         self._meter = meter
-        self._members = {name: members(name) for name in work.members}
-        self._work = work if self._members else None
-        self._plans = {}
+        self._linear.begin(work, work.members, members)
+
+    def begin_embedding(self, batch: Batch, members: Callable[[str], Member]) -> None:
+        """Set the next batch of the input embedding."""
+        self._embedding.begin(batch, {share.member for share in batch.shares}, members)
+
+    def begin_head(self, work: Work, members: Callable[[str], Member]) -> None:
+        """Set the next batch of the output head."""
+        self._head.begin(work, work.members, members)
 
     @override
     def update_metadata(
@@ -83,21 +81,43 @@ class GroupedPunicaWrapper(PunicaWrapperCPU):
         """Add the deltas of each row's members to y, which the base layer has computed.
 
         `scale` is always 1 (see `stacking`)."""
-        if self._work is None:
-            return
-        layer = id(lora_a_stacked)
-        if layer not in self._plans:
-            self._plans[layer] = self._plan(layer, self._work, y.dtype)
-        plan = self._plans[layer]
+        plan = self._linear.find(id(lora_a_stacked), y.dtype)
+        if plan is not None:
+            self._run(plan, y, x)
+
+    def add_embedding(self, y: torch.Tensor, tokens: torch.Tensor, layer: object) -> None:
+        """`y[rows] += w B[tokens[rows]] A` for each share. y is `(rows, d)` and contiguous."""
+        plan = self._embedding.find(id(layer), y.dtype)
+        if plan is not None:
+            self._run(plan, y, tokens)
+
+    @override
+    def add_lora_logits(
+        self,
+        y: torch.Tensor,
+        x: torch.Tensor,
+        lora_a_stacked: torch.Tensor,
+        lora_b_stacked: torch.Tensor,
+        scale: float,
+        *,
+        buffer: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Like `add_lora_linear`, for the logits y `(rows, V)` of the hidden states x `(rows, d)`.
+
+        y may have another dtype than the factors, because vLLM's `head_dtype` may differ from the model's."""
+        plan = self._head.find(id(lora_a_stacked), x.dtype)
         if plan is None:
             return
+        logits = y.to(x.dtype).contiguous()
+        self._run(plan, logits, x)
+        if logits is not y:
+            y.copy_(logits)
+
+    def _run(self, plan: LayerWork | EmbeddingPlan, y: torch.Tensor, x: torch.Tensor) -> None:
         if not self._meter.is_on:
             plan.add_deltas(y, x)
             return
         started = time.perf_counter()
         plan.add_deltas(y, x)
         self._meter.lora_seconds += time.perf_counter() - started
-
-    def _plan(self, layer: Layer, work: Work, dtype: torch.dtype) -> LayerWork | None:
-        packs = {name: member.packs.get(layer) for name, member in self._members.items()}
-        return LayerWork(work, packs, dtype, self._kernels) if any(packs.values()) else None

@@ -52,6 +52,10 @@ class Engine:
     """True if an answer's reasoning is separated from its text."""
     lora_modules: frozenset[str] | None = None
     """The last parts of the names of the modules that adapters may change; None: every linear layer."""
+    embedding_modules: frozenset[str] = frozenset()
+    """The same for the input embedding and the output head, such as "embed_tokens" and "lm_head"."""
+    tied_embeddings: bool = False
+    """True if the output head has the weight of the input embedding. Then nothing is fused into it."""
     other_names: tuple[str, ...] = ()
     """Further names of the base in requests. Responses name `base`."""
 
@@ -129,7 +133,8 @@ class Engine:
 
     async def why_not_foldable(self, components: Sequence[Component]) -> str | None:
         """The reason why these cannot be fused into the base, as a sentence part; None if they can."""
-        return await asyncio.to_thread(why_not_foldable, self.model_dir, components)
+        kept = self.embedding_modules if self.tied_embeddings else ()
+        return await asyncio.to_thread(why_not_foldable, self.model_dir, components, kept)
 
     async def load_base(self, components: Sequence[Component], progress: Path) -> float:
         """Load the base weights with `components` folded in, or plain without any.

@@ -170,6 +170,7 @@ async def launch(args: Namespace, *, lora_requests_info: bool = False) -> AsyncI
     """
     async with client_made_in_thread(args) as client, calls_end_with_engine(client):
         runtime_weights = await _check_plugin(client)
+        embeddings = await client.collective_rpc("embedding_modules")
         model_dir = _directory_of(args)
         await client.collective_rpc("use_checkpoint", args=(str(model_dir),))
         replace_lora_info(client, lora_requests_info)
@@ -202,6 +203,8 @@ async def launch(args: Namespace, *, lora_requests_info: bool = False) -> AsyncI
                 parses_tools=bool(args.enable_auto_tool_choice),
                 parses_reasoning=bool(config.structured_outputs_config.reasoning_parser),
                 lora_modules=await _lora_modules(client, config.lora_config.target_modules),
+                embedding_modules=frozenset[str]().union(*(found["names"] for found in embeddings)),
+                tied_embeddings=any(found["tied"] for found in embeddings),
             )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic
 
 import torch
+from typing_extensions import override
 from vllm.config import VllmConfig
 from vllm.lora.lora_model import LoRAModel
 from vllm.lora.model_manager import LRUCacheLoRAModelManager
@@ -29,13 +30,20 @@ from lora_compose.server.engine.worker.stacking import AdapterReader, Yielding
 class CompositionLoRAModelManager(LRUCacheLoRAModelManager):
     """Slots for the linear layers only."""
 
+    @override
     def _create_lora_modules(self) -> None:
-        # Admission refuses adapters of embeddings and lm_head. Without LoRA wrappers these layers cost
-        # nothing extra per step, and upstream's CPU ops for them, which misread base rows, are not used.
+        # Upstream's layers for the input embedding and lm_head cost time in every step and fill a matrix of
+        # the vocabulary's size for each slot. Its CPU ops for them misread base rows, and prompt logprobs get
+        # the wrong rows.
         embeddings = set(self.model.embedding_modules)
         supported = get_supported_lora_modules(self.model)
         self.supported_lora_modules = [module for module in supported if module not in embeddings]
         super()._create_lora_modules()
+
+    @override
+    def _match_target_modules(self, module_name: str) -> bool:
+        last = module_name.rpartition(".")[2]
+        return last not in self.model.embedding_modules and bool(super()._match_target_modules(module_name))
 
 
 class CompositionLoRAManager(LRUCacheWorkerLoRAManager, ABC, Generic[Build]):
@@ -64,8 +72,10 @@ class CompositionLoRAManager(LRUCacheWorkerLoRAManager, ABC, Generic[Build]):
         """The name and bytes of each build in host memory, and the ids in the slots, in order."""
 
     @abstractmethod
-    def fuse(self, components: Sequence[Component]) -> None:
-        """The base weights now contain `components`: serve every composition as its residual."""
+    def fuse(self, components: Sequence[Component], embeddings_too: bool = True) -> None:
+        """The base weights now contain `components`: serve every composition as its residual.
+
+        If not `embeddings_too`, the weights of the input embedding and the head are the base's own."""
 
     @abstractmethod
     def read_meter(self) -> dict[str, Any]:
@@ -116,6 +126,11 @@ class CompositionLoRAManager(LRUCacheWorkerLoRAManager, ABC, Generic[Build]):
         unmatched = sorted(set(lora.loras) - self.module_names())
         if unmatched:
             raise ValueError(f"vLLM does not apply LoRA to {unmatched[0]} ({len(unmatched)} such modules)")
+
+    def embedding_names(self) -> set[str]:
+        """The last parts of the names of the input embedding and the head, if they can have factors here."""
+        manager = self._adapter_manager
+        return {name.rpartition(".")[2] for name in manager.modules} & set(manager.model.embedding_modules)
 
     def module_names(self) -> set[str]:
         """The modules that can have factors here, and the parts of packed ones."""

@@ -11,7 +11,7 @@ from lora_compose.server.engine.cpu.punica_wrapper import GroupedPunicaWrapper
 from lora_compose.server.engine.spec import decode_spec
 from lora_compose.server.engine.worker.background_build import State
 from lora_compose.server.engine.worker.composition_manager import CompositionLoRAManager
-from lora_compose.server.engine.worker.folding import folded_checkpoint
+from lora_compose.server.engine.worker.folding import folded_checkpoint, without
 
 
 class CompositionWorkerExtension:
@@ -43,6 +43,18 @@ class CompositionWorkerExtension:
         """The last parts of the names of the modules that can have factors here, such as "q_proj"."""
         return {name.rpartition(".")[2] for name in self._lora_manager.module_names()}
 
+    def embedding_modules(self) -> dict[str, Any]:
+        """`names`: the last parts of the names of the input embedding and the head, if they can have factors
+        here. `tied`: whether the head has the weight of the input embedding."""
+        return {"names": self._lora_manager.embedding_names(), "tied": self._is_tied}
+
+    @property
+    def _is_tied(self) -> bool:
+        config = self.model_runner.model_config
+        return any(
+            getattr(c, "tie_word_embeddings", False) for c in (config.hf_config, config.hf_text_config)
+        )
+
     def prepare_adapter(self, lora_int_id: int, spec: str) -> tuple[State, str]:
         """Start a build in the background, or return its state."""
         return self._lora_manager.prepare(LoRARequest(f"prepared {lora_int_id}", lora_int_id, spec))
@@ -62,11 +74,15 @@ class CompositionWorkerExtension:
     def load_base(self, checkpoint: str, spec: str, progress: str) -> None:
         """Load the base weights again with a stack, which may be empty, folded into them.
 
+        If the head has the weight of the input embedding, nothing is folded into it, because each of the two
+        would get the other's delta.
+
         Generation must be paused. Writes the share that is done, from 0 to 1, to the file `progress`. If this
         raises, some weights may be old and some new, and the base must be loaded again.
         """
         components = decode_spec(spec)
-        stack = self._lora_manager.reader.load_stack(components, torch.float32)
+        whole = self._lora_manager.reader.load_stack(components, torch.float32)
+        stack = without(whole, self._lora_manager.embedding_names() if self._is_tied else ())
         with Path(progress).open("w") as file:
 
             def write_progress(share: float) -> None:
@@ -77,4 +93,4 @@ class CompositionWorkerExtension:
             self.model_runner.reload_weights(
                 weights_iterator=folded_checkpoint(Path(checkpoint), stack, write_progress)
             )
-        self._lora_manager.fuse(components)
+        self._lora_manager.fuse(components, embeddings_too=len(stack) == len(whole))

@@ -6,7 +6,7 @@ Tensors go one at a time from the checkpoint through vLLM's own weight reload, w
 quantizes them. Restoring reads the checkpoint again and never subtracts.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -48,13 +48,25 @@ def folded(weight: torch.Tensor, module: StackedModule) -> torch.Tensor:
     return torch.addmm(scaled, module.lora_B.float(), module.lora_A.float()).to(weight.dtype)
 
 
-def why_not_foldable(directory: Path, components: Sequence[Component]) -> str | None:
-    """The reason why these cannot be folded into the checkpoint, as a sentence part; None if they can."""
+def without(stack: Stack, kept: Collection[str]) -> Stack:
+    """The stack without the modules whose names end in one of `kept`. They are not folded."""
+    return {name: module for name, module in stack.items() if name.rpartition(".")[2] not in kept}
+
+
+def why_not_foldable(
+    directory: Path, components: Sequence[Component], kept: Collection[str] = ()
+) -> str | None:
+    """The reason why these cannot be folded into the checkpoint, as a sentence part; None if they can.
+
+    Modules whose names end in one of `kept` are not folded, so they are ignored here."""
     base = BaseWeights(directory)
     loras = [open_adapter(Path(component.directory)) for component in components]
     try:
         missing = sorted({
-            name for lora in loras for name in lora.modules if f"{name}.weight" not in base.floating
+            name
+            for lora in loras
+            for name in lora.modules
+            if f"{name}.weight" not in base.floating and name.rpartition(".")[2] not in kept
         })
     except FileNotFoundError as error:
         return str(error)
@@ -62,7 +74,8 @@ def why_not_foldable(directory: Path, components: Sequence[Component]) -> str | 
         return f"the checkpoint has no floating-point weight for {missing[0]} ({len(missing)} such modules)"
     if not any(lora.has_dora for lora in loras):
         return None
-    for name, module in AdapterReader(base).load_stack(components, torch.float32).items():
+    stack = without(AdapterReader(base).load_stack(components, torch.float32), kept)
+    for name, module in stack.items():
         if module.row_change is not None and (1 + module.row_change).abs().min() < SMALLEST_SCALE:
             return f"its DoRA scales make a row of {name} nearly zero, so other adapters could not be served"
     return None

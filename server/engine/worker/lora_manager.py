@@ -63,8 +63,8 @@ class StackingLoRAManager(CompositionLoRAManager[LoRAModel]):
         return {"tokens": [], "busy_seconds": 0.0, "overheads": []}
 
     @override
-    def fuse(self, components: Sequence[Component]) -> None:
-        """Build every adapter again for the new base.
+    def fuse(self, components: Sequence[Component], embeddings_too: bool = True) -> None:
+        """Build every adapter again for the new base. No adapter here changes an embedding.
 
         A residual whose rank is too high is left out: no request uses it before the next switch."""
         self._fused = tuple(components)

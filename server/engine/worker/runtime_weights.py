@@ -5,52 +5,87 @@ another choice of members that are in memory, need no build, no slot and no copy
 only changes the members and weights that a row needs.
 
 vLLM gives its LoRA manager only LoRA ids. Requests for the same members at different weights share one id, so
-their weights are read from the requests themselves, which only the model runner knows. `set_active_loras`
+their weights are read from the requests themselves, which only the model runner knows. `runner_methods`
 passes them to the manager.
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from typing_extensions import override
 from vllm.config import VllmConfig
 from vllm.lora.layers import LoRAMapping
 from vllm.lora.layers.base_linear import BaseLinearLayerWithLoRA
-from vllm.lora.lora_model import LoRAModel
 from vllm.lora.lora_weights import LoRALayerWeights
 from vllm.lora.request import LoRARequest
 from vllm.model_executor.layers.linear import RowParallelLinear
 
-from lora_compose.server.engine.cpu.batch import Members, Need, Work
+from lora_compose.server.engine.cpu.batch import Members, Need, Work, share_rows
 from lora_compose.server.engine.cpu.cost_meter import CountedLoad, Meter
-from lora_compose.server.engine.cpu.packed_factors import Pack, PackedPair, pack_layer
-from lora_compose.server.engine.cpu.punica_wrapper import GroupedPunicaWrapper, Layer, Member
+from lora_compose.server.engine.cpu.embedding_layers import (
+    GroupedEmbedding,
+    GroupedLogitsProcessor,
+    embedding_layers,
+    padded,
+)
+from lora_compose.server.engine.cpu.packed_factors import EmbeddingPack, Pack, PackedPair, pack_layer
+from lora_compose.server.engine.cpu.plans import Layer, Member
+from lora_compose.server.engine.cpu.punica_wrapper import GroupedPunicaWrapper
 from lora_compose.server.engine.spec import SCHEME, Component, combined, decode_spec
 from lora_compose.server.engine.worker.background_build import State
-from lora_compose.server.engine.worker.composition_manager import CompositionLoRAManager
+from lora_compose.server.engine.worker.composition_manager import (
+    CompositionLoRAManager,
+    CompositionLoRAModelManager,
+)
 from lora_compose.server.engine.worker.stacking import Yielding, factors_only, rank_of
 from lora_compose.server.engine.worker.vectors import split_vectors, with_vectors
+
+
+@dataclass(frozen=True)
+class RowCounts:
+    """How many rows of the next batch each request has."""
+
+    tokens: tuple[int, ...]
+    """In the linear layers."""
+    ids: tuple[int, ...]
+    """In the input embedding: the tokens that the prompt gives as ids and not as embeddings."""
+    sampled: tuple[int, ...]
+    """In the output head."""
+
+
+class RuntimeWeightsModelManager(CompositionLoRAModelManager):
+    """LoRA for the input embedding and the output head too, without slots."""
+
+    @override
+    def _create_lora_modules(self) -> None:
+        super()._create_lora_modules()
+        for name, layer in embedding_layers(self.model, self.lora_config.target_modules):
+            layer.set_mapping(self._get_punica_wrapper(name))
+            self.register_module(name, layer)
 
 
 class RuntimeWeightsLoRAManager(CompositionLoRAManager[Member]):
     """Keeps adapters by their directory in the store. vLLM's own adapter cache and slots stay empty."""
 
+    _manager_cls = RuntimeWeightsModelManager
     runtime_weights = True
 
     def __init__(self, vllm_config: VllmConfig, *args: Any, **kwargs: Any) -> None:
         super().__init__(vllm_config, *args, **kwargs)
         self._quantization = vllm_config.model_config.quantization
         self._members: dict[str, Member] = {}
+        self._fused_in_embeddings: tuple[Component, ...] = ()
         self._selected: object = None
         self._counted_load = CountedLoad.of((), (), ())
         self.meter = Meter()
 
-    def select(self, lora_requests: Sequence[LoRARequest | None], token_counts: np.ndarray) -> None:
-        """Set the next batch: request i, with its own weights, has the next `token_counts[i]` rows."""
-        selected = [r and r.lora_path for r in lora_requests], token_counts.tolist()
+    def select(self, lora_requests: Sequence[LoRARequest | None], counts: RowCounts) -> None:
+        """Set the next batch: the rows of its requests, one request after another, with its own weights."""
+        selected = [r and r.lora_path for r in lora_requests], counts
         if selected != self._selected:
             self._selected = selected
             self._begin_batch(lora_requests, *selected)
@@ -58,32 +93,50 @@ class RuntimeWeightsLoRAManager(CompositionLoRAManager[Member]):
             self.meter.step(self._counted_load)
 
     def _begin_batch(
-        self,
-        lora_requests: Sequence[LoRARequest | None],
-        paths: Sequence[str | None],
-        token_counts: Sequence[int],
+        self, lora_requests: Sequence[LoRARequest | None], paths: Sequence[str | None], counts: RowCounts
     ) -> None:
-        needed = {path: self._need(path) for path in set(paths)}
-        needs = [needed[path] for path in paths]
-        work = Work.of(needs, token_counts)
+        needs = self._needs(paths, self._fused)
+        work = Work.of(needs, counts.tokens)
+        deltas = {
+            path: _weights(combined(_components(path), self._fused_in_embeddings)) for path in set(paths)
+        }
+        ids = share_rows([deltas[path] for path in paths], counts.ids)
+        head = Work.of(self._needs(paths, self._fused_in_embeddings), counts.sampled)
         for wrapper in self._wrappers():
             wrapper.begin_batch(work, self._member, self.meter)
+            wrapper.begin_embedding(ids, self._member)
+            wrapper.begin_head(head, self._member)
         names = [lora_request and lora_request.lora_name for lora_request in lora_requests]
-        self._counted_load = CountedLoad.of(names, [need.members for need in needs], token_counts)
+        self._counted_load = CountedLoad.of(names, [need.members for need in needs], counts.tokens)
 
-    def _need(self, lora_path: str | None) -> Need:
-        """The work for a composition, beside the one that is fused.
+    @contextmanager
+    def prompt_rows(self, lora_request: LoRARequest | None, count: int) -> Iterator[None]:
+        """Let the head have `count` rows, all of this one request's prompt."""
+        path = lora_request and lora_request.lora_path
+        head = Work.of(self._needs([path], self._fused_in_embeddings), [count])
+        for wrapper in self._wrappers():
+            wrapper.begin_head(head, self._member)
+        try:
+            yield
+        finally:
+            self._selected = None
+
+    def _needs(self, paths: Sequence[str | None], fused: Sequence[Component]) -> list[Need]:
+        needed = {path: self._need(_components(path), fused) for path in set(paths)}
+        return [needed[path] for path in paths]
+
+    def _need(self, components: Sequence[Component], fused_components: Sequence[Component]) -> Need:
+        """The work for a composition in layers whose weights contain `fused_components`.
 
         Fused weights are `(1 + d) W + L`: d from DoRA, L low-rank. If the request has another d, L is
         subtracted, the rows are scaled to its d, and its own L is added. Otherwise only the difference of the
         factors is added. Biases are never fused."""
-        components = decode_spec(lora_path) if lora_path and lora_path.startswith(SCHEME) else ()
-        wanted, fused = _weights(combined(components, ())), _weights(combined(self._fused, ()))
+        wanted, fused = _weights(combined(components, ())), _weights(combined(fused_components, ()))
         scaling = {name: weight for name, weight in wanted.items() if self._member(name).scales}
         fused_scaling = {name: weight for name, weight in fused.items() if self._member(name).scales}
         shifting = {name: weight for name, weight in wanted.items() if self._member(name).shifts}
         if scaling == fused_scaling:
-            return Need(_weights(combined(components, self._fused)), scaled_by=shifting)
+            return Need(_weights(combined(components, fused_components)), scaled_by=shifting)
         before = {name: -weight for name, weight in fused.items()}
         return Need(wanted, before, scaled_by=scaling | shifting, fused=fused_scaling)
 
@@ -113,15 +166,13 @@ class RuntimeWeightsLoRAManager(CompositionLoRAManager[Member]):
 
     @override
     def prepared(self) -> dict[str, Any]:
-        sizes = {
-            directory: sum(pack.nbytes for pack in member.packs.values())
-            for directory, member in self._members.items()
-        }
+        sizes = {directory: member.nbytes for directory, member in self._members.items()}
         return {"bytes": sizes, "slots": []}
 
     @override
-    def fuse(self, components: Sequence[Component]) -> None:
+    def fuse(self, components: Sequence[Component], embeddings_too: bool = True) -> None:
         self._fused = tuple(components)
+        self._fused_in_embeddings = self._fused if embeddings_too else ()
         self._selected = None
 
     @override
@@ -155,28 +206,44 @@ class RuntimeWeightsLoRAManager(CompositionLoRAManager[Member]):
         pairs = {name: with_vectors(m) if has_vectors else factors_only(m) for name, m in stack.items()}
         lora = self._lora_model(1, pairs, rank_of(stack))
         self._adapter_manager._create_merged_loras_inplace(lora)
-        return Member(dict(self._packed(lora, has_vectors, yielding)), scales, shifts)
-
-    def _packed(self, lora: LoRAModel, has_vectors: bool, yielding: Yielding) -> Iterator[tuple[Layer, Pack]]:
+        packs: dict[Layer, Pack] = {}
+        embeddings: dict[Layer, EmbeddingPack] = {}
         for name, layer in yielding(self._adapter_manager.modules.items()):
             weights = self._adapter_manager._get_lora_layer_weights(lora, name)
             if weights is None:
                 continue
-            if not isinstance(layer, BaseLinearLayerWithLoRA):
-                raise NotImplementedError(f"{name} ({type(layer).__name__}) does not support LoRA on CPUs")
-            factors, terms = factors_of(layer, weights), None
-            widths = [b.shape[2] for b in layer.lora_b_stacked]
-            if has_vectors:
-                factors, terms = split_vectors(factors, widths, *base_bias(layer))
-            pack = pack_layer(factors, widths, terms)
-            if pack is not None:
-                yield id(layer.lora_a_stacked), pack
+            if isinstance(layer, GroupedEmbedding):  # it has no vectors: theirs are ranks of zeros
+                embeddings[id(layer)] = EmbeddingPack(
+                    weights.lora_a.contiguous(), weights.lora_b.contiguous()
+                )
+            elif (pack := _packed(name, layer, weights, has_vectors)) is not None:
+                packs[id(layer.lora_a_stacked)] = pack
+        return Member(packs, embeddings, scales, shifts)
 
     def _wrappers(self) -> list[GroupedPunicaWrapper]:
         return list(self._adapter_manager.punica_wrapper_mapping.values())
 
 
-def base_bias(layer: BaseLinearLayerWithLoRA) -> tuple[torch.Tensor | None, bool]:
+def _packed(name: str, layer: Any, weights: LoRALayerWeights, has_vectors: bool) -> Pack | None:
+    """The factors for a linear layer or the head; None if all its slices lack them."""
+    base_bias: tuple[torch.Tensor | None, bool]
+    if isinstance(layer, GroupedLogitsProcessor):
+        factors: list[PackedPair | None] = [
+            PackedPair(lora_A=weights.lora_a, lora_B=padded(weights.lora_b, layer.width))
+        ]
+        widths, base_bias = [layer.width], (layer.bias, True)
+    elif isinstance(layer, BaseLinearLayerWithLoRA):
+        factors, widths = factors_of(layer, weights), [b.shape[2] for b in layer.lora_b_stacked]
+        base_bias = base_bias_of(layer)
+    else:
+        raise NotImplementedError(f"{name} ({type(layer).__name__}) does not support LoRA on CPUs")
+    terms = None
+    if has_vectors:
+        factors, terms = split_vectors(factors, widths, *base_bias)
+    return pack_layer(factors, widths, terms)
+
+
+def base_bias_of(layer: BaseLinearLayerWithLoRA) -> tuple[torch.Tensor | None, bool]:
     """The bias of the base layer, if its output has it; and whether this worker adds an adapter's bias.
 
     The outputs of a row-parallel layer are summed over the workers, so only the first adds biases."""
@@ -184,6 +251,10 @@ def base_bias(layer: BaseLinearLayerWithLoRA) -> tuple[torch.Tensor | None, bool
     if isinstance(base, RowParallelLinear) and layer.tp_rank > 0:
         return None, False
     return (None if base.skip_bias_add or base.bias is None else base.bias.detach().float().clone()), True
+
+
+def _components(lora_path: str | None) -> tuple[Component, ...]:
+    return decode_spec(lora_path) if lora_path and lora_path.startswith(SCHEME) else ()
 
 
 def _weights(components: Sequence[Component]) -> Members:
@@ -203,15 +274,3 @@ def factors_of(layer: BaseLinearLayerWithLoRA, weights: LoRALayerWeights) -> lis
     return [
         None if a is None else PackedPair(lora_A=a, lora_B=b) for a, b in zip(lora_a, lora_b, strict=True)
     ]
-
-
-def set_active_loras(
-    self: Any,
-    input_batch: Any,
-    num_scheduled_tokens: np.ndarray,
-    *_: object,
-    **__: object,
-) -> None:
-    """Replaces `LoRAModelRunnerMixin.set_active_loras` for a `RuntimeWeightsLoRAManager`."""
-    lora_requests = [self.requests[request_id].lora_request for request_id in input_batch.req_ids]
-    self.lora_manager.select(lora_requests, num_scheduled_tokens)

@@ -14,8 +14,11 @@ def test_the_linears_are_those_of_the_model_itself_without_its_head(tmp_path: Pa
     weights = {
         name.removesuffix(".weight"): tuple(w.shape) for name, w in model.named_parameters() if w.ndim == 2
     }
-    assert base.linears == {name: shape for name, shape in weights.items() if name not in base.embeddings}
-    assert base.embeddings == {"model.embed_tokens", "lm_head"}
+    ends = {"model.embed_tokens", "lm_head"}
+    assert base.linears == {name: shape for name, shape in weights.items() if name not in ends}
+    assert base.heads == {"lm_head": weights["lm_head"]}
+    assert base.embeddings == {"model.embed_tokens": weights["model.embed_tokens"][::-1]}
+    assert not base.tied
 
 
 def test_layers_are_listed_in_order(tmp_path: Path) -> None:

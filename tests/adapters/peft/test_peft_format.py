@@ -157,7 +157,7 @@ M = f"base_model.model.{NAME}.lora_magnitude_vector"
         ({A: torch.ones(3, 10), B: torch.ones(12, 3, dtype=torch.int8)}, "corrupt_weights"),
         ({A: torch.ones(3, 10), B: torch.ones(12, 2)}, "rank_mismatch"),
         ({"hello": torch.ones(3, 10)}, "unknown_module"),
-        ({"base_model.model.x.lora_embedding_A": torch.ones(3, 10)}, "unknown_module"),
+        ({"base_model.model.x.lora_embedding_A": torch.ones(3, 10)}, "corrupt_weights"),
         ({"base_model.model.x.lora_magnitude_vector": torch.ones(3)}, "corrupt_weights"),
         ({A: torch.ones(3, 10), B: torch.ones(12, 3), M: torch.ones(12)}, "corrupt_weights"),
     ],

@@ -10,10 +10,9 @@ from hypothesis import strategies as st
 from lora_compose.server.engine.cpu import layer_plan
 from lora_compose.server.engine.cpu.batch import Need, Work
 from lora_compose.server.engine.cpu.cost_meter import Meter
-from lora_compose.server.engine.cpu.kernel import add_deltas, scale_rows
-from lora_compose.server.engine.cpu.layer_plan import Kernels
 from lora_compose.server.engine.cpu.packed_factors import PackedPair, pack_layer
-from lora_compose.server.engine.cpu.punica_wrapper import GroupedPunicaWrapper, Member
+from lora_compose.server.engine.cpu.plans import Member
+from lora_compose.server.engine.cpu.punica_wrapper import GroupedPunicaWrapper
 from lora_compose.server.engine.worker.runtime_weights import factors_of
 
 WIDTHS = (6, 3, 3)
@@ -47,7 +46,7 @@ def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Non
 
 def wrapper() -> GroupedPunicaWrapper:
     made = GroupedPunicaWrapper.__new__(GroupedPunicaWrapper)
-    made._meter, made._plans, made._kernels = Meter(), {}, Kernels(add_deltas, scale_rows)
+    made._set_up()
     return made
 
 

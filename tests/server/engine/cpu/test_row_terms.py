@@ -5,10 +5,9 @@ import torch
 
 from lora_compose.server.engine.cpu.batch import Members, Need, Work
 from lora_compose.server.engine.cpu.cost_meter import Meter
-from lora_compose.server.engine.cpu.kernel import add_deltas, scale_rows
-from lora_compose.server.engine.cpu.layer_plan import Kernels
 from lora_compose.server.engine.cpu.packed_factors import PackedPair, pack_layer
-from lora_compose.server.engine.cpu.punica_wrapper import GroupedPunicaWrapper, Member
+from lora_compose.server.engine.cpu.plans import Member
+from lora_compose.server.engine.cpu.punica_wrapper import GroupedPunicaWrapper
 from lora_compose.server.engine.cpu.row_terms import RowTerms
 
 WIDTHS, D_IN = (6, 3, 3), 5
@@ -118,7 +117,7 @@ def test_a_batch_that_is_too_small_is_refused() -> None:
 
 def run(work: Work, y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     wrapper = GroupedPunicaWrapper.__new__(GroupedPunicaWrapper)
-    wrapper._kernels = Kernels(add_deltas, scale_rows)
+    wrapper._set_up()
     wrapper.begin_batch(work, MEMBERS[x.dtype].__getitem__, Meter())
     wrapper.add_lora_linear(y, x, LAYER, LAYER, 1.0, WIDTHS)
     return y
