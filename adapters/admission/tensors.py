@@ -165,8 +165,8 @@ def _check_module(tensor: str, name: TensorName, base: BaseShapes) -> None:
     if module in base.modules:
         if name.embedding == is_embedding:
             return
-        kinds = ("an embedding", "a linear layer") if name.embedding else ("a linear layer", "an embedding")
-        reason = f"is a factor of {kinds[0]}, but {module} of the base {base.name} is {kinds[1]}"
+        own, of_base = ("an embedding", "a linear layer")[:: 1 if name.embedding else -1]
+        reason = f"is a factor of {own}, but {module} of the base {base.name} is {of_base}"
         raise _refusal(Code.UNKNOWN_MODULE, tensor, reason)
     layers = base.layers
     # If the base has this module in another block, only the layer number is wrong.

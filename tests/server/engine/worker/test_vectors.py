@@ -6,7 +6,7 @@ import torch
 from vllm.model_executor.layers.linear import ColumnParallelLinear, RowParallelLinear
 
 from lora_compose.server.engine.cpu.packed_factors import PackedPair
-from lora_compose.server.engine.worker.runtime_weights import base_bias
+from lora_compose.server.engine.worker.runtime_weights import base_bias_of
 from lora_compose.server.engine.worker.stacking import StackedModule
 from lora_compose.server.engine.worker.vectors import split_vectors, with_vectors
 
@@ -52,5 +52,5 @@ def test_only_the_first_worker_of_a_row_parallel_layer_adds_biases() -> None:
         layer = kind.__new__(kind)
         torch.nn.Module.__init__(layer)
         layer.bias, layer.skip_bias_add = torch.nn.Parameter(bias), skipped
-        found, adds = base_bias(SimpleNamespace(base_layer=layer, tp_rank=rank))
+        found, adds = base_bias_of(SimpleNamespace(base_layer=layer, tp_rank=rank))
         assert (found is not None, adds) == expected
