@@ -17,6 +17,9 @@ VARIABLE = {
     "Code(f'invalid_{name}')": {Code(f"invalid_{name}") for name in OPTION_NAMES},
     "_TOO_LARGE[target.name]": {Code.BAD_ADAPTER_CONFIG, Code.WEIGHTS_TOO_LARGE},
     "missing": {Code.MISSING_CONFIG, Code.MISSING_WEIGHTS},
+    "MISSING[missing]": {Code.MISSING_CONFIG, Code.MISSING_WEIGHTS},
+    "MISSING[CONFIG_FILE]": {Code.MISSING_CONFIG},
+    "error.code": {Code.MODEL_NOT_FOUND},
     # The code of a `Fault` or of another refusal. It is found there.
     **dict.fromkeys(("fault.code", "refused.code", "BAD_WEIGHT.code"), frozenset()),
     "code": {Code.UNKNOWN_LAYER, Code.UNKNOWN_MODULE, Code.UNSUPPORTED_FEATURE, Code.CORRUPT_WEIGHTS}
