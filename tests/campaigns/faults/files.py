@@ -170,7 +170,7 @@ FAULTS = (
     Fault("A rank that differs from the tensors", _configs("rank_mismatch", r=[1, 2, 16]), audited=True),
     Fault(
         "A scale that is invalid or far too large",
-        _configs("bad_alpha", lora_alpha=["16", 1e38, -1, -16, True, None, [16]])
+        _configs("bad_alpha", lora_alpha=["16", 1e38, -1e38, "-16", True, None, [16]])
         | {
             label: rejected("bad_adapter_config", config(lora_alpha=v))
             for label, v in {"NaN": NAN, "∞": INF}.items()
