@@ -56,7 +56,7 @@ def engine_options(model: str, on_cpu: bool) -> list[str]:
     embedded = Path(model).is_dir() and Path(model).resolve() == EMBEDDED_BASE
     return [
         *(EMBEDDED_OPTIONS if embedded else ()),
-        *("--model", model),
+        *("--model", model, "--no-use-tqdm-on-load"),
         *DIRECT_OPTIONS,
         *((*DIRECT_CPU_OPTIONS, *_kv_cache(model)) if on_cpu else ()),
     ]

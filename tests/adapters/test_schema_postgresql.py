@@ -17,9 +17,8 @@ from sqlalchemy import create_engine, text
 from lora_compose.adapters.errors import Conflict
 from lora_compose.adapters.registry.database import Database, Table
 from lora_compose.adapters.registry.registry import Registry
-from lora_compose.adapters.registry.schema import SCHEMA, revision
+from lora_compose.adapters.registry.schema import SCHEMA, Schema, revision
 from lora_compose.server.tenants.key_store import KeyRow
-from tests.adapters.registries import register
 
 pytest.importorskip("psycopg")
 PG_CTL = next(iter([*Path("/usr/lib/postgresql").glob("*/bin/pg_ctl"), shutil.which("pg_ctl")]), None)
@@ -67,15 +66,15 @@ def test_the_scripts_lead_to_the_tables_that_the_code_declares(url: str, tmp_pat
 
 
 def test_tables_made_by_0_1_0_are_recognised_and_keep_their_rows(url: str, tmp_path: Path) -> None:
-    with Registry(tmp_path, url) as registry:
-        register(registry, "sql", "one")
     engine = create_engine(url)
+    Schema("0001", SCHEMA.scripts).migrate(engine)
     with engine.begin() as connection:
         connection.execute(text("DROP TABLE alembic_version, api_keys"))
-    with Registry.open_readonly(tmp_path, url) as registry:
-        assert registry.names() == ["sql"]
+        connection.execute(text("INSERT INTO compositions VALUES ('both', 'roll@1+upper@1', 1.0)"))
     with Registry(tmp_path, url) as registry:
-        assert registry.names() == ["sql"]
+        assert {name: saved.canonical for name, saved in registry.compositions().items()} == {
+            "both": "roll@1+upper@1"
+        }
     with engine.connect() as connection:
         assert connection.scalar(text("SELECT version_num FROM alembic_version")) == SCHEMA.head
     engine.dispose()

@@ -69,9 +69,15 @@ def test_cancelling_kills_the_processes_that_the_work_has_started_and_no_others(
     assert ended.stdout == "[-9] False None True\n"
 
 
+def abort_later() -> None:
+    """As an engine process, which does not fail at once."""
+    time.sleep(2)
+    os.abort()
+
+
 async def test_the_processes_that_the_work_has_started_are_told_also_if_they_have_failed() -> None:
     def start() -> None:
-        process = multiprocessing.get_context("spawn").Process(target=os.abort)
+        process = multiprocessing.get_context("spawn").Process(target=abort_later)
         process.start()
         process.join()
         raise ValueError("no")
