@@ -22,7 +22,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "default targets": {"target_modules": None},
     "patterns": {"rank_pattern": {".*(?:q|k)_proj": 4}, "alpha_pattern": {r"^(?!.*mlp).*_proj": 3}},
     "layers": {"layers_pattern": "layers", "layers_to_transform": [0, 2]},
-    "another trainer": {"tags": ["swift"], "task_type": None, "base_model_name_or_path": None},
+    "another trainer": {"task_type": None, "base_model_name_or_path": None},
 }
 
 
