@@ -17,6 +17,7 @@ from lora_compose.adapters.safe_files import (
     confined_directory,
     open_regular,
 )
+from tests.repeated import repeated
 
 FILE = "adapter_config.json"
 
@@ -216,22 +217,15 @@ def test_the_user_of_a_command_may_name_links_to_anything(root: Path) -> None:
 @contextmanager
 def exchanged(place: Path, one: Path | str, other: Path | str) -> Iterator[None]:
     """Another thread makes `place` a link to `one` and to `other` in turn, in one step each time."""
-    done = threading.Event()
+    spare = place.with_name("spare")
 
     def exchange() -> None:
-        spare = place.with_name("spare")
-        while not done.is_set():
-            for target in (one, other):
-                spare.symlink_to(target)
-                spare.rename(place)
+        for target in (one, other):
+            spare.symlink_to(target)
+            spare.rename(place)
 
-    thread = threading.Thread(target=exchange)
-    thread.start()
-    try:
+    with repeated(exchange):
         yield
-    finally:
-        done.set()
-        thread.join()
 
 
 @pytest.mark.parametrize("kind", ["file", "directory", "directory on the way"])

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 
 from lora_compose.adapters.registry.store import content_of
 from lora_compose.training.testbed.paths import ADAPTERS_DIR
+from tests.repeated import repeated
 from tests.server.app_without_engine import AppWithoutEngine
 
 GOOD = ADAPTERS_DIR / "roll"
@@ -130,21 +130,14 @@ def test_a_loop_of_links_is_refused_for_what_it_is(plain_http: httpx.Client, roo
 @contextmanager
 def updated_all_the_time(link: Path, *targets: str) -> Iterator[None]:
     """Another thread sets `link` to the targets in turn, as Kubernetes updates a volume."""
-    done = threading.Event()
 
     def update() -> None:
-        while not done.is_set():
-            for target in targets:
-                link.with_name("..data_tmp").symlink_to(target)
-                link.with_name("..data_tmp").rename(link)
+        for target in targets:
+            link.with_name("..data_tmp").symlink_to(target)
+            link.with_name("..data_tmp").rename(link)
 
-    thread = threading.Thread(target=update)
-    thread.start()
-    try:
+    with repeated(update):
         yield
-    finally:
-        done.set()
-        thread.join()
 
 
 def test_a_volume_updated_while_it_is_read_never_mixes_two_adapters(

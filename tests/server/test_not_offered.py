@@ -1,4 +1,7 @@
-"""Every path of vLLM is offered or refused with what to use, and near misses are told the right path."""
+"""Every path of vLLM is offered or refused with what to use.
+
+The refusal of a path that is nearly right names the right one.
+"""
 
 import importlib
 import pkgutil

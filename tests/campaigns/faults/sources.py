@@ -4,8 +4,7 @@ import os
 import shutil
 import socket
 import tempfile
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -15,6 +14,7 @@ import httpx
 from tests.campaigns.faults.broken_adapter import CONFIG, WEIGHTS, made, rejected
 from tests.campaigns.faults.fault import Act, Fault, checked, refused
 from tests.campaigns.faults.target import GOOD, Target
+from tests.repeated import repeated
 
 OUTSIDE = (
     "/etc", "/proc/self", "/proc/self/root", "/dev", "/nonexistent/x", "~", "~root", "../..", "x/../..", ".",
@@ -138,7 +138,7 @@ def _swapping(good: Path, kept: Path, out: Path) -> Iterator[None]:
         good.rename(out)
         kept.rename(good)
 
-    with _repeated(swap):
+    with repeated(swap):
         yield
     out.unlink(missing_ok=True)
 
@@ -151,26 +151,8 @@ def _exchanging(place: Path, *ends: Path) -> Iterator[None]:
             place.with_name("spare").rename(place)
 
     exchange()
-    with _repeated(exchange):
+    with repeated(exchange):
         yield
-
-
-@contextmanager
-def _repeated(step: Callable[[], None]) -> Iterator[None]:
-    """Another thread calls `step` again and again."""
-    done = threading.Event()
-
-    def repeat() -> None:
-        while not done.is_set():
-            step()
-
-    thread = threading.Thread(target=repeat)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
 
 
 def _extra_files(target: Target) -> list[str]:

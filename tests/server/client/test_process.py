@@ -36,7 +36,7 @@ def test_it_is_ready_when_it_answers_and_ended_when_the_context_is_left(tmp_path
 
 
 def test_another_program_at_its_port_does_not_count(tmp_path: Path) -> None:
-    """The server that was to listen there fails, and the caller talks to nobody else's."""
+    """The start fails, and the caller sends no request to the other server."""
     with start(tmp_path / "log", *SERVES_A_DIRECTORY) as other:
         other.wait_until_ready()
         port = int(other.url.rpartition(":")[2])
