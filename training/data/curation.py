@@ -13,7 +13,7 @@ from lora_compose.adapters.errors import CommandCode, LoraComposeError
 from lora_compose.training.data import outliers
 from lora_compose.training.data import preference_checks as preferences
 from lora_compose.training.data.messages import Row
-from lora_compose.training.data.near_duplicates import THRESHOLD, TextIndex, find_copies
+from lora_compose.training.data.near_duplicates import THRESHOLD, IndexedText, TextIndex, find_copies
 from lora_compose.training.data.pii import REGIONS, Masker
 from lora_compose.training.data.rows import (
     Rows,
@@ -168,8 +168,8 @@ def _leaks(curated: Curated) -> None:
     texts = [prompt_text(row) for row in curated.rows]
     index = TextIndex(curated.options.near, Templates(normalized(text) for text in [*evaluated, *texts]))
     for number, text in enumerate(evaluated):
-        index.add(number, text)
-    found = [index.same(text) if index.same(text) is not None else index.near(text) for text in texts]
+        index.add(number, index.read(text))
+    found = [_known(index, index.read(text)) for text in texts]
     leaked = [i for i, number in enumerate(found) if number is not None]
     if leaked and not curated.options.drop_leaks:
         raise LoraComposeError(
@@ -179,6 +179,12 @@ def _leaks(curated: Curated) -> None:
             "against",
         )
     curated.drop("in the evaluation data", leaked)
+
+
+def _known(index: TextIndex, text: IndexedText) -> int | None:
+    """The number of a text in the index that is equal or a near duplicate, or None."""
+    same = index.same(text)
+    return index.near(text) if same is None else same
 
 
 def _lengths(curated: Curated) -> None:

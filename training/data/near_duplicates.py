@@ -9,6 +9,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 from lora_compose.training.data.rows import normalized
@@ -50,24 +51,43 @@ def find_copies(texts: Sequence[tuple[str, str]], threshold: float = THRESHOLD) 
     """The copies among texts, each with its group. Only texts of one group are compared."""
     index = TextIndex(threshold, Templates(normalized(text) for text, _ in texts))
     copies = Copies({}, {})
-    for number, (text, group) in enumerate(texts):
-        if (same := index.same(text, group)) is not None:
+    for number, (content, group) in enumerate(texts):
+        text = index.read(content, group)
+        if (same := index.same(text)) is not None:
             copies.exact[number] = same
-        elif (near := index.near(text, group)) is not None:
+        elif (near := index.near(text)) is not None:
             copies.near[number] = near
         else:
-            index.add(number, text, group)
+            index.add(number, text)
     return copies
 
 
 @dataclass(frozen=True)
-class _Text:
-    """A text in the index. `text` is normalized. Only texts of one group can be near duplicates."""
+class IndexedText:
+    """A text as an index compares it. Only texts of one group can be near duplicates."""
 
     text: str
+    """Normalized."""
     group: str
     templates: frozenset[int]
+    """The sequences of words in it that many texts share."""
     shingles: frozenset[str]
+    searched: frozenset[str]
+    """The shingles by which candidates are found: without sequences that very many texts share."""
+
+    @cached_property
+    def key(self) -> tuple[str, str]:
+        """Equal for texts of one group that are equal after normalization."""
+        return self.group, hashlib.sha256(self.text.encode()).hexdigest()
+
+    @cached_property
+    def minhash(self) -> object:
+        """The MinHash of `searched`."""
+        from datasketch import MinHash
+
+        made = MinHash(num_perm=PERMUTATIONS, seed=1)
+        made.update_batch([shingle.encode() for shingle in sorted(self.searched)])
+        return made
 
 
 class TextIndex:
@@ -83,38 +103,37 @@ class TextIndex:
         self._templates = templates or Templates(())
         proposals = max(0.1, threshold - PROPOSAL_SLACK)
         self._index = MinHashLSH(threshold=proposals, num_perm=PERMUTATIONS)
-        self._texts: dict[int, _Text] = {}
+        self._texts: dict[int, IndexedText] = {}
         self._exact: dict[tuple[str, str], int] = {}
 
-    def same(self, text: str, group: str = "") -> int | None:
-        """The number of a text of the same group that is equal after normalization, or None."""
-        return self._exact.get((group, _digest(text)))
+    def read(self, text: str, group: str = "") -> IndexedText:
+        """The text as the other methods take it. What they compare is computed once."""
+        text = normalized(text)
+        templates, own = self._templates.of(text), shingles(text)
+        searched = shingles(self._templates.without_heavy(text)) if templates else own
+        return IndexedText(text, group, templates, own, searched)
 
-    def near(self, text: str, group: str = "") -> int | None:
+    def same(self, text: IndexedText) -> int | None:
+        """The number of a text of the same group that is equal after normalization, or None."""
+        return self._exact.get(text.key)
+
+    def near(self, text: IndexedText) -> int | None:
         """The lowest number of a near duplicate in the same group, or None.
 
         A near duplicate has the same numbers, and its similarity in what varies is at least the threshold.
         """
-        own = self._text(text, group)
-        if len(own.text) < SHORTEST_NEAR:
+        if len(text.text) < SHORTEST_NEAR:
             return None
-        proposed = sorted(self._index.query(self._minhash(own)))
-        return next((number for number in proposed if self._are_near(own, self._texts[number])), None)
+        proposed = sorted(self._index.query(text.minhash))
+        return next((number for number in proposed if self._are_near(text, self._texts[number])), None)
 
-    def add(self, number: int, text: str, group: str = "") -> None:
+    def add(self, number: int, text: IndexedText) -> None:
         """Add a text under a new number."""
-        own = self._texts[number] = self._text(text, group)
-        self._exact.setdefault((group, _digest(text)), number)
-        self._index.insert(number, self._minhash(own))
+        self._texts[number] = text
+        self._exact.setdefault(text.key, number)
+        self._index.insert(number, text.minhash)
 
-    def _text(self, text: str, group: str) -> _Text:
-        text = normalized(text)
-        return _Text(text, group, self._templates.of(text), shingles(text))
-
-    def _minhash(self, own: _Text) -> object:
-        return _minhash(shingles(self._templates.without_heavy(own.text)) if own.templates else own.shingles)
-
-    def _are_near(self, a: _Text, b: _Text) -> bool:
+    def _are_near(self, a: IndexedText, b: IndexedText) -> bool:
         if a.group != b.group or jaccard(a.shingles, b.shingles) < self._threshold:
             return False
         shared = a.templates & b.templates
@@ -124,15 +143,3 @@ class TextIndex:
         if shared and min(len(rest_a), len(rest_b)) < SHORTEST_NEAR:
             return rest_a == rest_b
         return not shared or jaccard(shingles(rest_a), shingles(rest_b)) >= self._threshold
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(normalized(text).encode()).hexdigest()
-
-
-def _minhash(own: frozenset[str]) -> object:
-    from datasketch import MinHash
-
-    made = MinHash(num_perm=PERMUTATIONS, seed=1)
-    made.update_batch([shingle.encode() for shingle in sorted(own)])
-    return made
