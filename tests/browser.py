@@ -27,7 +27,7 @@ FLAGS = (
     "--disable-dev-shm-usage",
     "--remote-debugging-port=0",
 )
-SECONDS = 60.0
+SECONDS = 20.0
 WORSE = ("error", "warning", "assert")
 needs_browser = pytest.mark.skipif(BROWSER is None, reason="this machine has no Chromium")
 

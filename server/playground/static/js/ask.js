@@ -3,7 +3,7 @@ import { Column } from "./columns.js"
 import { Controls } from "./controls.js"
 import { add, addBase, addFused, askAll, columns, history, MAX_COLUMNS, question, restart, send, stopAll } from "./conversation.js"
 import { html, signal } from "./lib.js"
-import { fusionState, saved } from "./store.js"
+import { fusionState, isLoaded, saved } from "./store.js"
 import { Inspector } from "./tokens.js"
 import { Vote } from "./vote.js"
 
@@ -40,7 +40,7 @@ function Composer() {
   const submit = (event) => {
     event.preventDefault()
     const text = draft.value.trim()
-    if (!text) return
+    if (!text || !isLoaded.value) return
     draft.value = ""
     send(text)
   }
@@ -60,8 +60,8 @@ function Composer() {
       onKeyDown=${onKeyDown}
     ></textarea>
     <div class="row">
-      <button class="primary" type="submit" disabled=${!draft.value.trim()}>Ask</button>
-      <button type="button" disabled=${!question.value} onClick=${askAll}>Ask again</button>
+      <button class="primary" type="submit" disabled=${!draft.value.trim() || !isLoaded.value}>Ask</button>
+      <button type="button" disabled=${!question.value || !isLoaded.value} onClick=${askAll}>Ask again</button>
       <button type="button" disabled=${!isBusy} onClick=${stopAll}>Stop</button>
       <button type="button" class="quiet" disabled=${!question.value} onClick=${restart}>New conversation</button>
     </div>
