@@ -12,9 +12,6 @@ export function useKey(text) {
   key.value = text
 }
 
-// The reply of the latest refused key, so that the page can ask for another.
-export const refusedKey = signal(null)
-
 export class ApiError extends Error {
   constructor(status, code, message) {
     super(message)
@@ -37,7 +34,6 @@ export function errorOf(status, text) {
     // a proxy may answer with another body
   }
   const found = new ApiError(status, error.code ?? `http_${status}`, error.message ?? `The server answered ${status}.`)
-  if (status === 401) refusedKey.value = found.message
   return found
 }
 
@@ -59,7 +55,6 @@ export async function call(method, path, { body, signal } = {}) {
     throw new ApiError(0, "unreachable", "The server does not answer. Is it running?")
   }
   if (!reply.ok) throw errorOf(reply.status, await reply.text())
-  refusedKey.value = null
   return reply
 }
 

@@ -1,6 +1,6 @@
 // The page: its views, the key of this tab, and what is polled.
 import { Adapters } from "./adapters.js"
-import { key, refusedKey, useKey } from "./api.js"
+import { key, useKey } from "./api.js"
 import { Ask } from "./ask.js"
 import { Grid } from "./grid.js"
 import { html, render, signal, useEffect } from "./lib.js"
@@ -46,15 +46,22 @@ function App() {
     </main>`
 }
 
+const typedKey = signal(key.value)
+
+function takeKey(text) {
+  typedKey.value = text
+  useKey(text)
+}
+
 function Key() {
   const submit = (event) => {
     event.preventDefault()
-    useKey(event.target.querySelector("input").value.trim())
+    takeKey(typedKey.value.trim())
   }
   return html`<form class="key" onSubmit=${submit} autocomplete="off">
-    <input type="password" aria-label="API key" placeholder="API key" autocomplete="off" spellcheck="false" value=${key} aria-invalid=${Boolean(refusedKey.value)} />
+    <input type="password" aria-label="API key" placeholder="API key" autocomplete="off" spellcheck="false" value=${typedKey} onInput=${(event) => (typedKey.value = event.target.value)} aria-invalid=${Boolean(key.value) && catalogueError.value?.status === 401} />
     <button type="submit">Use</button>
-    ${key.value && html`<button type="button" class="quiet" onClick=${() => useKey("")}>Forget</button>`}
+    ${key.value && html`<button type="button" class="quiet" onClick=${() => takeKey("")}>Forget</button>`}
   </form>`
 }
 

@@ -73,10 +73,11 @@ function Chart({ title: name, index, digits, unit }) {
   const times = series.value[0]
   const data = [times.map((time) => time - times.at(-1)), series.value[index]]
   useEffect(() => {
-    const style = getComputedStyle(place.current)
+    const element = place.current
+    const style = getComputedStyle(element)
     const axis = { stroke: style.color, grid: { stroke: style.borderTopColor, width: 1 }, ticks: { show: false }, font: "12px system-ui, sans-serif" }
     const options = {
-      width: place.current.clientWidth,
+      width: element.clientWidth,
       height: 150,
       legend: { show: false },
       cursor: { show: false },
@@ -84,9 +85,9 @@ function Chart({ title: name, index, digits, unit }) {
       axes: [{ ...axis, values: (_, ticks) => ticks.map((tick) => (tick ? `${tick} s` : "now")) }, { ...axis, size: 46 }],
       series: [{}, { stroke: style.accentColor, width: 2, points: { show: index === 2, size: 5, fill: style.accentColor }, spanGaps: index === 2 }],
     }
-    chart.current = new uPlot(options, data, place.current)
-    const watcher = new ResizeObserver(() => chart.current.setSize({ width: place.current.clientWidth, height: 150 }))
-    watcher.observe(place.current)
+    chart.current = new uPlot(options, data, element)
+    const watcher = new ResizeObserver(() => chart.current.setSize({ width: element.clientWidth, height: 150 }))
+    watcher.observe(element)
     return () => (watcher.disconnect(), chart.current.destroy())
   }, [])
   useEffect(() => chart.current.setData(data), [series.value])

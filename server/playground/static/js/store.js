@@ -43,13 +43,16 @@ export function setWeight(name, weight) {
   weights.value = { ...weights.value, [name]: weight }
 }
 
+// Read the catalogue. A reply for another key than that of now is not used.
 export async function refresh() {
+  const asked = key.value
   try {
     const [models, listed, compositions] = await Promise.all([
       json("GET", "v1/models"),
       json("GET", "v1/adapters"),
       json("GET", "v1/compositions"),
     ])
+    if (key.value !== asked) return
     batch(() => {
       base.value = models.data.find((card) => card.parent === null)?.id ?? ""
       adapters.value = listed.data
@@ -58,6 +61,7 @@ export async function refresh() {
       isLoaded.value = true
     })
   } catch (error) {
+    if (key.value !== asked) return
     batch(() => {
       adapters.value = []
       saved.value = []
@@ -70,13 +74,11 @@ export async function refresh() {
 // Read a resource that only some keys may see. After a refusal it is not asked for again with the same key.
 const refusedFor = new Map()
 export async function watch(path, target) {
-  if (refusedFor.get(path) === key.value) return
-  try {
-    target.value = await json("GET", path)
-  } catch (error) {
-    if (error instanceof ApiError && [401, 403, 404].includes(error.status)) refusedFor.set(path, key.value)
-    target.value = error
-  }
+  const asked = key.value
+  if (refusedFor.get(path) === asked) return
+  const found = await json("GET", path).catch((error) => error)
+  if (found instanceof ApiError && [401, 403, 404].includes(found.status)) refusedFor.set(path, asked)
+  if (key.value === asked) target.value = found
 }
 
 export const watchFusion = () => watch("v1/fusion", fusion)
