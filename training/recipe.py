@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from lora_compose.adapters.errors import CommandCode, LoraComposeError
 from lora_compose.adapters.names import check_alias, check_name
+from lora_compose.training.evaluation.judges.named import DEFAULT
 from lora_compose.training.evaluation.requirements import parse_requirements
 
 
@@ -78,12 +79,21 @@ class ScoreArguments:
     """The tasks that score the run by its generated answers: files with right answers, or testbed:NAME."""
 
     domain_tasks: list[str] = field(
-        default_factory=list, metadata={"help": "Tasks of the domain, scored by exact matches."}
+        default_factory=list, metadata={"help": "Tasks of the domain, scored by the judge."}
     )
     general_tasks: list[str] = field(
         default_factory=list,
         metadata={"help": "Tasks of general ability. The loss of score on them is forgetting."},
     )
+    judge: str = field(
+        default=DEFAULT,
+        metadata={"help": "Judge of domain_tasks: exact, json, numeric, ... (see docs/evaluation.md)."},
+    )
+    general_text: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Text files whose perplexity is measured before and after, or 'shipped'."},
+    )
+    general_judge: str = field(default=DEFAULT, metadata={"help": "Judge of general_tasks."})
     score_limit: int | None = field(
         default=200, metadata={"help": "At most this many rows of each task are scored."}
     )
@@ -278,6 +288,14 @@ def _rules(recipe: Recipe) -> list[tuple[bool, str]]:
             not evaluates or bool(data.held_out or data.held_out_share),
             "eval_strategy needs held_out or held_out_share",
         ),
+        (
+            not data.held_out or evaluates,
+            "held_out needs an evaluation: set eval_strategy (steps or epoch)",
+        ),
+        (
+            not data.held_out_share or evaluates,
+            "held_out_share needs an evaluation: set eval_strategy (steps or epoch)",
+        ),
         (not stops or evaluates, "patience needs eval_strategy"),
         (not stops or training.load_best_model_at_end, "patience needs load_best_model_at_end: true"),
         (
@@ -287,5 +305,8 @@ def _rules(recipe: Recipe) -> list[tuple[bool, str]]:
         (not model.load_in_4bit or model.use_peft, "load_in_4bit (QLoRA) needs use_peft"),
         (recipe.start.init_adapter is None or model.use_peft, "init_adapter needs use_peft"),
         (recipe.publish.publish is None or model.use_peft, "publish needs use_peft: it registers an adapter"),
-        (not recipe.publish.require or bool(scored), "require needs domain_tasks or general_tasks"),
+        (
+            not recipe.publish.require or bool(scored or score.general_text),
+            "require needs domain_tasks, general_tasks or general_text",
+        ),
     ]

@@ -70,6 +70,7 @@ def score(judge: str, right: str, answer: str, prompt: str = "?", **fields: Any)
         ("numeric", "1234567", "1 234 567 people", 1),
         ("numeric", "1234567", "1.234.567", 1),
         ("numeric", "1234.5", "1.234,5", 1),
+        ("numeric", "2024", "on 12/05/2024", 1),
         ("numeric", "7", "none", 0),
         ("numeric", "3.14159", "3.14", 0),
         ("numeric:tolerance=0.01", "3.14159", "3.14", 1),
@@ -130,6 +131,8 @@ def test_options_of_a_choice_come_from_the_row_the_prompt_or_the_alphabet() -> N
     assert score("choice", "No", "No, yes is wrong.", options=["Yes", "No"]) == 1
     assert score("choice", "2", "The answer is 2.", options={"1": "red", "2": "blue"}) == 1
     assert score("choice", "2", "blue", options={"label": ["1", "2"], "text": ["red", "blue"]}) == 1
+    assert score("choice", "2", "blue", options='{"1": "red", "2": "blue"}') == 1
+    assert score("choice", "blue", "It is blue", options="red | blue") == 1
     assert score("choice", "D", "I choose D") == 1
     assert score("choice", "New York", "New York", options=["York", "New York"]) == 1
 

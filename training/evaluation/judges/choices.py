@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from string import ascii_uppercase
 from typing import Any, Final
 
-import regex
+import regex  # type: ignore[import-untyped]
 
+from lora_compose.training.evaluation.judges.json_values import parsed
 from lora_compose.training.evaluation.judges.judge import Options
 from lora_compose.training.evaluation.judges.question import Question
 
@@ -34,9 +35,9 @@ def check_choice(question: Question, options: Options) -> None:
 def options_of(question: Question, options: Options) -> Texts:
     """The options of a question.
 
-    They are in the column `options` as a list of texts, an object of texts by label, or the lists `label` and
-    `text`. Without the column, they are the lines of the prompt such as `B) Paris`. Without these lines, they
-    are the letters A to Z. Raises ValueError.
+    They are in the column `options`: a list of texts, an object of texts by label, the lists `label` and
+    `text`, or one text with | between them. Without the column, they are the lines of the prompt such as
+    `B) Paris`. Without these lines, they are the letters A to Z. Raises ValueError.
     """
     given = options.get("options")
     if given is None:
@@ -48,8 +49,9 @@ def options_of(question: Question, options: Options) -> Texts:
 
 
 def _given(given: Any) -> dict[str, Any]:
-    if isinstance(given, str):
-        given = [part.strip() for part in given.split("|")]
+    if isinstance(given, str):  # a cell of a table
+        listed = parsed(given)
+        given = listed if isinstance(listed, list | dict) else [part.strip() for part in given.split("|")]
     if isinstance(given, Mapping):
         if isinstance(given.get("label"), list) and isinstance(given.get("text"), list):
             return dict(zip(map(str, given["label"]), given["text"], strict=False))

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-import regex
+import regex  # type: ignore[import-untyped]
 
 from lora_compose.training.evaluation.judges.judge import Options
 from lora_compose.training.evaluation.judges.question import Question
@@ -22,7 +22,7 @@ _NUMBER: Final = regex.compile(
     r"(?<![A-Za-z_\d]|\d[.,])"
     rf"(?<digits>\d{{1,3}}(?:[{_SPACES}]\d{{3}})+(?:[.,]\d+)?(?!\d)|\d(?:[\d.,'’_]*\d)?|\.\d+)"
     r"(?<power>[eE][+-]?\d+|\s?[×x*]\s?10\^\{?(?<exponent>[+-]?\d+)\}?)?"
-    r"(?:/(?<divisor>\d+)(?![\d/]))?"
+    r"(?:(?<!/\d+)/(?<divisor>\d+)(?![\d/]))?"
     rf"\s?(?<unit>[%°{_CURRENCY}]|[^\W\d_]+)?"
 )
 _FRACTION: Final = regex.compile(r"\\[dt]?frac\{(\d+)\}\{(\d+)\}")

@@ -3,7 +3,7 @@
 from functools import cache
 from typing import Any, Final
 
-import regex
+import regex  # type: ignore[import-untyped]
 
 from lora_compose.training.evaluation.judges.judge import Options
 from lora_compose.training.evaluation.judges.question import Question
@@ -21,7 +21,8 @@ class Words:
 
     def tokenize(self, text: str) -> list[str]:
         """The words in lower case, in order."""
-        return _WORD.findall(text.casefold())
+        words: list[str] = _WORD.findall(text.casefold())
+        return words
 
 
 def rouge_l(question: Question, answer: str, _options: Options) -> float:

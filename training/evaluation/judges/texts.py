@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Final
 
-import regex
+import regex  # type: ignore[import-untyped]
 
 from lora_compose.training.evaluation.judges.judge import Options
 from lora_compose.training.evaluation.judges.question import Question
