@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lora_compose.adapters.errors import CommandCode, LoraComposeError
+from lora_compose.adapters.models.cache import resolve
 from lora_compose.adapters.names import check_alias, check_name
 from lora_compose.training.evaluation.requirements import parse_requirements
 
@@ -194,6 +195,8 @@ def read_recipe(method: Method, path: Path | None, options: Sequence[str] = ()) 
         training, model, data, start, score, publish = parser.parse_args_and_config(arguments)
     except (ValueError, TypeError, OSError) as error:
         raise LoraComposeError(CommandCode.INVALID_RECIPE, _explained(error, parser), "recipe") from error
+    if model.model_name_or_path is not None:
+        model.model_name_or_path = resolve(model.model_name_or_path, "model_name_or_path")
     recipe = Recipe(method, training, model, data, start, score, publish)
     _check(recipe)
     return recipe

@@ -9,6 +9,7 @@ import typer
 
 from lora_compose.adapters.command_line import AsJson, echo_json
 from lora_compose.adapters.errors import CommandCode, Conflict, InvalidRequest, StorageUnavailable
+from lora_compose.adapters.models.cache import resolve
 from lora_compose.adapters.terminal import status, stdout
 
 if TYPE_CHECKING:
@@ -216,7 +217,7 @@ def mix(
         [_read(name, bad_rows, encoding) for name in domain],
         ratio,
     )
-    counter = None if model is None else token_counter(model)
+    counter = None if model is None else token_counter(resolve(model))
     unit: Any = by
     mixed = mixed_rows(parts, total=total, by=unit, seed=seed, count_tokens=counter)
     _write(output, list(mixed.dataset))
