@@ -99,7 +99,8 @@ class StartArguments:
     reference: Literal["start", "base"] = field(
         default="start",
         metadata={
-            "help": "Reference model of dpo and kto. start: the adapter that training starts from. base: the base."
+            "help": "Reference model of dpo and kto. start: the adapter that training starts from. "
+            "base: the base."
         },
     )
 
