@@ -1,4 +1,4 @@
-"""Sentences with personal data (`POSITIVE`), and with values that only look like it (`NEGATIVE`), by language.
+"""Sentences with personal data (`POSITIVE`) and with look-alikes (`NEGATIVE`), by language.
 
 `{}` is the place of a value. All persons, firms and numbers are invented.
 """

@@ -8,12 +8,14 @@ An item counts as found if the whole value is found with its kind. What is found
 import random
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from lora_compose.training.data.pii import find
 from tests.training.data.blind.carriers import NEGATIVE, POSITIVE
 from tests.training.data.blind.items import ALIKE, REAL
+from tests.training.data.blind.prose import PROSE
 
 SEEDS = (11, 12, 13)
 EACH = 15
@@ -78,7 +80,7 @@ def count(texts: Sequence[Case]) -> dict[tuple[str, str], Counts]:
             counts.setdefault((case.kind, case.language), Counts()).given += 1
         is_found = False
         for match in find(case.text):
-            kind = match.kind if match.kind in REAL else NATIONAL
+            kind = _known(match.kind)
             own = counts.setdefault((kind, case.language), Counts())
             if kind == case.kind and match.value.strip() == case.value:
                 own.found, is_found = own.found + 1, True
@@ -88,6 +90,31 @@ def count(texts: Sequence[Case]) -> dict[tuple[str, str], Counts]:
         if case.kind and not is_found:
             counts[case.kind, case.language].missed.append(case.text)
     return counts
+
+
+MARK = re.compile(r"\[([A-Z]+)\|([^\]]*)\]")
+
+
+def count_prose() -> dict[tuple[str, str], Counts]:
+    """The same for the texts of `prose.py`, which have several items or none."""
+    counts: dict[tuple[str, str], Counts] = {}
+    for language, marked in ((language, text) for language, texts in PROSE.items() for text in texts):
+        text = MARK.sub(lambda mark: mark[2], marked)
+        given = Counter((_known(mark[1]), mark[2]) for mark in MARK.finditer(marked))
+        found = Counter((_known(match.kind), match.value) for match in find(text))
+        for kind, value in given | found:
+            own = counts.setdefault((kind, language), Counts())
+            both = min(given[kind, value], found[kind, value])
+            own.given += given[kind, value]
+            own.found += both
+            own.false += found[kind, value] - both
+            own.missed += [text] * (given[kind, value] > both)
+            own.wrong += [f"{value!r} in {text!r}"] * (found[kind, value] > both)
+    return counts
+
+
+def _known(kind: str) -> str:
+    return kind if kind in REAL else NATIONAL
 
 
 def table(counts: dict[tuple[str, str], Counts]) -> str:
@@ -120,6 +147,9 @@ def main() -> None:
     found = count(texts)
     items = sum(bool(case.kind) for case in texts)
     sys.stdout.write(f"{items} items, {len(texts)} texts; recall / precision\n{table(found)}\n")
+    prose = count_prose()
+    items, size = sum(c.given for c in prose.values()), sum(map(len, PROSE.values()))
+    sys.stdout.write(f"prose: {items} items, {size} texts; recall / precision\n{table(prose)}\n")
 
 
 if __name__ == "__main__":
