@@ -35,8 +35,8 @@ PLAIN: Final = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F) if code !=
     0x2011: "-",
     0x2010: "-",
 }
-"""Full-width signs, and spaces and hyphens that do not break, with the signs that the patterns have. The length
-of a text stays. A full-width colon stays too: an address has only the ASCII one.
+"""Full-width signs, and spaces and hyphens that do not break, with the signs that the patterns have. The
+length of a text stays. A full-width colon stays too: an address has only the ASCII one.
 """
 
 
