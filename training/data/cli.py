@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lora_compose.adapters.command_line import AsJson, echo_json
+from lora_compose.adapters.models.cache import resolve
 from lora_compose.adapters.terminal import status, stdout
 from lora_compose.training.data.jsonl_output import check_output, write_rows, write_text
+from lora_compose.training.data.pii import REGIONS
 
 if TYPE_CHECKING:
     from lora_compose.training.data.rows import Rows
@@ -88,7 +90,7 @@ def curate(
     ] = False,
     regions: Annotated[
         str, typer.Option(help="Regions of telephone numbers to mask, as ISO codes.")
-    ] = "US,GB,KR",
+    ] = ",".join(REGIONS),
     min_chars: Annotated[int, typer.Option(min=0, help="Drop shorter answers.")] = 1,
     max_chars: Annotated[int | None, typer.Option(min=1, help="Drop longer answers.")] = None,
     languages: Annotated[
@@ -171,6 +173,8 @@ def curate(
     from lora_compose.training.data.reports import result_table
 
     stdout().print(result_table(curated))
+    if mask:
+        typer.echo("Names of people and postal addresses are not masked: no step finds them.")
     typer.echo(f"{len(rows.dataset)} rows read, {len(curated.rows)} written to {output}")
 
 
@@ -215,7 +219,7 @@ def mix(
         [_read(name, bad_rows, encoding) for name in domain],
         ratio,
     )
-    counter = None if model is None else token_counter(model)
+    counter = None if model is None else token_counter(resolve(model))
     unit: Any = by
     mixed = mixed_rows(parts, total=total, by=unit, seed=seed, count_tokens=counter)
     write_rows(output, list(mixed.dataset))

@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from lora_compose.adapters.command_line import ApiKey, AsJson, DataDir, default_data_dir, echo_json
+from lora_compose.adapters.models.cache import resolve
 from lora_compose.adapters.terminal import chatter_on_stderr, status, stdout
 from lora_compose.training.evaluation.evaluate import Report
 from lora_compose.training.evaluation.intervals import shown, shown_ends, with_interval
@@ -73,7 +74,11 @@ def evaluate(
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option(help="The base as a directory or hub id, to evaluate in this process.", metavar="DIR"),
+        typer.Option(
+            help="The base as a directory, a hub id or a name of `lora-compose models list`, to evaluate in "
+            "this process.",
+            metavar="DIR",
+        ),
     ] = None,
     url: Annotated[str | None, typer.Option(help="Evaluate at this running server.")] = None,
     domain: Annotated[
@@ -175,6 +180,7 @@ def evaluate(
         raise typer.BadParameter(
             "give at least one of --domain, --general, --text, --preferences and --harness"
         )
+    model = None if model is None else resolve(model)
     requirements = parse_requirements(require) if require else ()
     from lora_compose.training.data.quiet_logs import quiet_libraries
 

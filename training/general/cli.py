@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from lora_compose.adapters.command_line import AsJson, echo_json
+from lora_compose.adapters.models.cache import resolve
 from lora_compose.adapters.terminal import chatter_on_stderr, progress_bar
 from lora_compose.training.data.jsonl_output import check_output, write_rows
 
@@ -80,7 +81,11 @@ def replay(
     check_output(output, force)
     asked = load_prompts(prompts)
     sampling = Sampling(rows, temperature, max_new_tokens, seed)
-    with progress_bar("rows sampled") as step, chatter_on_stderr(), composed(model, None, {}, Path()) as base:
+    with (
+        progress_bar("rows sampled") as step,
+        chatter_on_stderr(),
+        composed(resolve(model), None, {}, Path()) as base,
+    ):
         found = sampled(base, asked, sampling, lambda done: step(done, rows, ""))
     write_rows(output, found.rows)
     facts = {"rows": len(found.rows), "dropped_endless": found.endless, "dropped_empty": found.empty}
