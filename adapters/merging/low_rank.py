@@ -116,8 +116,8 @@ def overlap(left: ThinSVD, right: ThinSVD) -> float:
 def from_dense(matrix: Tensor, rank: int, near: Sequence[LowRank] = ()) -> LowRank:
     """A rank-`rank` approximation of a dense float32 (d_out, d_in) matrix. It is deterministic.
 
-    If the shorter side is at most EXACT_UP_TO, it is the best approximation in Frobenius norm. Otherwise it is
-    the best one in a block Krylov space (Musco, Musco: 1504.05477, algorithm 2). `near` are matrices whose
+    If the shorter side is at most EXACT_UP_TO, it is the best approximation in Frobenius norm. Otherwise it
+    is the best one in a block Krylov space (Musco, Musco: 1504.05477, algorithm 2). `near` are matrices whose
     column spaces are near the answer's, such as the members of a merge. They start the space; random columns
     from a generator of its own are added if they are few. The error is then at most 1.01 times the smallest
     possible one. This was measured on members of ranks 4 to 32 with flat and with steep spectra, trimmed or
@@ -137,7 +137,7 @@ def from_dense(matrix: Tensor, rank: int, near: Sequence[LowRank] = ()) -> LowRa
 
 
 def _krylov_basis(matrix: Tensor, rank: int, near: Sequence[LowRank]) -> Tensor:
-    """An orthonormal basis of float32, (d_out, at most d_out), of a space with the leading singular vectors."""
+    """An orthonormal basis of a space near the leading singular vectors, (d_out, at most d_out), float32."""
     generator = torch.Generator().manual_seed(0)
     columns = sum(part.rank for part in near)
     added = max(0, rank + OVERSAMPLED - columns)

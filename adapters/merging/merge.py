@@ -29,7 +29,6 @@ from lora_compose.adapters.peft.checkpoint import Lora, LoraModule, open_adapter
 from lora_compose.adapters.peft.dora import LayerChange, dora_module, layer_change, row_norms, row_scale
 from lora_compose.adapters.peft.files import FILES
 
-
 THREADS = 2
 """Modules at a time. torch computes without the interpreter lock."""
 
@@ -138,12 +137,15 @@ def build(
     names = members.names
     modules: dict[str, LoraModule] = {}
     reports: dict[str, ModuleReport] = {}
-    with ThreadPoolExecutor(THREADS) as pool:
+    pool = ThreadPoolExecutor(THREADS)
+    try:
         merged = pool.map(lambda name: _merge_module(name, members, row, options), names)
         for done, (name, (module, report)) in enumerate(zip(names, merged, strict=True), start=1):
             modules[name], reports[name] = module, report
             if on_progress is not None:
                 on_progress(done, len(names))
+    finally:
+        pool.shutdown(cancel_futures=True)
     write_adapter(Lora(modules), output, base.name)
     size = sum((output / file).stat().st_size for file in FILES)
     return MergeReport.of(SPELLINGS.get(method, method), reports, size, perf_counter() - started)

@@ -87,6 +87,26 @@ class ModelList(TypedDict):
 
 
 @documented
+class BuildErrorObject(TypedDict):
+    """Why a merge could not be built."""
+
+    code: str
+    message: str
+
+
+@documented
+class BuildObject(TypedDict):
+    """The adapter that a merge is built into. It is built in the background when a composition is saved and
+    when a member changes. A stack needs no build."""
+
+    state: Literal["ready", "building", "waiting", "failed", "unbuilt"]
+    """`ready`: no request waits for a build. `waiting`: other merges are built first. `unbuilt`: a request
+    builds it, because the cached merges are full or the quota of the key had no build left."""
+    error: BuildErrorObject | None
+    """Only of a build that failed."""
+
+
+@documented
 class CompositionObject(TypedDict):
     """A composition: its text, and the versions it stands for now."""
 
@@ -99,6 +119,7 @@ class CompositionObject(TypedDict):
     method: str
     rank: int | None
     """Null if it cannot be served now."""
+    build: BuildObject
 
 
 @documented

@@ -102,8 +102,13 @@ def test_a_large_dense_matrix_is_truncated_within_a_thousandth_of_the_best(
 @pytest.mark.parametrize("shape", [(576, 300), (300, 576)])
 @pytest.mark.parametrize(
     ("method", "density", "decay", "tolerance"),
-    [("ties", 0.5, 0.0, 1e-5), ("ties", 0.2, 2.0, 0.01), ("dare_linear", 0.5, 0.0, 1e-4)]
-    + [("dare_ties", 0.05, 1.0, 0.01), ("dare_linear", 0.2, 3.0, 0.01)],
+    [
+        ("ties", 0.5, 0.0, 1e-5),
+        ("ties", 0.2, 2.0, 0.01),
+        ("dare_linear", 0.5, 0.0, 1e-4),
+        ("dare_ties", 0.05, 1.0, 0.01),
+        ("dare_linear", 0.2, 3.0, 0.01),
+    ],
 )
 def test_a_merge_of_a_large_layer_is_nearly_the_best_of_its_rank(
     shape: tuple[int, int], method: str, density: float, decay: float, tolerance: float
