@@ -19,6 +19,7 @@ from lora_compose.server.compositions.early_builds import EarlyBuilds
 from lora_compose.server.compositions.merges import MergeBuilder, MergedOn
 from lora_compose.server.compositions.resolver import Resolver
 from lora_compose.server.compositions.served_bases import served_bases
+from lora_compose.server.compositions.warnings import CompositionWarnings
 from lora_compose.server.config import ServerConfig
 from lora_compose.server.engine.frontend.watchdog import EngineWatchdog
 from lora_compose.server.fusion.switch import FusionSwitch
@@ -90,6 +91,7 @@ async def assemble(
             resolver=resolver,
             pipeline=pipeline,
             early=early,
+            warnings=CompositionWarnings(resolver),
             residency=residency,
             fusion=fusion,
             registration=Registration(

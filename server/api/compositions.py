@@ -17,6 +17,8 @@ from lora_compose.server.api.responses import (
     CompositionList,
     CompositionObject,
     PredictedComposition,
+    SavedComposition,
+    WarningObject,
 )
 from lora_compose.server.compositions.early_builds import BuildState, EarlyBuilds
 from lora_compose.server.compositions.resolver import ResolvedComposition
@@ -85,7 +87,16 @@ async def save(request: Request) -> JSONResponse:
     await run_in_threadpool(state.registry.save_composition, name, resolved.requested)
     await run_in_threadpool(_charge_build, state.early, name, resolved, caller)
     state.resolver.registry_changed()
-    return JSONResponse(await run_in_threadpool(composition_object, name, resolved, state.early), 201)
+    shown = await run_in_threadpool(composition_object, name, resolved, state.early)
+    saved: SavedComposition = {**shown, "warnings": await _warnings(request, resolved)}
+    return JSONResponse(saved, 201)
+
+
+async def _warnings(request: Request, resolved: ResolvedComposition) -> list[WarningObject]:
+    """What `adapters.merging.advice` says of the members and their weights."""
+    with request.state.pipeline.using(resolved):
+        found = await run_in_threadpool(request.state.warnings.of, resolved)
+    return [{"code": one.reason, "message": one.message, "suggested": one.suggested} for one in found]
 
 
 def _charge_build(early: EarlyBuilds, name: str, resolved: ResolvedComposition, caller: Caller) -> None:
@@ -105,7 +116,8 @@ async def _predicted(request: Request, resolved: ResolvedComposition) -> Predict
     size = sum(version.bytes for _, version in resolved.versions) if report is None else report["bytes"]
     error = 0.0 if report is None else report["relative_error"]
     composition = await run_in_threadpool(composition_object, None, resolved, request.state.early)
-    return {**composition, "bytes": size, "error": error, "report": report}
+    warnings = await _warnings(request, resolved)
+    return {**composition, "bytes": size, "error": error, "report": report, "warnings": warnings}
 
 
 def list_compositions(request: Request) -> JSONResponse:

@@ -5,6 +5,7 @@ from typing import Any, Literal, NotRequired
 from pydantic import ConfigDict, with_config
 from typing_extensions import TypedDict
 
+from lora_compose.adapters.merging.advice import Reason
 from lora_compose.adapters.merging.report import MergeReport
 from lora_compose.server.benchmarks.runs import Status
 from lora_compose.server.fusion.switch import State
@@ -123,6 +124,27 @@ class CompositionObject(TypedDict):
 
 
 @documented
+class WarningObject(TypedDict):
+    """A likely fault of a composition. It does not keep the composition from being saved or served."""
+
+    code: Reason
+    """`same_directions`: two members at full strength change the same directions. `much_larger`: the deltas
+    of one member are much larger than those of another. `no_shared_modules`: two members change different
+    modules. `zero_effect`: a member changes nothing. `different_bases`: two members were trained on different
+    bases."""
+    message: str
+    suggested: str | None
+    """The composition with other weights, to be tried first. Null if no weights are better."""
+
+
+@documented
+class SavedComposition(CompositionObject):
+    """A composition that was saved, with what is likely to be wrong with it."""
+
+    warnings: list[WarningObject]
+
+
+@documented
 class PredictedComposition(CompositionObject):
     """The predicted cost of a composition. A merge is built for this and kept."""
 
@@ -130,6 +152,7 @@ class PredictedComposition(CompositionObject):
     error: float | None
     """Relative error against the exact stack; 0 for a stack."""
     report: MergeReport | None
+    warnings: list[WarningObject]
 
 
 @documented
