@@ -71,6 +71,7 @@ async function stream(column, controller, body) {
     found.text += choice.delta?.content ?? ""
     found.finish = choice.finish_reason ?? found.finish
     found.ttft = first && first - started
+    if (!found.text && !found.tokens.length) continue // the earlier answer stays until the first token
     column.answer.value = { ...found }
   }
   const count = found.tokens.length
