@@ -27,6 +27,8 @@ async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         text = body["model"]
         choice = {"message": {"content": text}, "logprobs": {"content": [_token(one) for one in text]}}
         reply = JSONResponse({"model": body["model"], "choices": [choice]})
+    elif path == "/v1/completions" and body.get("stream"):
+        reply = StreamingResponse(_continued(body), media_type="text/event-stream")
     elif path == "/v1/completions":
         reply = JSONResponse(_scored(body))
     else:
@@ -46,6 +48,16 @@ async def _stream(body: dict[str, Any]) -> AsyncIterator[str]:
         if index == 0:
             event["prompt_token_ids"] = [1, 2]
         yield f"data: {json.dumps(event)}\n\n"
+    yield "data: [DONE]\n\n"
+
+
+async def _continued(body: dict[str, Any]) -> AsyncIterator[str]:
+    text = f"{body['prompt']} {body['model']}"
+    top = [{one: LIKELY, **dict.fromkeys(OTHERS, LIKELY - 1)} for one in text]
+    logprobs = {"tokens": [*text], "token_logprobs": [LIKELY] * len(text), "top_logprobs": top}
+    ids = {"prompt_token_ids": [1, 2], "token_ids": [ord(one) for one in text]}
+    choice = {"text": text, "logprobs": logprobs, "finish_reason": "stop", **ids}
+    yield f"data: {json.dumps({'model': body['model'], 'choices': [choice]})}\n\n"
     yield "data: [DONE]\n\n"
 
 

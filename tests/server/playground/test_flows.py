@@ -123,6 +123,17 @@ def test_the_conversation_goes_on_with_the_answer_of_the_sliders(page: Page) -> 
     assert '{"role":"assistant","content":"roll@1"},{"role":"user","content":"second"}' in page.text("pre")
 
 
+def test_a_base_without_a_chat_template_continues_texts(page: Page) -> None:
+    page.fill("#form", "text")
+    page.fill("#weight-roll", 1)
+    ask(page, "Once upon")
+    assert page.text(LIVE) == "Once upon roll@1"
+    page.evaluate("document.querySelector('.elsewhere').open = true")
+    assert "/v1/completions" in page.text("pre")
+    assert '"prompt":"Once upon"' in page.text("pre")
+    page.wait_for("document.querySelectorAll('.column.live .token.likelier').length === 16")
+
+
 def test_a_vote_is_a_pair_that_training_reads(page: Page, tmp_path: Path) -> None:
     page.fill("#weight-roll", 1)
     ask(page, "which?")

@@ -2,7 +2,7 @@
 import { call, events, json } from "./api.js"
 import { fields, isBase, title } from "./compositions.js"
 import { signal } from "./lib.js"
-import { base, fusionState, sampling, watchFusion } from "./store.js"
+import { base, form, fusionState, sampling } from "./store.js"
 
 export const TOP = 5
 const COMPARED = 2048
@@ -27,12 +27,16 @@ export async function ask(column, messages) {
   const controller = new AbortController()
   column.controller = controller
   const setting = column.setting.value
-  const shared = { ...fields(setting, base.value), messages, ...sampling.value }
-  column.request = shared
+  const isChat = form.value === "chat"
+  const asked = isChat ? { messages } : { prompt: messages.at(-1).content }
+  column.request = { isChat, ...asked, ...sampling.value }
   const before = column.answer.value
   column.answer.value = { ...EMPTY, status: "waiting", tokens: before.tokens, text: before.text, messages }
   try {
-    await stream(column, controller, { ...shared, ...EVERY_TOKEN })
+    const path = isChat ? "v1/chat/completions" : "v1/completions"
+    const logprobs = isChat ? { logprobs: true, top_logprobs: TOP } : { logprobs: TOP }
+    const body = { ...fields(setting, base.value), ...asked, ...sampling.value, ...logprobs, stream: true, return_token_ids: true }
+    await stream(column, controller, path, body)
     await compare(column, controller)
   } catch (error) {
     if (column.controller !== controller) return
@@ -42,33 +46,26 @@ export async function ask(column, messages) {
   }
 }
 
-const EVERY_TOKEN = {
-  stream: true,
-  stream_options: { include_usage: true },
-  logprobs: true,
-  top_logprobs: TOP,
-  return_token_ids: true,
-}
-
-async function stream(column, controller, body) {
+async function stream(column, controller, path, body) {
   const started = performance.now()
-  const reply = await call("POST", "v1/chat/completions", { body, signal: controller.signal })
-  const found = { ...EMPTY, status: "streaming", messages: body.messages, model: reply.headers.get("x-lora-composition") ?? "" }
+  const reply = await call("POST", path, { body, signal: controller.signal })
+  const found = { ...EMPTY, status: "streaming", messages: column.answer.value.messages, model: reply.headers.get("x-lora-composition") ?? "" }
   let first = null
   let last = started
   for await (const event of events(reply)) {
     if (column.controller !== controller) return
-    if (event.prompt_token_ids) found.prompt = event.prompt_token_ids
     found.model ||= event.model
     const choice = event.choices[0]
     if (!choice) continue
+    const prompt = event.prompt_token_ids ?? choice.prompt_token_ids
+    if (prompt) found.prompt = prompt
     const added = tokensOf(choice)
     if (added.length) {
       last = performance.now()
       first ??= last
     }
     found.tokens = [...found.tokens, ...added]
-    found.text += choice.delta?.content ?? ""
+    found.text += choice.delta?.content ?? choice.text ?? ""
     found.finish = choice.finish_reason ?? found.finish
     found.ttft = first && first - started
     if (!found.text && !found.tokens.length) continue // the earlier answer stays until the first token
@@ -81,6 +78,7 @@ async function stream(column, controller, body) {
 
 function tokensOf(choice) {
   const ids = choice.token_ids ?? []
+  if (choice.logprobs?.tokens) return continued(choice.logprobs, ids)
   return (choice.logprobs?.content ?? []).map((one, index) => ({
     id: ids[index],
     text: one.token,
@@ -88,6 +86,16 @@ function tokensOf(choice) {
     top: one.top_logprobs.map(({ token, logprob }) => ({ token, logprob })),
   }))
 }
+
+// The same from the shape of /v1/completions.
+const continued = ({ tokens, token_logprobs, top_logprobs }, ids) =>
+  tokens.map((text, index) => ({ id: ids[index], text, logprob: token_logprobs[index], top: likeliestOf(top_logprobs[index]) }))
+
+const likeliestOf = (found) =>
+  Object.entries(found)
+    .map(([token, logprob]) => ({ token, logprob }))
+    .sort((one, other) => other.logprob - one.logprob)
+    .slice(0, TOP)
 
 // Whether the answer came from fused weights, as far as this key may see.
 function fusedText(model) {
@@ -149,10 +157,7 @@ export async function likeliest(setting, prompt, before) {
 async function ask5(setting, prompt) {
   const body = { ...fields(setting, base.value), prompt, max_tokens: 1, temperature: 0, logprobs: TOP }
   const reply = await json("POST", "v1/completions", { body })
-  const entries = Object.entries(reply.choices[0].logprobs.top_logprobs[0])
-  return entries.map(([token, logprob]) => ({ token, logprob })).sort((one, other) => other.logprob - one.logprob).slice(0, TOP)
+  return likeliestOf(reply.choices[0].logprobs.top_logprobs[0])
 }
 
 export const label = (column) => column.answer.value.model || title(column.setting.value, base.value)
-
-export { watchFusion }

@@ -48,11 +48,13 @@ function Facts({ answer }) {
 
 function Elsewhere({ column }) {
   const [shown, show] = useState("curl")
-  const { messages, max_tokens, temperature } = column.request
-  const body = { model: label(column), messages, max_tokens, temperature }
+  const { isChat, ...asked } = column.request
+  const body = { model: label(column), ...asked }
   const withKey = Boolean(key.value)
   const text =
-    shown === "curl" ? curl(address("v1/chat/completions"), body, withKey) : python(address("v1"), body, withKey)
+    shown === "curl"
+      ? curl(address(isChat ? "v1/chat/completions" : "v1/completions"), body, withKey)
+      : python(address("v1"), body, withKey, isChat)
   return html`<details class="elsewhere">
     <summary>The same from a terminal</summary>
     <div class="row">

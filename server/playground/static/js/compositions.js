@@ -57,7 +57,7 @@ export function curl(url, body, withKey) {
   return lines.join(" \\\n  ")
 }
 
-export function python(url, body, withKey) {
+export function python(url, body, withKey, isChat) {
   const secret = withKey ? 'os.environ["LORA_COMPOSE_API_KEY"]' : '"unused"'
   const named = Object.entries(body).map(([name, value]) => `    ${name}=${JSON.stringify(value)},`)
   return [
@@ -65,9 +65,9 @@ export function python(url, body, withKey) {
     "from openai import OpenAI",
     "",
     `client = OpenAI(base_url=${JSON.stringify(url)}, api_key=${secret})`,
-    "reply = client.chat.completions.create(",
+    `reply = client.${isChat ? "chat." : ""}completions.create(`,
     ...named,
     ")",
-    "print(reply.choices[0].message.content)",
+    `print(reply.choices[0].${isChat ? "message.content" : "text"})`,
   ].join("\n")
 }

@@ -2,7 +2,7 @@
 import { ABOUT, METHODS } from "./compositions.js"
 import { html, signal } from "./lib.js"
 import { system } from "./conversation.js"
-import { adapters, method, options, references, sampling, served, setWeight, weights } from "./store.js"
+import { adapters, form, method, options, references, sampling, served, setWeight, weights } from "./store.js"
 
 const LOW = -1
 const HIGH = 2
@@ -113,6 +113,13 @@ function Sampling() {
   }
   return html`<details class="group">
     <summary>Sampling and system message</summary>
+    <div class="row">
+      <label for="form">Send the prompt as</label>
+      <select id="form" value=${form} onChange=${(event) => (form.value = event.target.value)}>
+        <option value="chat">chat</option>
+        <option value="text">text to continue</option>
+      </select>
+    </div>
     <div class="row">
       <label for="max-tokens">Longest answer (tokens)</label>
       <input id="max-tokens" type="number" min="1" step="1" value=${sampling.value.max_tokens} onChange=${set("max_tokens")} />

@@ -2,7 +2,7 @@
 import { ask, BASE, column, stop } from "./answers.js"
 import { kind } from "./compositions.js"
 import { computed, effect, signal } from "./lib.js"
-import { fusionState, references, setting, weights, method, options } from "./store.js"
+import { form, fusionState, references, setting, weights, method, options } from "./store.js"
 
 export const MAX_COLUMNS = 4
 // A merge is built for each setting, so it waits until the slider rests.
@@ -22,7 +22,8 @@ export const messages = computed(() => [
 
 export function send(text) {
   const answered = live.answer.value.text
-  if (question.value && answered) {
+  if (form.value === "text") history.value = []
+  else if (question.value && answered) {
     history.value = [
       ...history.value,
       { role: "user", content: question.value },

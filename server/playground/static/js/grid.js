@@ -4,7 +4,7 @@ import { json } from "./api.js"
 import { fields } from "./compositions.js"
 import { live, load, messages, question } from "./conversation.js"
 import { html, signal } from "./lib.js"
-import { base, sampling, served, setting } from "./store.js"
+import { base, form, sampling, served, setting } from "./store.js"
 
 const FIGURES = {
   answer: "Log-probability of the answer below",
@@ -132,17 +132,20 @@ async function run(x, y, answer) {
 
 async function measured(which, answer, signal) {
   if (map.value.figure === "answer") return scored(which, answer, signal)
-  const body = { ...fields(which, base.value), messages: messages.value, ...sampling.value, logprobs: true }
-  const reply = await json("POST", "v1/chat/completions", { body, signal })
+  const isChat = form.value === "chat"
+  const asked = isChat ? { messages: messages.value, logprobs: true } : { prompt: question.value, logprobs: 0 }
+  const body = { ...fields(which, base.value), ...asked, ...sampling.value }
+  const reply = await json("POST", isChat ? "v1/chat/completions" : "v1/completions", { body, signal })
   const [choice] = reply.choices
-  const found = choice.logprobs.content.map(({ logprob }) => logprob)
-  return { value: found.reduce((sum, one) => sum + one, 0) / Math.max(1, found.length), text: choice.message.content ?? "" }
+  const found = isChat ? choice.logprobs.content.map(({ logprob }) => logprob) : choice.logprobs.token_logprobs
+  const text = (isChat ? choice.message.content : choice.text) ?? ""
+  return { value: found.reduce((sum, one) => sum + one, 0) / Math.max(1, found.length), text }
 }
 
 async function scored(which, answer, signal) {
   const tokens = async (body) => (await json("POST", "tokenize", { body: { model: base.value, ...body }, signal })).tokens
-  const prompt = await tokens({ messages: messages.value, add_generation_prompt: true })
+  const asked = form.value === "chat" ? { messages: messages.value, add_generation_prompt: true } : { prompt: question.value }
   const ids = await tokens({ prompt: answer, add_special_tokens: false })
-  const found = await scores(which, prompt, ids, { signal })
+  const found = await scores(which, await tokens(asked), ids, { signal })
   return { value: found.reduce((sum, { logprob }) => sum + logprob, 0) }
 }

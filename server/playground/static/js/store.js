@@ -16,6 +16,8 @@ export const weights = signal({})
 export const references = signal({})
 export const method = signal("stack")
 export const options = signal({ rank: "", density: 0.5, seed: 0, majority_sign_method: "total" })
+// How a prompt is sent: as a chat, or as text that is continued, for a base without a chat template.
+export const form = signal("chat")
 export const sampling = signal({ max_tokens: 64, temperature: 0 })
 
 // The newest version of each adapter that this base serves.

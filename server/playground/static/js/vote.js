@@ -2,6 +2,7 @@
 import { label } from "./answers.js"
 import { columns } from "./conversation.js"
 import { html, signal } from "./lib.js"
+import { form } from "./store.js"
 
 const VOTES = { left: "Left is better", right: "Right is better", tie: "Tie", bad: "Both are bad" }
 const chosen = signal({})
@@ -48,8 +49,10 @@ function vote(kind, [left, right]) {
   const asked = left.messages
   const isPair = (kind === "left" || kind === "right") && JSON.stringify(asked) === JSON.stringify(right.messages)
   const [better, worse] = kind === "left" ? [left, right] : [right, left]
-  const answer = ({ text }) => [{ role: "assistant", content: text }]
-  const pair = isPair ? { prompt: asked, chosen: answer(better), rejected: answer(worse) } : null
+  const isChat = form.value === "chat"
+  const answer = ({ text }) => (isChat ? [{ role: "assistant", content: text }] : text)
+  const prompt = isChat ? asked : asked.at(-1).content
+  const pair = isPair ? { prompt, chosen: answer(better), rejected: answer(worse) } : null
   votes.value = [...votes.value, { kind, pair }]
   said.value = pair ? `Kept as pair ${pairs().length}.` : "Counted. A tie or two bad answers make no pair."
 }
