@@ -54,7 +54,7 @@ DRAG = """(async () => {
 
 
 def scene(page: Page, url: str) -> float:
-    """Three settings of one prompt, and a token under the pointer. Returns the ms until the page was usable."""
+    """Three settings of one prompt, and a token under the pointer. The ms until the page was usable."""
     page.open(f"{url}/")
     usable = float(page.wait_for("document.querySelector('.weight label') ? performance.now() : 0"))
     page.fill("#weight-roll", 1)

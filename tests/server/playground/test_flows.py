@@ -1,4 +1,4 @@
-"""What a person does on the page, in a real browser, with the real server around a stand-in for the engine."""
+"""What a person does on the page, in a real browser. The server is real, except for its engine."""
 
 import json
 from collections.abc import Iterator
@@ -23,6 +23,11 @@ from tests.server.playground.answers import answer
 pytestmark = needs_browser
 ANSWERED = "document.querySelectorAll('.column[data-status=done]').length === "
 LIVE = ".column.live .answer"
+DROP = """(() => {
+  const dataTransfer = new DataTransfer()
+  dataTransfer.items.add(new File(["x"], "weights.bin"))
+  document.querySelector(".drop").dispatchEvent(new DragEvent("drop", {dataTransfer, bubbles: true}))
+})()"""
 MARKUP = '<img src=x onerror="document.title=1"><script>document.title=2</script>'
 
 
@@ -161,6 +166,9 @@ def test_an_upload_says_its_version_or_why_it_is_refused(page: Page, tmp_path: P
     broken = tmp_path / "adapter_model.safetensors"
     broken.write_bytes(files[1].read_bytes()[:1000])
     page.fill("#upload-name", "loud")
+    page.evaluate(DROP)
+    page.wait_for_text("not weights.bin", ".upload .error")
+    page.click("Clear")
     page.choose_files("#files", [files[0], broken])
     page.click("Upload")
     page.wait_for_text("corrupt_weights", ".upload .error")
@@ -169,6 +177,13 @@ def test_an_upload_says_its_version_or_why_it_is_refused(page: Page, tmp_path: P
     page.click("Upload")
     page.wait_for_text("Registered loud@1.", ".done")
     page.wait_for_text("loud@1", "table code")
+    page.click("Details of loud@1")
+    page.fill("input[aria-label='New alias of loud@1']", "prod")
+    page.click("Set alias")
+    page.wait_for_text("prod", ".alias")
+    page.click("Remove loud@1")
+    page.click("Yes, remove loud@1")
+    page.wait_for("![...document.querySelectorAll('table code')].some((one) => one.innerText === 'loud@1')")
 
 
 def test_a_setting_is_fused_restored_and_saved(app: AppWithoutEngine, page: Page) -> None:
@@ -241,6 +256,8 @@ def test_a_key_shows_what_it_sees_and_is_in_no_address(tmp_path: Path, tab: Page
             page.click("Forget")
             page.wait_for_text("This server needs an API key.", ".notice")
             assert page.evaluate("sessionStorage.length") == 0
+        written = [path.read_bytes() for path in app.data_dir.rglob("*") if path.is_file()]
+        assert [data for data in written if secret.encode() in data] == []
 
 
 def test_another_site_cannot_show_the_page_in_a_frame(app: AppWithoutEngine) -> None:

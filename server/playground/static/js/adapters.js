@@ -1,7 +1,7 @@
 // Adapters: list, upload, aliases, lineage, removal. Saved compositions.
 import { json, upload } from "./api.js"
 import { fields, isBase, title } from "./compositions.js"
-import { html, signal } from "./lib.js"
+import { html, signal, useState } from "./lib.js"
 import { adapters, base, refresh, saved, setting } from "./store.js"
 
 const FILES = ["adapter_config.json", "adapter_model.safetensors"]
@@ -68,9 +68,8 @@ function Details({ adapter: { id, name, version, digest, lineage, parameters } }
     const alias = event.target.querySelector("input").value.trim()
     change(id, () => json("PUT", `v1/adapters/${path(name)}/aliases/${encodeURIComponent(alias)}`, { body: { version } }))
   }
-  const remove = () => {
-    if (confirm(`Remove ${id}? Requests in flight finish.`)) change(id, () => json("DELETE", `v1/adapters/${path(id)}`))
-  }
+  const [isSure, ask] = useState(false)
+  const remove = () => (isSure ? change(id, () => json("DELETE", `v1/adapters/${path(id)}`)) : ask(true))
   return html`<dl class="facts">
       <div><dt>Parameters</dt><dd>${parameters.toLocaleString()}</dd></div>
       <div class="wide"><dt>Digest</dt><dd><code>${digest}</code></dd></div>
@@ -79,7 +78,8 @@ function Details({ adapter: { id, name, version, digest, lineage, parameters } }
     ${Object.keys(lineage).length ? html`<pre tabindex="0">${JSON.stringify(lineage, null, 2)}</pre>` : html`<p class="muted">The upload had no lineage.</p>`}
     <div class="row">
       <form class="row" onSubmit=${setAlias}><input aria-label=${`New alias of ${id}`} placeholder="prod" required /><button type="submit">Set alias</button></form>
-      <button class="danger" onClick=${remove}>Remove ${id}</button>
+      <button class="danger" onClick=${remove}>${isSure ? `Yes, remove ${id}` : `Remove ${id}`}</button>
+      ${isSure && html`<span class="muted">Requests in flight finish.</span> <button class="quiet" onClick=${() => ask(false)}>Keep it</button>`}
     </div>`
 }
 

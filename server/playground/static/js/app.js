@@ -15,7 +15,7 @@ const here = () => (location.hash.slice(1) in VIEWS ? location.hash.slice(1) : "
 const view = signal(here())
 addEventListener("hashchange", () => (view.value = here()))
 
-const themes = ["system", "light", "dark"]
+const THEMES = { system: "Auto", light: "Light", dark: "Dark" }
 const theme = signal(localStorage.getItem("lora-compose-theme") ?? "system")
 
 function setTheme(name) {
@@ -37,7 +37,7 @@ function App() {
       </nav>
       <${Key} />
       <select class="theme" aria-label="Colours" value=${theme} onChange=${(event) => setTheme(event.target.value)}>
-        ${themes.map((name) => html`<option key=${name} value=${name}>${name}</option>`)}
+        ${Object.entries(THEMES).map(([name, text]) => html`<option key=${name} value=${name}>${text}</option>`)}
       </select>
     </header>
     <main>
