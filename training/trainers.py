@@ -11,7 +11,7 @@ from lora_compose.training.base_model import Base, named_revision
 from lora_compose.training.dataset import Examples
 from lora_compose.training.evaluation.held_out_text import HeldOutText, load_text
 from lora_compose.training.evaluation.models import LocalModel
-from lora_compose.training.evaluation.requirements import check_directions, parse_requirements
+from lora_compose.training.evaluation.requirements import check_directions, check_known, parse_requirements
 from lora_compose.training.evaluation.scores import PERPLEXITY, Scores, forgetting, score
 from lora_compose.training.evaluation.served_chat import ServedChat
 from lora_compose.training.evaluation.tasks import Task, load_tasks
@@ -51,6 +51,13 @@ class Scorer:
         """The names of the scores that are losses."""
         tasks = {task.kind for task in self.tasks if task.scored_by.lower_is_better}
         return sorted({*tasks, *(f"{PERPLEXITY}:{text.name}" for text in self.texts)})
+
+    @property
+    def names(self) -> set[str]:
+        """The names of the scores of the trained model."""
+        kinds = {task.kind for task in self.tasks}
+        texts = {f"{name}:{text.name}" for text in self.texts for name in (PERPLEXITY, "forgetting")}
+        return {*kinds, *texts, *({"forgetting"} if "general" in kinds else ())}
 
     def remarks(self) -> list[str]:
         """What makes a right answer impossible, one sentence for each task."""
@@ -136,10 +143,15 @@ def make_trainer(recipe: Recipe, base: Base, examples: Examples) -> ScoredTraine
 
 
 def _keep_directions(recipe: Recipe, scorer: Scorer) -> None:
-    """Choose the best checkpoint by the direction of its score. Raises as `check_directions` does."""
+    """Choose the best checkpoint by the direction of its score.
+
+    Raises InvalidRequest for a requirement on a score that is not measured, or on a high loss.
+    """
     lower = scorer.lower_is_better
     if recipe.publish.require:
-        check_directions(parse_requirements(recipe.publish.require), lower)
+        requirements = parse_requirements(recipe.publish.require)
+        check_known(requirements, scorer.names)
+        check_directions(requirements, lower)
     if str(recipe.training.metric_for_best_model).removeprefix("eval_") in lower:
         recipe.training.greater_is_better = False
 
