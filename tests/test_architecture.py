@@ -121,7 +121,7 @@ FACES: dict[str, set[str]] = {
         "module_matching",
         "tensor_names",
     },
-    "adapters.merging": {"merge", "report"},
+    "adapters.merging": {"advice", "interference", "merge", "report"},
     "adapters.models": {"cache"},
     "adapters.admission": {"admit", "base_model", "fingerprint", "recognition", "tensors"},
     "adapters.registry": {
