@@ -8,6 +8,7 @@ import typer
 from lora_compose.adapters.command_line import ANY_ARGUMENTS, ApiKey, AsJson, echo_json
 from lora_compose.adapters.terminal import stderr, stdout
 from lora_compose.training.evaluation.requirements import parse_requirements
+from lora_compose.training.first_recipe_cli import init
 from lora_compose.training.planning.cli import plan
 from lora_compose.training.recipe_defaults import Method
 from lora_compose.training.recipe_help import RecipeCommand
@@ -107,6 +108,9 @@ def kto(
     """
     flags = {"resume": resume, "overwrite": overwrite, "force": force}
     _train("kto", recipe, context.args, flags, api_key, as_json)
+
+
+app.command("init")(init)
 
 
 def _values(text: str | None) -> list[str]:

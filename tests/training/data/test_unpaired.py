@@ -39,8 +39,9 @@ def read(directory: Path, rows: Sequence[Any], rule: LabelRule = LabelRule()) ->
         ("👍🏽", "👎"),
         ("thumbs up", "thumbs down"),
         (1, -1),
-    ]
-    + [("yes", "no"), ("accepted", "rejected")],
+        ("yes", "no"),
+        ("accepted", "rejected"),
+    ],
 )
 @pytest.mark.parametrize("column", ["label", "Feedback", "kto_tag", "thumbs"])
 def test_a_label_of_any_type_means_what_it_says(tmp_path: Path, good: Any, bad: Any, column: str) -> None:
