@@ -154,6 +154,8 @@ class CommandCode(StrEnum):
     LEAKED = "leaked"
     MISSING_METHOD = "missing_method"
     MIXED_FORMS = "mixed_forms"
+    MODEL_CHANGED = "model_changed"
+    MODEL_NOT_DOWNLOADED = "model_not_downloaded"
     NOT_ENOUGH_MEMORY = "not_enough_memory"
     NO_END_LEARNT = "no_end_learnt"
     NO_MODEL = "no_model"

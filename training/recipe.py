@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lora_compose.adapters.errors import CommandCode, LoraComposeError
+from lora_compose.adapters.models.cache import resolve
 from lora_compose.adapters.names import check_alias, check_name
 from lora_compose.training.evaluation.requirements import parse_requirements
 from lora_compose.training.recipe_defaults import AUTO, Method, defaults_of
@@ -219,6 +220,9 @@ def read_recipe(method: Method, path: Path | None, options: Sequence[str] = ()) 
         parts = parser.parse_args_and_config(arguments)
     except (ValueError, TypeError, OSError) as error:
         raise LoraComposeError(CommandCode.INVALID_RECIPE, _explained(error, parser), "recipe") from error
+    model = parts[1]
+    if model.model_name_or_path is not None:
+        model.model_name_or_path = resolve(model.model_name_or_path, "model_name_or_path")
     check_reporters(parts[0].report_to)
     recipe = Recipe(method, *parts, given=frozenset(content) | _named(options))
     _check(recipe)
