@@ -8,8 +8,9 @@ from typing import Any
 from jinja2 import TemplateError
 
 from lora_compose.adapters.errors import CommandCode, LoraComposeError
-from lora_compose.training.base_model import Base, named_revision
+from lora_compose.training.base_model import Base, adapter_config
 from lora_compose.training.dataset import Examples
+from lora_compose.training.deprecations import collected
 from lora_compose.training.evaluation.models import LocalModel
 from lora_compose.training.evaluation.scores import Scores, score
 from lora_compose.training.evaluation.served_chat import ServedChat
@@ -87,13 +88,18 @@ class ScoredTrainer:
     trainer: Any
     scorer: Scorer
     scores: dict[str, dict[str, float]]
+    deprecated: tuple[str, ...] = ()
+    """What TRL says about settings that it will remove."""
 
 
 def make_trainer(recipe: Recipe, base: Base, examples: Examples) -> ScoredTrainer:
     """Score the model, then make the trainer. Raises the errors of `load_tasks`."""
     scorer = make_scorer(recipe.score, base.chat)
     scores = scorer.before(base.model)
-    return ScoredTrainer(_trainer(recipe, base, examples, scorer), scorer, scores)
+    deprecated = list(recipe.deprecated)
+    with collected(deprecated):
+        trainer = _trainer(recipe, base, examples, scorer)
+    return ScoredTrainer(trainer, scorer, scores, tuple(deprecated))
 
 
 def _trainer(recipe: Recipe, base: Base, examples: Examples, scorer: Scorer) -> Any:
@@ -152,14 +158,7 @@ def _new_adapter(recipe: Recipe) -> Any:
 
     It names the base's revision if the recipe does, so that PEFT loads the adapter on the same weights.
     """
-    from trl import get_peft_config
-
-    if recipe.start.init_adapter is not None:
-        return None
-    config = get_peft_config(recipe.model)
-    if config is not None:
-        config.revision = named_revision(recipe.model)
-    return config
+    return None if recipe.start.init_adapter is not None else adapter_config(recipe.model)
 
 
 def _keep_adapter_precise(model: Any) -> None:
