@@ -74,7 +74,7 @@ function poll() {
   let timer = 0
   let isOver = false
   async function look() {
-    if (!isLoaded.value && catalogueError.value?.status !== 401) await refresh()
+    if (!isLoaded.value && ![401, 403].includes(catalogueError.value?.status)) await refresh()
     if (isLoaded.value && !document.hidden) await watchFusion()
     if (!isOver) timer = setTimeout(look, isLoaded.value ? FUSION_POLL_MS : RETRY_MS)
   }
