@@ -210,12 +210,16 @@ FACES: dict[str, set[str]] = {
         "vllm_info",
     },
     "server.supervision": {"app_switch", "background", "supervisor"},
-<<<<<<< HEAD
-    "training.data": {"errors", "labels", "messages", "mixing", "quiet_logs", "rows", "unpaired"},
-    "training.evaluation": {"models", "requirements", "scores", "served_chat", "tasks"},
-    "training.planning": {"cli", "memory", "models", "settings"},
-=======
-    "training.data": {"jsonl_output", "messages", "mixing", "quiet_logs", "rows"},
+    "training.data": {
+        "errors",
+        "jsonl_output",
+        "labels",
+        "messages",
+        "mixing",
+        "quiet_logs",
+        "rows",
+        "unpaired",
+    },
     "training.evaluation.judges": {"judge", "named", "question"},
     "training.evaluation": {
         "held_out_text",
@@ -227,8 +231,7 @@ FACES: dict[str, set[str]] = {
         "tasks",
     },
     "training.general": {"cli"},
-    "training.planning": {"cli"},
->>>>>>> main
+    "training.planning": {"cli", "memory", "models", "settings"},
     "training.tuning": {"cli", "tune", "weight_search"},
     "training.testbed": {"corpus", "language", "measure", "mixtures", "paths", "train_adapters"},
     "training.testbed.demo": {"table"},

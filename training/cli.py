@@ -6,14 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lora_compose.adapters.command_line import ANY_ARGUMENTS, ApiKey, AsJson, echo_json
-<<<<<<< HEAD
-from lora_compose.adapters.terminal import stderr, stdout
-from lora_compose.training.evaluation.requirements import parse_requirements
-from lora_compose.training.first_recipe_cli import init
-=======
 from lora_compose.adapters.terminal import chatter_on_stderr, stderr, stdout
+from lora_compose.training.first_recipe_cli import init
 from lora_compose.training.general.cli import replay, suite
->>>>>>> main
 from lora_compose.training.planning.cli import plan
 from lora_compose.training.recipe_defaults import Method
 from lora_compose.training.recipe_help import RecipeCommand

@@ -8,6 +8,7 @@ import typer
 
 from lora_compose.adapters.command_line import AsJson, echo_json
 from lora_compose.adapters.errors import CommandCode, LoraComposeError
+from lora_compose.adapters.models.cache import resolve
 from lora_compose.training.data.labels import LabelRule
 from lora_compose.training.data.rows import BadRows
 
@@ -19,7 +20,8 @@ def init(  # noqa: PLR0913  the options of a command
     model: Annotated[
         str | None,
         typer.Option(
-            help="The base: a directory or a hub id. By default the embedded base, a toy.", show_default=False
+            help="The base: a directory, a name or a hub id. By default the embedded base, a toy.",
+            show_default=False,
         ),
     ] = None,
     output: Annotated[
@@ -56,7 +58,7 @@ def init(  # noqa: PLR0913  the options of a command
             CommandCode.OUTPUT_EXISTS, f"{directory / RECIPE_FILE} exists. Give another --output", "output"
         )
     rule = LabelRule(label_column, good_from)
-    made = suggest(data, model or str(EMBEDDED_BASE), rule, bad_rows)
+    made = suggest(data, resolve(model) if model else str(EMBEDDED_BASE), rule, bad_rows)
     _write(directory, made)
     command = next_command(made, directory)
     if as_json:

@@ -14,11 +14,8 @@ from typing import Any, Literal
 from lora_compose.adapters.errors import CommandCode, LoraComposeError
 from lora_compose.adapters.models.cache import resolve
 from lora_compose.adapters.names import check_alias, check_name
-<<<<<<< HEAD
 from lora_compose.training.deprecations import collected
-=======
 from lora_compose.training.evaluation.judges.named import DEFAULT
->>>>>>> main
 from lora_compose.training.evaluation.requirements import parse_requirements
 from lora_compose.training.recipe_defaults import AUTO, Method, defaults_of
 from lora_compose.training.reporters import check_reporters

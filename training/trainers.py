@@ -136,7 +136,7 @@ class ScoredTrainer:
 
 
 def make_trainer(recipe: Recipe, base: Base, examples: Examples) -> ScoredTrainer:
-    """The trainer and its scorer. Raises the errors of `load_tasks`, and LoraComposeError("invalid_recipe")."""
+    """The trainer and its scorer. Raises LoraComposeError("invalid_recipe") and as `load_tasks`."""
     scorer = make_scorer(recipe.score, base.chat)
     _keep_directions(recipe, scorer)
     deprecated = list(recipe.deprecated)
