@@ -34,6 +34,9 @@ def init(  # noqa: PLR0913  the options of a command
     good_from: Annotated[
         float | None, typer.Option(help="Ratings from this number on are good, for KTO.")
     ] = None,
+    good_labels: Annotated[
+        list[str] | None, typer.Option(help="A label that means good, for KTO; may be repeated.")
+    ] = None,
     bad_rows: Annotated[BadRows, typer.Option(help="Rows that cannot be used: stop, or drop them.")] = "stop",
     as_json: AsJson = False,
 ) -> None:
@@ -57,7 +60,7 @@ def init(  # noqa: PLR0913  the options of a command
         raise LoraComposeError(
             CommandCode.OUTPUT_EXISTS, f"{directory / RECIPE_FILE} exists. Give another --output", "output"
         )
-    rule = LabelRule(label_column, good_from)
+    rule = LabelRule(label_column, good_from, tuple(good_labels or ()))
     made = suggest(data, resolve(model) if model else str(EMBEDDED_BASE), rule, bad_rows)
     _write(directory, made)
     command = next_command(made, directory)
