@@ -44,6 +44,7 @@ ORDER = (
     "server.errors",
     "server.metrics",
     "server.http",
+    "server.playground",
     "server.tenants",
     "server.engine.cpu",
     "server.engine.worker",
@@ -149,6 +150,7 @@ FACES: dict[str, set[str]] = {
         "tls",
         "tracing",
     },
+    "server.playground": {"site"},
     "server.options": {"catalogue", "command_line", "environment", "http_options", "lora_modules", "page"},
     "server.tenants": {"access", "audit", "caller", "key_store", "keyring", "middleware", "token_charging"},
     "server.engine.cpu": {
