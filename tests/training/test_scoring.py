@@ -31,12 +31,10 @@ def test_a_run_is_scored_by_its_judge_with_intervals_and_the_paired_change(tmp_p
 
 def test_the_best_checkpoint_by_a_loss_is_the_lowest(tmp_path: Path) -> None:
     by_domain = {"metric_for_best_model": "eval_domain", "eval_strategy": "steps", "held_out": HELD_OUT}
-    made = prepare(
-        recipe(tmp_path, **TASKS, **by_domain, judge="loss", score_each_evaluation=True, score_limit=4)
-    )
-    assert made.trainer.args.greater_is_better is False
-    made = prepare(recipe(tmp_path, **TASKS, **by_domain, score_each_evaluation=True, score_limit=4))
-    assert made.trainer.args.greater_is_better is True
+    scored = {**TASKS, **by_domain, "score_each_evaluation": True, "score_limit": 4}
+    for judge, is_greater in (("loss", False), ("exact", True)):
+        made = prepare(recipe(tmp_path, **scored, judge=judge))
+        assert made.trainer.args.greater_is_better is is_greater
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,7 @@ def evaluate(
     judge: Annotated[
         str,
         typer.Option(
-            help=f"Judge of --domain: {', '.join(JUDGES)}; or a function of yours as file.py:function or "
+            help=f"Judge of --domain: {', '.join(JUDGES)}; or your function as file.py:function or "
             "module:function. A row's column `judge` wins.",
             metavar="JUDGE",
         ),
@@ -105,7 +105,8 @@ def evaluate(
     text: Annotated[
         list[str] | None,
         typer.Option(
-            help="Held-out text, for its perplexity: a UTF-8 file, or `shipped`. Repeatable.", metavar="FILE"
+            help="Held-out text whose perplexity is measured: a UTF-8 file, or `shipped`. Repeatable.",
+            metavar="FILE",
         ),
     ] = None,
     loss: Annotated[

@@ -28,7 +28,7 @@ def chooses(question: Question, answer: str, options: Options) -> float:
 
 
 def check_choice(question: Question, options: Options) -> None:
-    """Raises ValueError if the options are not clear, or the right answer is none of them."""
+    """Raises ValueError if the options are not clear, or do not have the right answer."""
     _right(question, options_of(question, options))
 
 
