@@ -15,8 +15,8 @@ from tests.training.recipes import HELD_OUT, TASKS, recipe, written
 
 
 def test_a_run_is_scored_by_its_judge_with_intervals_and_the_paired_change(tmp_path: Path) -> None:
-    judged = {**TASKS, "judge": "loss", "general_judge": "chrf", "general_text": ["shipped"]}
-    run = train(recipe(tmp_path, **judged, score_limit=8))
+    judges = {"judge": "loss", "general_judge": "chrf", "general_text": ["shipped"]}
+    run = train(recipe(tmp_path, **{**TASKS, **judges, "score_limit": 8}))
     record = run.record
     assert record.lower_is_better == ["domain", "perplexity:shipped"]
     assert record.scores["domain"] < record.base_scores["domain"]
@@ -58,7 +58,7 @@ def test_a_score_that_cannot_be_is_refused_before_the_first_step(
 
 
 def test_training_prints_only_json_on_stdout(tmp_path: Path) -> None:
-    file = written(tmp_path, **TASKS, score_limit=4, max_steps=2, disable_tqdm=False)
+    file = written(tmp_path, **{**TASKS, "score_limit": 4}, max_steps=2, disable_tqdm=False)
     done = CliRunner().invoke(create_app(), ["train", "sft", str(file), "--json"])
     assert done.exit_code == 0, done.output
     assert "domain" in json.loads(done.stdout)["scores"]
