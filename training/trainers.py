@@ -7,8 +7,9 @@ from typing import Any
 from jinja2 import TemplateError
 
 from lora_compose.adapters.errors import CommandCode, LoraComposeError
-from lora_compose.training.base_model import Base, named_revision
+from lora_compose.training.base_model import Base, adapter_config
 from lora_compose.training.dataset import Examples
+from lora_compose.training.deprecations import collected
 from lora_compose.training.evaluation.held_out_text import HeldOutText, load_text
 from lora_compose.training.evaluation.models import LocalModel
 from lora_compose.training.evaluation.requirements import check_directions, check_known, parse_requirements
@@ -132,6 +133,8 @@ class ScoredTrainer:
     scorer: Scorer
     scores: dict[str, Any]
     """Fields of the run's record."""
+    deprecated: tuple[str, ...] = ()
+    """What TRL says about settings that it will remove."""
 
 
 def make_trainer(recipe: Recipe, base: Base, examples: Examples) -> ScoredTrainer:
@@ -139,7 +142,10 @@ def make_trainer(recipe: Recipe, base: Base, examples: Examples) -> ScoredTraine
     scorer = make_scorer(recipe.score, base.chat)
     _keep_directions(recipe, scorer)
     scores = scorer.before(base.model)
-    return ScoredTrainer(_trainer(recipe, base, examples, scorer), scorer, scores)
+    deprecated = list(recipe.deprecated)
+    with collected(deprecated):
+        trainer = _trainer(recipe, base, examples, scorer)
+    return ScoredTrainer(trainer, scorer, scores, tuple(deprecated))
 
 
 def _keep_directions(recipe: Recipe, scorer: Scorer) -> None:
@@ -212,14 +218,7 @@ def _new_adapter(recipe: Recipe) -> Any:
 
     It names the base's revision if the recipe does, so that PEFT loads the adapter on the same weights.
     """
-    from trl import get_peft_config
-
-    if recipe.start.init_adapter is not None:
-        return None
-    config = get_peft_config(recipe.model)
-    if config is not None:
-        config.revision = named_revision(recipe.model)
-    return config
+    return None if recipe.start.init_adapter is not None else adapter_config(recipe.model)
 
 
 def _keep_adapter_precise(model: Any) -> None:
