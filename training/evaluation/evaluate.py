@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_compose.adapters.errors import CommandCode, InvalidRequest
-from lora_compose.training.evaluation.harness import harness_scores
+from lora_compose.training.evaluation.harness import HarnessScore, harness_scores
 from lora_compose.training.evaluation.held_out_text import HeldOutText
 from lora_compose.training.evaluation.likelihood import likelihoods, loss_interval, mean_loss
 from lora_compose.training.evaluation.models import (
@@ -109,7 +109,7 @@ def evaluate_offline(
                 limit=request.limit,
                 chat=request.harness_chat,
             )
-            report.scores |= _flat(results)
+            _add_harness(report, results)
     return report
 
 
@@ -150,7 +150,7 @@ def evaluate_served(
             limit=request.limit,
             chat=request.harness_chat,
         )
-        report.scores |= _flat(results)
+        _add_harness(report, results)
     return report
 
 
@@ -214,7 +214,7 @@ def _add_likelihoods(
     report.intervals, report.counts = intervals, counts
 
 
-def _flat(results: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    return {
-        f"{task}:{metric}": value for task, metrics in results.items() for metric, value in metrics.items()
-    }
+def _add_harness(report: Report, results: Mapping[str, HarnessScore]) -> None:
+    report.scores |= {name: score.value for name, score in results.items()}
+    known = {name: score.interval for name, score in results.items() if score.interval is not None}
+    report.intervals = {**report.intervals, **known}
