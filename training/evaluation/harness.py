@@ -10,7 +10,7 @@ from lora_compose.training.evaluation.intervals import Interval, Z
 
 BATCH = 16
 RESAMPLES = 100
-"""Resamples for the standard errors of metrics that are not means. The harness uses no more."""
+"""Resamples for the standard errors of metrics that are not means. The harness never uses more."""
 MISSING = "lm-evaluation-harness is not installed. Install it with: pip install 'lora-compose[eval]'"
 
 
@@ -97,7 +97,7 @@ def _endpoint(server: Mapping[str, str], tokenizer: Any) -> dict[str, Any]:
 
 
 def _metrics(results: Mapping[str, Any]) -> dict[str, HarnessScore]:
-    """The metrics with short names: `acc` in place of `acc,none`. The harness's `sample_len` is no metric."""
+    """The metrics with short names: `acc` in place of `acc,none`. The harness's `sample_len` is left out."""
     found = {}
     for key, value in results.items():
         name, _, filtered = key.partition(",")
