@@ -172,8 +172,8 @@ def _report(model: str, found: Scores, before: Scores | None, request: Evaluatio
     for task in found.tasks:
         key = f"{task.kind}:{task.task}" if name_counts[task.task] > 1 else task.task
         scores[f"task:{key}"], intervals[f"task:{key}"] = task.score, task.interval
-        scores |= {f"{name}:{key}": value for name, value in task.figures.items()}
-        scores |= {f"group:{key}:{name}": value for name, value in task.groups.items()}
+        scores |= {f"{name}:{key}": part.score for name, part in task.parts.items()}
+        intervals |= {f"{name}:{key}": part.interval for name, part in task.parts.items()}
     return Report(
         model,
         scores,
@@ -193,7 +193,8 @@ def _add_likelihoods(
         found = likelihoods(loaded.model, loaded.chat, [(q.prompt, q.answer) for q in task.questions])
         name, loss = f"loss:{task.name}", mean_loss(found)
         report.scores |= {name: loss, f"perplexity:{task.name}": math.exp(loss)}
-        intervals[name] = loss_interval(found)
+        low, high = loss_interval(found)
+        intervals |= {name: (low, high), f"perplexity:{task.name}": (math.exp(low), math.exp(high))}
         counts[name] = len(found)
     for source in request.preferences:
         pairs = read_pairs(source)[: request.limit]
@@ -204,10 +205,12 @@ def _add_likelihoods(
             f"preference:{source}": preferred.accuracy,
             f"preference_by_token:{source}": preferred.normalized_accuracy,
             f"margin:{source}": preferred.margin,
-            f"length_drift:{source}": drift,
+            f"length_drift:{source}": drift.ratio,
         }
         intervals |= {
             f"preference:{source}": preferred.interval,
+            f"preference_by_token:{source}": preferred.normalized_interval,
+            f"length_drift:{source}": drift.interval,
             f"margin:{source}": preferred.margin_interval,
         }
         counts |= {f"preference:{source}": preferred.count, f"margin:{source}": preferred.count}
