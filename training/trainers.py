@@ -94,7 +94,7 @@ class Scorer:
     def after(self, model: Any) -> dict[str, Any]:
         """Score the trained model. The value has fields of the finished record.
 
-        `changes` compares with the adapter that training started from, or with the base if there was none.
+        `changes` compares with the adapter that training started from, or with the base.
         """
         if self.base is None:
             return {"scores": {}}
