@@ -32,8 +32,8 @@ class Rule:
 RULE: Final = Rule()
 
 SMALLER_FACTOR: Final = 0.75
-"""The suggested factor of a much smaller member. Of six pairs of the testbed with ratios of 2.5 and more, three
-kept more with it, two the same, and one less. A lower weight of the larger member cost all six."""
+"""The suggested factor of a much smaller member. Of six pairs of the testbed with ratios of 2.5 and more,
+three kept more with it, two the same, and one less. A lower weight of the larger member cost all six."""
 
 
 @dataclass(frozen=True)

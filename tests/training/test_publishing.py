@@ -61,13 +61,14 @@ def test_without_an_alias_what_misses_them_is_not_registered(run: FinishedRun, t
 
 
 def test_an_adapter_of_zeros_is_not_registered(run: FinishedRun, tmp_path: Path) -> None:
-    copy = tmp_path / "zeros"
-    shutil.copytree(run.adapter, copy)
+    shutil.copytree(run.directory, tmp_path / "run")
+    zeros = replace(run, directory=tmp_path / "run")
+    copy = zeros.adapter
     tensors = load_file(copy / WEIGHTS_FILE)
     save_file({k: t * (0 if "lora_B" in k else 1) for k, t in tensors.items()}, copy / WEIGHTS_FILE)
     assert changes_nothing(copy)
     assert not changes_nothing(run.adapter)
-    result = publish(replace(run, adapter=copy), asked(tmp_path / "data", alias="prod"))
+    result = publish(zeros, asked(tmp_path / "data", alias="prod"))
     assert (result["id"], result["alias"], result["unmet"]) == (None, None, [ALL_ZERO])
     assert not (tmp_path / "data").exists()
 
