@@ -165,6 +165,7 @@ FACES: dict[str, set[str]] = {
     "server.engine.worker": {"folding"},
     "server.engine.frontend": {"api_types", "inspection", "launch", "loading", "watchdog"},
     "server.compositions": {
+        "early_builds",
         "foreign_fields",
         "from_request",
         "merges",
@@ -172,6 +173,7 @@ FACES: dict[str, set[str]] = {
         "resolver",
         "servable",
         "served_bases",
+        "warnings",
     },
     "server.residency": {"cache", "scheduler"},
     "server.fusion": {"policy", "switch", "token_prices"},
