@@ -5,6 +5,8 @@ VENV := .venv
 PYTHON ?=
 # cpu or gpu: selects the build of vLLM and the lock file.
 DEVICE ?= cpu
+# A base for `make demo` and `make serve` that is downloaded: smollm2. Without it, the embedded base.
+MODEL ?=
 BIN := $(VENV)/bin
 
 .PHONY: help setup demo serve test test-workers lint types format testbed bench bench-hot-load bench-residency bench-fusion bench-auto-fuse bench-kernels bench-crosscheck quality bench-memory bench-training gpu-kit gpu-check faults soak hostile fuzz clean
@@ -16,11 +18,11 @@ setup: ## make .venv with all packages and the lora-compose command (DEVICE=gpu 
 	@command -v python3 >/dev/null || { echo "error: there is no Python. Debian and Ubuntu: apt-get install python3 python3-venv" >&2; exit 1; }
 	@python3 requirements/make_venv.py --venv $(VENV) --device $(DEVICE) --python "$(PYTHON)"
 
-demo: setup ## run the whole demo: serve, register, stack, merge, compare, stop
-	$(BIN)/python -m lora_compose.training.testbed.demo
+demo: setup ## run the whole demo: serve, register, stack, merge, compare, stop (MODEL=smollm2: on a real model)
+	$(BIN)/python -m lora_compose.training.testbed.demo $(if $(MODEL),--model $(MODEL))
 
-serve: setup ## start a server on the embedded base and print commands to try
-	$(BIN)/python -m lora_compose.training.testbed.demo --serve
+serve: setup ## start a server on the embedded base and print commands to try (MODEL=smollm2: on a real model)
+	$(BIN)/python -m lora_compose.training.testbed.demo --serve $(if $(MODEL),--model $(MODEL))
 
 test: setup lint types ## check format, lint and types, then run the whole test suite
 	$(BIN)/python -m pytest
