@@ -23,6 +23,7 @@ ORDER = (
     "adapters.terminal",
     "adapters.command_line",
     "adapters.console",
+    "adapters.models",
     "adapters.composition",
     "adapters.peft",
     "adapters.merging",
@@ -119,6 +120,7 @@ FACES: dict[str, set[str]] = {
         "tensor_names",
     },
     "adapters.merging": {"merge", "report"},
+    "adapters.models": {"cache"},
     "adapters.admission": {"admit", "base_model", "fingerprint", "recognition", "tensors"},
     "adapters.registry": {
         "data_dir",

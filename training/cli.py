@@ -9,7 +9,7 @@ from lora_compose.adapters.command_line import ANY_ARGUMENTS, ApiKey, AsJson, ec
 from lora_compose.adapters.terminal import stderr, stdout
 from lora_compose.training.evaluation.requirements import parse_requirements
 from lora_compose.training.planning.cli import plan
-from lora_compose.training.recipe import Method
+from lora_compose.training.recipe_defaults import Method
 from lora_compose.training.recipe_help import RecipeCommand
 from lora_compose.training.tuning.cli import weights
 
@@ -33,6 +33,10 @@ RecipeFile = Annotated[
     ),
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint in output_dir.")]
+Force = Annotated[
+    bool,
+    typer.Option("--force", help="Start even if something would spoil the run. It is recorded in run.json."),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Delete the run in output_dir and start again.")]
 
 
@@ -42,6 +46,7 @@ def sft(
     recipe: RecipeFile,
     resume: Resume = False,
     overwrite: Overwrite = False,
+    force: Force = False,
     api_key: ApiKey = None,
     as_json: AsJson = False,
 ) -> None:
@@ -55,7 +60,8 @@ def sft(
     - `lora-compose train sft training/recipes/sft-lora.yaml --publish roll --publish-url http://127.0.0.1:8000
       --alias prod --require "domain>=0.9,forgetting<=0.02"`
     """
-    _train("sft", recipe, context.args, {"resume": resume, "overwrite": overwrite}, api_key, as_json)
+    flags = {"resume": resume, "overwrite": overwrite, "force": force}
+    _train("sft", recipe, context.args, flags, api_key, as_json)
 
 
 @app.command(cls=RecipeCommand, context_settings=ANY_ARGUMENTS)
@@ -64,6 +70,7 @@ def dpo(
     recipe: RecipeFile,
     resume: Resume = False,
     overwrite: Overwrite = False,
+    force: Force = False,
     api_key: ApiKey = None,
     as_json: AsJson = False,
 ) -> None:
@@ -74,7 +81,32 @@ def dpo(
 
     - `lora-compose train dpo training/recipes/dpo.yaml --init-adapter runs/roll/adapter`
     """
-    _train("dpo", recipe, context.args, {"resume": resume, "overwrite": overwrite}, api_key, as_json)
+    flags = {"resume": resume, "overwrite": overwrite, "force": force}
+    _train("dpo", recipe, context.args, flags, api_key, as_json)
+
+
+@app.command(cls=RecipeCommand, context_settings=ANY_ARGUMENTS)
+def kto(
+    context: typer.Context,
+    recipe: RecipeFile,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    force: Force = False,
+    api_key: ApiKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """Learn from single answers that are marked as good or bad (KTO, arXiv:2402.01306).
+
+    The mark is a column such as `label` with true and false, 1 and 0, good and bad or 👍 and 👎, or a rating
+    with `--good-from`. Good and bad answers are balanced by their numbers, unless desirable_weight or
+    undesirable_weight is set. Start from an adapter that can already generate the good answers
+    (`init_adapter`).
+
+    - `lora-compose train kto training/recipes/kto.yaml --init-adapter runs/roll-undecided/adapter`
+    - `lora-compose train kto my.yaml --domain feedback.csv --label-column stars --good-from 4`
+    """
+    flags = {"resume": resume, "overwrite": overwrite, "force": force}
+    _train("kto", recipe, context.args, flags, api_key, as_json)
 
 
 def _values(text: str | None) -> list[str]:

@@ -20,11 +20,11 @@ SHARES = (
     "mean_token_accuracy",
     "eval_mean_token_accuracy",
 )
-MARGINS = ("rewards/margins", "eval_rewards/margins", "logps/chosen", "eval_logps/chosen")
+MARGINS = ("rewards/margins", "eval_rewards/margins", "logps/chosen", "eval_logps/chosen", "kl")
 
 
 def draw_curves(record: FinishedRecord, file: Path) -> None:
-    """Up to three panels: losses, values between 0 and 1, and DPO's margins.
+    """Up to three panels: losses, values between 0 and 1, and the margins of DPO and KTO.
 
     A panel without points is left out.
     """
@@ -32,7 +32,7 @@ def draw_curves(record: FinishedRecord, file: Path) -> None:
 
     panels = [
         (title, {name: _points(record.history, name) for name in names})
-        for title, names in (("loss", LOSSES), ("share", SHARES), ("DPO, in nats", MARGINS))
+        for title, names in (("loss", LOSSES), ("share", SHARES), ("preference, in nats", MARGINS))
     ]
     shown = [(title, {n: p for n, p in lines.items() if p}) for title, lines in panels if any(lines.values())]
     if not shown:

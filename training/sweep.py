@@ -17,7 +17,8 @@ from rich.table import Table
 
 from lora_compose.adapters.errors import CommandCode, LoraComposeError
 from lora_compose.training.evaluation.requirements import parse_requirements, unmet
-from lora_compose.training.recipe import Method, Recipe, read_recipe
+from lora_compose.training.recipe import Recipe, read_recipe
+from lora_compose.training.recipe_defaults import Method
 from lora_compose.training.run import FinishedRun, train
 from lora_compose.training.run_record import FinishedRecord, RunSettings, read_record
 

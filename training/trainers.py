@@ -8,7 +8,7 @@ from typing import Any
 from jinja2 import TemplateError
 
 from lora_compose.adapters.errors import CommandCode, LoraComposeError
-from lora_compose.training.base_model import Base
+from lora_compose.training.base_model import Base, named_revision
 from lora_compose.training.dataset import Examples
 from lora_compose.training.evaluation.models import LocalModel
 from lora_compose.training.evaluation.scores import Scores, score
@@ -73,12 +73,16 @@ def make_scorer(arguments: ScoreArguments, chat: ServedChat) -> Scorer:
 
 
 REFERENCE = "ref"
-"""TRL's name for the frozen copy of the adapter that DPO starts from."""
+"""TRL's name for the frozen copy of the adapter that dpo and kto start from."""
+
+
+REFUSALS = (ValueError, TypeError, OSError, ImportError, NotImplementedError, RuntimeError, TemplateError)
+"""What TRL, PEFT and transformers raise for settings or rows that they cannot use."""
 
 
 @dataclass(frozen=True)
 class ScoredTrainer:
-    """An SFTTrainer or DPOTrainer, the scorer of its model, and the scores of the model before training."""
+    """TRL's trainer of the method, the scorer of its model, and the scores of the model before training."""
 
     trainer: Any
     scorer: Scorer
@@ -95,7 +99,7 @@ def make_trainer(recipe: Recipe, base: Base, examples: Examples) -> ScoredTraine
 def _trainer(recipe: Recipe, base: Base, examples: Examples, scorer: Scorer) -> Any:
     """The trainer. With `score_each_evaluation`, its evaluations also have eval_domain and eval_general."""
     from transformers import EarlyStoppingCallback
-    from trl import DPOTrainer, SFTTrainer
+    from trl import DPOTrainer, KTOTrainer, SFTTrainer
 
     class Scored:
         """Adds the scores to the evaluation's metrics, for callbacks, logs and the choice of the best
@@ -109,7 +113,8 @@ def _trainer(recipe: Recipe, base: Base, examples: Examples, scorer: Scorer) -> 
                 output.metrics.update({f"{prefix}_{n}": v for n, v in scorer(self.model).items()})  # type: ignore[attr-defined]
             return output
 
-    trainer_class = type("Trainer", (Scored, SFTTrainer if recipe.method == "sft" else DPOTrainer), {})
+    trained = {"sft": SFTTrainer, "dpo": DPOTrainer, "kto": KTOTrainer}[recipe.method]
+    trainer_class = type("Trainer", (Scored, trained), {})
     try:
         trainer = trainer_class(
             model=base.model,
@@ -120,7 +125,7 @@ def _trainer(recipe: Recipe, base: Base, examples: Examples, scorer: Scorer) -> 
             peft_config=_new_adapter(recipe),
             callbacks=[] if recipe.score.patience is None else [EarlyStoppingCallback(recipe.score.patience)],
         )
-    except (ValueError, TypeError, OSError, ImportError, NotImplementedError, TemplateError) as error:
+    except REFUSALS as error:
         raise _refused(error) from error
     if REFERENCE in getattr(trainer.model, "peft_config", {}) and recipe.start.reference == "base":
         trainer.model.delete_adapter(REFERENCE)  # without it, TRL switches the adapter off instead
@@ -143,10 +148,18 @@ def _refused(error: Exception) -> LoraComposeError:
 
 
 def _new_adapter(recipe: Recipe) -> Any:
-    """PEFT's config of the adapter to add. None if init_adapter is given or all weights are trained."""
+    """PEFT's config of the adapter to add. None if init_adapter is given or all weights are trained.
+
+    It names the base's revision if the recipe does, so that PEFT loads the adapter on the same weights.
+    """
     from trl import get_peft_config
 
-    return None if recipe.start.init_adapter is not None else get_peft_config(recipe.model)
+    if recipe.start.init_adapter is not None:
+        return None
+    config = get_peft_config(recipe.model)
+    if config is not None:
+        config.revision = named_revision(recipe.model)
+    return config
 
 
 def _keep_adapter_precise(model: Any) -> None:

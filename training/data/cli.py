@@ -9,7 +9,9 @@ import typer
 
 from lora_compose.adapters.command_line import AsJson, echo_json
 from lora_compose.adapters.errors import CommandCode, Conflict, InvalidRequest, StorageUnavailable
+from lora_compose.adapters.models.cache import resolve
 from lora_compose.adapters.terminal import status, stdout
+from lora_compose.training.data.pii import REGIONS
 
 if TYPE_CHECKING:
     from lora_compose.training.data.rows import Rows
@@ -89,7 +91,7 @@ def curate(
     ] = False,
     regions: Annotated[
         str, typer.Option(help="Regions of telephone numbers to mask, as ISO codes.")
-    ] = "US,GB,KR",
+    ] = ",".join(REGIONS),
     min_chars: Annotated[int, typer.Option(min=0, help="Drop shorter answers.")] = 1,
     max_chars: Annotated[int | None, typer.Option(min=1, help="Drop longer answers.")] = None,
     languages: Annotated[
@@ -172,6 +174,8 @@ def curate(
     from lora_compose.training.data.reports import result_table
 
     stdout().print(result_table(curated))
+    if mask:
+        typer.echo("Names of people and postal addresses are not masked: no step finds them.")
     typer.echo(f"{len(rows.dataset)} rows read, {len(curated.rows)} written to {output}")
 
 
@@ -216,7 +220,7 @@ def mix(
         [_read(name, bad_rows, encoding) for name in domain],
         ratio,
     )
-    counter = None if model is None else token_counter(model)
+    counter = None if model is None else token_counter(resolve(model))
     unit: Any = by
     mixed = mixed_rows(parts, total=total, by=unit, seed=seed, count_tokens=counter)
     _write(output, list(mixed.dataset))

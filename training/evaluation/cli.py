@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from lora_compose.adapters.command_line import ApiKey, AsJson, DataDir, default_data_dir, echo_json
+from lora_compose.adapters.models.cache import resolve
 from lora_compose.adapters.terminal import status, stdout
 from lora_compose.training.evaluation.evaluate import Report
 from lora_compose.training.evaluation.requirements import parse_requirements, unmet
@@ -63,7 +64,11 @@ def evaluate(
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option(help="The base as a directory or hub id, to evaluate in this process.", metavar="DIR"),
+        typer.Option(
+            help="The base as a directory, a hub id or a name of `lora-compose models list`, to evaluate in "
+            "this process.",
+            metavar="DIR",
+        ),
     ] = None,
     url: Annotated[str | None, typer.Option(help="Evaluate at this running server.")] = None,
     domain: Annotated[
@@ -143,6 +148,7 @@ def evaluate(
         raise typer.BadParameter(
             "--adapter and --data-dir cannot be used with --url, because the server has its own adapters"
         )
+    model = None if model is None else resolve(model)
     requirements = parse_requirements(require) if require else ()
     from lora_compose.training.data.quiet_logs import quiet_libraries
 
