@@ -1,0 +1,71 @@
+"""Measure SmolLM2 and each of its adapters alone on held-out questions, judged by code.
+
+python -m lora_compose.training.testbed.smollm2.measure --base DIR
+"""
+
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import torch
+import typer
+
+from lora_compose.adapters.peft.checkpoint import Lora, open_adapter
+from lora_compose.training.testbed.measure import read_record, write_record
+from lora_compose.training.testbed.quality.merged_base import MergedBase
+from lora_compose.training.testbed.smollm2.forms import SKILLS, STYLES, bare
+from lora_compose.training.testbed.smollm2.paths import ADAPTERS_DIR, MEASURED_FILE
+from lora_compose.training.testbed.smollm2.shares import ORDINARY, questions, shares_of
+
+LONGEST_ANSWER: Final = 72
+"""Tokens of an answer. The longest answers are ordinary ones with a greeting and a sign-off."""
+
+
+def delta_norm(adapter: Lora) -> float:
+    """Frobenius norm over all deltas of the adapter."""
+    return float(sum(module.delta().square().sum() for module in adapter.modules.values()) ** 0.5)
+
+
+def scores(base: MergedBase, name: str) -> dict[str, Any]:
+    """What the current weights know of one adapter: the share of exactly right answers, and of its form."""
+    skills, styles = ([name], []) if name in SKILLS else ([], [name])
+    found = shares_of(skills, styles, base.ask, "score")
+    return {key: round(found[key], 4) for key in ("joint", "content", "style")}
+
+
+def ordinary_words(base: MergedBase) -> float:
+    """The mean number of words of answers to ordinary questions, without greeting and sign-off."""
+    answers = base.ask([prompt for prompt, _ in questions(ORDINARY, "score")])
+    return round(sum(len(bare(answer).split()) for answer in answers) / len(answers), 2)
+
+
+def measured(base: MergedBase, name: str, adapter: Lora | None) -> dict[str, Any]:
+    """The scores of one adapter, or of the base without it, on the questions for `name`."""
+    with nullcontext() if adapter is None else base.holding(adapter):
+        return scores(base, name) | {"ordinary_words": ordinary_words(base)}
+
+
+def main(
+    base: Annotated[Path, typer.Option(help="Directory of the base.", exists=True)],
+    names: Annotated[list[str] | None, typer.Argument(help="Adapters to measure; by default all.")] = None,
+    adapters: Annotated[Path, typer.Option(help="Directory of adapters.", exists=True)] = ADAPTERS_DIR,
+    file: Annotated[Path, typer.Option(help="File of results.")] = MEASURED_FILE,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 2,
+) -> None:
+    """Ask SmolLM2 each adapter's held-out questions with the adapter and without it. Takes some minutes."""
+    torch.set_num_threads(threads)
+    model = MergedBase(base, LONGEST_ANSWER)
+    for name in names or [*SKILLS, *STYLES]:
+        adapter = open_adapter(adapters / name)
+        found = {
+            "base": measured(model, name, None),
+            "adapter": measured(model, name, adapter),
+            "delta_norm": round(delta_norm(adapter), 3),
+        }
+        write_record(file, "adapters", read_record(file).get("adapters", {}) | {name: found})
+        typer.echo(f"{name}: base {found['base']}, adapter {found['adapter']}")
+    typer.echo(f"Wrote {file}")
+
+
+if __name__ == "__main__":
+    typer.run(main)
