@@ -9,10 +9,10 @@ DEVICE ?= cpu
 MODEL ?=
 BIN := $(VENV)/bin
 
-.PHONY: help setup demo serve test test-workers lint types format testbed bench bench-hot-load bench-residency bench-fusion bench-auto-fuse bench-kernels bench-crosscheck quality bench-memory bench-training gpu-kit gpu-check faults soak hostile fuzz clean
+.PHONY: help setup demo serve test test-workers lint types format testbed bench bench-hot-load bench-residency bench-fusion bench-auto-fuse bench-kernels bench-crosscheck quality bench-memory bench-training gpu-kit gpu-check faults smollm2-check soak hostile fuzz clean
 
 help: ## list the commands
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 
 setup: ## make .venv with all packages and the lora-compose command (DEVICE=gpu for CUDA, PYTHON=python3.12)
 	@command -v python3 >/dev/null || { echo "error: there is no Python. Debian and Ubuntu: apt-get install python3 python3-venv" >&2; exit 1; }
@@ -87,6 +87,10 @@ faults: setup ## try every known fault, 200 kills, 10,000 damaged adapters, 10,0
 	$(BIN)/python -m tests.campaigns.kill_points --count 200
 	$(BIN)/python -m tests.campaigns.bad_adapters --count 10000
 	$(BIN)/python -m tests.campaigns.ten_thousand --count 10000
+
+smollm2-check: setup ## compare a served SmolLM2 with transformers and PEFT: stacks, fusing, greedy answers (ten minutes)
+	$(BIN)/lora-compose models get smollm2
+	$(BIN)/python -m tests.campaigns.real_model.check --output benchmarks/results/smollm2-check.json
 
 soak: setup ## run mixed traffic and random faults for thirty minutes: check for lost state, wrong answers and growth
 	$(BIN)/python -m tests.campaigns.soak --minutes 30 --output soak.json --plot soak.png
