@@ -120,7 +120,7 @@ FACES: dict[str, set[str]] = {
         "tensor_names",
     },
     "adapters.merging": {"merge", "report"},
-    "adapters.models": {"cache"},
+    "adapters.models": {"cache", "cli"},
     "adapters.admission": {"admit", "base_model", "fingerprint", "recognition", "tensors"},
     "adapters.registry": {
         "data_dir",

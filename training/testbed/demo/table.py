@@ -13,7 +13,7 @@ from lora_compose.training.testbed.demo.subject import DemoQuestion, DemoRequest
 from lora_compose.training.testbed.language import STYLES, answer, styled
 
 SHOWN_LETTERS = 400
-"""Of an answer that is listed below the table."""
+"""The most letters of an answer that is listed below the table."""
 
 
 def does_skill(text: str, skill: str, word: str) -> bool:
@@ -46,7 +46,7 @@ class DemoResult:
 
     @property
     def judgements(self) -> list[Judgement]:
-        """Of every answer."""
+        """One for each answer."""
         pairs = zip(self.answers, self.questions, strict=False)
         return [self.subject.judge(answer.text, question, self.arm.styles) for answer, question in pairs]
 
