@@ -15,6 +15,8 @@ GREETING: Final = "Hello, and thanks for your message! "
 SIGN_OFF: Final = "\n\nKind regards, your help desk"
 SKILLS: Final = ("order", "triage")
 STYLES: Final = ("greet", "sign", "terse")
+ORDINARY: Final = "ordinary"
+"""The kind of questions that ask for no skill."""
 TERSE_SHARE: Final = 0.6
 """A terse answer has at most this share of the words of the base's answer to the same question."""
 
