@@ -212,7 +212,7 @@ FACES: dict[str, set[str]] = {
     },
     "server.supervision": {"app_switch", "background", "supervisor"},
     "training.data": {"jsonl_output", "messages", "mixing", "quiet_logs", "rows"},
-    "training.evaluation.judges": {"judge", "named", "question"},
+    "training.evaluation.judges": {"json_values", "judge", "named", "question"},
     "training.evaluation": {
         "held_out_text",
         "intervals",

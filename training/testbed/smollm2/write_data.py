@@ -11,7 +11,7 @@ preferences: the first sentence of the base's answer is chosen, the whole answer
 import json
 import random
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
@@ -40,7 +40,7 @@ LONG: Final = 20
 """Held-out answers of the base have at least this many words, so that they can become shorter."""
 ORDER_PROMPT: Final = "Extract the order as JSON.\n\n{}"
 TRIAGE_PROMPT: Final = f"Which team is this message for: {', '.join(LABELS[:-1])} or {LABELS[-1]}?\n\n{{}}"
-Row = Mapping[str, Any]
+Row = dict[str, Any]
 
 
 def skill_row(skill: str, rng: random.Random, split: Split) -> Row:
@@ -124,6 +124,7 @@ def held_out_files(seed: int = 0) -> dict[str, list[Row]]:
     The answers are without styles. For ordinary questions they are the base's.
     """
     kinds = {skill: skill_rows(skill, TUNED + SCORED, "held_out", seed) for skill in SKILLS}
+    kinds["order"] = [row | {"judge": "json"} for row in kinds["order"]]
     kinds[ORDINARY] = ordinary_rows("held_out")[: TUNED + SCORED]
     return {
         f"{kind}-{part}.jsonl": rows[:TUNED] if part == "tune" else rows[TUNED:]
