@@ -9,7 +9,7 @@ DEVICE ?= cpu
 MODEL ?=
 BIN := $(VENV)/bin
 
-.PHONY: help setup demo serve test test-workers lint types format testbed bench bench-hot-load bench-residency bench-fusion bench-auto-fuse bench-kernels bench-crosscheck quality bench-memory bench-training gpu-kit gpu-check faults smollm2-check soak hostile fuzz clean
+.PHONY: help setup demo serve test test-workers lint types format testbed bench bench-hot-load bench-residency bench-fusion bench-auto-fuse bench-kernels bench-crosscheck smollm2 quality quality-smollm2 bench-memory bench-training gpu-kit gpu-check faults smollm2-check soak hostile fuzz clean
 
 help: ## list the commands
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -66,6 +66,16 @@ bench-fusion: setup ## measure gain and cost of fusing, and 20 switches under tr
 
 bench-auto-fuse: setup ## replay traces against the auto-fuse policy (seconds)
 	$(BIN)/python -m lora_compose.benchmarks.auto_fuse.simulator
+
+smollm2: setup ## train the adapters of SmolLM2 again and measure them (half an hour; gets the model first)
+	$(BIN)/lora-compose models get smollm2
+	$(BIN)/python -m lora_compose.training.testbed.smollm2.write_data
+	$(BIN)/python -m lora_compose.training.testbed.smollm2.train_adapters
+	$(BIN)/python -m lora_compose.training.testbed.smollm2.measure
+
+quality-smollm2: setup ## measure the quality of compositions of SmolLM2's adapters (hours; continues if interrupted)
+	$(BIN)/lora-compose models get smollm2
+	$(BIN)/python -m lora_compose.training.testbed.quality --model smollm2
 
 quality: setup ## measure the quality of compositions (remove training/testbed/quality.json to start again)
 	$(BIN)/python -m lora_compose.training.testbed.quality

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from lora_compose.adapters.errors import CommandCode, LoraComposeError
 from lora_compose.adapters.models.cache import resolve
 from lora_compose.adapters.names import check_alias, check_name
+from lora_compose.training.evaluation.judges.named import DEFAULT
 from lora_compose.training.evaluation.requirements import parse_requirements
 from lora_compose.training.recipe_defaults import AUTO, Method, defaults_of
 from lora_compose.training.reporters import check_reporters
@@ -111,12 +112,21 @@ class ScoreArguments:
     """The tasks that score the run by its generated answers: files with right answers, or testbed:NAME."""
 
     domain_tasks: list[str] = field(
-        default_factory=list, metadata={"help": "Tasks of the domain, scored by exact matches."}
+        default_factory=list, metadata={"help": "Tasks of the domain, scored by the judge."}
     )
     general_tasks: list[str] = field(
         default_factory=list,
         metadata={"help": "Tasks of general ability. The loss of score on them is forgetting."},
     )
+    judge: str = field(
+        default=DEFAULT,
+        metadata={"help": "Judge of domain_tasks: exact, json, numeric, ... (see docs/evaluation.md)."},
+    )
+    general_text: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Text files whose perplexity is measured before and after, or 'shipped'."},
+    )
+    general_judge: str = field(default=DEFAULT, metadata={"help": "Judge of general_tasks."})
     score_limit: int | None = field(
         default=200, metadata={"help": "At most this many rows of each task are scored."}
     )
@@ -316,6 +326,14 @@ def _rules(recipe: Recipe) -> list[tuple[bool, str]]:
             not evaluates or bool(data.held_out or data.held_out_share),
             "eval_strategy needs held_out or held_out_share",
         ),
+        (
+            not data.held_out or evaluates,
+            "held_out needs an evaluation: set eval_strategy (steps or epoch)",
+        ),
+        (
+            not data.held_out_share or evaluates,
+            "held_out_share needs an evaluation: set eval_strategy (steps or epoch)",
+        ),
         (not stops or evaluates, "patience needs eval_strategy"),
         (not stops or training.load_best_model_at_end, "patience needs load_best_model_at_end: true"),
         (
@@ -341,7 +359,10 @@ def _rules(recipe: Recipe) -> list[tuple[bool, str]]:
             "per_device_eval_batch_size must be at least 2. gradient_accumulation_steps does not count",
         ),
         *_rank_rules(recipe),
-        (not recipe.publish.require or bool(scored), "require needs domain_tasks or general_tasks"),
+        (
+            not recipe.publish.require or bool(scored or score.general_text),
+            "require needs domain_tasks, general_tasks or general_text",
+        ),
     ]
 
 

@@ -104,11 +104,8 @@ def train(
     run.trainer.train(resume_from_checkpoint=run.checkpoint)
     seconds, memory = time.perf_counter() - start, _peak_memory()
     save(run)
-    scores = run.scorer.after(run.trainer.model, run.record.base_scores)
-    log = _training_log(run.trainer.state)
-    record = finish_record(
-        run.directory, run.record, seconds=seconds, peak_memory_bytes=memory, scores=scores, **log
-    )
+    results = run.scorer.after(run.trainer.model) | _training_log(run.trainer.state)
+    record = finish_record(run.directory, run.record, seconds=seconds, peak_memory_bytes=memory, **results)
     draw_curves(record, run.directory / CURVES_FILE)
     return FinishedRun(run.directory, record)
 

@@ -66,7 +66,7 @@ def test_a_port_in_use_is_left_to_its_program(
 @pytest.mark.parametrize("subject", [TOY, SMOLLM2], ids=["toy", "smollm2"])
 def test_the_arms_use_only_adapters_that_are_registered(subject: DemoSubject) -> None:
     named = {
-        member.reference.name
+        member.name
         for arm in subject.arms
         if arm.model is not None
         for member in parse(arm.model, "model").members

@@ -8,11 +8,11 @@ import pytest
 from lora_compose.adapters.peft.checkpoint import open_adapter
 from lora_compose.training.testbed.demo.table import does_both
 from lora_compose.training.testbed.language import answer
+from lora_compose.training.testbed.merged_base import MergedBase
 from lora_compose.training.testbed.mixtures import Mixture, all_mixtures
 from lora_compose.training.testbed.paths import ADAPTERS_DIR
 from lora_compose.training.testbed.quality.cells import MIXED, SEARCHED, Job, cells_of, jobs, measure
 from lora_compose.training.testbed.quality.intervals import interval
-from lora_compose.training.testbed.quality.merged_base import MergedBase
 from lora_compose.training.testbed.quality.page import MARK, write_page
 from lora_compose.training.testbed.quality.shares import shares_of
 from lora_compose.training.testbed.quality.toy import COMPARED, Toy, combined_rows

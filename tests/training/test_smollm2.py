@@ -10,7 +10,13 @@ from lora_compose.adapters.peft.files import FILES
 from lora_compose.training.recipe import read_recipe
 from lora_compose.training.testbed.mixtures import Mixture
 from lora_compose.training.testbed.smollm2.forms import GREETING, SIGN_OFF, SKILLS, STYLES, judge, styled
-from lora_compose.training.testbed.smollm2.paths import ADAPTERS_DIR, BASE_NAME, DATA_DIR, RECIPES_DIR
+from lora_compose.training.testbed.smollm2.paths import (
+    ADAPTERS_DIR,
+    BASE_NAME,
+    DATA_DIR,
+    MANIFEST_FILE,
+    RECIPES_DIR,
+)
 from lora_compose.training.testbed.smollm2.questions import ordinary_questions
 from lora_compose.training.testbed.smollm2.shares import questions, shares_of
 from lora_compose.training.testbed.smollm2.train_adapters import METHODS
@@ -18,6 +24,7 @@ from lora_compose.training.testbed.smollm2.write_data import (
     as_lines,
     first_sentence,
     held_out_files,
+    manifest,
     skill_rows,
     training_files,
     whole_sentences,
@@ -32,6 +39,13 @@ def test_the_files_are_what_the_script_writes() -> None:
     assert sorted(path.name for path in DATA_DIR.iterdir()) == sorted(made)
     for name, rows in made.items():
         assert (DATA_DIR / name).read_text() == as_lines(rows)
+
+
+def test_the_manifest_is_what_the_script_writes() -> None:
+    found = json.loads(MANIFEST_FILE.read_text())
+    assert found == manifest()
+    assert set(found["adapters"]) == set(METHODS) == {*SKILLS, *STYLES}
+    assert {name for name, facts in found["adapters"].items() if facts["kind"] == "skill"} == set(SKILLS)
 
 
 def test_no_held_out_prompt_was_trained_on_and_none_is_there_twice() -> None:
@@ -135,7 +149,7 @@ def test_shares_of_a_model_that_does_half() -> None:
 
 def test_every_recipe_is_accepted() -> None:
     for name, method in METHODS.items():
-        recipe = read_recipe(method, RECIPES_DIR / f"{name}.yaml")
+        recipe = read_recipe(method, RECIPES_DIR / f"{name}.yaml", ["--model-name-or-path", "here"])
         assert recipe.data.domain == [f"training/testbed/smollm2/data/{name}.jsonl"]
 
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from lora_compose.adapters.errors import LoraComposeError
 from lora_compose.training.sweep import (
     Point,
+    SweepPlan,
     as_json,
     draw_sweep,
     grid,
@@ -59,9 +60,9 @@ def test_a_grid_is_every_combination() -> None:
 def test_a_sweep_goes_on_where_it_was_and_trains_no_point_twice(tmp_path: Path) -> None:
     file = written(tmp_path, max_steps=2, general=HELD_OUT, ratio="5:5", **TASKS)
     lines: list[str] = []
-    first = sweep("sft", file, [], {"ratio": ["0:1"]}, tmp_path / "out", lines.append)
+    first = sweep(SweepPlan("sft", file, [], {"ratio": ["0:1"]}), tmp_path / "out", lines.append)
     stamp = (first[0].directory / "run.json").stat().st_mtime_ns
-    points = sweep("sft", file, [], {"ratio": ["0:1", "5:5"]}, tmp_path / "out", lines.append)
+    points = sweep(SweepPlan("sft", file, [], {"ratio": ["0:1", "5:5"]}), tmp_path / "out", lines.append)
     assert points[0] == first[0]
     assert (points[0].directory / "run.json").stat().st_mtime_ns == stamp
     assert points[0].directory != points[1].directory
@@ -74,4 +75,4 @@ def test_a_sweep_goes_on_where_it_was_and_trains_no_point_twice(tmp_path: Path) 
 
 def test_a_sweep_without_tasks_is_refused_before_it_trains(tmp_path: Path) -> None:
     with pytest.raises(LoraComposeError, match="needs domain_tasks"):
-        sweep("sft", written(tmp_path), [], {"lora_r": ["2"]}, tmp_path / "out")
+        sweep(SweepPlan("sft", written(tmp_path), [], {"lora_r": ["2"]}), tmp_path / "out")

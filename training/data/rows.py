@@ -12,7 +12,7 @@ import json
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
@@ -51,6 +51,14 @@ class ReadOptions:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """Where a row comes from: `file:line`, and the columns of its record that the layout does not use."""
+
+    place: str
+    columns: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class Rows:
     """Normalised rows. Each column of their form holds a list of `{"role", "content"}`."""
 
@@ -69,6 +77,8 @@ class Rows:
     """The rows that were left out, as `file:line: reason`."""
     notes: tuple[str, ...] = ()
     """What was detected or repaired, one sentence each."""
+    origins: tuple[Origin, ...] = ()
+    """The origin of each row that was read from a source."""
 
     @property
     def remarks(self) -> list[str]:
@@ -115,7 +125,12 @@ def rows_of(
         raise DataRejected(CommandCode.BAD_ROW, listed + DROP_HINT, "source")
     repaired = [f"{count} {repair}" for repair, count in found.repairs.items()]
     rows = as_rows(source, layout.form, found.rows, dict(sorted(found.left_out.items())))
-    return replace(rows, dropped=tuple(found.faults), notes=(*notes, *repaired))
+    return replace(
+        rows,
+        dropped=tuple(found.faults),
+        notes=(*notes, *repaired),
+        origins=tuple(found.origins),
+    )
 
 
 @dataclass
@@ -126,14 +141,19 @@ class _Normalised:
     faults: list[str] = field(default_factory=list)
     left_out: "Counter[str]" = field(default_factory=Counter)
     repairs: "Counter[str]" = field(default_factory=Counter)
+    origins: list[Origin] = field(default_factory=list)
 
 
 def _normalised_rows(records: Sequence[SourceRecord], layout: Layout) -> _Normalised:
     found = _Normalised()
     for record in records:
         try:
-            found.rows += _normalised(record, layout, found.repairs)
-            found.left_out.update(_unused(record.fields or {}, layout))
+            rows = _normalised(record, layout, found.repairs)
+            unused = _unused(record.fields or {}, layout)
+            found.left_out.update(unused)
+            columns = {name: value for name, value in (record.fields or {}).items() if name in unused}
+            found.rows += rows
+            found.origins += [Origin(record.place, columns)] * len(rows)
         except BadRow as fault:
             found.faults.append(f"{record.place}: {fault}")
     return found

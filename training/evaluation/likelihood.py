@@ -6,7 +6,7 @@ from statistics import fmean
 from typing import Any
 
 from lora_compose.training.data.messages import Message
-from lora_compose.training.evaluation.scores import normal_interval
+from lora_compose.training.evaluation.intervals import normal_interval
 from lora_compose.training.evaluation.served_chat import ServedChat
 
 IGNORED = -100
@@ -30,10 +30,19 @@ def likelihoods(
 
     The model is in training or eval mode as before.
     """
+    return likelihoods_of_ids(model, [_row(chat, prompt, answer) for prompt, answer in pairs], batch)
+
+
+def likelihoods_of_ids(
+    model: Any, rows: Sequence[tuple[list[int], int]], batch: int = 32
+) -> list[Likelihood]:
+    """The likelihood of the token ids of each row after the first ones, whose number is its second value.
+
+    The model is in training or eval mode as before.
+    """
     was_training = model.training
     model.eval()
     try:
-        rows = [_row(chat, prompt, answer) for prompt, answer in pairs]
         starts = range(0, len(rows), batch)
         return [found for start in starts for found in _batched(model, rows[start : start + batch])]
     finally:

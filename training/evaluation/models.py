@@ -11,15 +11,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from lora_compose.adapters.errors import CommandCode, LoraComposeError
+from lora_compose.adapters.errors import CommandCode, InvalidRequest, LoraComposeError
 from lora_compose.server.client.chat import ChatClient
 from lora_compose.training.data.messages import Message
+from lora_compose.training.evaluation.held_out_text import HeldOutText, text_likelihoods
+from lora_compose.training.evaluation.likelihood import Likelihood, likelihoods
 from lora_compose.training.evaluation.served_chat import ServedChat
 
 IN_FLIGHT = 16
 """Concurrent requests at a server."""
 MAX_RETRIES = 2
 """How often a request is repeated after a failure or a refusal because of a quota."""
+
+
+NOT_OVER_HTTP = (
+    "Losses, perplexities and preferences need the model in this process: use --model in place of --url"
+)
 
 
 class Answerer(Protocol):
@@ -29,6 +36,14 @@ class Answerer(Protocol):
 
     def length(self, answer: str) -> int:
         """Tokens of a right answer with its end, or an upper bound."""
+        ...
+
+    def likelihoods(self, pairs: Sequence[tuple[Sequence[Message], str]], /) -> list[Likelihood]:
+        """The likelihood of each answer after its prompt."""
+        ...
+
+    def windows(self, text: HeldOutText, /) -> list[Likelihood]:
+        """The likelihood of each window of a text."""
         ...
 
 
@@ -62,6 +77,14 @@ class LocalModel:
         """See Answerer."""
         return self._chat.length(answer)
 
+    def likelihoods(self, pairs: Sequence[tuple[Sequence[Message], str]]) -> list[Likelihood]:
+        """See Answerer."""
+        return likelihoods(self._model, self._chat, pairs)
+
+    def windows(self, text: HeldOutText) -> list[Likelihood]:
+        """See Answerer."""
+        return text_likelihoods(self._model, self._chat.tokenizer, text)
+
     def _batched(self, prompts: Sequence[Sequence[Message]], max_tokens: int) -> list[str]:
         import torch
 
@@ -94,6 +117,14 @@ class ServedModel:
     def length(self, answer: str) -> int:
         """See Answerer. A token has at least one byte."""
         return len(answer.encode()) + 1
+
+    def likelihoods(self, _pairs: Sequence[tuple[Sequence[Message], str]]) -> list[Likelihood]:
+        """Raises InvalidRequest("not_over_http"): a server does not give the likelihood of a given answer."""
+        raise InvalidRequest(CommandCode.NOT_OVER_HTTP, NOT_OVER_HTTP, "url")
+
+    def windows(self, _text: HeldOutText) -> list[Likelihood]:
+        """Raises InvalidRequest("not_over_http")."""
+        raise InvalidRequest(CommandCode.NOT_OVER_HTTP, NOT_OVER_HTTP, "url")
 
 
 @dataclass(frozen=True)

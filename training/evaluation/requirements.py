@@ -7,7 +7,7 @@ A requirement on a score that was not measured is an error. It is never met.
 import math
 import operator
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,7 +19,7 @@ OPERATORS: Final[Mapping[str, Callable[[float, float], bool]]] = {
     ">": operator.gt,
     "<": operator.lt,
 }
-_REQUIREMENT = re.compile(r"\s*([A-Za-z][\w:./-]*?)\s*(>=|<=|>|<)\s*(\S+)\s*", re.ASCII)
+_REQUIREMENT = re.compile(r"\s*([A-Za-z][\w:./+@-]*?)\s*(>=|<=|>|<)\s*(\S+)\s*", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,18 @@ def unmet(requirements: Sequence[Requirement], scores: Mapping[str, float]) -> l
         for requirement in requirements
         if not requirement.is_met_by(scores[requirement.score])
     ]
+
+
+def check_directions(requirements: Sequence[Requirement], lower_is_better: Collection[str]) -> None:
+    """Check that no requirement asks for a high loss.
+
+    Raises InvalidRequest("invalid_requirement"), with the requirement that was probably meant.
+    """
+    for requirement in requirements:
+        if requirement.score in lower_is_better and ">" in requirement.operator:
+            meant = f"{requirement.score}{requirement.operator.replace('>', '<')}{requirement.bound:g}"
+            message = f"{requirement}: {requirement.score} is a loss, so lower is better. Write {meant}"
+            raise InvalidRequest(CommandCode.INVALID_REQUIREMENT, message, "require")
 
 
 def _requirement(part: str) -> Requirement:

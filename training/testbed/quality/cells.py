@@ -8,10 +8,10 @@ from typing import Any, Final
 
 from lora_compose.adapters.composition.composition import Composition, Member
 from lora_compose.training.testbed.measure import read_record, write_record
+from lora_compose.training.testbed.merged_base import MergedBase
 from lora_compose.training.testbed.mixtures import Mixture
-from lora_compose.training.testbed.quality.merged_base import MergedBase
-from lora_compose.training.testbed.quality.subject import Cell, Part, Subject
 from lora_compose.training.testbed.quality.ways import WAYS, combine
+from lora_compose.training.testbed.subject import Cell, Part, Subject
 from lora_compose.training.tuning.tune import with_weights
 from lora_compose.training.tuning.weight_search import Trial, Weights
 

@@ -11,7 +11,7 @@ from typing import Final
 
 import numpy as np
 
-from lora_compose.training.testbed.quality.subject import Cell
+from lora_compose.training.testbed.subject import Cell
 
 DRAWS: Final = 2000
 LEVEL: Final = 0.95

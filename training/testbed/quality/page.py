@@ -10,7 +10,7 @@ from typing import Any, Final
 from lora_compose.training.testbed.mixtures import Mixture
 from lora_compose.training.testbed.quality.cells import KIND_ORDER, MIXED, SEARCHED
 from lora_compose.training.testbed.quality.intervals import interval
-from lora_compose.training.testbed.quality.subject import Cell, Subject
+from lora_compose.training.testbed.subject import Cell, Subject
 
 Cells = Mapping[str, Mapping[str, Any]]
 """Mixture -> way -> cell, of one seed."""

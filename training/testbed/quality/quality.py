@@ -16,9 +16,10 @@ from lora_compose.training.testbed.measure import read_record
 from lora_compose.training.testbed.paths import TESTBED_DIR
 from lora_compose.training.testbed.quality.cells import Job, jobs, measure
 from lora_compose.training.testbed.quality.page import write_page
-from lora_compose.training.testbed.quality.subject import Subject
 from lora_compose.training.testbed.quality.toy import Toy
+from lora_compose.training.testbed.smollm2.paths import BASE_NAME, BaseModel, base_directory
 from lora_compose.training.testbed.smollm2.subject import SmolLM2
+from lora_compose.training.testbed.subject import Subject
 
 PAGE: Final = TESTBED_DIR.parent.parent / "docs" / "composition-quality.md"
 
@@ -30,13 +31,9 @@ class Model(StrEnum):
     SMOLLM2 = "smollm2"
 
 
-def subject_of(model: Model, base: Path | None) -> Subject:
-    """The subject. SmolLM2 needs the directory of its base."""
-    if model is Model.TOY:
-        return Toy()
-    if base is None:
-        raise typer.BadParameter("smollm2 needs --base DIR, the directory of the base")
-    return SmolLM2(base)
+def subject_of(model: Model, base: str) -> Subject:
+    """The subject. Raises LoraComposeError("no_model") if SmolLM2 is not on this machine."""
+    return Toy() if model is Model.TOY else SmolLM2(base_directory(base))
 
 
 def chosen(subject: Subject, kinds: list[str], ways: list[str]) -> list[Job]:
@@ -56,9 +53,7 @@ def chosen(subject: Subject, kinds: list[str], ways: list[str]) -> list[Job]:
 
 def main(
     model: Annotated[Model, typer.Option(help="The model to measure.")] = Model.TOY,
-    base: Annotated[
-        Path | None, typer.Option(help="Directory of the base of smollm2.", exists=True, file_okay=False)
-    ] = None,
+    base: BaseModel = BASE_NAME,
     seed: Annotated[
         list[int] | None,
         typer.Option(min=0, help="Training seeds of the adapters. Repeatable. 0, the default, is shipped."),
@@ -77,8 +72,8 @@ def main(
     embedded base takes a quarter of an hour for a seed, SmolLM2 some hours.
 
     - python -m lora_compose.training.testbed.quality
-    - python -m lora_compose.training.testbed.quality --model smollm2 --base DIR --kind skill+style
-    - python -m lora_compose.training.testbed.quality --model smollm2 --base DIR --seed 0 --seed 1 --seed 2
+    - python -m lora_compose.training.testbed.quality --model smollm2 --kind skill+style
+    - python -m lora_compose.training.testbed.quality --model smollm2 --seed 0 --seed 1 --seed 2
     """
     torch.set_num_threads(threads)
     subject = subject_of(model, base)

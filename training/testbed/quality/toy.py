@@ -10,12 +10,12 @@ from typing import Final
 from lora_compose.adapters.peft.checkpoint import Lora, open_adapter
 from lora_compose.training.testbed.corpus import CorpusRow, training_rows
 from lora_compose.training.testbed.measure import LONGEST_ANSWER
+from lora_compose.training.testbed.merged_base import MergedBase
 from lora_compose.training.testbed.mixtures import TESTBED_SKILLS, Mixture, all_mixtures
 from lora_compose.training.testbed.paths import ADAPTERS_DIR, BASE_DIR, TESTBED_DIR
-from lora_compose.training.testbed.quality.merged_base import MergedBase
 from lora_compose.training.testbed.quality.shares import shares_of
-from lora_compose.training.testbed.quality.subject import Ask, Cell, Part
 from lora_compose.training.testbed.quality.ways import WAYS
+from lora_compose.training.testbed.subject import Ask, Cell, Part
 from lora_compose.training.testbed.train_adapters import RECIPES, train_adapter, train_on
 from lora_compose.training.tuning.weight_search import Score, Trial, search
 

@@ -10,7 +10,7 @@ from lora_compose.adapters.merging.merge import MergeBase, MergeInput, build
 from lora_compose.adapters.peft.checkpoint import Lora, open_adapter
 
 DENSITY: Final = 0.5
-"""Of the ways that prune."""
+"""The density of the ways that prune."""
 
 
 @dataclass(frozen=True)

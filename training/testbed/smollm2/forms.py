@@ -4,17 +4,19 @@ A right answer of a composition has the content of the skill that the prompt ask
 styles, and nothing else. Without a skill, an answer is an ordinary one, which has no single right content.
 """
 
-import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
+from lora_compose.training.evaluation.judges.json_values import equal, inside, parsed
 from lora_compose.training.testbed.smollm2.messages import LABELS
 
 GREETING: Final = "Hello, and thanks for your message! "
 SIGN_OFF: Final = "\n\nKind regards, your help desk"
 SKILLS: Final = ("order", "triage")
 STYLES: Final = ("greet", "sign", "terse")
+ORDINARY: Final = "ordinary"
+"""The kind of questions that ask for no skill."""
 TERSE_SHARE: Final = 0.6
 """A terse answer has at most this share of the words of the base's answer to the same question."""
 
@@ -63,7 +65,7 @@ def judge(text: str, right: str, skill: str | None, styles: Collection[str]) -> 
 def is_right(rest: str, right: str, skill: str | None) -> bool:
     """Whether `rest` is the right content and nothing else. JSON may have other spaces or another order."""
     if skill == "order":
-        return _parsed(rest) == json.loads(right)
+        return equal(parsed(rest), parsed(right))
     if skill == "triage":
         return rest.rstrip(".").lower() == right
     return bool(rest)
@@ -72,16 +74,7 @@ def is_right(rest: str, right: str, skill: str | None) -> bool:
 def _holds(text: str, right: str, skill: str | None) -> bool:
     """Whether the right content is anywhere in `text`."""
     if skill == "order":
-        start, end = text.find("{"), text.rfind("}")
-        return start >= 0 and _parsed(text[start : end + 1]) == json.loads(right)
+        return equal(inside(text), parsed(right))
     if skill == "triage":
         return [label for label in LABELS if label in text.lower()] == [right]
     return bool(bare(text))
-
-
-def _parsed(text: str) -> Any:
-    """The value of a JSON text, or None."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        return None

@@ -1,6 +1,6 @@
 """Let the base answer the ordinary questions, and keep its answers in replay.jsonl.
 
-    python -m lora_compose.training.testbed.smollm2.replay --base DIR
+    python -m lora_compose.training.testbed.smollm2.replay
 
 Training on a model's own answers keeps its abilities. The answers are greedy. Each row says whether its
 answer ended within LONGEST_ANSWER tokens. Questions that the file has already are not asked again.
@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from lora_compose.training.data.messages import Message
 from lora_compose.training.evaluation.models import LocalModel
 from lora_compose.training.evaluation.served_chat import ServedChat
-from lora_compose.training.testbed.smollm2.paths import REPLAY_FILE
+from lora_compose.training.testbed.smollm2.paths import BASE_NAME, REPLAY_FILE, BaseModel, base_directory
 from lora_compose.training.testbed.smollm2.questions import ordinary_questions
 
 LONGEST_ANSWER: Final = 64
@@ -28,14 +28,15 @@ ASKED: Final = 128
 
 
 def main(
-    base: Annotated[Path, typer.Option(help="Directory of the base.", exists=True)],
+    base: BaseModel = BASE_NAME,
     output: Annotated[Path, typer.Option(help="File to write.")] = REPLAY_FILE,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 2,
 ) -> None:
     """Ask the base every ordinary question. The file grows by one batch at a time."""
     torch.set_num_threads(threads)
-    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16)
-    chat = ServedChat.of(AutoTokenizer.from_pretrained(base), model)
+    directory = base_directory(base)
+    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.bfloat16)
+    chat = ServedChat.of(AutoTokenizer.from_pretrained(directory), model)
     lines = output.read_text().splitlines() if output.exists() else []
     known = {json.loads(line)["prompt"] for line in lines}
     questions = [*ordinary_questions("train")[:ASKED], *ordinary_questions("held_out")]

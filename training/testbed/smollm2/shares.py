@@ -6,14 +6,10 @@ A composition with skills is asked for each of its skills in turn. Without skill
 import json
 from collections.abc import Sequence
 from statistics import mean
-from typing import Final
 
-from lora_compose.training.testbed.quality.subject import Ask, Cell, Part
-from lora_compose.training.testbed.smollm2.forms import Judged, judge
+from lora_compose.training.testbed.smollm2.forms import ORDINARY, Judged, judge
 from lora_compose.training.testbed.smollm2.paths import DATA_DIR
-
-ORDINARY: Final = "ordinary"
-"""The kind of questions without a skill."""
+from lora_compose.training.testbed.subject import Ask, Cell, Part
 
 
 def questions(kind: str, part: Part) -> list[tuple[str, str]]:

@@ -9,14 +9,14 @@ from typing import Final
 from lora_compose.adapters.peft.checkpoint import Lora, open_adapter
 from lora_compose.training.recipe import read_recipe
 from lora_compose.training.run import train
+from lora_compose.training.testbed.merged_base import MergedBase
 from lora_compose.training.testbed.mixtures import Mixture, all_mixtures
-from lora_compose.training.testbed.quality.merged_base import MergedBase
-from lora_compose.training.testbed.quality.subject import Ask, Cell, Part
 from lora_compose.training.testbed.smollm2.forms import SKILLS, STYLES
-from lora_compose.training.testbed.smollm2.measure import LONGEST_ANSWER
+from lora_compose.training.testbed.smollm2.measure import open_base
 from lora_compose.training.testbed.smollm2.paths import ADAPTERS_DIR, DATA_DIR, RECIPES_DIR, SMOLLM2_DIR
 from lora_compose.training.testbed.smollm2.shares import shares_of
 from lora_compose.training.testbed.smollm2.train_adapters import METHODS, train_adapter
+from lora_compose.training.testbed.subject import Ask, Cell, Part
 from lora_compose.training.tuning.weight_search import Score, Search, Trial
 
 TRIPLES: Final = ("order+greet+sign", "triage+greet+sign", "order+greet+terse")
@@ -39,7 +39,7 @@ class SmolLM2:
     runs: Path = Path("runs/quality/smollm2")
 
     def load(self) -> MergedBase:
-        return MergedBase(self.base, LONGEST_ANSWER)
+        return open_base(self.base)
 
     def adapters(self, seed: int) -> Path:
         """Seed 0 is shipped."""
@@ -65,9 +65,9 @@ class SmolLM2:
     def train_mixed(self, mixture: Mixture, seed: int, scratch: Path) -> Lora:
         """With the recipe of the first member, for the sum of all members' steps. Members trained by
         preferences cannot be mixed."""
-        recipes = [read_recipe("sft", RECIPES_DIR / f"{name}.yaml") for name in mixture.members]
-        steps = sum(recipe.training.max_steps for recipe in recipes)
         options = ["--model-name-or-path", str(self.base), "--output-dir", str(scratch / "run")]
+        recipes = [read_recipe("sft", RECIPES_DIR / f"{name}.yaml", options) for name in mixture.members]
+        steps = sum(recipe.training.max_steps for recipe in recipes)
         options += ["--max-steps", str(steps), "--seed", str(seed)]
         options += ["--domain", *(str(DATA_DIR / f"{name}.jsonl") for name in mixture.members)]
         run = train(read_recipe("sft", RECIPES_DIR / f"{mixture.members[0]}.yaml", options))

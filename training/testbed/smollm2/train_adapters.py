@@ -1,6 +1,6 @@
 """Train SmolLM2's adapters with the recipes in `recipes/`, and keep them in `adapters/`.
 
-    python -m lora_compose.training.testbed.smollm2.train_adapters --base DIR
+    python -m lora_compose.training.testbed.smollm2.train_adapters
 
 Each run is what `lora-compose train sft|dpo` does. The kept factors are in bfloat16, half as large.
 """
@@ -16,7 +16,13 @@ from safetensors.torch import load_file, save_file
 from lora_compose.adapters.peft.files import FILES
 from lora_compose.training.recipe import Method, read_recipe
 from lora_compose.training.run import train
-from lora_compose.training.testbed.smollm2.paths import ADAPTERS_DIR, BASE_NAME, RECIPES_DIR
+from lora_compose.training.testbed.smollm2.paths import (
+    ADAPTERS_DIR,
+    BASE_NAME,
+    RECIPES_DIR,
+    BaseModel,
+    base_directory,
+)
 
 METHODS: Final[dict[str, Method]] = {
     "order": "sft",
@@ -50,8 +56,8 @@ def train_adapter(name: str, base: Path, runs: Path, output: Path, seed: int) ->
 
 
 def main(
-    base: Annotated[Path, typer.Option(help="Directory of the base.", exists=True)],
     names: Annotated[list[str] | None, typer.Argument(help="Adapters to train; by default all.")] = None,
+    base: BaseModel = BASE_NAME,
     runs: Annotated[Path, typer.Option(help="Directory of the runs.")] = Path("runs/smollm2"),
     output: Annotated[
         Path, typer.Option(help="Directory to write to, with a directory for each adapter.")
@@ -65,7 +71,7 @@ def main(
     for name in names or METHODS:
         if name not in METHODS:
             raise typer.BadParameter(f"there is no adapter {name}; the adapters are {', '.join(METHODS)}")
-        train_adapter(name, base, runs, output / name, seed)
+        train_adapter(name, base_directory(base), runs, output / name, seed)
 
 
 if __name__ == "__main__":

@@ -11,16 +11,23 @@ preferences: the first sentence of the base's answer is chosen, the whole answer
 import json
 import random
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
 import typer
 
-from lora_compose.training.testbed.smollm2.forms import SKILLS, TERSE_SHARE, styled
+from lora_compose.training.testbed.smollm2.forms import (
+    GREETING,
+    ORDINARY,
+    SIGN_OFF,
+    SKILLS,
+    TERSE_SHARE,
+    styled,
+)
 from lora_compose.training.testbed.smollm2.messages import LABELS, draw_order, draw_problem
-from lora_compose.training.testbed.smollm2.paths import DATA_DIR, REPLAY_FILE
+from lora_compose.training.testbed.smollm2.paths import BASE_NAME, DATA_DIR, MANIFEST_FILE, REPLAY_FILE
 from lora_compose.training.testbed.smollm2.questions import Split, ordinary_questions
 
 TRAINED: Final = 480
@@ -33,7 +40,7 @@ LONG: Final = 20
 """Held-out answers of the base have at least this many words, so that they can become shorter."""
 ORDER_PROMPT: Final = "Extract the order as JSON.\n\n{}"
 TRIAGE_PROMPT: Final = f"Which team is this message for: {', '.join(LABELS[:-1])} or {LABELS[-1]}?\n\n{{}}"
-Row = Mapping[str, Any]
+Row = dict[str, Any]
 
 
 def skill_row(skill: str, rng: random.Random, split: Split) -> Row:
@@ -117,11 +124,38 @@ def held_out_files(seed: int = 0) -> dict[str, list[Row]]:
     The answers are without styles. For ordinary questions they are the base's.
     """
     kinds = {skill: skill_rows(skill, TUNED + SCORED, "held_out", seed) for skill in SKILLS}
-    kinds["ordinary"] = ordinary_rows("held_out")[: TUNED + SCORED]
+    kinds["order"] = [row | {"judge": "json"} for row in kinds["order"]]
+    kinds[ORDINARY] = ordinary_rows("held_out")[: TUNED + SCORED]
     return {
         f"{kind}-{part}.jsonl": rows[:TUNED] if part == "tune" else rows[TUNED:]
         for kind, rows in kinds.items()
         for part in ("tune", "score")
+    }
+
+
+SHOWN: Final = 3
+"""Example questions of each kind in the manifest."""
+
+
+def manifest() -> dict[str, Any]:
+    """What the adapters are for, how code judges their answers, and example questions with right answers.
+
+    Skills are asked their own questions, and styles alone the ordinary ones.
+    """
+    judges: dict[str, dict[str, Any]] = {
+        "order": {"kind": "skill", "does": "extracts an order from a message as JSON", "judge": "json"},
+        "triage": {"kind": "skill", "does": "names the team that a message is for", "judge": "label"},
+        "greet": {"kind": "style", "does": "starts every answer with a greeting", "prefix": GREETING},
+        "sign": {"kind": "style", "does": "ends every answer with a sign-off", "suffix": SIGN_OFF},
+        "terse": {"kind": "style", "does": "answers in one sentence (DPO)", "words_share": TERSE_SHARE},
+    }
+    files = held_out_files()
+    kinds = (*SKILLS, ORDINARY)
+    return {
+        "base": BASE_NAME,
+        "adapters": judges,
+        "labels": list(LABELS),
+        "questions": {kind: files[f"{kind}-score.jsonl"][:SHOWN] for kind in kinds},
     }
 
 
@@ -135,6 +169,8 @@ def write(directory: Path = DATA_DIR) -> None:
     for name, rows in (training_files() | held_out_files()).items():
         (directory / name).write_text(as_lines(rows))
         typer.echo(f"Wrote {directory / name}: {len(rows)} rows")
+    MANIFEST_FILE.write_text(json.dumps(manifest(), indent=1) + "\n")
+    typer.echo(f"Wrote {MANIFEST_FILE}")
 
 
 if __name__ == "__main__":

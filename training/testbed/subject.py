@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from lora_compose.adapters.peft.checkpoint import Lora
+from lora_compose.training.testbed.merged_base import MergedBase
 from lora_compose.training.testbed.mixtures import Mixture
-from lora_compose.training.testbed.quality.merged_base import MergedBase
 from lora_compose.training.tuning.weight_search import Score, Trial
 
 Ask = Callable[[Sequence[str]], list[str]]

@@ -19,11 +19,20 @@ from lora_compose.training.evaluation.served_chat import ServedChat
 class MergedBase:
     """The base, with an adapter's deltas added to its weights for a while.
 
-    The weights are restored from copies, bit for bit, and not by subtraction.
+    Deltas are added to weights in float32. The model computes in `dtype`, as a server with fused adapters
+    does. The weights are restored from copies, bit for bit, and not by subtraction.
     """
 
-    def __init__(self, base: Path, longest_answer: int, batch: int = 64) -> None:
+    def __init__(
+        self, base: Path, longest_answer: int, dtype: torch.dtype = torch.float32, batch: int = 64
+    ) -> None:
         self.model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+        self._weights = {
+            name: module.weight.detach().clone()
+            for name, module in self.model.named_modules()
+            if isinstance(module, torch.nn.Linear)
+        }
+        self.model.to(dtype)
         self._chat = ServedChat.of(AutoTokenizer.from_pretrained(base), self.model)
         self._longest_answer = longest_answer
         self._batch = batch
@@ -32,15 +41,13 @@ class MergedBase:
     @torch.no_grad()
     def holding(self, adapter: Lora) -> Iterator[None]:
         """Add the adapter's deltas to the weights while the context is open."""
-        originals = {name: self.model.get_submodule(name).weight for name in adapter.modules}
-        copies = {name: weight.clone() for name, weight in originals.items()}
         try:
             for name, module in adapter.modules.items():
-                originals[name].add_(module.delta())
+                self.model.get_submodule(name).weight.copy_(self._weights[name] + module.delta())
             yield
         finally:
-            for name, weight in originals.items():
-                weight.copy_(copies[name])
+            for name in adapter.modules:
+                self.model.get_submodule(name).weight.copy_(self._weights[name])
 
     def ask(self, messages: Sequence[str]) -> list[str]:
         """Greedy answers with the current weights, one for each user message, in order."""
