@@ -30,12 +30,13 @@ from tests.campaigns.real_model.served import Served
 
 BASE = "smollm2"
 STACKS: tuple[Weights, ...] = (
-    {"order": 1.0, "sign": 1.0},
-    {"order": 0.7, "greet": 1.2},
-    {"order": 0.6, "greet": 0.6, "sign": 0.6},
+    {"order": 1.0, "greet": 1.0},
+    {"order": 0.7, "triage": 1.2},
+    {"order": 0.6, "greet": 0.6, "triage": 0.5},
 )
-NAMES = ("order", "greet", "sign")
-TEXTS = 6
+NAMES = ("order", "greet", "triage")
+KV_CACHE_BYTES = 1 << 30
+TEXTS = 4
 MAX_TOKENS = 48
 NOISE = 1e-3
 """A lead in log-probability that the order of additions can turn round in float32."""
@@ -117,7 +118,7 @@ def served(dtype: str, adapters: Path) -> Iterator[str]:
     """The address of a server in `dtype`, which may register these adapters."""
     with tempfile.TemporaryDirectory(prefix="lora-compose-check-") as home:
         options = ["--model", BASE, "--dtype", dtype, "--max-model-len", "2048", "--data-dir", f"{home}/data"]
-        options += ["--adapter-root", str(adapters)]
+        options += ["--adapter-root", str(adapters), "--kv-cache-memory-bytes", str(KV_CACHE_BYTES)]
         with ServerProcess.serve(options, Path(home, "server.log")) as server:
             server.wait_until_ready()
             yield server.url

@@ -19,6 +19,7 @@ class Reference:
     """A base in transformers, with adapters in PEFT."""
 
     def __init__(self, base: str, adapters: Path, names: Sequence[str], dtype: torch.dtype) -> None:
+        torch.set_num_threads(1)  # two threads wait for each other where other programs use the cores
         self.tokenizer: Any = AutoTokenizer.from_pretrained(base)
         plain = AutoModelForCausalLM.from_pretrained(base, dtype=dtype)
         model = PeftModel.from_pretrained(plain, adapters / names[0], adapter_name=names[0])
