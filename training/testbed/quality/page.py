@@ -42,12 +42,12 @@ class Results:
         )
         return {kind: kinds[kind] for kind in order}
 
-    def cells(self, labels: Sequence[str], way: str) -> list[list[Cell]]:
-        """The cells of every seed that has them for all `labels`, shape (seeds, labels)."""
+    def cells(self, labels: Sequence[str], way: str, column: str) -> list[list[Cell]]:
+        """The cells of every seed that has `column` for all `labels`, shape (seeds, labels)."""
         return [
             [cells[label][way] for label in labels]
             for cells in self.seeds.values()
-            if all(way in cells.get(label, {}) for label in labels)
+            if all(column in cells.get(label, {}).get(way, {}) for label in labels)
         ]
 
 
@@ -66,31 +66,40 @@ def page_text(results: Sequence[Results]) -> str:
 def _model(results: Results) -> list[str]:
     kinds, cells = results.by_kind(), results.first
     seeds = "one seed" if len(results.seeds) == 1 else f"{len(results.seeds)} seeds"
+    tables = {
+        "exactly right answers, mean by kind": _summary(
+            results, kinds, "joint", lambda cell: float(cell["joint"])
+        ),
+        "how much of each member remains, mean over members": _summary(
+            results, kinds, "members", lambda cell: mean(cell["members"].values())
+        ),
+        "one adapter trained on the data of all members": _mixed(cells),
+        "weights searched on other held-out rows": _searched(results, kinds),
+    }
     return [
-        f"## {results.subject.name}: exactly right answers, mean by kind\n",
+        f"## {results.subject.name}\n",
         f"Greedy decoding, {seeds}. In brackets: the number of mixtures, and 95 % intervals.\n",
-        _summary(results, kinds, lambda cell: float(cell["joint"])),
-        f"## {results.subject.name}: how much of each member remains, mean over members\n",
-        _summary(results, kinds, lambda cell: mean(cell["members"].values())),
-        f"## {results.subject.name}: one adapter trained on the data of all members\n",
-        _mixed(cells),
-        f"## {results.subject.name}: weights searched on other held-out rows\n",
-        _searched(results, kinds),
-        f"## {results.subject.name}: all combinations, exactly right answers (content / form)\n",
+        *(f"### {results.subject.name}: {title}\n\n{table}" for title, table in tables.items() if table),
+        f"### {results.subject.name}: all combinations, exactly right answers (content / form)\n",
         *(_all(kind, labels, cells, results.subject.ways) for kind, labels in kinds.items()),
     ]
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown. Without rows, an empty text."""
+    if not rows:
+        return ""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
-def _summary(results: Results, kinds: Mapping[str, Sequence[str]], share: Callable[[Cell], float]) -> str:
+def _summary(
+    results: Results, kinds: Mapping[str, Sequence[str]], column: str, share: Callable[[Cell], float]
+) -> str:
     header = ["", *(f"{kind} ({len(labels)})" for kind, labels in kinds.items())]
     rows = []
     for way in (*results.subject.ways, SEARCHED):
-        found = [results.cells(labels, way) for labels in kinds.values()]
+        found = [results.cells(labels, way, column) for labels in kinds.values()]
         if any(found):
             rows.append([way, *(str(interval(seeds, share)) if seeds else "" for seeds in found)])
     return _table(header, rows)
@@ -149,7 +158,7 @@ def _searched(results: Results, kinds: Mapping[str, Sequence[str]]) -> str:
 def _all(kind: str, labels: Sequence[str], cells: Cells, ways: Sequence[str]) -> str:
     measured = [way for way in ways if any(way in cells[label] for label in labels)]
     rows = [[label, *(_cell(cells[label].get(way)) for way in measured)] for label in labels]
-    return f"### {kind}\n\n" + _table(["", *measured], rows)
+    return f"#### {kind}\n\n" + _table(["", *measured], rows)
 
 
 def _cell(cell: Cell | None) -> str:
