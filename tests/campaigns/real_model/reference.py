@@ -51,7 +51,7 @@ class Reference:
     @torch.no_grad()
     def logprobs(self, ids: Sequence[int]) -> torch.Tensor:
         """The log-probability of each token after the first one, in float32."""
-        logits = self._model(torch.tensor([ids])).logits[0].float()
+        logits: torch.Tensor = self._model(torch.tensor([ids])).logits[0].float()
         chosen = torch.tensor(ids[1:])
         return logits[:-1].log_softmax(-1).gather(1, chosen[:, None])[:, 0]
 
