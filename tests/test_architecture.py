@@ -44,6 +44,7 @@ ORDER = (
     "server.errors",
     "server.metrics",
     "server.http",
+    "server.playground",
     "server.tenants",
     "server.engine.cpu",
     "server.engine.worker",
@@ -150,6 +151,7 @@ FACES: dict[str, set[str]] = {
         "tls",
         "tracing",
     },
+    "server.playground": {"site"},
     "server.options": {"catalogue", "command_line", "environment", "http_options", "lora_modules", "page"},
     "server.tenants": {"access", "audit", "caller", "key_store", "keyring", "middleware", "token_charging"},
     "server.engine.cpu": {
@@ -211,7 +213,16 @@ FACES: dict[str, set[str]] = {
         "vllm_info",
     },
     "server.supervision": {"app_switch", "background", "supervisor"},
-    "training.data": {"jsonl_output", "messages", "mixing", "quiet_logs", "rows"},
+    "training.data": {
+        "errors",
+        "jsonl_output",
+        "labels",
+        "messages",
+        "mixing",
+        "quiet_logs",
+        "rows",
+        "unpaired",
+    },
     "training.evaluation.judges": {"json_values", "judge", "named", "question"},
     "training.evaluation": {
         "held_out_text",
@@ -223,7 +234,7 @@ FACES: dict[str, set[str]] = {
         "tasks",
     },
     "training.general": {"cli"},
-    "training.planning": {"cli"},
+    "training.planning": {"cli", "memory", "models", "settings"},
     "training.tuning": {"cli", "tune", "weight_search"},
     "training.testbed": {
         "corpus",

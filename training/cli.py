@@ -7,6 +7,7 @@ import typer
 
 from lora_compose.adapters.command_line import ANY_ARGUMENTS, ApiKey, AsJson, echo_json
 from lora_compose.adapters.terminal import chatter_on_stderr, stderr, stdout
+from lora_compose.training.first_recipe_cli import init
 from lora_compose.training.general.cli import replay, suite
 from lora_compose.training.planning.cli import plan
 from lora_compose.training.recipe_defaults import Method
@@ -107,6 +108,9 @@ def kto(
     """
     flags = {"resume": resume, "overwrite": overwrite, "force": force}
     _train("kto", recipe, context.args, flags, api_key, as_json)
+
+
+app.command("init")(init)
 
 
 def _values(text: str | None) -> list[str]:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from lora_compose.adapters.errors import CommandCode, LoraComposeError
 from lora_compose.adapters.models.cache import resolve
 from lora_compose.adapters.names import check_alias, check_name
+from lora_compose.training.deprecations import collected
 from lora_compose.training.evaluation.judges.named import DEFAULT
 from lora_compose.training.evaluation.requirements import parse_requirements
 from lora_compose.training.recipe_defaults import AUTO, Method, defaults_of
@@ -210,6 +211,8 @@ class Recipe:
     publish: PublishArguments
     given: frozenset[str]
     """The names of the settings that the recipe or the command line gives. The others are defaults."""
+    deprecated: tuple[str, ...] = ()
+    """What TRL says about settings that it will remove."""
 
     @property
     def output(self) -> Path:
@@ -226,15 +229,17 @@ def read_recipe(method: Method, path: Path | None, options: Sequence[str] = ()) 
     parser.set_defaults_with_config(**defaults_of(method))
     content = {} if path is None else _content(path)
     arguments = ([] if path is None else ["--config", str(path)]) + list(options)
+    deprecated: list[str] = []
     try:
-        parts = parser.parse_args_and_config(arguments)
+        with collected(deprecated):
+            parts = parser.parse_args_and_config(arguments)
     except (ValueError, TypeError, OSError) as error:
         raise LoraComposeError(CommandCode.INVALID_RECIPE, _explained(error, parser), "recipe") from error
     model = parts[1]
     if model.model_name_or_path is not None:
         model.model_name_or_path = resolve(model.model_name_or_path, "model_name_or_path")
     check_reporters(parts[0].report_to)
-    recipe = Recipe(method, *parts, given=frozenset(content) | _named(options))
+    recipe = Recipe(method, *parts, given=frozenset(content) | _named(options), deprecated=tuple(deprecated))
     _check(recipe)
     return recipe
 

@@ -76,6 +76,8 @@ class PreparedRun:
     """False if all weights of the model are trained."""
     spoiled: tuple[str, ...] = ()
     """What would spoil the run, one sentence each."""
+    deprecated: tuple[str, ...] = ()
+    """What TRL says about settings that it will remove."""
 
 
 def train(
@@ -156,6 +158,7 @@ def prepare(
         last_whole_checkpoint(directory, on_progress) if resumes else None,
         recipe.model.use_peft,
         tuple(spoiled),
+        made.deprecated,
     )
 
 
@@ -167,6 +170,7 @@ def _report_prepared(run: PreparedRun, on_progress: OnProgress) -> None:
         *(remark for source in record.data.sources for remark in source.remarks),
         *record.resolved,
         *remarks(run.recipe, record.prepared),
+        *run.deprecated,
         prepared_table(record),
         *(f"Forced: {reason}" for reason in record.forced),
     ]

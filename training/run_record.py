@@ -30,7 +30,7 @@ PLACES: Final = (
 )
 """Settings that have no effect on the result."""
 MACHINE: Final = ("gradient_checkpointing",)
-"""Settings that may be found anew when a run is resumed. They do not change what is learnt."""
+"""Settings whose values may change when a run is resumed. They do not change what is learnt."""
 PACKAGES: Final = (
     "lora-compose",
     "torch",

@@ -7,11 +7,12 @@ from typing import Any
 from jinja2 import TemplateError
 
 from lora_compose.adapters.errors import CommandCode, LoraComposeError
-from lora_compose.training.base_model import Base, named_revision
+from lora_compose.training.base_model import Base, adapter_config
 from lora_compose.training.dataset import Examples
+from lora_compose.training.deprecations import collected
 from lora_compose.training.evaluation.held_out_text import HeldOutText, load_text
 from lora_compose.training.evaluation.models import LocalModel
-from lora_compose.training.evaluation.requirements import check_directions, parse_requirements
+from lora_compose.training.evaluation.requirements import check_directions, check_known, parse_requirements
 from lora_compose.training.evaluation.scores import PERPLEXITY, Scores, forgetting, score
 from lora_compose.training.evaluation.served_chat import ServedChat
 from lora_compose.training.evaluation.tasks import Task, load_tasks
@@ -51,6 +52,13 @@ class Scorer:
         """The names of the scores that are losses."""
         tasks = {task.kind for task in self.tasks if task.scored_by.lower_is_better}
         return sorted({*tasks, *(f"{PERPLEXITY}:{text.name}" for text in self.texts)})
+
+    @property
+    def names(self) -> set[str]:
+        """The names of the scores of the trained model."""
+        kinds = {task.kind for task in self.tasks}
+        texts = {f"{name}:{text.name}" for text in self.texts for name in (PERPLEXITY, "forgetting")}
+        return {*kinds, *texts, *({"forgetting"} if "general" in kinds else ())}
 
     def remarks(self) -> list[str]:
         """What makes a right answer impossible, one sentence for each task."""
@@ -125,6 +133,8 @@ class ScoredTrainer:
     scorer: Scorer
     scores: dict[str, Any]
     """Fields of the run's record."""
+    deprecated: tuple[str, ...] = ()
+    """What TRL says about settings that it will remove."""
 
 
 def make_trainer(recipe: Recipe, base: Base, examples: Examples) -> ScoredTrainer:
@@ -132,14 +142,22 @@ def make_trainer(recipe: Recipe, base: Base, examples: Examples) -> ScoredTraine
     scorer = make_scorer(recipe.score, base.chat)
     _keep_directions(recipe, scorer)
     scores = scorer.before(base.model)
-    return ScoredTrainer(_trainer(recipe, base, examples, scorer), scorer, scores)
+    deprecated = list(recipe.deprecated)
+    with collected(deprecated):
+        trainer = _trainer(recipe, base, examples, scorer)
+    return ScoredTrainer(trainer, scorer, scores, tuple(deprecated))
 
 
 def _keep_directions(recipe: Recipe, scorer: Scorer) -> None:
-    """Choose the best checkpoint by the direction of its score. Raises as `check_directions` does."""
+    """Choose the best checkpoint by the direction of its score.
+
+    Raises InvalidRequest for a requirement on a score that is not measured, or on a high loss.
+    """
     lower = scorer.lower_is_better
     if recipe.publish.require:
-        check_directions(parse_requirements(recipe.publish.require), lower)
+        requirements = parse_requirements(recipe.publish.require)
+        check_known(requirements, scorer.names)
+        check_directions(requirements, lower)
     if str(recipe.training.metric_for_best_model).removeprefix("eval_") in lower:
         recipe.training.greater_is_better = False
 
@@ -200,14 +218,7 @@ def _new_adapter(recipe: Recipe) -> Any:
 
     It names the base's revision if the recipe does, so that PEFT loads the adapter on the same weights.
     """
-    from trl import get_peft_config
-
-    if recipe.start.init_adapter is not None:
-        return None
-    config = get_peft_config(recipe.model)
-    if config is not None:
-        config.revision = named_revision(recipe.model)
-    return config
+    return None if recipe.start.init_adapter is not None else adapter_config(recipe.model)
 
 
 def _keep_adapter_precise(model: Any) -> None:

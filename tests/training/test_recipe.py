@@ -40,6 +40,8 @@ def test_what_a_recipe_leaves_out_suits_the_machine(tmp_path: Path) -> None:
         ({"general": HELD_OUT}, "general and ratio"),
         ({"ratio": "2:8"}, "general and ratio"),
         ({"held_out_share": 1.5}, "held_out_share"),
+        ({"held_out": HELD_OUT}, "held_out needs an evaluation"),
+        ({"held_out_share": 0.1}, "held_out_share needs an evaluation"),
         ({"patience": 2}, "patience needs eval_strategy"),
         ({"load_in_4bit": True, "use_peft": False}, "QLoRA"),
         ({"require": "domain>=0.9"}, "require needs"),

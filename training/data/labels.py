@@ -140,7 +140,7 @@ def refuse_bad_answers(source: str, records: Sequence[SourceRecord]) -> None:
 
 
 def value_of(record: SourceRecord, column: str) -> object:
-    """The value of a column, whose name may be written with capitals. None if there is none."""
+    """The value of a column, whose name may be written with capitals. None without such a column."""
     fields = record.fields or {}
     return next((held for name, held in fields.items() if str(name).strip().casefold() == column), None)
 

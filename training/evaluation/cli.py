@@ -12,6 +12,7 @@ from rich.table import Table
 from lora_compose.adapters.command_line import ApiKey, AsJson, DataDir, default_data_dir, echo_json
 from lora_compose.adapters.models.cache import resolve
 from lora_compose.adapters.terminal import chatter_on_stderr, status, stdout
+from lora_compose.training.data.jsonl_output import write_text
 from lora_compose.training.evaluation.evaluate import Report
 from lora_compose.training.evaluation.intervals import shown, shown_ends, with_interval
 from lora_compose.training.evaluation.judges.named import DEFAULT, JUDGES
@@ -123,6 +124,9 @@ def evaluate(
             help="Task of lm-evaluation-harness, by name or as a YAML file. Repeatable.", metavar="TASK"
         ),
     ] = None,
+    harness_chat: Annotated[
+        bool, typer.Option("--harness-chat", help="Write the harness's prompts by the base's chat template.")
+    ] = False,
     adapter: Annotated[
         list[str] | None,
         typer.Option(
@@ -201,6 +205,7 @@ def evaluate(
             [load_text(source) for source in text or []],
             preferences or (),
             harness or (),
+            harness_chat,
             limit,
             max_new_tokens,
             beta,
@@ -220,7 +225,7 @@ def evaluate(
     missed = unmet(requirements, report.scores) if requirements else []
     record = _record(report, seed, missed)
     if output is not None:
-        output.write_text(json.dumps(record, indent=1) + "\n")
+        write_text(output, json.dumps(record, indent=1) + "\n")
     if as_json:
         echo_json(record)
     else:

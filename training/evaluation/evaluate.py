@@ -36,6 +36,8 @@ class EvaluationRequest:
     """Texts whose perplexity is measured."""
     preferences: Sequence[str] = ()
     harness: Sequence[str] = ()
+    harness_chat: bool = False
+    """Whether the chat template writes the harness's prompts."""
     limit: int | None = None
     max_tokens: int | None = None
     """The most tokens of an answer. None: MIN_TOKENS, or as many as the longest right answer has."""
@@ -101,7 +103,11 @@ def evaluate_offline(
         _add_likelihoods(report, loaded, request, off)
         if request.harness:
             results = harness_scores(
-                request.harness, model=loaded.model, tokenizer=loaded.chat.tokenizer, limit=request.limit
+                request.harness,
+                model=loaded.model,
+                tokenizer=loaded.chat.tokenizer,
+                limit=request.limit,
+                chat=request.harness_chat,
             )
             report.scores |= _flat(results)
     return report
@@ -142,6 +148,7 @@ def evaluate_served(
             tokenizer=base_dir,
             server={"url": url, "model": answerer.name, "key": api_key or "none"},
             limit=request.limit,
+            chat=request.harness_chat,
         )
         report.scores |= _flat(results)
     return report

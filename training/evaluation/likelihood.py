@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
+from lora_compose.adapters.errors import CommandCode, InvalidRequest
 from lora_compose.training.data.messages import Message
 from lora_compose.training.evaluation.intervals import normal_interval
 from lora_compose.training.evaluation.served_chat import ServedChat
@@ -64,6 +65,7 @@ def _batched(model: Any, rows: Sequence[tuple[list[int], int]]) -> list[Likeliho
     from torch.nn import functional
 
     width = max(len(ids) for ids, _ in rows)
+    check_length(model, width)
     ids = torch.zeros(len(rows), width, dtype=torch.long)
     mask, labels = torch.zeros_like(ids), torch.full_like(ids, IGNORED)
     for row, (own, start) in enumerate(rows):
@@ -79,6 +81,18 @@ def _batched(model: Any, rows: Sequence[tuple[list[int], int]]) -> list[Likeliho
     return [
         Likelihood(-loss, count) for loss, count in zip(losses.sum(1).tolist(), tokens.tolist(), strict=True)
     ]
+
+
+def check_length(model: Any, tokens: int) -> None:
+    """Check that `tokens` fit the model, as a server checks it. Raises InvalidRequest("too_many_tokens")."""
+    limit = getattr(model.config, "max_position_embeddings", None)
+    if limit is not None and tokens > limit:
+        raise InvalidRequest(
+            CommandCode.TOO_MANY_TOKENS,
+            f"A question and its answer can have {tokens} tokens, but the base takes {limit}. Shorten the "
+            "longest question, or lower --max-new-tokens (score_tokens in a recipe)",
+            "tasks",
+        )
 
 
 def mean_loss(found: Sequence[Likelihood]) -> float:

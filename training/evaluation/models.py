@@ -15,7 +15,7 @@ from lora_compose.adapters.errors import CommandCode, InvalidRequest, LoraCompos
 from lora_compose.server.client.chat import ChatClient
 from lora_compose.training.data.messages import Message
 from lora_compose.training.evaluation.held_out_text import HeldOutText, text_likelihoods
-from lora_compose.training.evaluation.likelihood import Likelihood, likelihoods
+from lora_compose.training.evaluation.likelihood import Likelihood, check_length, likelihoods
 from lora_compose.training.evaluation.served_chat import ServedChat
 
 IN_FLIGHT = 16
@@ -89,6 +89,7 @@ class LocalModel:
         import torch
 
         inputs = self._chat.prompts(prompts).to(self._model.device)
+        check_length(self._model, inputs["input_ids"].shape[1] + max_tokens)
         generation = self._chat.generation(max_tokens)
         with torch.no_grad():
             output = self._model.generate(**inputs, generation_config=generation)
@@ -151,10 +152,8 @@ def composed(
     try:
         tokenizer = AutoTokenizer.from_pretrained(base)
         model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-    except (OSError, ValueError) as error:
-        raise LoraComposeError(
-            CommandCode.BASE_NOT_LOADED, f"The base model {base} cannot be loaded: {error}", "model"
-        ) from error
+    except Exception as error:  # a damaged config or file raises errors of every kind
+        raise _not_loaded(f"The base model {base} cannot be loaded", error) from error
     chat = ServedChat.of(tokenizer, model)
     if composition is None:
         yield Loaded(model, chat)
@@ -164,7 +163,16 @@ def composed(
         digests = _write(composition, directories, data_dir, adapter)
         from peft import PeftModel
 
-        yield Loaded(PeftModel.from_pretrained(model, adapter), chat, digests)
+        try:
+            adapted = PeftModel.from_pretrained(model, adapter)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise _not_loaded(f"{composition} does not fit the base model {base}", error) from error
+        yield Loaded(adapted, chat, digests)
+
+
+def _not_loaded(what: str, error: Exception) -> LoraComposeError:
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return LoraComposeError(CommandCode.BASE_NOT_LOADED, f"{what}: {reason:.300}", "model")
 
 
 def _write(composition: str, directories: Mapping[str, Path], data_dir: Path, output: Path) -> dict[str, str]:

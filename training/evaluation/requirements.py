@@ -52,16 +52,21 @@ def unmet(requirements: Sequence[Requirement], scores: Mapping[str, float]) -> l
 
     Raises InvalidRequest("unknown_score") if a score was not measured.
     """
-    unknown = sorted({requirement.score for requirement in requirements} - set(scores))
-    if unknown:
-        known = ", ".join(sorted(scores)) or "none"
-        message = f"{', '.join(unknown)} was not measured. The measured scores are: {known}"
-        raise InvalidRequest(CommandCode.UNKNOWN_SCORE, message, "require")
+    check_known(requirements, scores)
     return [
         f"{requirement} is not met: {requirement.score} is {scores[requirement.score]:.4g}"
         for requirement in requirements
         if not requirement.is_met_by(scores[requirement.score])
     ]
+
+
+def check_known(requirements: Sequence[Requirement], known: Collection[str]) -> None:
+    """Check that every score is among the `known` ones. Raises InvalidRequest("unknown_score")."""
+    unknown = sorted({requirement.score for requirement in requirements} - set(known))
+    if unknown:
+        listed = ", ".join(sorted(known)) or "none"
+        message = f"{', '.join(unknown)} was not measured. The measured scores are: {listed}"
+        raise InvalidRequest(CommandCode.UNKNOWN_SCORE, message, "require")
 
 
 def check_directions(requirements: Sequence[Requirement], lower_is_better: Collection[str]) -> None:

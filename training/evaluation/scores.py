@@ -23,6 +23,8 @@ MIN_TOKENS = 64
 WRONG_KEPT = 20
 """At most this many wrong answers of a task are kept, to be shown."""
 PERPLEXITY = "perplexity"
+SEVERAL = "by row"
+"""In place of the judge's name, if the rows name several."""
 
 
 @dataclass(frozen=True)
@@ -188,11 +190,12 @@ def _answers(answerer: Answerer, task: Task, max_tokens: int | None) -> TaskScor
     answers = answerer.answer([question.prompt for question in task.questions], limit)
     judged = list(zip(task.questions, answers, strict=True))
     values = tuple(task.judge_of(question)(question, answer) for question, answer in judged)
+    names = {task.judge_of(question).name for question in task.questions}
     wrong = [Wrong(*pair) for pair, value in zip(judged, values, strict=True) if value < 1]
     return TaskScore(
         task.name,
         task.kind,
-        task.judge.name,
+        names.pop() if len(names) == 1 else SEVERAL,
         values,
         (1,) * len(values),
         wrong=tuple(wrong[:WRONG_KEPT]),

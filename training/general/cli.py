@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from lora_compose.adapters.command_line import AsJson, echo_json
+from lora_compose.adapters.errors import CommandCode, InvalidRequest
 from lora_compose.adapters.models.cache import resolve
 from lora_compose.adapters.terminal import chatter_on_stderr, progress_bar
 from lora_compose.training.data.jsonl_output import check_output, write_rows
@@ -87,6 +88,13 @@ def replay(
         composed(resolve(model), None, {}, Path()) as base,
     ):
         found = sampled(base, asked, sampling, lambda done: step(done, rows, ""))
+    if not found.rows:
+        raise InvalidRequest(
+            CommandCode.NO_ROWS,
+            f"No answer was kept: {found.endless} had no end after {max_new_tokens} tokens, and "
+            f"{found.empty} were empty. Use a larger --max-new-tokens",
+            "max_new_tokens",
+        )
     write_rows(output, found.rows)
     facts = {"rows": len(found.rows), "dropped_endless": found.endless, "dropped_empty": found.empty}
     if as_json:
