@@ -9,7 +9,7 @@ DEVICE ?= cpu
 MODEL ?=
 BIN := $(VENV)/bin
 
-.PHONY: help setup demo serve test test-workers lint types format testbed bench bench-hot-load bench-residency bench-fusion bench-auto-fuse bench-kernels bench-crosscheck smollm2 quality quality-smollm2 bench-memory bench-training gpu-kit gpu-check faults smollm2-check soak playground-pictures hostile fuzz clean
+.PHONY: help setup demo serve test test-workers lint types format testbed bench bench-hot-load bench-residency bench-fusion bench-auto-fuse bench-kernels bench-crosscheck smollm2 quality quality-smollm2 bench-memory bench-training gpu-kit gpu-check faults soak playground-pictures hostile fuzz clean
 
 help: ## list the commands
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -98,6 +98,7 @@ faults: setup ## try every known fault, 200 kills, 10,000 damaged adapters, 10,0
 	$(BIN)/python -m tests.campaigns.bad_adapters --count 10000
 	$(BIN)/python -m tests.campaigns.ten_thousand --count 10000
 
+.PHONY: smollm2-check
 smollm2-check: setup ## compare a served SmolLM2 with transformers and PEFT: stacks, fusing, greedy answers (ten minutes)
 	$(BIN)/lora-compose models get smollm2
 	$(BIN)/python -m tests.campaigns.real_model.check --output benchmarks/results/smollm2-check.json

@@ -172,13 +172,13 @@ def main(
 ) -> None:
     """Compare a served SmolLM2 with transformers and PEFT. Takes some minutes."""
     started = time.monotonic()
-    results = {
-        "float32": compare("float32", adapters, count),
-        "bfloat16": compare("bfloat16", adapters, 0),
-    }
-    wrong = faults(results)
-    facts = {"machine": describe(), "seconds": round(time.monotonic() - started), "results": results}
-    output.write_text(json.dumps(facts | {"faults": wrong}, indent=1) + "\n")
+    results: dict[str, Any] = {}
+    wrong: list[str] = []
+    for dtype, chats_of_dtype in (("float32", count), ("bfloat16", 0)):
+        results[dtype] = compare(dtype, adapters, chats_of_dtype)
+        wrong = faults(results)
+        facts = {"machine": describe(), "seconds": round(time.monotonic() - started), "results": results}
+        output.write_text(json.dumps(facts | {"faults": wrong}, indent=1) + "\n")
     typer.echo(json.dumps(results, indent=1))
     for line in wrong:
         typer.echo(f"wrong: {line}")

@@ -3,7 +3,7 @@
 python -m lora_compose.training.testbed.smollm2.measure
 """
 
-from contextlib import nullcontext
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -22,6 +22,7 @@ from lora_compose.training.testbed.smollm2.paths import (
     base_directory,
 )
 from lora_compose.training.testbed.smollm2.shares import questions, shares_of
+from lora_compose.training.testbed.subject import Ask
 
 LONGEST_ANSWER: Final = 72
 """Tokens of an answer. The longest answers are ordinary ones with a greeting and a sign-off."""
@@ -37,23 +38,29 @@ def delta_norm(adapter: Lora) -> float:
     return float(sum(module.delta().square().sum() for module in adapter.modules.values()) ** 0.5)
 
 
-def scores(base: MergedBase, name: str) -> dict[str, Any]:
-    """What the current weights know of one adapter: the share of exactly right answers, and of its form."""
+def scores(ask: Ask, name: str) -> dict[str, float]:
+    """What `ask` knows of one adapter: the share of exactly right answers, and of its content and form.
+
+    For a style also the mean number of words, without greeting and sign-off.
+    """
     skills, styles = ([name], []) if name in SKILLS else ([], [name])
-    found = shares_of(skills, styles, base.ask, "score")
-    return {key: round(found[key], 4) for key in ("joint", "content", "style")}
+    given: list[str] = []
+
+    def kept(messages: Sequence[str]) -> list[str]:
+        given.extend(ask(messages))
+        return given
+
+    found = shares_of(skills, styles, kept, "score")
+    facts = {key: round(float(found[key]), 4) for key in ("joint", "content", "style")}
+    if styles:
+        facts["words"] = round(sum(len(bare(answer).split()) for answer in given) / len(given), 2)
+    return facts
 
 
-def ordinary_words(base: MergedBase) -> float:
-    """The mean number of words of answers to ordinary questions, without greeting and sign-off."""
-    answers = base.ask([prompt for prompt, _ in questions(ORDINARY, "score")])
-    return round(sum(len(bare(answer).split()) for answer in answers) / len(answers), 2)
-
-
-def measured(base: MergedBase, name: str, adapter: Lora | None) -> dict[str, Any]:
-    """The scores of one adapter, or of the base without it, on the questions for `name`."""
-    with nullcontext() if adapter is None else base.holding(adapter):
-        return scores(base, name) | {"ordinary_words": ordinary_words(base)}
+def base_answers(messages: Sequence[str]) -> list[str]:
+    """The base's answers to the held-out ordinary questions, which are kept in the data."""
+    known = dict(questions(ORDINARY, "score"))
+    return [known[message] for message in messages]
 
 
 def main(
@@ -68,11 +75,10 @@ def main(
     model = open_base(base_directory(base))
     for name in names or [*SKILLS, *STYLES]:
         adapter = open_adapter(adapters / name)
-        found = {
-            "base": measured(model, name, None),
-            "adapter": measured(model, name, adapter),
-            "delta_norm": round(delta_norm(adapter), 3),
-        }
+        found: dict[str, Any] = {"delta_norm": round(delta_norm(adapter), 3)}
+        with model.holding(adapter):
+            found["adapter"] = scores(model.ask, name)
+        found["base"] = scores(model.ask if name in SKILLS else base_answers, name)
         write_record(file, "adapters", read_record(file).get("adapters", {}) | {name: found})
         typer.echo(f"{name}: base {found['base']}, adapter {found['adapter']}")
     typer.echo(f"Wrote {file}")

@@ -21,7 +21,7 @@ from lora_compose.training.tuning.weight_search import Score, Search, Trial
 
 TRIPLES: Final = ("order+greet+sign", "triage+greet+sign", "order+greet+terse")
 """The triples that are measured."""
-WEIGHTS: Final = (0.6, 0.8, 1.0, 1.2)
+WEIGHTS: Final = (0.6, 1.0, 1.4)
 """The weights that the search tries for each member. Answers of this base cost too much for a finer grid."""
 
 
