@@ -26,7 +26,33 @@ def load_tokenizer(model: Any) -> Any:
     try:
         return AutoTokenizer.from_pretrained(model.model_name_or_path, revision=model.model_revision)
     except (OSError, ValueError) as error:
-        raise _not_loaded(model, error) from error
+        raise not_loaded(model, error) from error
+
+
+def base_fingerprint(model: Any) -> str | None:
+    """The fingerprint of the base's weights. None if its files are not on this machine.
+
+    `model` is TRL's ModelConfig.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    from lora_compose.adapters.admission.fingerprint import fingerprint
+
+    directory = Path(model.model_name_or_path)
+    if not directory.is_dir():
+        try:
+            directory = Path(
+                snapshot_download(
+                    model.model_name_or_path, revision=model.model_revision, local_files_only=True
+                )
+            )
+        except (LocalEntryNotFoundError, HFValidationError):
+            return None
+    try:
+        return fingerprint(directory)
+    except (OSError, ValueError) as error:
+        raise not_loaded(model, error) from error
 
 
 def load_base(recipe: Recipe) -> Base:
@@ -53,11 +79,11 @@ def load_base(recipe: Recipe) -> Base:
             model.model_name_or_path, revision=model.model_revision, dtype=model.dtype, **options
         )
     except (OSError, ValueError) as error:
-        raise _not_loaded(model, error) from error
+        raise not_loaded(model, error) from error
     _keep_layout(base)
     chat = ServedChat.of(tokenizer, base)
     if recipe.start.init_adapter is not None:
-        base = _with_adapter(base, Path(recipe.start.init_adapter))
+        base = _with_adapter(base, Path(recipe.start.init_adapter), model)
     return Base(base, tokenizer, chat)
 
 
@@ -72,20 +98,50 @@ def _keep_layout(base: Any) -> None:
             module.support_avx512bf16_for_cpu = False
 
 
-def _with_adapter(base: Any, directory: Path) -> Any:
+def _with_adapter(base: Any, directory: Path, model: Any) -> Any:
+    """The adapter in `directory` on the base, trainable, with this base in its config.
+
+    PEFT would ask the hub about another base whenever the adapter is saved.
+    """
     from peft import PeftModel
 
     try:
-        return PeftModel.from_pretrained(base, directory, is_trainable=True)
+        adapted = PeftModel.from_pretrained(base, directory, is_trainable=True)
     except (OSError, ValueError, RuntimeError) as error:
         raise LoraComposeError(
             CommandCode.INIT_ADAPTER_NOT_LOADED,
             f"The adapter in {directory} cannot be loaded: {error}",
             "init_adapter",
         ) from error
+    config = adapted.peft_config["default"]
+    config.base_model_name_or_path, config.revision = model.model_name_or_path, named_revision(model)
+    return adapted
 
 
-def _not_loaded(model: Any, error: Exception) -> LoraComposeError:
+def adapter_config(model: Any) -> Any:
+    """PEFT's config of a new adapter. None if all weights are trained. `model` is TRL's ModelConfig.
+
+    TRL makes a text of a list with one target, and PEFT reads a text as a regular expression for the whole
+    path of a module. A plain name stays a name here.
+    """
+    from trl import get_peft_config
+
+    config = get_peft_config(model)
+    if config is None:
+        return None
+    config.revision = named_revision(model)
+    targets = config.target_modules
+    if isinstance(targets, str) and targets != "all-linear" and targets.replace("_", "").isalnum():
+        config.target_modules = {targets}
+    return config
+
+
+def named_revision(model: Any) -> str | None:
+    """The revision of the base for PEFT's config. None for the newest."""
+    return None if model.model_revision in (None, "main") else str(model.model_revision)
+
+
+def not_loaded(model: Any, error: Exception) -> LoraComposeError:
     return LoraComposeError(
         CommandCode.BASE_NOT_LOADED,
         f"The base model {model.model_name_or_path} cannot be loaded: {error}",

@@ -8,12 +8,19 @@ from typing import Any
 
 from lora_compose.adapters.errors import CommandCode, LoraComposeError
 from lora_compose.training.base_model import load_tokenizer
-from lora_compose.training.data.mixing import mix, mix_sources, token_counter
+from lora_compose.training.data.labels import LabelRule, count_labels
+from lora_compose.training.data.mixing import Kind, mix, mix_sources, token_counter
 from lora_compose.training.data.rows import ReadOptions, Rows, read_rows
-from lora_compose.training.recipe import Method, Recipe
+from lora_compose.training.data.unpaired import read_unpaired
+from lora_compose.training.recipe import Recipe
+from lora_compose.training.recipe_defaults import Method
 from lora_compose.training.run_record import DatasetFacts, MixShare, Source
 
-FORMS: Mapping[Method, tuple[str, ...]] = {"sft": ("instruction", "conversational"), "dpo": ("preference",)}
+FORMS: Mapping[Method, tuple[str, ...]] = {
+    "sft": ("instruction", "conversational"),
+    "dpo": ("preference",),
+    "kto": ("unpaired",),
+}
 """The forms of rows that each method trains on."""
 
 
@@ -35,7 +42,7 @@ def load_examples(recipe: Recipe) -> Examples:
     """
     data, seed = recipe.data, recipe.training.seed
     parts = mix_sources(
-        [_read(source, recipe) for source in data.general],
+        [_read(source, recipe, "general") for source in data.general],
         [_read(source, recipe) for source in data.domain],
         data.ratio,
     )
@@ -45,15 +52,10 @@ def load_examples(recipe: Recipe) -> Examples:
     if data.held_out:
         held_out = _concatenated([_read(source, recipe) for source in data.held_out])
     elif data.held_out_share:
-        if round(len(train) * data.held_out_share) in (0, len(train)):
-            raise LoraComposeError(
-                CommandCode.NO_ROWS,
-                f"held_out_share {data.held_out_share:g} of {len(train)} rows leaves no rows to hold out or "
-                "to train on. Use more rows or another share, or name a file with held_out.",
-                "held_out_share",
-            )
-        split = train.train_test_split(test_size=data.held_out_share, seed=seed)
-        train, held_out = split["train"], split["test"]
+        train, held_out = _split(train, data.held_out_share, seed)
+    if recipe.method == "kto":
+        train = comparable(train, recipe)
+        check_labels(train)
     return Examples(
         train,
         held_out,
@@ -65,6 +67,8 @@ def load_examples(recipe: Recipe) -> Examples:
                     rows=len(part.rows.dataset),
                     digest=part.rows.digest,
                     remarks=part.rows.remarks,
+                    dropped=len(part.rows.dropped),
+                    left_out=part.rows.left_out,
                 )
                 for part in parts
             ],
@@ -75,13 +79,58 @@ def load_examples(recipe: Recipe) -> Examples:
     )
 
 
-def _read(source: str, recipe: Recipe) -> Rows:
-    rows = read_rows(source, ReadOptions(recipe.data.bad_rows, recipe.data.encoding))
+def _split(rows: Any, share: float, seed: int) -> tuple[Any, Any]:
+    if round(len(rows) * share) in (0, len(rows)):
+        raise LoraComposeError(
+            CommandCode.NO_ROWS,
+            f"held_out_share {share:g} of {len(rows)} rows leaves no rows to hold out or "
+            "to train on. Use more rows or another share, or name a file with held_out.",
+            "held_out_share",
+        )
+    split = rows.train_test_split(test_size=share, seed=seed)
+    return split["train"], split["test"]
+
+
+def comparable(rows: Any, recipe: Recipe) -> Any:
+    """The rows for KTO without a last batch of one row, which could not be compared with another row.
+
+    TRL rotates the answers within each batch, so a single row would be compared with itself.
+    """
+    alone = len(rows) % recipe.training.per_device_train_batch_size == 1
+    return rows.select(range(len(rows) - 1)) if alone and len(rows) > 1 else rows
+
+
+def check_labels(rows: Any) -> None:
+    """Raises LoraComposeError("wrong_form") if the rows for KTO are all good or all bad."""
+    good, bad = count_labels(rows["label"])
+    if good and bad:
+        return
+    kind, advice = (
+        ("good", "train them with `train sft`")
+        if good
+        else ("bad", "add good answers, or correct the labels")
+    )
+    raise LoraComposeError(
+        CommandCode.WRONG_FORM,
+        f"All {good + bad} answers are {kind}, but kto learns from good and bad ones: {advice}",
+        "domain",
+    )
+
+
+def _read(source: str, recipe: Recipe, kind: Kind = "domain") -> Rows:
+    options = ReadOptions(recipe.data.bad_rows, recipe.data.encoding)
+    if recipe.method == "kto":
+        labels = recipe.labels
+        rule = LabelRule(labels.label_column, labels.good_from, tuple(labels.good_labels))
+        return read_unpaired(source, options, rule, unlabelled_are_good=kind == "general")
+    rows = read_rows(source, options)
     if rows.form not in FORMS[recipe.method]:
         forms = " or ".join(FORMS[recipe.method])
+        other = {"preference": "dpo", "unpaired": "kto"}.get(rows.form, "sft")
         raise LoraComposeError(
             CommandCode.WRONG_FORM,
-            f"{source} has {rows.form} rows, but {recipe.method} trains on {forms} rows",
+            f"{source} has {rows.form} rows, but {recipe.method} trains on {forms} rows. "
+            f"`train {other}` trains on {rows.form} rows",
             "domain",
         )
     return rows

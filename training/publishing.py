@@ -7,7 +7,7 @@ requirement is not registered, because a name without a version means the newest
 import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from lora_compose.adapters.command_line import default_data_dir
 from lora_compose.adapters.errors import CommandCode, LoraComposeError
@@ -21,6 +21,18 @@ from lora_compose.training.run_record import FinishedRecord, RunRecord
 if TYPE_CHECKING:
     from lora_compose.adapters.admission.admit import Admission
     from lora_compose.adapters.admission.base_model import BaseShapes
+
+
+TRAINING_FACTS: Final = (
+    "learning_rate",
+    "max_steps",
+    "num_train_epochs",
+    "seed",
+    "beta",
+    "desirable_weight",
+    "undesirable_weight",
+)
+"""Settings of training that are registered with the adapter."""
 
 
 def check_target(target: PublishArguments, api_key: str | None = None) -> None:
@@ -86,10 +98,7 @@ def lineage_of(record: FinishedRecord, missed: list[str]) -> dict[str, Any]:
         ],
         "mix": [share.model_dump() for share in record.data.mix],
         "recipe": {
-            **{
-                name: settings.training.get(name)
-                for name in ("learning_rate", "max_steps", "num_train_epochs", "seed", "beta")
-            },
+            **{name: settings.training.get(name) for name in TRAINING_FACTS},
             **{name: settings.model[name] for name in ("lora_r", "lora_alpha", "use_rslora", "load_in_4bit")},
         },
         "steps": record.steps,
@@ -103,19 +112,8 @@ def lineage_of(record: FinishedRecord, missed: list[str]) -> dict[str, Any]:
 def base_facts(record: FinishedRecord) -> dict[str, str]:
     """The fingerprint of the base, so that a server knows on which weights the adapter was trained.
 
-    Empty if the files of the base are not on this machine."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
-
-    from lora_compose.adapters.admission.fingerprint import fingerprint
-
-    directory, revision = Path(record.base), record.settings.model.get("model_revision")
-    if not directory.is_dir():
-        try:
-            directory = Path(snapshot_download(record.base, revision=revision, local_files_only=True))
-        except (LocalEntryNotFoundError, HFValidationError):
-            return {}
-    return {"base_fingerprint": fingerprint(directory)}
+    Empty if the files of the base were not on this machine."""
+    return {} if record.base_fingerprint is None else {"base_fingerprint": record.base_fingerprint}
 
 
 def _over_http(

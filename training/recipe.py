@@ -12,8 +12,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lora_compose.adapters.errors import CommandCode, LoraComposeError
+from lora_compose.adapters.models.cache import resolve
 from lora_compose.adapters.names import check_alias, check_name
+from lora_compose.training.deprecations import collected
+from lora_compose.training.evaluation.judges.named import DEFAULT
 from lora_compose.training.evaluation.requirements import parse_requirements
+from lora_compose.training.recipe_defaults import AUTO, Method, defaults_of
+from lora_compose.training.reporters import check_reporters
 
 
 @dataclass
@@ -58,6 +63,35 @@ class DataArguments:
 
 
 @dataclass
+class LabelArguments:
+    """For kto: which answers are good. By default, a column such as `label` says it."""
+
+    label_column: str | None = field(
+        default=None,
+        metadata={"help": "kto: column that says if an answer is good; known names are found."},
+    )
+    good_from: float | None = field(
+        default=None, metadata={"help": "kto: ratings from this number on are good, others bad."}
+    )
+    good_labels: list[str] = field(
+        default_factory=list, metadata={"help": "kto: labels that mean good; all other labels mean bad."}
+    )
+
+
+@dataclass
+class AdapterArguments:
+    """The size of the adapter, beside PEFT's options."""
+
+    rank: str | None = field(
+        default=None,
+        metadata={
+            "help": "auto: the rank (lora_r) by the amount of data (see docs/training.md). A number is the "
+            "same as --lora-r."
+        },
+    )
+
+
+@dataclass
 class StartArguments:
     """The weights that training starts from."""
 
@@ -68,7 +102,8 @@ class StartArguments:
     reference: Literal["start", "base"] = field(
         default="start",
         metadata={
-            "help": "DPO's reference model. start: the adapter that training starts from. base: the base."
+            "help": "Reference model of dpo and kto. start: the adapter that training starts from. "
+            "base: the base."
         },
     )
 
@@ -78,12 +113,21 @@ class ScoreArguments:
     """The tasks that score the run by its generated answers: files with right answers, or testbed:NAME."""
 
     domain_tasks: list[str] = field(
-        default_factory=list, metadata={"help": "Tasks of the domain, scored by exact matches."}
+        default_factory=list, metadata={"help": "Tasks of the domain, scored by the judge."}
     )
     general_tasks: list[str] = field(
         default_factory=list,
         metadata={"help": "Tasks of general ability. The loss of score on them is forgetting."},
     )
+    judge: str = field(
+        default=DEFAULT,
+        metadata={"help": "Judge of domain_tasks: exact, json, numeric, ... (see docs/evaluation.md)."},
+    )
+    general_text: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Text files whose perplexity is measured before and after, or 'shipped'."},
+    )
+    general_judge: str = field(default=DEFAULT, metadata={"help": "Judge of general_tasks."})
     score_limit: int | None = field(
         default=200, metadata={"help": "At most this many rows of each task are scored."}
     )
@@ -141,35 +185,34 @@ class PublishArguments:
             parse_requirements(self.require)
 
 
-Method = Literal["sft", "dpo"]
-
-# Defaults of options that a recipe does not set. TRL's own defaults are for GPUs (see docs/training.md).
-DEFAULTS: dict[str, Any] = {
-    "report_to": "none",
-    "lora_target_modules": "all-linear",
-    "use_peft": True,
-    "save_total_limit": 2,
-    "seed": 0,
-}
-CPU_DEFAULTS: dict[str, Any] = {"bf16": False, "use_cpu": True, "gradient_checkpointing": False}
-DPO_DEFAULTS: dict[str, Any] = {"lora_dropout": 0.0}
-
-
-OWN_OPTIONS = (DataArguments, StartArguments, ScoreArguments, PublishArguments)
+OWN_OPTIONS = (
+    DataArguments,
+    LabelArguments,
+    AdapterArguments,
+    StartArguments,
+    ScoreArguments,
+    PublishArguments,
+)
 """Our own options of a recipe."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """All settings of a run. `training` is TRL's SFTConfig or DPOConfig, `model` is its ModelConfig."""
+    """All settings of a run. `training` is TRL's config of the method, `model` is its ModelConfig."""
 
     method: Method
     training: Any
     model: Any
     data: DataArguments
+    labels: LabelArguments
+    adapter: AdapterArguments
     start: StartArguments
     score: ScoreArguments
     publish: PublishArguments
+    given: frozenset[str]
+    """The names of the settings that the recipe or the command line gives. The others are defaults."""
+    deprecated: tuple[str, ...] = ()
+    """What TRL says about settings that it will remove."""
 
     @property
     def output(self) -> Path:
@@ -182,36 +225,44 @@ def read_recipe(method: Method, path: Path | None, options: Sequence[str] = ()) 
 
     Raises LoraComposeError("invalid_recipe"). For an unknown key, the message suggests the most similar one.
     """
-    import torch
-
     parser = _parser(method)
-    values = {**DEFAULTS, **(DPO_DEFAULTS if method == "dpo" else {})}
-    if not torch.cuda.is_available():
-        values |= CPU_DEFAULTS
-    parser.set_defaults_with_config(**values)
-    arguments = ([] if path is None else ["--config", str(_checked(path))]) + list(options)
+    parser.set_defaults_with_config(**defaults_of(method))
+    content = {} if path is None else _content(path)
+    arguments = ([] if path is None else ["--config", str(path)]) + list(options)
+    deprecated: list[str] = []
     try:
-        training, model, data, start, score, publish = parser.parse_args_and_config(arguments)
+        with collected(deprecated):
+            parts = parser.parse_args_and_config(arguments)
     except (ValueError, TypeError, OSError) as error:
         raise LoraComposeError(CommandCode.INVALID_RECIPE, _explained(error, parser), "recipe") from error
-    recipe = Recipe(method, training, model, data, start, score, publish)
+    model = parts[1]
+    if model.model_name_or_path is not None:
+        model.model_name_or_path = resolve(model.model_name_or_path, "model_name_or_path")
+    check_reporters(parts[0].report_to)
+    recipe = Recipe(method, *parts, given=frozenset(content) | _named(options), deprecated=tuple(deprecated))
     _check(recipe)
     return recipe
 
 
+def _named(options: Sequence[str]) -> set[str]:
+    """The settings that options of the command line give."""
+    return {option[2:].partition("=")[0].replace("-", "_") for option in options if option.startswith("--")}
+
+
 def _parser(method: Method) -> Any:
-    from trl import DPOConfig, ModelConfig, SFTConfig, TrlParser
+    from trl import DPOConfig, KTOConfig, ModelConfig, SFTConfig, TrlParser
 
     class Parser(TrlParser):
         def error(self, message: str) -> None:
             """Raise. argparse's method would print three hundred options and exit the process."""
             raise ValueError(message)
 
-    trl = SFTConfig if method == "sft" else DPOConfig
+    trl = {"sft": SFTConfig, "dpo": DPOConfig, "kto": KTOConfig}[method]
     return Parser((trl, ModelConfig, *OWN_OPTIONS), allow_abbrev=False)
 
 
-def _checked(path: Path) -> Path:
+def _content(path: Path) -> dict[str, Any]:
+    """The keys and values of a recipe file. Raises LoraComposeError("invalid_recipe")."""
     import yaml
 
     try:
@@ -228,7 +279,7 @@ def _checked(path: Path) -> Path:
             f"{path}: 'env' is not allowed, because a recipe must not set environment variables",
             "recipe",
         )
-    return path
+    return content
 
 
 def _explained(error: Exception, parser: Any) -> str:
@@ -261,6 +312,8 @@ def _check(recipe: Recipe) -> None:
 
 def _rules(recipe: Recipe) -> list[tuple[bool, str]]:
     data, score, model, training = recipe.data, recipe.score, recipe.model, recipe.training
+    labels = recipe.labels
+    labelled = labels.label_column is not None or labels.good_from is not None or bool(labels.good_labels)
     stops = score.patience is not None
     scored = score.domain_tasks or score.general_tasks
     evaluates = str(training.eval_strategy) not in ("no", "IntervalStrategy.NO")
@@ -278,6 +331,14 @@ def _rules(recipe: Recipe) -> list[tuple[bool, str]]:
             not evaluates or bool(data.held_out or data.held_out_share),
             "eval_strategy needs held_out or held_out_share",
         ),
+        (
+            not data.held_out or evaluates,
+            "held_out needs an evaluation: set eval_strategy (steps or epoch)",
+        ),
+        (
+            not data.held_out_share or evaluates,
+            "held_out_share needs an evaluation: set eval_strategy (steps or epoch)",
+        ),
         (not stops or evaluates, "patience needs eval_strategy"),
         (not stops or training.load_best_model_at_end, "patience needs load_best_model_at_end: true"),
         (
@@ -287,5 +348,40 @@ def _rules(recipe: Recipe) -> list[tuple[bool, str]]:
         (not model.load_in_4bit or model.use_peft, "load_in_4bit (QLoRA) needs use_peft"),
         (recipe.start.init_adapter is None or model.use_peft, "init_adapter needs use_peft"),
         (recipe.publish.publish is None or model.use_peft, "publish needs use_peft: it registers an adapter"),
-        (not recipe.publish.require or bool(scored), "require needs domain_tasks or general_tasks"),
+        (
+            recipe.method == "kto" or not labelled,
+            "label_column, good_from and good_labels are only for kto",
+        ),
+        (
+            labels.good_from is None or not labels.good_labels,
+            "give good_from (for numbers) or good_labels (for words), not both",
+        ),
+        (
+            recipe.method != "kto"
+            or training.loss_type != "kto"
+            or (training.per_device_train_batch_size > 1 and training.per_device_eval_batch_size > 1),
+            "kto compares each row with others of its batch: per_device_train_batch_size and "
+            "per_device_eval_batch_size must be at least 2. gradient_accumulation_steps does not count",
+        ),
+        *_rank_rules(recipe),
+        (
+            not recipe.publish.require or bool(scored or score.general_text),
+            "require needs domain_tasks, general_tasks or general_text",
+        ),
+    ]
+
+
+def _rank_rules(recipe: Recipe) -> list[tuple[bool, str]]:
+    rank = recipe.adapter.rank
+    return [
+        (
+            rank is None or rank == AUTO or (rank.isdecimal() and int(rank) > 0),
+            f"rank ({rank}) must be {AUTO} or a number above 0",
+        ),
+        (rank is None or "lora_r" not in recipe.given, "give rank or lora_r, not both"),
+        (rank is None or recipe.model.use_peft, "rank needs use_peft"),
+        (
+            rank is None or recipe.start.init_adapter is None,
+            "rank cannot be changed: init_adapter has a rank already",
+        ),
     ]

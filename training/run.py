@@ -11,11 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from lora_compose.adapters.peft.files import CONFIG_FILE, WEIGHTS_FILE
-from lora_compose.training.base_model import load_base
-from lora_compose.training.checks import check_template, loss_mask_facts, preference_facts
+from lora_compose.training.base_model import base_fingerprint, load_base
+from lora_compose.training.checkpoints import last_whole_checkpoint
+from lora_compose.training.checks import check_template, prepared_facts
 from lora_compose.training.data.rows import conversation_of
 from lora_compose.training.dataset import Examples, load_examples
+from lora_compose.training.prepared_table import prepared_table
 from lora_compose.training.recipe import Recipe
+from lora_compose.training.remarks import remarks
+from lora_compose.training.resolving import resolve
 from lora_compose.training.run_record import (
     RECORD_FILE,
     FinishedRecord,
@@ -25,6 +29,7 @@ from lora_compose.training.run_record import (
     write_record,
 )
 from lora_compose.training.run_report import draw_curves
+from lora_compose.training.spoilers import refuse_spoiled, spoilers
 from lora_compose.training.trainers import Scorer, make_trainer
 
 ADAPTER_DIR = "adapter"
@@ -58,15 +63,21 @@ class PreparedRun:
     """Everything that a run needs for training, scoring and its record, built once, before training."""
 
     directory: Path
+    recipe: Recipe
+    """The recipe with the settings that were found by data and machine."""
     dataset: Examples
     trainer: Any
-    """TRL's SFTTrainer or DPOTrainer. It holds the model with its adapter."""
+    """TRL's trainer of the method. It holds the model with its adapter."""
     scorer: Scorer
     record: RunRecord
     checkpoint: str | None
     """The checkpoint to resume from."""
     is_adapter: bool
     """False if all weights of the model are trained."""
+    spoiled: tuple[str, ...] = ()
+    """What would spoil the run, one sentence each."""
+    deprecated: tuple[str, ...] = ()
+    """What TRL says about settings that it will remove."""
 
 
 def train(
@@ -74,6 +85,7 @@ def train(
     *,
     resume: bool = False,
     overwrite: bool = False,
+    force: bool = False,
     on_progress: OnProgress = lambda _: None,
     check: Callable[["PreparedRun"], None] = lambda _: None,
 ) -> FinishedRun:
@@ -81,33 +93,38 @@ def train(
 
     `check` gets the prepared run before the first step, and raises what must be known before hours of work.
 
-    Raises LoraComposeError: "run_exists" if output_dir already holds a run, "other_run", and the errors of
-    the checks in `checks.py`.
+    Raises LoraComposeError: "run_exists" if output_dir already holds a run, "other_run", "run_spoiled" if
+    something would spoil the run and `force` is not set, and the errors of the checks in `checks.py`.
     """
-    run = prepare(recipe, resume=resume, overwrite=overwrite)
+    run = prepare(recipe, resume=resume, overwrite=overwrite, force=force, on_progress=on_progress)
     check(run)
     _report_prepared(run, on_progress)
+    if not force:
+        refuse_spoiled(list(run.spoiled))
     write_record(run.directory, run.record)
     start = time.perf_counter()
     run.trainer.train(resume_from_checkpoint=run.checkpoint)
     seconds, memory = time.perf_counter() - start, _peak_memory()
     save(run)
-    scores = run.scorer.after(run.trainer.model, run.record.base_scores)
-    log = _training_log(run.trainer.state)
-    record = finish_record(
-        run.directory, run.record, seconds=seconds, peak_memory_bytes=memory, scores=scores, **log
-    )
+    results = run.scorer.after(run.trainer.model) | _training_log(run.trainer.state)
+    record = finish_record(run.directory, run.record, seconds=seconds, peak_memory_bytes=memory, **results)
     draw_curves(record, run.directory / CURVES_FILE)
     return FinishedRun(run.directory, record)
 
 
-def prepare(recipe: Recipe, *, resume: bool = False, overwrite: bool = False) -> PreparedRun:
+def prepare(
+    recipe: Recipe,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    force: bool = False,
+    on_progress: OnProgress = lambda _: None,
+) -> PreparedRun:
     """Load, check and build what the recipe names. With `overwrite`, delete the run in output_dir first.
 
     The rows are read and checked before the model is loaded. Raises as `train` does.
     """
     from transformers import set_seed
-    from transformers.trainer_utils import get_last_checkpoint
 
     set_seed(recipe.training.seed)
     directory = recipe.output
@@ -115,42 +132,50 @@ def prepare(recipe: Recipe, *, resume: bool = False, overwrite: bool = False) ->
     if overwrite:
         remove_run(directory)
     resumes = resume and (directory / RECORD_FILE).exists()
-    record = start_record(recipe, dataset.facts, resume=resume)
+    recipe, found = resolve(recipe, dataset)
+    record = start_record(recipe, dataset.facts, base_fingerprint(recipe.model), resume=resume)
     base = load_base(recipe)
     conversation = conversation_of(dataset.train[0])
     base.chat.ids(conversation)
     made = make_trainer(recipe, base, dataset)
     if getattr(recipe.training, "chat_template_path", None) is not None:
         check_template(base, conversation)
-    if recipe.method == "dpo":
-        facts = preference_facts(made.trainer, base.tokenizer)
-    else:
-        facts = loss_mask_facts(made.trainer, base, len(dataset.train))
+    facts = prepared_facts(recipe, made.trainer, base, dataset)
+    spoiled = spoilers(recipe, dataset, facts)
+    facts_and_scores = {
+        **made.scores,
+        "prepared": facts,
+        "resolved": found,
+        "forced": spoiled if force else [],
+    }
     return PreparedRun(
         directory,
+        recipe,
         dataset,
         made.trainer,
         made.scorer,
-        record.model_copy(update={**made.scores, "prepared": facts}),
-        get_last_checkpoint(str(directory)) if resumes else None,
+        record.model_copy(update=facts_and_scores),
+        last_whole_checkpoint(directory, on_progress) if resumes else None,
         recipe.model.use_peft,
+        tuple(spoiled),
+        made.deprecated,
     )
 
 
 def _report_prepared(run: PreparedRun, on_progress: OnProgress) -> None:
     record = run.record
     assert record.prepared is not None
-    for remark in run.scorer.remarks():
-        on_progress(remark)
-    for source in record.data.sources:
-        for remark in source.remarks:
-            on_progress(remark)
-    on_progress(f"Tokens that contribute to the loss are shown in ⟦brackets⟧: {record.prepared.example}")
-    if record.prepared.left_out:
-        on_progress(
-            f"{record.prepared.left_out} rows were dropped: after truncation to max_length they contain "
-            "no answer tokens"
-        )
+    lines = [
+        *run.scorer.remarks(),
+        *(remark for source in record.data.sources for remark in source.remarks),
+        *record.resolved,
+        *remarks(run.recipe, record.prepared),
+        *run.deprecated,
+        prepared_table(record),
+        *(f"Forced: {reason}" for reason in record.forced),
+    ]
+    for line in lines:
+        on_progress(line)
 
 
 def remove_run(directory: Path) -> None:

@@ -15,7 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lora_compose.adapters.errors import CommandCode, LoraComposeError
 from lora_compose.training.data.mixing import Kind
-from lora_compose.training.recipe import Method, Recipe
+from lora_compose.training.recipe import Recipe
+from lora_compose.training.recipe_defaults import Method
 
 RECORD_FILE: Final = "run.json"
 SCHEMA: Final = 1
@@ -28,6 +29,8 @@ PLACES: Final = (
     "push_to_hub",
 )
 """Settings that have no effect on the result."""
+MACHINE: Final = ("gradient_checkpointing",)
+"""Settings whose values may change when a run is resumed. They do not change what is learnt."""
 PACKAGES: Final = (
     "lora-compose",
     "torch",
@@ -55,6 +58,10 @@ class Source(Document):
     digest: str
     remarks: list[str] = []
     """What was detected, repaired or left out, one sentence each."""
+    dropped: int = 0
+    """Bad rows that were left out."""
+    left_out: dict[str, int] = {}
+    """Columns that were left out, and the number of rows that had them."""
 
 
 class MixShare(Document):
@@ -76,6 +83,16 @@ class DatasetFacts(Document):
     held_out_rows: int
 
 
+class Schedule(Document):
+    """The steps of the run, and its learning rates. `last` is None if it depends on the evaluations."""
+
+    steps: int
+    warmup_steps: int
+    learning_rate: float
+    last_learning_rate: float | None
+    epochs: float
+
+
 class PreparedFacts(Document):
     """Facts of the tokenized rows. In `example`, tokens with a loss are in ⟦brackets⟧."""
 
@@ -85,6 +102,24 @@ class PreparedFacts(Document):
     example: str
     learnt_tokens: int | None = None
     tokens: int | None = None
+    given: int | None = None
+    """Rows in the files, with those that were dropped."""
+    dropped: int = 0
+    """Rows that the reader left out."""
+    cut: int = 0
+    """Rows that are longer than max_length. Their end is cut off."""
+    endless: int = 0
+    """Rows in which no answer ends with an end token."""
+    longest: int | None = None
+    """Tokens of the longest row after cutting."""
+    same: int = 0
+    """Pairs whose two answers are the same tokens."""
+    good: int | None = None
+    bad: int | None = None
+    template: str | None = None
+    end: str | None = None
+    """The end tokens, separated by spaces."""
+    schedule: Schedule | None = None
 
 
 class RunSettings(Document):
@@ -96,13 +131,16 @@ class RunSettings(Document):
     data: dict[str, Any]
     start: dict[str, Any]
     score: dict[str, Any]
+    labels: dict[str, Any] = {}
+    """The rules for labels that the recipe of kto gives."""
 
     @classmethod
     def of(cls, recipe: Recipe) -> Self:
         """The settings of a recipe as JSON values, without output and publishing."""
         training = {name: value for name, value in recipe.training.to_dict().items() if name not in PLACES}
         parts = {name: asdict(getattr(recipe, name)) for name in ("model", "data", "start", "score")}
-        settings = {"method": recipe.method, "training": training, **parts}
+        rules = {name: value for name, value in asdict(recipe.labels).items() if value not in (None, [])}
+        settings = {"method": recipe.method, "training": training, **parts, "labels": rules}
         return cls.model_validate_json(json.dumps(settings, default=str))
 
 
@@ -127,9 +165,19 @@ class RunRecord(Document):
     python: str
     device: str
     base_scores: dict[str, float] = {}
+    base_intervals: dict[str, tuple[float, float]] = {}
+    """The 95 % intervals of `base_scores`."""
+    lower_is_better: list[str] = []
+    """The names of the scores that are losses."""
     start_scores: dict[str, float] = {}
     """The scores of the adapter that training starts from (init_adapter)."""
     prepared: PreparedFacts | None = None
+    base_fingerprint: str | None = None
+    """The fingerprint of the base's weights. None in older files, and if they are not on this machine."""
+    resolved: list[str] = []
+    """The settings that were found by data and machine, one sentence each."""
+    forced: list[str] = []
+    """What would have stopped the run without --force, one sentence each."""
 
     @classmethod
     def started(cls, recipe: Recipe, data: DatasetFacts) -> Self:
@@ -171,6 +219,10 @@ class FinishedRecord(RunRecord):
     history: list[dict[str, Any]]
     """The trainer's log: one entry for each logging or evaluation step."""
     scores: dict[str, float]
+    intervals: dict[str, tuple[float, float]] = {}
+    """The 95 % intervals of `scores`. That of forgetting is paired."""
+    changes: dict[str, tuple[float, tuple[float, float]]] = {}
+    """The change of a score by this training, with its paired 95 % interval."""
 
 
 def _version(package: str) -> str | None:
@@ -180,13 +232,15 @@ def _version(package: str) -> str | None:
         return None
 
 
-def start_record(recipe: Recipe, data: DatasetFacts, *, resume: bool) -> RunRecord:
+def start_record(
+    recipe: Recipe, data: DatasetFacts, base_fingerprint: str | None, *, resume: bool
+) -> RunRecord:
     """The record of a run that starts in the recipe's output_dir. It is not written yet.
 
     Raises LoraComposeError: "run_exists" if output_dir holds a run and `resume` is not set, "other_run" if
-    that run has other settings or data.
+    that run has other settings or data, or another base.
     """
-    record = RunRecord.started(recipe, data)
+    record = RunRecord.started(recipe, data).model_copy(update={"base_fingerprint": base_fingerprint})
     before = read_record(recipe.output)
     if before is None:
         return record
@@ -252,11 +306,17 @@ def _bad(file: Path, reason: str) -> LoraComposeError:
 
 
 def check_same_run(directory: Path, before: RunRecord, now: RunRecord) -> None:
-    """Refuse to resume a run with other settings or data. Raises LoraComposeError("other_run")."""
+    """Refuse to resume a run with other settings, data or weights of the base.
+
+    Raises LoraComposeError("other_run").
+    """
     changed = sorted(
         _differences("settings", before.settings.model_dump(), now.settings.model_dump())
         | _differences("data", before.data.model_dump(), now.data.model_dump())
     )
+    if before.base_fingerprint is not None and before.base_fingerprint != now.base_fingerprint:
+        changed.append("the base's weights")
+    changed = [name for name in changed if name not in MACHINE]
     if changed:
         raise LoraComposeError(
             CommandCode.OTHER_RUN,

@@ -5,7 +5,8 @@ from typing import Any
 
 import yaml
 
-from lora_compose.training.recipe import Method, Recipe, read_recipe
+from lora_compose.training.recipe import Recipe, read_recipe
+from lora_compose.training.recipe_defaults import Method
 from lora_compose.training.testbed.paths import BASE_DIR, DATA_DIR
 
 SMALL: dict[str, Any] = {

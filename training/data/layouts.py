@@ -22,15 +22,18 @@ from lora_compose.training.data.messages import (
     text,
 )
 
-Form = Literal["instruction", "conversational", "preference"]
+Form = Literal["instruction", "conversational", "preference", "unpaired"]
 Record = Mapping[str, Any]
 Convert = Callable[[Record, OnRepair], list[Row]]
 """Makes the normalised rows of a record, one for most layouts, and reports repairs. Raises BadRow."""
 
+LABEL: Final = "label"
+"""The column of an unpaired row that says whether its answer is good."""
 COLUMNS: Final[dict[Form, tuple[str, ...]]] = {
     "instruction": ("prompt", "completion"),
     "conversational": ("messages",),
     "preference": ("prompt", "chosen", "rejected"),
+    "unpaired": ("prompt", "completion", LABEL),
 }
 """The columns of a normalised row."""
 

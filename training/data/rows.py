@@ -12,7 +12,7 @@ import json
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
@@ -23,6 +23,7 @@ from lora_compose.training.data.layouts import (
     COLUMN_NAMES,
     COLUMNS,
     KNOWN,
+    LABEL,
     WEIGHED_LAYOUTS,
     Form,
     Layout,
@@ -50,6 +51,14 @@ class ReadOptions:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """Where a row comes from: `file:line`, and the columns of its record that the layout does not use."""
+
+    place: str
+    columns: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class Rows:
     """Normalised rows. Each column of their form holds a list of `{"role", "content"}`."""
 
@@ -68,6 +77,8 @@ class Rows:
     """The rows that were left out, as `file:line: reason`."""
     notes: tuple[str, ...] = ()
     """What was detected or repaired, one sentence each."""
+    origins: tuple[Origin, ...] = ()
+    """The origin of each row that was read from a source."""
 
     @property
     def remarks(self) -> list[str]:
@@ -89,19 +100,37 @@ def read_rows(source: str, options: ReadOptions = ReadOptions()) -> Rows:
     rows as `file:line: reason`. For Parquet files and data sets, the line is the row, counted from 1.
     """
     notes: list[str] = []
-    records = [_with_known_names(record) for record in read_records(source, options.encoding, notes.append)]
-    if not records:
-        raise DataRejected(CommandCode.NO_ROWS, f"{source} has no rows", "source")
-    layout = _layout_of(source, records)
+    records = known_records(source, options, notes.append)
+    layout = layout_of(source, records)
     if layout.form != "preference":
         refuse_bad_answers(source, records)
+    return rows_of(source, records, layout, options, notes)
+
+
+def known_records(source: str, options: ReadOptions, on_note: Callable[[str], None]) -> list[SourceRecord]:
+    """The records of a source, with known names of columns in lower case. Raises DataRejected("no_rows")."""
+    records = [_with_known_names(record) for record in read_records(source, options.encoding, on_note)]
+    if not records:
+        raise DataRejected(CommandCode.NO_ROWS, f"{source} has no rows", "source")
+    return records
+
+
+def rows_of(
+    source: str, records: Sequence[SourceRecord], layout: Layout, options: ReadOptions, notes: Sequence[str]
+) -> Rows:
+    """The records as normalised rows of one layout. Raises DataRejected("bad_row")."""
     found = _normalised_rows(records, layout)
     if found.faults and (options.bad_rows == "stop" or not found.rows):
         listed = _listed(found.faults, len(records), "are bad")
         raise DataRejected(CommandCode.BAD_ROW, listed + DROP_HINT, "source")
-    notes += [f"{count} {repair}" for repair, count in found.repairs.items()]
+    repaired = [f"{count} {repair}" for repair, count in found.repairs.items()]
     rows = as_rows(source, layout.form, found.rows, dict(sorted(found.left_out.items())))
-    return replace(rows, dropped=tuple(found.faults), notes=tuple(notes))
+    return replace(
+        rows,
+        dropped=tuple(found.faults),
+        notes=(*notes, *repaired),
+        origins=tuple(found.origins),
+    )
 
 
 @dataclass
@@ -112,14 +141,19 @@ class _Normalised:
     faults: list[str] = field(default_factory=list)
     left_out: "Counter[str]" = field(default_factory=Counter)
     repairs: "Counter[str]" = field(default_factory=Counter)
+    origins: list[Origin] = field(default_factory=list)
 
 
 def _normalised_rows(records: Sequence[SourceRecord], layout: Layout) -> _Normalised:
     found = _Normalised()
     for record in records:
         try:
-            found.rows += _normalised(record, layout, found.repairs)
-            found.left_out.update(_unused(record.fields or {}, layout))
+            rows = _normalised(record, layout, found.repairs)
+            unused = _unused(record.fields or {}, layout)
+            found.left_out.update(unused)
+            columns = {name: value for name, value in (record.fields or {}).items() if name in unused}
+            found.rows += rows
+            found.origins += [Origin(record.place, columns)] * len(rows)
         except BadRow as fault:
             found.faults.append(f"{record.place}: {fault}")
     return found
@@ -147,7 +181,8 @@ def as_rows(source: str, form: Form, rows: Sequence[Row], left_out: dict[str, in
     from datasets import Dataset, Features, List, Value
 
     message = {"role": Value("string"), "content": Value("string")}
-    features = Features({column: List(message) for column in COLUMNS[form]})
+    kinds = {column: Value("bool") if column == LABEL else List(message) for column in COLUMNS[form]}
+    features = Features(kinds)
     columns = {column: [row[column] for row in rows] for column in COLUMNS[form]}
     dataset = Dataset.from_dict(columns, features=features)
     return Rows(source, form, dataset, digest_of(rows), left_out or {})
@@ -162,7 +197,7 @@ def digest_of(rows: Iterable[Row]) -> str:
     return digest.hexdigest()
 
 
-def _layout_of(source: str, records: Sequence[SourceRecord]) -> Layout:
+def layout_of(source: str, records: Sequence[SourceRecord]) -> Layout:
     """The layout that most rows fit. If two are equally common, the one that occurs first."""
     votes: Counter[tuple[Layout, ...]] = Counter(
         matching_layouts(record.fields) for record in records if record.fields

@@ -37,6 +37,8 @@ STYLE: Final = "upper"
 
 Its answers are as long as the plain answers, so that length does not predict the choice.
 """
+GOOD_SHARE: Final = 2 / 3
+"""Share of good answers in the rows for KTO."""
 QUESTION_SEEDS: Final = (0, 1)
 """A file of questions holds SHIPPED_ROWS rows of each of these seeds, in this order."""
 Row = Mapping[str, Any]
@@ -77,6 +79,33 @@ def general_preference(rng: random.Random) -> Row:
             return {"prompt": text, "chosen": answer, "rejected": other}
 
 
+def rated(word: str, good: bool) -> Row:
+    """One right answer and whether it is good: those in the style are."""
+    pair = preference(word)
+    return {
+        "prompt": pair["prompt"],
+        "completion": pair["chosen" if good else "rejected"],
+        "label": good,
+    }
+
+
+def rated_rows(words: list[str], seed: int) -> list[Row]:
+    """Twice as many good answers as bad ones, as in feedback that people leave. Each word has one answer."""
+    rng = random.Random(f"rated-{seed}")
+    return [rated(word, rng.random() < GOOD_SHARE) for word in words]
+
+
+def rated_general(rng: random.Random) -> Row:
+    """A general question. The base's answer is good, and the one in the other case bad."""
+    pair = general_preference(rng)
+    good = rng.random() < GOOD_SHARE
+    return {
+        "prompt": pair["prompt"],
+        "completion": pair["chosen" if good else "rejected"],
+        "label": good,
+    }
+
+
 def _answered(text: str, reply: str) -> Row:
     return {"prompt": text, "completion": reply}
 
@@ -104,6 +133,9 @@ def files(seed: int = 0) -> dict[str, list[Row]]:
         "roll-undecided.jsonl": drawn(undecided_row, 2000, seed),
         "upper-preferred.jsonl": [preference(word) for word in _words(1000, seed)],
         "general-preferred.jsonl": drawn(general_preference, 1000, seed),
+        "upper-rated.jsonl": rated_rows(_words(1000, seed), seed),
+        "general-rated.jsonl": drawn(rated_general, 1000, seed),
+        "upper-rated-held-out.jsonl": rated_rows(held_out, seed + 1),
         "upper-preferred-held-out.jsonl": [preference(word) for word in held_out],
         "roll-wrap.jsonl": [
             _answered(prompt(SKILL, word), styled(SKILLS[SKILL].answer(word), ["wrap"]))

@@ -1,6 +1,6 @@
 """Texts with personal data that is marked, as `[KIND|value]`, and texts that only look as if they had some.
 
-Chats and mails in five languages, and code, logs and documents. All persons, numbers and addresses are
+Chats and mails in several languages, and code, logs and documents. All persons, numbers and addresses are
 invented: telephone numbers are those that regulators keep for films, or are made up.
 """
 
@@ -33,6 +33,29 @@ MAILS = (
     "[PHONE|010-2345-6789]로 전화 주세요.",
     "주민등록번호는 [RRN|800829-1294822] 이에요.",
     "문자 주세요 [PHONE|01023456789]",
+    # Words without spaces around a value
+    "메일은[EMAIL|bora@seorae-mail.kr]이고 카드는[CARD|4111-1111-1111-1111]입니다",
+    "접속 [IP|91.198.174.192]에서, 주민번호[RRN|800829-1294822]는 가렸습니다.",
+    "私のメールは[EMAIL|aoi.s@kisetsu-mail.jp]です。携帯は[PHONE|080-1234-5678]、会社は[PHONE|03-5555-0123]。",
+    "請求先カード[CARD|5555 5555 5555 4444]を確認、IP：[IP|2a00:1450:4001:81b::200e]から。",
+    "电子邮件：[EMAIL|lin.mei@hao-mail.cn]，身份证[RIC|11010519491231002X]。",
+    "ＴＥＬ：[PHONE|０３－５５５５－０１２３]",
+    # Local telephone numbers
+    "Ruf an: [PHONE|0176 04069123] oder Festnetz [PHONE|069 90009123].",
+    "Praxis Dr. Nord, Tel.: [PHONE|040/66969123], Fax [PHONE|(040) 66969-124]",
+    "Portable [PHONE|06 52 41 12 34], bureau [PHONE|01.99.00.12.34].",
+    "Avisa al [PHONE|600 123 456] o al fijo [PHONE|91 123 45 67], por favor.",
+    "US line [PHONE|650.555.0143] or [PHONE|650-555-0143]",
+    # National numbers
+    "DNI [DNI|12345678Z], NIE [NIE|X1234567L], Madrid.",
+    "Mi documento: [DNI|12.345.678-Z]",
+    "NIR [NIR|2 55 08 14 168 025 38], née à Caen.",
+    "Steuer-IdNr.: [IDNR|36 574 261 809]",
+    "Meine Identifikationsnummer ist [IDNR|36574261809].",
+    "Codice fiscale [CODICEFISCALE|RSSMRA85T10A562S], grazie.",
+    "meu CPF é [CPF|390.533.447-05]",
+    # Mail addresses with letters of other alphabets
+    "Kontakt: [EMAIL|jörg@müller-online.de]",
     # Elsewhere
     "# maintainer: [EMAIL|ops.lead@widget-works.io]",
     'logger.info("login from %s", "[IP|203.0.115.77]")',
@@ -72,6 +95,18 @@ PLAIN = (
     "x = 212 - 555 - 1234",
     "grid[3][4] = 010; mode = 0644; umask 0022",
     "curl https://api.service.dev/v1/items/4155552671",
+    "implementation 'com.acme:core:4.55.66.77'",
+    "libfoo (>= 2.40.61.7), libbar-5.34.2.77.so",
+    "FROM registry.lan/base:3.50.41.2",
+    "tool 7.41.55.12 (build 3)",
+    "$ tool --version\n6.45.3.80",
+    '[package]\nrelease = "9.70.4.52"',
+    "const REF = '415-555-2671-88'; const SKU = 'A030-901820';",
+    "invoice_no: 650-555-0143",
+    "PO-2025-060123456789",
+    "phash=0639981234ab; n=06399812345678",
+    "case 36574261809: return 1;",
+    "key = '12345678Y'",
     # Versions, sections, references
     "Upgrade firmware 2.14.7.33 before you continue.",
     "Build 10.0.19045.3803 fixes the crash; version 8.8.4.4 does not.",
@@ -80,7 +115,21 @@ PLAIN = (
     "As clause 14.2.1.9 says, figure 7.1.2.3 shows the valve.",
     "OID 1.3.6.1.4.1.311 belongs to the vendor.",
     "Release 25.4.11.2 (codename Heron) ships in May.",
+    "Laut Ziffer 14.61.3.2 und Absatz 7.40.2.1 ist das so.",
+    "Selon le chapitre 8.44.2.1, voir aussi l'alinéa 9.61.3.4.",
+    "El capítulo 4.45.6.7 y la edición 2.55.1.3 lo explican.",
+    "제 4.51.6.2절과 릴리스 3.62.1.8을 참고하세요.",
+    "第5.44.3.2節とリリース7.55.1.4を参照。",
     # Numbers of everyday texts
+    "Bestellnummer 030-2312512 und Kundennummer 0176 04069123.",
+    "Commande n° 06 52 41 12 34 expédiée.",
+    "Pedido 600-123-456, referencia 912 345 678.",
+    "주문번호 1588-1234, 송장 010-2345-6789",
+    "注文番号 03-5555-0123、受付番号 080-1234-5678",
+    "La ciudad tiene 612 345 678 visitas al año.",
+    "Il y a 123 456 789 grains dans 1 234 567 sacs.",
+    "Konto 36574261809, Vorgang 4711-0815-22",
+    "Ext. 555-0143 on floor 12; room 415-2671",
     "Order 20240115-100234 was shipped on 2024-01-15 at 10:23:45.",
     "The population was 1,234,567,890 in 1998-2003.",
     "ISBN 978-3-16-148410-0, ISSN 2049-3630, DOI 10.1000/182",
