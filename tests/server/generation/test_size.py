@@ -32,9 +32,7 @@ def test_what_may_fit_is_left_to_vllm(body: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("prompt", [[7] * 9, [[7], [7] * 9]])
 def test_a_prompt_of_more_ids_than_the_context_is_refused(prompt: list[Any]) -> None:
-    with pytest.raises(
-        InvalidRequest, match="maximum context length is 8 tokens. The prompt has 9"
-    ) as refused:
+    with pytest.raises(InvalidRequest, match="has 9 tokens") as refused:
         check_size({"prompt": prompt}, max_model_len=8)
     assert (refused.value.code, refused.value.param) == ("invalid_request", "prompt")
 
