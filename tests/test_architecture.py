@@ -146,6 +146,7 @@ FACES: dict[str, set[str]] = {
         "connection",
         "harmless_lines",
         "logs",
+        "pace",
         "request_metrics",
         "stack",
         "tls",
