@@ -34,6 +34,12 @@ from lora_compose.training.testbed.smollm2.paths import (
     MANIFEST_FILE,
     REPLAY_FILE,
 )
+    ADAPTERS_DIR,
+    BASE_NAME,
+    DATA_DIR,
+    MANIFEST_FILE,
+    REPLAY_FILE,
+)
 from lora_compose.training.testbed.smollm2.questions import Split, ordinary_questions
 
 TRAINED: Final = 480
