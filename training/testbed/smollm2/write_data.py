@@ -34,12 +34,6 @@ from lora_compose.training.testbed.smollm2.paths import (
     MANIFEST_FILE,
     REPLAY_FILE,
 )
-    ADAPTERS_DIR,
-    BASE_NAME,
-    DATA_DIR,
-    MANIFEST_FILE,
-    REPLAY_FILE,
-)
 from lora_compose.training.testbed.smollm2.questions import Split, ordinary_questions
 
 TRAINED: Final = 480
@@ -150,7 +144,7 @@ SHOWN: Final = 3
 
 
 def manifest() -> dict[str, Any]:
-    """What the shipped adapters are for, how code judges their answers, and example questions with right answers.
+    """What the shipped adapters do, how code judges their answers, and example questions with right answers.
 
     Skills are asked their own questions, and styles alone the ordinary ones.
     """
