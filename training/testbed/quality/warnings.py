@@ -64,12 +64,18 @@ class Counts:
 
 
 def outcomes(kept: Mapping[str, Any], adapters: Path, rule: Rule = RULE) -> list[Outcome]:
-    """The outcome of every pair in the section `kept` of a quality table."""
+    """The outcome of every pair of a quality table."""
     return [
         _outcome(label, min(cells["stack"]["members"].values()), adapters, rule)
         for label, cells in sorted(kept.items())
         if label.count("+") == 1 and "stack" in cells
     ]
+
+
+def stacks_of(record: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What remains in every mixture, as the table of one seed says. Other seeds have other adapters."""
+    found: Mapping[str, Any] = record["kept"] if "kept" in record else record["seeds"]["0"]
+    return found
 
 
 def _outcome(label: str, kept: float, adapters: Path, rule: Rule) -> Outcome:
@@ -89,7 +95,7 @@ def main(
 
     - python -m lora_compose.training.testbed.quality.warnings
     """
-    found = outcomes(json.loads(file.read_text())["kept"], adapters)
+    found = outcomes(stacks_of(json.loads(file.read_text())), adapters)
     for one in sorted(found, key=lambda one: one.kept):
         shown = f"cosine {one.cosine:+.3f}  ratio {one.ratio:.2f}  {', '.join(one.reasons)}"
         typer.echo(f"{one.kept:.2f}  {one.pair:15} {shown}")
