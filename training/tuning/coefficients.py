@@ -1,6 +1,6 @@
 """Learn coefficients of a stack by gradient: one for each adapter, each of its layers, or each module.
 
-The members and the base stay as they are. A module's output is `W x + Σᵢ cᵢ sᵢ Bᵢ Aᵢ x`, and only the cᵢ are
+The members and the base do not change. A module's output is `W x + Σᵢ cᵢ sᵢ Bᵢ Aᵢ x`, and only the cᵢ are
 trained, on the answers of composed examples. One coefficient for each adapter and module is the learned
 concatenation (CAT) of LoRA Soups (arXiv 2410.13025). The result is one ordinary adapter: the factors are
 concatenated, with the coefficients folded into lora_B, which is exact.
