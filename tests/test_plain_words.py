@@ -214,7 +214,10 @@ def operations_prose() -> Iterator[Prose]:
                 yield Prose("docs", path, number, comment[1])
 
 
-MADE_DATA: Final = (ROOT / "training/testbed/smollm2/messages.py", ROOT / "training/testbed/smollm2/questions.py")
+MADE_DATA: Final = (
+    ROOT / "training/testbed/smollm2/messages.py",
+    ROOT / "training/testbed/smollm2/questions.py",
+)
 """Sentences that people in made-up messages write. They are data, not words of ours."""
 
 
