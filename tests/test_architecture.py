@@ -146,6 +146,7 @@ FACES: dict[str, set[str]] = {
         "connection",
         "harmless_lines",
         "logs",
+        "pace",
         "request_metrics",
         "stack",
         "tls",
@@ -166,6 +167,7 @@ FACES: dict[str, set[str]] = {
     "server.engine.worker": {"folding"},
     "server.engine.frontend": {"api_types", "inspection", "launch", "loading", "watchdog"},
     "server.compositions": {
+        "early_builds",
         "foreign_fields",
         "from_request",
         "merges",
@@ -173,6 +175,7 @@ FACES: dict[str, set[str]] = {
         "resolver",
         "servable",
         "served_bases",
+        "warnings",
     },
     "server.residency": {"cache", "scheduler"},
     "server.fusion": {"policy", "switch", "token_prices"},
