@@ -7,7 +7,7 @@ PYTHON ?=
 DEVICE ?= cpu
 BIN := $(VENV)/bin
 
-.PHONY: help setup demo serve test test-workers lint types format testbed bench bench-hot-load bench-residency bench-fusion bench-auto-fuse bench-kernels bench-crosscheck quality bench-memory bench-training gpu-kit gpu-check faults soak hostile fuzz clean
+.PHONY: help setup demo serve test test-workers lint types format testbed bench bench-hot-load bench-residency bench-fusion bench-auto-fuse bench-kernels bench-crosscheck quality bench-memory bench-training gpu-kit gpu-check faults soak playground-pictures hostile fuzz clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -88,6 +88,9 @@ faults: setup ## try every known fault, 200 kills, 10,000 damaged adapters, 10,0
 
 soak: setup ## run mixed traffic and random faults for thirty minutes: check for lost state, wrong answers and growth
 	$(BIN)/python -m tests.campaigns.soak --minutes 30 --output soak.json --plot soak.png
+
+playground-pictures: setup ## take the pictures of the playground from a running server, and measure it (needs Chromium)
+	$(BIN)/python -m tests.campaigns.playground docs/images
 
 hostile: setup ## measure how much one tenant can slow down another, with quotas on and off
 	$(BIN)/python -m tests.campaigns.hostile_tenant --minutes 10

@@ -11,6 +11,7 @@ from lora_compose.adapters.composition.composition import Composition
 from lora_compose.adapters.composition.grammar import parse
 from lora_compose.adapters.errors import CommandCode, LoraComposeError
 from lora_compose.adapters.export import ResolvedMember, check_output, export, find_members
+from lora_compose.adapters.models.cache import resolve
 from lora_compose.adapters.names import check_name
 from lora_compose.adapters.terminal import progress_bar, stdout
 
@@ -33,14 +34,12 @@ AdapterDirectories = Annotated[
     ),
 ]
 Base = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
         "--base",
         help="The directory of the base's weights. Only DoRA adapters need it. The default is the directory "
         "that the adapters' configs name.",
         metavar="DIR",
-        exists=True,
-        file_okay=False,
     ),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace the adapter that is in OUT.")]
@@ -73,7 +72,7 @@ def compose(
     parsed = parse(composition, "composition")
     check_output(output, force)
     members = find_members(parsed, named_directories(adapter), data_dir or default_data_dir())
-    report = export_with_progress(parsed, members, output, force, base)
+    report = export_with_progress(parsed, members, output, force, base_directory(base))
     if as_json:
         echo_json(export_facts(parsed, members, output, report))
     else:
@@ -110,6 +109,18 @@ def show_export(composition: Composition, output: Path, report: "MergeReport") -
 
     stdout().print(report_table(report))
     typer.echo(f"Wrote {composition.canonical} to {output}")
+
+
+def base_directory(base: str | None) -> Path | None:
+    """The directory that --base names."""
+    if base is None:
+        return None
+    directory = Path(resolve(base, "--base"))
+    if not directory.is_dir():
+        raise typer.BadParameter(
+            f"--base {base} must be a directory, or a name of `lora-compose models list`"
+        )
+    return directory
 
 
 def named_directories(values: Sequence[str] | None) -> dict[str, Path]:

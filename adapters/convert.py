@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from lora_compose.adapters.errors import AdapterRejected, Code, CommandCode, LoraComposeError
 from lora_compose.adapters.export import check_output, moved_to
+from lora_compose.adapters.models.cache import resolve
 from lora_compose.adapters.peft.files import CONFIG_FILE, MAX_CONFIG_BYTES, WEIGHTS_FILE
 from lora_compose.adapters.safe_files import open_regular
 from lora_compose.adapters.strict_json import NotStrictJson, parse_object
@@ -95,6 +96,7 @@ def convert(
     base = model or raw.get("base_model_name_or_path")
     if not base:
         raise _refusal("The config names no base. Give it with --model.")
+    base = resolve(base)
     with _errors_of_peft(kind):
         layers = _Layers.load(directory, base, kind)
         factors = layers.convert(rank, show_progress)

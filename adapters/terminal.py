@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from typing import Final
 
 from rich.console import Console
@@ -33,6 +33,13 @@ def stderr() -> Console:
     """The console for progress and remarks, on stderr."""
     is_sized = sys.stderr.isatty() or os.environ.get("COLUMNS", "").isdecimal()
     return Console(stderr=True, width=None if is_sized else WIDE)
+
+
+@contextmanager
+def chatter_on_stderr() -> Iterator[None]:
+    """While the context is open, what libraries print goes to stderr. Stdout is for results."""
+    with redirect_stdout(sys.stderr):
+        yield
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import distributions
 from pathlib import Path
 
+from lora_compose.adapters.models.cache import name_of
 from lora_compose.benchmarks.machine import REPOSITORY
 from lora_compose.server.client.process import DEFAULT_ENVIRONMENT, ServerProcess, serve_command
 from lora_compose.server.memory import plan_kv_cache
@@ -54,8 +55,10 @@ def direct_command(port: int, model: str, on_cpu: bool, options: Sequence[str]) 
 def engine_options(model: str, on_cpu: bool) -> list[str]:
     """Options for vLLM's own parser that give the same result as `serve --model MODEL`."""
     embedded = Path(model).is_dir() and Path(model).resolve() == EMBEDDED_BASE
+    name = name_of(model)
     return [
         *(EMBEDDED_OPTIONS if embedded else ()),
+        *(("--served-model-name", name) if name else ()),
         *("--model", model, "--no-use-tqdm-on-load"),
         *DIRECT_OPTIONS,
         *((*DIRECT_CPU_OPTIONS, *_kv_cache(model)) if on_cpu else ()),

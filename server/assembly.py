@@ -15,9 +15,11 @@ from lora_compose.adapters.admission.base_model import BaseShapes
 from lora_compose.adapters.registry.registry import Registry
 from lora_compose.server.auto_fuse import AutoFuse
 from lora_compose.server.benchmarks.runs import Benchmarks, RunLimits
+from lora_compose.server.compositions.early_builds import EarlyBuilds
 from lora_compose.server.compositions.merges import MergeBuilder, MergedOn
 from lora_compose.server.compositions.resolver import Resolver
 from lora_compose.server.compositions.served_bases import served_bases
+from lora_compose.server.compositions.warnings import CompositionWarnings
 from lora_compose.server.config import ServerConfig
 from lora_compose.server.engine.frontend.watchdog import EngineWatchdog
 from lora_compose.server.fusion.switch import FusionSwitch
@@ -74,6 +76,7 @@ async def assemble(
     with MergeBuilder(registry, merged_on, metrics, *merges_bound) as merges:
         await merges.trim()
         fusion = FusionSwitch(engine, residency, metrics)
+        early = EarlyBuilds(registry, resolver, merges, metrics, config.merge_cache_bytes)
         pipeline = CompositionPipeline(engine.base, resolver, merges, residency, fusion, engine.other_names)
         # Half of the slots: with more requests in flight, a benchmark would make every answer slower.
         run_limits = RunLimits(in_flight=max(1, engine.slots // 2))
@@ -87,6 +90,8 @@ async def assemble(
             registry=registry,
             resolver=resolver,
             pipeline=pipeline,
+            early=early,
+            warnings=CompositionWarnings(resolver),
             residency=residency,
             fusion=fusion,
             registration=Registration(
@@ -109,6 +114,7 @@ async def assemble(
             stack.push_async_callback(fusion.close)
             await stack.enter_async_context(running(state["watchdog"].watch()))
             await stack.enter_async_context(running(keeper.run()))
+            await stack.enter_async_context(running(early.run()))
             if config.auto_fuse:
                 auto_fuse = AutoFuse(engine, pipeline, metrics, config.fuse_settings)
                 await stack.enter_async_context(running(auto_fuse.run()))

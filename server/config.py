@@ -9,6 +9,7 @@ from pydantic import with_config
 
 from lora_compose.adapters.command_line import default_data_dir
 from lora_compose.adapters.dataclass_options import ATTRIBUTE_DOCSTRINGS
+from lora_compose.adapters.models.cache import name_of
 from lora_compose.server.fusion.policy import FusePolicySettings
 from lora_compose.server.http.logs import LogFormat, LogLevel
 from lora_compose.server.options.http_options import HttpOptions
@@ -24,10 +25,15 @@ _EMBEDDED = (
 EMBEDDED_OPTIONS = tuple(word for option in _EMBEDDED for word in option)
 
 
-def embedded_options(vllm_args: Sequence[str]) -> list[str]:
-    """vLLM's options for the embedded base, without those that are in `vllm_args`."""
+def options_of_base(config: "ServerConfig", vllm_args: Sequence[str]) -> list[str]:
+    """vLLM's options for the embedded base or a known model, without those that are in `vllm_args`.
+
+    Requests use the name of a known model, and not its directory in the cache."""
+    name = name_of(config.model)
+    options: Sequence[tuple[str, ...]] = _EMBEDDED if config.is_embedded else ()
+    options = options if name is None else (("--served-model-name", name),)
     given = {word.partition("=")[0] for word in vllm_args}
-    return [word for option in _EMBEDDED if option[0] not in given for word in option]
+    return [word for option in options if option[0] not in given for word in option]
 
 
 @with_config(ATTRIBUTE_DOCSTRINGS)
@@ -39,7 +45,8 @@ class ServerConfig:
     """
 
     model: str = str(EMBEDDED_BASE)
-    """A causal language model: a directory or a Hugging Face hub id. Default: this project's small base."""
+    """A causal language model: a directory, a Hugging Face hub id, or a name of `lora-compose models list`.
+    Default: this project's small base."""
     host: str = "127.0.0.1"
     """Address to listen on."""
     port: int = 8000

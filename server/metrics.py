@@ -227,6 +227,13 @@ class Metrics:
         Gauge, "lora_compose_merges_in_progress", "Merges that are being built or are waiting to be built"
     )
     merge_failures = MetricRow(Counter, "lora_compose_merge_failures", "Merges that could not be built")
+    saved_merges = MetricRow(
+        Gauge,
+        "lora_compose_saved_merges",
+        "Saved compositions that are merges, by the state of their build (ready, building, waiting, failed, "
+        "unbuilt)",
+        ("state",),
+    )
     merge_cache_bytes = MetricRow(
         Gauge, "lora_compose_merge_cache_bytes", "Bytes of the merges that are kept on the disk"
     )

@@ -12,7 +12,7 @@ import time
 from argparse import Namespace
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from socket import socket
@@ -25,12 +25,14 @@ from starlette.concurrency import run_in_threadpool
 
 from lora_compose.adapters.command_line import DEFAULT_URL
 from lora_compose.adapters.errors import CommandCode, LoraComposeError
+from lora_compose.adapters.models.cache import resolve
 from lora_compose.adapters.registry.registry import Registry
-from lora_compose.server.config import ServerConfig, embedded_options
+from lora_compose.server.config import ServerConfig, options_of_base
 from lora_compose.server.engine.frontend.loading import in_loading_thread, memory_of
 from lora_compose.server.home import check_shared_memory, set_home
 from lora_compose.server.http.benchmark_traffic import BenchmarkTraffic
 from lora_compose.server.http.connection import protocol_with
+from lora_compose.server.http.cors import cors_of
 from lora_compose.server.http.harmless_lines import harmless_lines_left_out
 from lora_compose.server.http.logs import configure
 from lora_compose.server.http.stack import around
@@ -71,6 +73,7 @@ def run(config: ServerConfig, vllm_args: Sequence[str]) -> None:
 
     Raises LoraComposeError if the server cannot start."""
     started = time.monotonic()
+    config = replace(config, model=resolve(config.model))
     check_model(config.model)
     check_model_files(config.model, vllm_args)
     check_tls(config.http)
@@ -121,7 +124,9 @@ class Front:
             around(app_switch, options),
             host=self.config.host,
             port=self.config.port,
-            http=protocol_with(options.h11_max_incomplete_event_size, options.h11_max_header_count),
+            http=protocol_with(
+                options.h11_max_incomplete_event_size, options.h11_max_header_count, cors_of(options)
+            ),
             access_log=False,
             log_config=None,
             log_level=options.uvicorn_log_level,
@@ -144,7 +149,8 @@ class Front:
         """Say where the server is, and what to try."""
         seconds = time.monotonic() - self.started
         option = "" if self.url == DEFAULT_URL else f" --url {self.url}"
-        hint = f"Try: lora-compose ask 'say table'{option}"
+        question = "say table" if self.config.is_embedded else "What is the capital of France?"
+        hint = f"Try: lora-compose ask '{question}'{option}"
         if self.config.http.uds is not None:
             hint = f"Try: curl --unix-socket {self.config.http.uds} http://localhost/v1/models"
         logger.info("serving %s on %s, ready after %.0f s. %s", model, self.url, seconds, hint)
@@ -182,14 +188,11 @@ def _auth_context(config: ServerConfig, keys: KeyStore) -> AuthContext:
 
 
 def vllm_namespace(config: ServerConfig, vllm_args: Sequence[str]) -> Namespace:
-    """vLLM's options: those of the embedded base first, then those of the user. Imports vLLM."""
+    """vLLM's options: those of a base of this project first, then those of the user. Imports vLLM."""
     from lora_compose.server.engine.frontend.launch import parse_vllm_args, set_environment
 
     set_environment(config.model)
-    arguments = ["--model", config.model, *vllm_args]
-    if config.is_embedded:
-        arguments = [*embedded_options(vllm_args), *arguments]
-    args = parse_vllm_args(arguments)
+    args = parse_vllm_args([*options_of_base(config, vllm_args), "--model", config.model, *vllm_args])
     if config.lora_requests_info and args.disable_log_stats:
         raise LoraComposeError(
             CommandCode.INVALID_OPTION, "--lora-requests-info has no effect with --disable-log-stats."

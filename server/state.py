@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, TypedDict
 if TYPE_CHECKING:
     from lora_compose.adapters.registry.registry import Registry
     from lora_compose.server.benchmarks.runs import Benchmarks
+    from lora_compose.server.compositions.early_builds import EarlyBuilds
     from lora_compose.server.compositions.resolver import Resolver
+    from lora_compose.server.compositions.warnings import CompositionWarnings
     from lora_compose.server.engine.frontend.engine import Engine
     from lora_compose.server.engine.frontend.watchdog import EngineWatchdog
     from lora_compose.server.fusion.switch import FusionSwitch
@@ -28,6 +30,8 @@ class AppState(TypedDict):
     registry: Registry
     resolver: Resolver
     pipeline: CompositionPipeline
+    early: EarlyBuilds
+    warnings: CompositionWarnings
     residency: ResidencyScheduler
     fusion: FusionSwitch
     registration: Registration

@@ -63,6 +63,8 @@ def test_it_is_imported_beside_a_package_named_adapters(wheel: Path, tmp_path: P
         "training/recipes/data/roll.jsonl",
         "training/planning/measured.json",
         "benchmarks/serving/report/page.css",
+        "server/playground/static/index.html",
+        "server/playground/static/vendor/LICENSE.preact",
         "adapters/registry/migrations/env.py",
     ],
 )

@@ -14,7 +14,8 @@ import math
 from collections.abc import Iterable
 from typing import Any, Final
 
-from lora_compose.training.base_model import load_tokenizer
+from lora_compose.adapters.errors import CommandCode, LoraComposeError
+from lora_compose.training.base_model import adapter_config, load_tokenizer, not_loaded
 from lora_compose.training.data.rows import answers
 from lora_compose.training.recipe import Recipe
 
@@ -45,26 +46,26 @@ def parameters_per_rank(model: Any) -> int:
     """The parameters of an adapter of rank 1. `model` is TRL's ModelConfig.
 
     The adapter is built on a copy of the base without memory. Raises LoraComposeError("base_not_loaded") if
-    the config cannot be read.
+    the config cannot be read, "invalid_recipe" if no module has the names of lora_target_modules.
     """
     import torch
     from peft import get_peft_model
     from transformers import AutoModelForCausalLM
-    from trl import get_peft_config
 
-    config = get_peft_config(model)
+    config = adapter_config(model)
     config.r = 1
     with torch.device("meta"):
         base = AutoModelForCausalLM.from_config(load_config(model))
-        adapted = get_peft_model(base, config)
+        try:
+            adapted = get_peft_model(base, config)
+        except ValueError as error:
+            raise LoraComposeError(CommandCode.INVALID_RECIPE, str(error), "lora_target_modules") from error
     return sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad)
 
 
 def load_config(model: Any) -> Any:
     """The config of the base. Raises LoraComposeError("base_not_loaded")."""
     from transformers import AutoConfig
-
-    from lora_compose.training.base_model import not_loaded
 
     try:
         return AutoConfig.from_pretrained(model.model_name_or_path, revision=model.model_revision)

@@ -118,6 +118,24 @@ def _with_adapter(base: Any, directory: Path, model: Any) -> Any:
     return adapted
 
 
+def adapter_config(model: Any) -> Any:
+    """PEFT's config of a new adapter. None if all weights are trained. `model` is TRL's ModelConfig.
+
+    TRL makes a text of a list with one target, and PEFT reads a text as a regular expression for the whole
+    path of a module. A plain name stays a name here.
+    """
+    from trl import get_peft_config
+
+    config = get_peft_config(model)
+    if config is None:
+        return None
+    config.revision = named_revision(model)
+    targets = config.target_modules
+    if isinstance(targets, str) and targets != "all-linear" and targets.replace("_", "").isalnum():
+        config.target_modules = {targets}
+    return config
+
+
 def named_revision(model: Any) -> str | None:
     """The revision of the base for PEFT's config. None for the newest."""
     return None if model.model_revision in (None, "main") else str(model.model_revision)

@@ -17,7 +17,7 @@ NEEDED: Final = (STATE, "optimizer.pt", "scheduler.pt")
 
 
 def last_whole_checkpoint(directory: Path, on_skipped: Callable[[str], None]) -> str | None:
-    """The newest whole checkpoint in `directory`. None if there is none.
+    """The newest whole checkpoint in `directory`. None if no checkpoint is whole.
 
     `on_skipped` gets one sentence for each newer checkpoint that is not whole.
     """

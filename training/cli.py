@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lora_compose.adapters.command_line import ANY_ARGUMENTS, ApiKey, AsJson, echo_json
-from lora_compose.adapters.terminal import stderr, stdout
-from lora_compose.training.evaluation.requirements import parse_requirements
+from lora_compose.adapters.terminal import chatter_on_stderr, stderr, stdout
+from lora_compose.training.first_recipe_cli import init
+from lora_compose.training.general.cli import replay, suite
 from lora_compose.training.planning.cli import plan
 from lora_compose.training.recipe_defaults import Method
 from lora_compose.training.recipe_help import RecipeCommand
@@ -109,6 +110,9 @@ def kto(
     _train("kto", recipe, context.args, flags, api_key, as_json)
 
 
+app.command("init")(init)
+
+
 def _values(text: str | None) -> list[str]:
     return [value.strip() for value in text.split(",") if value.strip()] if text else []
 
@@ -128,16 +132,20 @@ def sweep(
         str | None, typer.Option(help="Values of learning_rate, separated by commas.", metavar="1e-3,2e-3")
     ] = None,
     goal: Annotated[
-        str, typer.Option(help="Recommend only runs whose scores meet this requirement.")
-    ] = "forgetting<=0.02",
+        str | None,
+        typer.Option(
+            help="Recommend only runs whose scores meet this requirement; by default forgetting<=0.02 if the "
+            "recipe has general_tasks."
+        ),
+    ] = None,
     method: Annotated[Method, typer.Option(help="Training method of the recipe.")] = "sft",
     as_json: AsJson = False,
 ) -> None:
     """Train one recipe with several data ratios, ranks and learning rates, and recommend the best run.
 
-    The report plots the general score against the domain score and marks the Pareto front. The recommended
-    run has the best domain score among the runs that meet the goal. If a sweep is interrupted, run the same
-    command again: finished runs are not trained again.
+    The recommended run has the best domain score among the runs that meet the goal. With general_tasks, the
+    report also plots the general score against the domain score and marks the Pareto front. If a sweep is
+    interrupted, run the same command again: finished runs are not trained again.
 
     - `lora-compose train sweep training/recipes/sft-lora.yaml --ratios 0:1,1:9,2:8,5:5 --output runs/sweep`
     """
@@ -146,18 +154,18 @@ def sweep(
     from lora_compose.training.data.quiet_logs import quiet_libraries
 
     quiet_libraries()
+    from lora_compose.training.sweep import SweepPlan, default_goal, draw_sweep, sweep_table
     from lora_compose.training.sweep import as_json as sweep_json
-    from lora_compose.training.sweep import draw_sweep, sweep_table
     from lora_compose.training.sweep import sweep as run_sweep
 
     axes = {"ratio": _values(ratios), "lora_r": _values(ranks), "learning_rate": _values(learning_rates)}
     axes = {name: values for name, values in axes.items() if values}
     if not axes:
         raise typer.BadParameter("give at least one of --ratios, --ranks and --learning-rates")
-    parse_requirements(goal)
-    points = run_sweep(
-        method, recipe, context.args, axes, output, lambda line: stderr().print(line, markup=False)
-    )
+    swept = SweepPlan(method, recipe, context.args, axes, goal)
+    with chatter_on_stderr():
+        points = run_sweep(swept, output, lambda line: stderr().print(line, markup=False, highlight=False))
+    goal = goal or default_goal(points)
     report = sweep_json(points, goal)
     (output / "sweep.json").write_text(json.dumps(report, indent=1) + "\n")
     draw_sweep(points, goal, output / "sweep.png")
@@ -169,6 +177,8 @@ def sweep(
 
 
 app.command("weights")(weights)
+app.command("suite")(suite)
+app.command("replay")(replay)
 
 
 def _train(
@@ -181,15 +191,16 @@ def _train(
     from lora_compose.training.recipe import read_recipe
     from lora_compose.training.run import train
 
-    recipe = read_recipe(method, file, options)
-    check_target(recipe.publish, api_key)
-    run = train(
-        recipe,
-        **flags,
-        on_progress=lambda line: stderr().print(line, markup=False, highlight=False),
-        check=lambda prepared: check_adapter(prepared, recipe.publish),
-    )
-    published = publish(run, recipe.publish, api_key) if recipe.publish.publish else None
+    with chatter_on_stderr():
+        recipe = read_recipe(method, file, options)
+        check_target(recipe.publish, api_key)
+        run = train(
+            recipe,
+            **flags,
+            on_progress=lambda line: stderr().print(line, markup=False, highlight=False),
+            check=lambda prepared: check_adapter(prepared, recipe.publish),
+        )
+        published = publish(run, recipe.publish, api_key) if recipe.publish.publish else None
     missed = published["unmet"] if published else []
     if as_json:
         echo_json({"directory": str(run.directory), "scores": run.scores, "published": published})

@@ -139,7 +139,7 @@ def _read(source: str, recipe: Recipe, kind: Kind = "domain") -> Rows:
 
 def _writable(rows: Rows, recipe: Recipe) -> Rows:
     """The rows, if the base's chat template writes their tools."""
-    if rows.places:
+    if rows.uses_tools:
         check_tools(rows, load_tokenizer(recipe.model))
     return rows
 

@@ -74,7 +74,7 @@ def _is_planned(optimizer: Any) -> bool:
 
 
 def free_memory() -> int:
-    """Free bytes of the first GPU, or of this machine if there is none."""
+    """Free bytes of the first GPU, or of this machine without a GPU."""
     import psutil
     import torch
 

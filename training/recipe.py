@@ -12,7 +12,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lora_compose.adapters.errors import CommandCode, LoraComposeError
+from lora_compose.adapters.models.cache import resolve
 from lora_compose.adapters.names import check_alias, check_name
+from lora_compose.training.deprecations import collected
+from lora_compose.training.evaluation.judges.named import DEFAULT
 from lora_compose.training.evaluation.requirements import parse_requirements
 from lora_compose.training.recipe_defaults import AUTO, Method, defaults_of
 from lora_compose.training.reporters import check_reporters
@@ -99,7 +102,8 @@ class StartArguments:
     reference: Literal["start", "base"] = field(
         default="start",
         metadata={
-            "help": "Reference model of dpo and kto. start: the adapter that training starts from. base: the base."
+            "help": "Reference model of dpo and kto. start: the adapter that training starts from. "
+            "base: the base."
         },
     )
 
@@ -109,12 +113,21 @@ class ScoreArguments:
     """The tasks that score the run by its generated answers: files with right answers, or testbed:NAME."""
 
     domain_tasks: list[str] = field(
-        default_factory=list, metadata={"help": "Tasks of the domain, scored by exact matches."}
+        default_factory=list, metadata={"help": "Tasks of the domain, scored by the judge."}
     )
     general_tasks: list[str] = field(
         default_factory=list,
         metadata={"help": "Tasks of general ability. The loss of score on them is forgetting."},
     )
+    judge: str = field(
+        default=DEFAULT,
+        metadata={"help": "Judge of domain_tasks: exact, json, numeric, ... (see docs/evaluation.md)."},
+    )
+    general_text: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Text files whose perplexity is measured before and after, or 'shipped'."},
+    )
+    general_judge: str = field(default=DEFAULT, metadata={"help": "Judge of general_tasks."})
     score_limit: int | None = field(
         default=200, metadata={"help": "At most this many rows of each task are scored."}
     )
@@ -198,6 +211,8 @@ class Recipe:
     publish: PublishArguments
     given: frozenset[str]
     """The names of the settings that the recipe or the command line gives. The others are defaults."""
+    deprecated: tuple[str, ...] = ()
+    """What TRL says about settings that it will remove."""
 
     @property
     def output(self) -> Path:
@@ -214,12 +229,17 @@ def read_recipe(method: Method, path: Path | None, options: Sequence[str] = ()) 
     parser.set_defaults_with_config(**defaults_of(method))
     content = {} if path is None else _content(path)
     arguments = ([] if path is None else ["--config", str(path)]) + list(options)
+    deprecated: list[str] = []
     try:
-        parts = parser.parse_args_and_config(arguments)
+        with collected(deprecated):
+            parts = parser.parse_args_and_config(arguments)
     except (ValueError, TypeError, OSError) as error:
         raise LoraComposeError(CommandCode.INVALID_RECIPE, _explained(error, parser), "recipe") from error
+    model = parts[1]
+    if model.model_name_or_path is not None:
+        model.model_name_or_path = resolve(model.model_name_or_path, "model_name_or_path")
     check_reporters(parts[0].report_to)
-    recipe = Recipe(method, *parts, given=frozenset(content) | _named(options))
+    recipe = Recipe(method, *parts, given=frozenset(content) | _named(options), deprecated=tuple(deprecated))
     _check(recipe)
     return recipe
 
@@ -311,6 +331,14 @@ def _rules(recipe: Recipe) -> list[tuple[bool, str]]:
             not evaluates or bool(data.held_out or data.held_out_share),
             "eval_strategy needs held_out or held_out_share",
         ),
+        (
+            not data.held_out or evaluates,
+            "held_out needs an evaluation: set eval_strategy (steps or epoch)",
+        ),
+        (
+            not data.held_out_share or evaluates,
+            "held_out_share needs an evaluation: set eval_strategy (steps or epoch)",
+        ),
         (not stops or evaluates, "patience needs eval_strategy"),
         (not stops or training.load_best_model_at_end, "patience needs load_best_model_at_end: true"),
         (
@@ -336,7 +364,10 @@ def _rules(recipe: Recipe) -> list[tuple[bool, str]]:
             "per_device_eval_batch_size must be at least 2. gradient_accumulation_steps does not count",
         ),
         *_rank_rules(recipe),
-        (not recipe.publish.require or bool(scored), "require needs domain_tasks or general_tasks"),
+        (
+            not recipe.publish.require or bool(scored or score.general_text),
+            "require needs domain_tasks, general_tasks or general_text",
+        ),
     ]
 
 

@@ -76,6 +76,8 @@ class PreparedRun:
     """False if all weights of the model are trained."""
     spoiled: tuple[str, ...] = ()
     """What would spoil the run, one sentence each."""
+    deprecated: tuple[str, ...] = ()
+    """What TRL says about settings that it will remove."""
 
 
 def train(
@@ -104,11 +106,8 @@ def train(
     run.trainer.train(resume_from_checkpoint=run.checkpoint)
     seconds, memory = time.perf_counter() - start, _peak_memory()
     save(run)
-    scores = run.scorer.after(run.trainer.model, run.record.base_scores)
-    log = _training_log(run.trainer.state)
-    record = finish_record(
-        run.directory, run.record, seconds=seconds, peak_memory_bytes=memory, scores=scores, **log
-    )
+    results = run.scorer.after(run.trainer.model) | _training_log(run.trainer.state)
+    record = finish_record(run.directory, run.record, seconds=seconds, peak_memory_bytes=memory, **results)
     draw_curves(record, run.directory / CURVES_FILE)
     return FinishedRun(run.directory, record)
 
@@ -159,6 +158,7 @@ def prepare(
         last_whole_checkpoint(directory, on_progress) if resumes else None,
         recipe.model.use_peft,
         tuple(spoiled),
+        made.deprecated,
     )
 
 
@@ -170,6 +170,7 @@ def _report_prepared(run: PreparedRun, on_progress: OnProgress) -> None:
         *(remark for source in record.data.sources for remark in source.remarks),
         *record.resolved,
         *remarks(run.recipe, record.prepared),
+        *run.deprecated,
         prepared_table(record),
         *(f"Forced: {reason}" for reason in record.forced),
     ]

@@ -30,7 +30,7 @@ PLACES: Final = (
 )
 """Settings that have no effect on the result."""
 MACHINE: Final = ("gradient_checkpointing",)
-"""Settings that may be found anew when a run is resumed. They do not change what is learnt."""
+"""Settings whose values may change when a run is resumed. They do not change what is learnt."""
 PACKAGES: Final = (
     "lora-compose",
     "torch",
@@ -165,6 +165,10 @@ class RunRecord(Document):
     python: str
     device: str
     base_scores: dict[str, float] = {}
+    base_intervals: dict[str, tuple[float, float]] = {}
+    """The 95 % intervals of `base_scores`."""
+    lower_is_better: list[str] = []
+    """The names of the scores that are losses."""
     start_scores: dict[str, float] = {}
     """The scores of the adapter that training starts from (init_adapter)."""
     prepared: PreparedFacts | None = None
@@ -215,6 +219,10 @@ class FinishedRecord(RunRecord):
     history: list[dict[str, Any]]
     """The trainer's log: one entry for each logging or evaluation step."""
     scores: dict[str, float]
+    intervals: dict[str, tuple[float, float]] = {}
+    """The 95 % intervals of `scores`. That of forgetting is paired."""
+    changes: dict[str, tuple[float, tuple[float, float]]] = {}
+    """The change of a score by this training, with its paired 95 % interval."""
 
 
 def _version(package: str) -> str | None:

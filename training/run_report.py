@@ -9,6 +9,7 @@ from typing import Any
 from rich.filesize import decimal
 from rich.table import Table
 
+from lora_compose.training.evaluation.intervals import with_interval
 from lora_compose.training.run_record import FinishedRecord
 
 LOSSES = ("loss", "eval_loss")
@@ -58,15 +59,22 @@ def _points(history: Sequence[Mapping[str, Any]], name: str) -> list[tuple[int, 
 
 
 def run_table(record: FinishedRecord) -> Table:
-    """Scores of the base, of the adapter at the start, and of the result; then loss and costs."""
+    """Scores of the base, of the adapter at the start, and of the result; then loss and costs.
+
+    The result has its 95 % intervals, and the change since the start its paired ones.
+    """
     columns = {"base": record.base_scores, "start": record.start_scores, "trained": record.scores}
     shown = {name: scores for name, scores in columns.items() if scores}
-    table = Table("", *shown, box=None, pad_edge=False)
-    for name in ("domain", "general", "forgetting"):
-        if any(name in scores for scores in shown.values()):
-            table.add_row(
-                name, *(f"{scores[name]:.3f}" if name in scores else "" for scores in shown.values())
-            )
+    table = Table("", *shown, *(["change"] if record.changes else []), box=None, pad_edge=False)
+    intervals = {"base": record.base_intervals, "trained": record.intervals}
+    for name in dict.fromkeys(name for scores in shown.values() for name in scores):
+        cells = [
+            with_interval(scores[name], intervals.get(column, {}).get(name)) if name in scores else ""
+            for column, scores in shown.items()
+        ]
+        if name in record.changes:
+            cells.append(with_interval(*record.changes[name]))
+        table.add_row(name, *cells)
     last = {name: entry[name] for entry in record.history for name in ("loss", "eval_loss") if name in entry}
     for name, value in last.items():
         table.add_row(f"last {name}", *[""] * max(len(shown) - 1, 0), f"{value:.4f}")

@@ -53,8 +53,8 @@ def _rows(recipe: Recipe, facts: PreparedFacts) -> Iterator[str]:
         yield f"{facts.cut} of {count} rows are cut at max_length ({limit}). {raised}"
     if facts.given and facts.dropped >= HALF * facts.given:
         yield (
-            f"{facts.dropped} of {facts.given} rows are dropped as bad. Correct the data: the listed rows say "
-            "what is wrong"
+            f"{facts.dropped} of {facts.given} rows are dropped as bad. Correct the data: the "
+            "listed rows say what is wrong"
         )
     if facts.same and facts.same >= HALF * facts.rows:
         yield (

@@ -22,7 +22,8 @@ def check_tools(rows: Rows, tokenizer: Any) -> None:
 
     The base's own template is checked, because a server uses it. Rows without tools are not checked.
     """
-    for place, row in zip(rows.places, rows.dataset, strict=False):
+    for origin, row in zip(rows.origins, rows.dataset, strict=True):
+        place = origin.place
         for written, wanted in _conversations(row):
             missing = _missing(written, wanted, row.get(TOOLS), tokenizer, place)
             if missing is not None:

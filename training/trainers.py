@@ -1,6 +1,5 @@
 """TRL's trainers, made from a recipe, that can also score the model's answers at each evaluation."""
 
-from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -8,29 +7,58 @@ from typing import Any
 from jinja2 import TemplateError
 
 from lora_compose.adapters.errors import CommandCode, LoraComposeError
-from lora_compose.training.base_model import Base, named_revision
+from lora_compose.training.base_model import Base, adapter_config
 from lora_compose.training.dataset import Examples
+from lora_compose.training.deprecations import collected
+from lora_compose.training.evaluation.held_out_text import HeldOutText, load_text
 from lora_compose.training.evaluation.models import LocalModel
-from lora_compose.training.evaluation.scores import Scores, score
+from lora_compose.training.evaluation.requirements import check_directions, check_known, parse_requirements
+from lora_compose.training.evaluation.scores import PERPLEXITY, Scores, forgetting, score
 from lora_compose.training.evaluation.served_chat import ServedChat
 from lora_compose.training.evaluation.tasks import Task, load_tasks
 from lora_compose.training.recipe import Recipe, ScoreArguments
 
 
-@dataclass(frozen=True)
+@dataclass
 class Scorer:
-    """Scores a model on the tasks of a recipe, as it would be served. Without tasks, results are empty."""
+    """Scores a model on the tasks of a recipe, as it would be served. Without tasks, results are empty.
+
+    It keeps the scores before training, because a change is measured on the same questions.
+    """
 
     tasks: tuple[Task, ...]
     chat: ServedChat
     max_tokens: int | None
+    texts: tuple[HeldOutText, ...] = ()
+    base: Scores | None = None
+    start: Scores | None = None
+    """The scores of the adapter that training starts from."""
 
     def __call__(self, model: Any) -> dict[str, float]:
         """The model's scores by name."""
-        return self._score(model).named() if self.tasks else {}
+        return self._score(model).named() if self.is_scoring else {}
 
     def _score(self, model: Any) -> Scores:
-        return score(LocalModel(model, self.chat), self.tasks, max_tokens=self.max_tokens)
+        answerer = LocalModel(model, self.chat)
+        return score(answerer, self.tasks, texts=self.texts, max_tokens=self.max_tokens)
+
+    @property
+    def is_scoring(self) -> bool:
+        """Whether the recipe has tasks or texts."""
+        return bool(self.tasks or self.texts)
+
+    @property
+    def lower_is_better(self) -> list[str]:
+        """The names of the scores that are losses."""
+        tasks = {task.kind for task in self.tasks if task.scored_by.lower_is_better}
+        return sorted({*tasks, *(f"{PERPLEXITY}:{text.name}" for text in self.texts)})
+
+    @property
+    def names(self) -> set[str]:
+        """The names of the scores of the trained model."""
+        kinds = {task.kind for task in self.tasks}
+        texts = {f"{name}:{text.name}" for text in self.texts for name in (PERPLEXITY, "forgetting")}
+        return {*kinds, *texts, *({"forgetting"} if "general" in kinds else ())}
 
     def remarks(self) -> list[str]:
         """What makes a right answer impossible, one sentence for each task."""
@@ -46,30 +74,47 @@ class Scorer:
                 )
         return found
 
-    def before(self, model: Any) -> dict[str, dict[str, float]]:
-        """`base_scores` of the base, and `start_scores` if an adapter is on it already."""
-        if not self.tasks:
+    def before(self, model: Any) -> dict[str, Any]:
+        """Score the base, and an adapter that is on it. The value has fields of the run's record."""
+        if not self.is_scoring:
             return {}
         has_adapter = hasattr(model, "disable_adapter")
         with model.disable_adapter() if has_adapter else nullcontext():
-            scores = {"base_scores": self(model)}
-        return scores | {"start_scores": self(model)} if has_adapter else scores
+            self.base = self._score(model)
+        found = {
+            "base_scores": self.base.named(),
+            "base_intervals": self.base.intervals(),
+            "lower_is_better": self.lower_is_better,
+        }
+        if not has_adapter:
+            return found
+        self.start = self._score(model)
+        return found | {"start_scores": self.start.named()}
 
-    def after(self, model: Any, base: Mapping[str, float]) -> dict[str, float]:
-        """The model's scores, with `forgetting`: the general score of the base minus that of the model."""
-        scores = self(model)
-        if "general" not in scores:
-            return scores
-        return scores | {"forgetting": round(base["general"] - scores["general"], 6)}  # 0.995 - 0.975 is 0.02
+    def after(self, model: Any) -> dict[str, Any]:
+        """Score the trained model. The value has fields of the finished record.
+
+        `changes` compares with the adapter that training started from, or with the base if there was none.
+        """
+        if self.base is None:
+            return {"scores": {}}
+        found = self._score(model)
+        scores, intervals = found.named(), found.intervals()
+        for name, (lost, ends) in forgetting(self.base, found).items():
+            scores[name], intervals[name] = lost, ends
+        changes = found.changes(self.start or self.base)
+        return {"scores": scores, "intervals": intervals, "changes": changes}
 
 
 def make_scorer(arguments: ScoreArguments, chat: ServedChat) -> Scorer:
     """The scorer for a recipe's tasks. Raises the errors of `load_tasks`."""
+    limit = arguments.score_limit
     tasks = [
-        *load_tasks(arguments.domain_tasks, "domain", limit=arguments.score_limit),
-        *load_tasks(arguments.general_tasks, "general", limit=arguments.score_limit),
+        *load_tasks(arguments.domain_tasks, "domain", limit=limit, judge=arguments.judge),
+        *load_tasks(arguments.general_tasks, "general", limit=limit, judge=arguments.general_judge),
     ]
-    return Scorer(tuple(tasks), chat, arguments.score_tokens)
+    texts = tuple(map(load_text, arguments.general_text))
+    return Scorer(tuple(tasks), chat, arguments.score_tokens, texts)
 
 
 REFERENCE = "ref"
@@ -86,14 +131,35 @@ class ScoredTrainer:
 
     trainer: Any
     scorer: Scorer
-    scores: dict[str, dict[str, float]]
+    scores: dict[str, Any]
+    """Fields of the run's record."""
+    deprecated: tuple[str, ...] = ()
+    """What TRL says about settings that it will remove."""
 
 
 def make_trainer(recipe: Recipe, base: Base, examples: Examples) -> ScoredTrainer:
     """Score the model, then make the trainer. Raises the errors of `load_tasks`."""
     scorer = make_scorer(recipe.score, base.chat)
+    _keep_directions(recipe, scorer)
     scores = scorer.before(base.model)
-    return ScoredTrainer(_trainer(recipe, base, examples, scorer), scorer, scores)
+    deprecated = list(recipe.deprecated)
+    with collected(deprecated):
+        trainer = _trainer(recipe, base, examples, scorer)
+    return ScoredTrainer(trainer, scorer, scores, tuple(deprecated))
+
+
+def _keep_directions(recipe: Recipe, scorer: Scorer) -> None:
+    """Choose the best checkpoint by the direction of its score.
+
+    Raises InvalidRequest for a requirement on a score that is not measured, or on a high loss.
+    """
+    lower = scorer.lower_is_better
+    if recipe.publish.require:
+        requirements = parse_requirements(recipe.publish.require)
+        check_known(requirements, scorer.names)
+        check_directions(requirements, lower)
+    if str(recipe.training.metric_for_best_model).removeprefix("eval_") in lower:
+        recipe.training.greater_is_better = False
 
 
 def _trainer(recipe: Recipe, base: Base, examples: Examples, scorer: Scorer) -> Any:
@@ -152,14 +218,7 @@ def _new_adapter(recipe: Recipe) -> Any:
 
     It names the base's revision if the recipe does, so that PEFT loads the adapter on the same weights.
     """
-    from trl import get_peft_config
-
-    if recipe.start.init_adapter is not None:
-        return None
-    config = get_peft_config(recipe.model)
-    if config is not None:
-        config.revision = named_revision(recipe.model)
-    return config
+    return None if recipe.start.init_adapter is not None else adapter_config(recipe.model)
 
 
 def _keep_adapter_precise(model: Any) -> None:

@@ -8,14 +8,19 @@ To add a method, add a row here, its name in `composition/composition.py`, and i
 tests/adapters/merging/test_methods.py.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Generator, Tensor
+from torch.nn.functional import hardshrink
 
 from lora_compose.adapters.composition.composition import MajoritySignMethod
+
+ENTRIES_AT_ONCE = 1 << 16
+"""Temporary tensors of this size stay in a core's cache."""
 
 Sparsify = Callable[[Tensor, float, Generator], Tensor]
 """(delta, density, generator) -> delta of the same shape with some entries zero. May overwrite `delta`."""
@@ -63,13 +68,15 @@ def trim(delta: Tensor, density: float, _: Generator) -> Tensor:
     dropped = delta.numel() - kept
     magnitudes = delta.abs().flatten().numpy()
     magnitudes.partition(dropped)  # in place, without indices: a third of the time and memory of kthvalue
-    return delta.masked_fill_(delta.abs() < float(magnitudes[dropped]), 0.0)
+    below = np.nextafter(magnitudes[dropped], np.float32(-1))  # hardshrink drops entries equal to its bound
+    return delta.copy_(hardshrink(delta, float(below))) if below > 0 else delta
 
 
 def drop_and_rescale(delta: Tensor, density: float, generator: Generator) -> Tensor:
     """DARE: keep each entry with probability `density`, divided by `density`. The expectation is `delta`."""
-    dropped = torch.rand(delta.shape, generator=generator) >= density
-    return delta.masked_fill_(dropped, 0.0).div_(density)
+    kept = torch.rand(delta.shape, generator=generator)
+    torch.lt(kept, density, out=kept)  # 1.0 or 0.0: torch has no vector code for comparisons to bool
+    return delta.mul_(kept).div_(density)
 
 
 def weighted_sum(deltas: Sequence[Tensor], weights: Sequence[float], _: MajoritySignMethod) -> Tensor:
@@ -88,16 +95,32 @@ def disjoint_mean(deltas: Sequence[Tensor], weights: Sequence[float], majority: 
     members whose entry has the elected sign, divided by the NUMBER of these members and not by the sum of
     their weights. Members whose entry is zero do not count.
     """
+    result = torch.empty_like(deltas[0])
+    for rows in slices(result, ENTRIES_AT_ONCE):
+        result[rows] = _mean_of_majority([delta[rows] for delta in deltas], weights, majority)
+    return result
+
+
+def _mean_of_majority(
+    deltas: Sequence[Tensor], weights: Sequence[float], majority: MajoritySignMethod
+) -> Tensor:
+    """`disjoint_mean` with floats in place of booleans, which is three times as fast."""
     votes = torch.zeros_like(deltas[0])
     for delta in deltas:
         votes.add_(delta if majority == "total" else delta.sign())
-    positive = votes >= 0
-    total, agreeing = votes.zero_(), torch.zeros_like(votes, dtype=torch.int16)
+    elected = torch.ge(votes, 0, out=votes).mul_(2).sub_(1)  # 1.0 or -1.0
+    total, agreeing = torch.zeros_like(elected), torch.zeros_like(elected)
     for delta, weight in zip(deltas, weights, strict=True):
-        agrees = torch.where(positive, delta > 0, delta < 0)
-        total.add_(delta.where(agrees, 0.0), alpha=weight)
-        agreeing.add_(agrees)
-    return total.div_(agreeing.clamp_(min=1))
+        agrees = delta.mul(elected).relu_()
+        total.add_(agrees, alpha=weight)
+        agreeing.add_(agrees.sign_())
+    return total.mul_(elected).div_(agreeing.clamp_(min=1))
+
+
+def slices(tensor: Tensor, entries: int) -> Iterator[slice]:
+    """Ranges of the first axis of `tensor` with about `entries` entries each."""
+    step = max(1, entries * len(tensor) // max(1, tensor.numel()))
+    return (slice(start, start + step) for start in range(0, len(tensor), step))
 
 
 METHODS: dict[str, CombinationMethod] = {

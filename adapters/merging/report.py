@@ -110,11 +110,14 @@ def sign_conflict(members: Sequence[Change], weight: Tensor | None = None) -> fl
     """The share that `ModuleReport.sign_conflict` defines, 0 to 1. `weight` is the base's, for DoRA."""
     rows = members[0].factors.B.shape[0]
     which = slice(None, None, math.ceil(rows / SAMPLED_ROWS))
-    signs = torch.stack([member.rows(which, weight).sign() for member in members])
-    shared = signs.abs().sum(dim=0) >= 2
-    conflicting = (signs.amax(dim=0) > 0) & (signs.amin(dim=0) < 0)
-    count = int(shared.sum())
-    return int(conflicting.sum()) / count if count else 0.0
+    balance = members[0].rows(which, weight).float().sign_()
+    nonzero = balance.abs()
+    for member in members[1:]:
+        signs = member.rows(which, weight).float().sign_()
+        balance.add_(signs)
+        nonzero.add_(signs.abs_())
+    shared = int(torch.count_nonzero(nonzero > 1))
+    return int(torch.count_nonzero(balance.abs_() != nonzero)) / shared if shared else 0.0
 
 
 WORST = 5

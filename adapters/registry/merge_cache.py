@@ -22,6 +22,9 @@ from lora_compose.adapters.registry.database import (
 )
 from lora_compose.adapters.registry.store import Store
 
+KEYS_AT_ONCE = 500
+"""SQLite bounds the parameters of a statement."""
+
 
 class MergeCache:
     """The cached merges of one registry. Any thread may call any method."""
@@ -42,6 +45,16 @@ class MergeCache:
                 return None
         self._used[key] = time.time()
         return self._store.path(content.digest)
+
+    def keys(self, among: Collection[str]) -> set[str]:
+        """Those of the keys `among` under which a merge is cached. It does not look at the files."""
+        found: set[str] = set()
+        keys = list(among)
+        with self._database.reading() as session:
+            for start in range(0, len(keys), KEYS_AT_ONCE):
+                some = keys[start : start + KEYS_AT_ONCE]
+                found.update(session.scalars(select(MergeRow.key).where(MergeRow.key.in_(some))))
+        return found
 
     def report(self, key: str) -> dict[str, Any] | None:
         """The report of the merge cached with `key`."""

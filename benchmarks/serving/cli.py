@@ -11,6 +11,7 @@ import typer
 
 from lora_compose.adapters.command_line import ApiKey, AsJson, echo_json, server_root
 from lora_compose.adapters.dataclass_options import options_from
+from lora_compose.adapters.models.cache import resolve
 from lora_compose.adapters.terminal import progress_bar, stdout
 from lora_compose.benchmarks.serving.results.plan import Plan
 
@@ -92,7 +93,7 @@ def serve(
     where = Where(
         None if url is None else server_root(url),
         tuple(_listed(adapters if adapters is not None else ("" if url else ADAPTERS))),
-        str(EMBEDDED_BASE) if model == EMBEDDED else model,
+        str(EMBEDDED_BASE) if model == EMBEDDED else resolve(model),
         adapter_root or EMBEDDED_ADAPTERS,
         tuple(context.args),
         api_key,

@@ -31,8 +31,13 @@ API_VERSION = "0.12.11"
 
 
 def greet(_: Request) -> PlainTextResponse:
-    """`GET /`: say that the server runs. Ollama's command asks for this before each of its own requests."""
-    return PlainTextResponse("lora-compose is running")
+    """`GET /`: show the playground to a browser, without a key. Other clients read that the server runs.
+
+    Ollama's command asks for this before each of its own requests."""
+    return PlainTextResponse(
+        "lora-compose is running. A browser shows the playground at this address. "
+        "GET /docs lists the routes.\n"
+    )
 
 
 def version(_: Request) -> JSONResponse:

@@ -122,7 +122,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ),
     ("DELETE", "/v1/adapters/{reference}/pin"): Operation(NO_CONTENT, AUTH_ERRORS | NO_PATH | NAMED),
     ("POST", "/v1/compositions"): Operation(
-        {200: Answer(responses.PredictedComposition), 201: Answer(responses.CompositionObject)},
+        {200: Answer(responses.PredictedComposition), 201: Answer(responses.SavedComposition)},
         READS_COMPOSITION
         | BUILT
         | {Code.INVALID_REQUEST, Code.NAME_NOT_ALLOWED, Code.NAME_RESERVED, Code.NAME_TAKEN},

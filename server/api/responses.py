@@ -5,6 +5,7 @@ from typing import Any, Literal, NotRequired
 from pydantic import ConfigDict, with_config
 from typing_extensions import TypedDict
 
+from lora_compose.adapters.merging.advice import Reason
 from lora_compose.adapters.merging.report import MergeReport
 from lora_compose.server.benchmarks.runs import Status
 from lora_compose.server.fusion.switch import State
@@ -87,6 +88,26 @@ class ModelList(TypedDict):
 
 
 @documented
+class BuildErrorObject(TypedDict):
+    """Why a merge could not be built."""
+
+    code: str
+    message: str
+
+
+@documented
+class BuildObject(TypedDict):
+    """The adapter that a merge is built into. It is built in the background when a composition is saved and
+    when a member changes. A stack needs no build."""
+
+    state: Literal["ready", "building", "waiting", "failed", "unbuilt"]
+    """`ready`: no request waits for a build. `waiting`: other merges are built first. `unbuilt`: a request
+    builds it, because the cached merges are full or the quota of the key had no build left."""
+    error: BuildErrorObject | None
+    """Only of a build that failed."""
+
+
+@documented
 class CompositionObject(TypedDict):
     """A composition: its text, and the versions it stands for now."""
 
@@ -99,6 +120,28 @@ class CompositionObject(TypedDict):
     method: str
     rank: int | None
     """Null if it cannot be served now."""
+    build: BuildObject
+
+
+@documented
+class WarningObject(TypedDict):
+    """A likely fault of a composition. It does not keep the composition from being saved or served."""
+
+    code: Reason
+    """`same_directions`: two members at full strength change the same directions. `much_larger`: the deltas
+    of one member are much larger than those of another. `no_shared_modules`: two members change different
+    modules. `zero_effect`: a member changes nothing. `different_bases`: two members were trained on different
+    bases."""
+    message: str
+    suggested: str | None
+    """The composition with other weights, to be tried first. Null if no weights are better."""
+
+
+@documented
+class SavedComposition(CompositionObject):
+    """A composition that was saved, with what is likely to be wrong with it."""
+
+    warnings: list[WarningObject]
 
 
 @documented
@@ -109,6 +152,7 @@ class PredictedComposition(CompositionObject):
     error: float | None
     """Relative error against the exact stack; 0 for a stack."""
     report: MergeReport | None
+    warnings: list[WarningObject]
 
 
 @documented

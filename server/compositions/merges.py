@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -29,6 +30,11 @@ from lora_compose.server.engine.spec import Component
 from lora_compose.server.metrics import Metrics
 
 logger = logging.getLogger(__name__)
+
+
+class Abandoned(Exception):
+    """The directory of a merge was deleted, because its build was cancelled."""
+
 
 MayBuild = Callable[[], None]
 UNBOUNDED = 1 << 62
@@ -64,12 +70,9 @@ class MergeBuilder:
         self._is_over = False
         self._trimming: asyncio.Task[None] | None = None
         self._building: dict[str, asyncio.Task[Path]] = {}
-        # spawn: a fork of a process that has vLLM's threads may deadlock.
-        self._pool = ProcessPoolExecutor(
-            max_workers=1, mp_context=get_context("spawn"), initializer=_lower_priority
-        )
-        # Importing torch takes seconds. Starting the process now saves the first merge that time.
-        self._pool.submit(os.getpid)
+        self._waiting: Counter[str] = Counter()
+        """How many wait for a build."""
+        self._pool = _merge_process()
 
     def __enter__(self) -> "MergeBuilder":
         return self
@@ -143,6 +146,21 @@ class MergeBuilder:
         await self._directory(resolved, may_build)
         return await run_in_threadpool(self._registry.merges.report, merge_key(resolved, self._base))
 
+    def key(self, resolved: ResolvedComposition) -> str:
+        """The key under which the merge of `resolved` is cached."""
+        return merge_key(resolved, self._base)
+
+    def is_building(self, key: str) -> bool:
+        """Whether it is built now, or next."""
+        return key in self._building
+
+    def abandon(self, key: str) -> None:
+        """Cancel the build with this key, unless a request waits for it.
+
+        Its directory is deleted. The process that builds it sees that and stops."""
+        if not self._waiting[key] and (task := self._building.pop(key, None)) is not None:
+            task.cancel()
+
     async def _directory(self, resolved: ResolvedComposition, may_build: MayBuild | None) -> Path:
         key = merge_key(resolved, self._base)
         if may_build is not None and key not in self._building:
@@ -153,8 +171,17 @@ class MergeBuilder:
         task = self._building.get(key)
         if task is None:
             task = self._building[key] = asyncio.create_task(self._find_or_build(key, resolved))
-            task.add_done_callback(lambda _: self._building.pop(key, None))
-        return await asyncio.shield(task)
+            task.add_done_callback(lambda task: self._end_build(key, task))
+        self._waiting[key] += 1
+        try:
+            return await asyncio.shield(task)
+        finally:
+            self._waiting[key] -= 1
+            self._waiting += Counter()  # drops the keys at 0
+
+    def _end_build(self, key: str, task: "asyncio.Task[Path]") -> None:
+        if self._building.get(key) is task:
+            del self._building[key]
 
     async def _find_or_build(self, key: str, resolved: ResolvedComposition) -> Path:
         found = await self._find(key)
@@ -170,18 +197,14 @@ class MergeBuilder:
         started = time.perf_counter()
         inputs = [(version.directory, member.weight) for member, version in resolved.versions]
         with TemporaryDirectory(dir=self._registry.staging_dir) as output:
-            loop = asyncio.get_running_loop()
-            report = await loop.run_in_executor(
-                self._pool,
-                _merge_files,
-                (
-                    resolved.composition.method,
-                    inputs,
-                    resolved.composition.options,
-                    Path(output),
-                    self._base,
-                ),
-            )
+            composition = resolved.composition
+            report = await self._in_process((
+                composition.method,
+                inputs,
+                composition.options,
+                Path(output),
+                self._base,
+            ))
             path = await run_in_threadpool(
                 self._registry.merges.add, key, Path(output), report, sorted(resolved.digests)
             )
@@ -190,6 +213,25 @@ class MergeBuilder:
         self._metrics.merge_seconds.observe(seconds)
         logger.info("merged %s in %.2f s", resolved.name, seconds)
         return path
+
+    async def _in_process(self, arguments: tuple[Any, ...]) -> dict[str, Any]:
+        """The report of `_merge_files`. Raises BrokenProcessPool if the process is killed; the next merge has
+        another one."""
+        pool = self._pool
+        try:
+            return await asyncio.get_running_loop().run_in_executor(pool, _merge_files, arguments)
+        except BrokenProcessPool:
+            if self._pool is pool:
+                self._pool = _merge_process()
+            raise
+
+
+def _merge_process() -> ProcessPoolExecutor:
+    # spawn: a fork of a process that has vLLM's threads may deadlock.
+    pool = ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn"), initializer=_lower_priority)
+    # Importing torch takes seconds. Starting the process now saves the first merge that time.
+    pool.submit(os.getpid)
+    return pool
 
 
 def servable_of(version: Version) -> Servable:
@@ -222,4 +264,11 @@ def _merge_files(arguments: tuple[Any, ...]) -> dict[str, Any]:
 
     method, inputs, options, output, base = arguments
     members = [merge.MergeInput(directory, weight) for directory, weight in inputs]
-    return merge.build(method, members, options, output, merge.MergeBase(base.name, base.directory)).to_dict()
+
+    def stop_if_abandoned(*_: int) -> None:
+        if not output.exists():
+            raise Abandoned
+
+    stop_if_abandoned()
+    merge_base = merge.MergeBase(base.name, base.directory)
+    return merge.build(method, members, options, output, merge_base, stop_if_abandoned).to_dict()

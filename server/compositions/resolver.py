@@ -77,12 +77,19 @@ class Resolver:
         self._cache: LRUCache[Hashable, Any] = LRUCache(MAX_CACHED)
         self._changes = 0
         self._lock = threading.Lock()
+        self._listeners: list[Callable[[], None]] = []
+
+    def on_change(self, listener: Callable[[], None]) -> None:
+        """Call `listener` after each change of the registry, from the thread of the change."""
+        self._listeners.append(listener)
 
     def registry_changed(self) -> None:
         """Clear the cache. Called after each change of the registry, from any thread."""
         with self._lock:
             self._changes += 1
             self._cache.clear()
+        for listener in self._listeners:
+            listener()
 
     def _cached(self, key: Hashable, look_up: Callable[[], Found]) -> Found:
         """The result of `look_up`, cached under `key` until the registry changes."""

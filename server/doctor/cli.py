@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from lora_compose.adapters.command_line import ApiKey, AsJson, DataDir, default_data_dir, echo_json
+from lora_compose.adapters.models.cache import resolve
 from lora_compose.adapters.terminal import progress_bar, stdout
 from lora_compose.server.config import EMBEDDED_BASE, ServerConfig
 from lora_compose.server.doctor import adapter as adapter_checks
@@ -20,7 +21,9 @@ def doctor(
     model: Annotated[
         Path | None,
         typer.Option(
-            help="A model directory. The default is the base that ships with lora-compose.", metavar="DIR"
+            help="A model directory, or a name of `lora-compose models list`. The default is the base that "
+            "ships with lora-compose.",
+            metavar="DIR",
         ),
     ] = None,
     adapter: Annotated[
@@ -45,7 +48,7 @@ def doctor(
     - `lora-compose doctor --data-dir /var/lib/lora-compose` compares every stored file with its digest
     - `lora-compose doctor --url http://127.0.0.1:8000 --json` for scripts
     """
-    base = model or EMBEDDED_BASE
+    base = EMBEDDED_BASE if model is None else Path(resolve(str(model)))
     checks = [
         *installation.checks(),
         *machine.checks(port),

@@ -1,5 +1,7 @@
 """uvicorn's HTTP/1.1 protocol with our error contract, a limit on the request head, and two time limits.
 
+Its refusals are made outside the app, so it adds the CORS headers itself. They are spaced in time.
+
 uvicorn waits without a limit for the headers of a request, and for a client to read its response. A client
 that opens hundreds of connections could keep all of them open.
 
@@ -9,26 +11,25 @@ uvicorn would lose the body of such a request, or read a body that arrives later
 
 import json
 from asyncio import TimerHandle, Transport
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 from uuid import uuid4
 
 import httptools
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp
 from typing_extensions import override
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from lora_compose.server.errors import error_body, error_headers, error_response
 from lora_compose.server.http.access_log import RequestLogMiddleware
+from lora_compose.server.http.cors import Cors, no_cors
+from lora_compose.server.http.pace import Pace
 from lora_compose.server.http.request_id import RequestIdMiddleware
 
 MAX_HEAD_BYTES = 64 * 1024
 LINGER_SECONDS = 1.0
-NO_WEBSOCKET = RequestIdMiddleware(
-    RequestLogMiddleware(
-        error_response(400, "This server has no WebSocket endpoint. Send plain HTTP requests.")
-    )
-)
-"""The app that answers a WebSocket handshake."""
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -42,6 +43,11 @@ class HttpProtocol(HttpToolsProtocol):
     """The longest time from the connection, or a later request's first byte, to the end of the head."""
     stalled_seconds = 30.0
     """The longest time without reading by the client while 64 KiB wait here, besides the kernel's buffers."""
+
+    cors: Cors = staticmethod(no_cors)
+    """The CORS headers of a response, by the headers of its request."""
+    pace = Pace()
+    """The times of all refusals of these connections."""
 
     _head_bytes = 0
     """Bytes of the head, or of what is between two parts of the body: trailers and chunk extensions."""
@@ -88,7 +94,7 @@ class HttpProtocol(HttpToolsProtocol):
             return
         self._check_head()
         self._stop_head_timer()
-        self.app = NO_WEBSOCKET if self._is_websocket_handshake() else self.config.loaded_app
+        self.app = self._no_websocket() if self._is_websocket_handshake() else self.config.loaded_app
         super().on_headers_complete()  # raises if the URL is invalid
         self._is_in_body, self._head_bytes = True, 0
 
@@ -184,6 +190,16 @@ class HttpProtocol(HttpToolsProtocol):
         is_get = self.parser.get_method() == b"GET"
         return is_get and any(name == b"sec-websocket-key" for name, _ in self.headers)
 
+    def _no_websocket(self) -> ASGIApp:
+        """The app that answers a WebSocket handshake."""
+        message = "This server has no WebSocket endpoint. Send plain HTTP requests."
+        return RequestIdMiddleware(RequestLogMiddleware(self._refusing_app(400, message)))
+
+    def _refusing_app(self, status: int, message: str) -> ASGIApp:
+        response = error_response(status, message)
+        response.headers.update(self.cors(Headers(raw=self.headers)))
+        return response
+
     def _start_head_timer(self) -> None:
         if self._head_timer is None:
             self._head_bytes = 0
@@ -213,7 +229,9 @@ class HttpProtocol(HttpToolsProtocol):
         if self._is_refused or self.transport.is_closing():
             return
         self._is_refused = True
-        self._refusal = _response(status, message)
+        # A connection without a request has no headers yet.
+        headers = Headers(raw=getattr(self, "headers", []))
+        self._refusal = _response(status, message, self.cors(headers))
         if self._is_in_body:
             self._refuse_body(status, message)
         self._send_refusal_in_turn()
@@ -224,7 +242,7 @@ class HttpProtocol(HttpToolsProtocol):
             self._end()
         elif self.pipeline:
             self.cycle.keep_alive = False
-            app: Any = RequestIdMiddleware(error_response(status, message))
+            app: Any = RequestIdMiddleware(self._refusing_app(status, message))
             self.pipeline[0] = (self.cycle, app)
             self._refusal = b""
         elif self.cycle.response_started:
@@ -235,25 +253,29 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _send_refusal_in_turn(self) -> None:
         is_answering = self.cycle is not None and not self.cycle.response_complete
-        if self._refusal and not is_answering and not self.transport.is_closing():
-            self.transport.write(self._refusal)
+        if self._refusal and not is_answering:
+            refusal, self._refusal = self._refusal, b""
+            self.loop.call_later(self.pace.delay(), self._write_refusal, refusal)
+
+    def _write_refusal(self, refusal: bytes) -> None:
+        if not self.transport.is_closing():
+            self.transport.write(refusal)
             self._end()
 
     def _end(self) -> None:
-        self._refusal = b""
         if self.transport.can_write_eof():
             self.transport.write_eof()
         # Closing now could reset the connection (unread bytes of the client), and the reply would be lost.
         self.loop.call_later(LINGER_SECONDS, self.transport.close)
 
 
-def protocol_with(max_head_bytes: int, max_headers: int) -> type[HttpProtocol]:
-    """The protocol with other limits of a request's head."""
-    limits = {"max_head_bytes": max_head_bytes, "max_headers": max_headers}
-    return type("LimitedHttpProtocol", (HttpProtocol,), limits)
+def protocol_with(max_head_bytes: int, max_headers: int, cors: Cors = no_cors) -> type[HttpProtocol]:
+    """The protocol of one server, with these limits of a request's head."""
+    own = {"max_head_bytes": max_head_bytes, "max_headers": max_headers}
+    return type("LimitedHttpProtocol", (HttpProtocol,), {**own, "cors": staticmethod(cors), "pace": Pace()})
 
 
-def _response(status: int, message: str) -> bytes:
+def _response(status: int, message: str, cors: Mapping[str, str]) -> bytes:
     content = json.dumps(error_body(status, message)).encode()
     headers = {
         "content-type": "application/json",
@@ -261,6 +283,7 @@ def _response(status: int, message: str) -> bytes:
         "connection": "close",
         "x-request-id": uuid4().hex,
         **error_headers(status),
+        **cors,
     }
     lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", *map(": ".join, headers.items()), "", ""]
-    return "\r\n".join(lines).encode() + content
+    return "\r\n".join(lines).encode("latin-1") + content

@@ -8,7 +8,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lora_compose.server.errors import error_response, unexpected
 from lora_compose.server.http.access_log import RequestLogMiddleware
-from lora_compose.server.http.cors import EXPOSED_HEADERS, CorsMiddleware
+from lora_compose.server.http.cors import CorsMiddleware
 from lora_compose.server.http.request_id import RequestIdMiddleware
 from lora_compose.server.http.root_path import RootPathMiddleware
 from lora_compose.server.options.http_options import HttpOptions, middleware_at
@@ -29,15 +29,7 @@ def around(app: ASGIApp, options: HttpOptions) -> ASGIApp:
     if options.middleware:
         app = ServerErrorMiddleware(app, handler=unexpected)
     if options.allowed_origins:
-        app = CorsMiddleware(
-            app,
-            allow_origins=options.allowed_origins,
-            allow_methods=[method.upper() for method in options.allowed_methods],
-            allow_headers=options.allowed_headers,
-            allow_credentials=options.allow_credentials,
-            expose_headers=EXPOSED_HEADERS,
-            allow_private_network=True,  # Chromium asks for it before a request to a private address
-        )
+        app = CorsMiddleware.around(app, options)
     if not options.disable_uvicorn_access_log:
         app = RequestLogMiddleware(app, frozenset(options.disable_access_log_for_endpoints))
     if options.root_path:

@@ -1,4 +1,7 @@
-"""The ASGI app that uvicorn serves: it forwards to the running engine's app, and without one answers 503."""
+"""The ASGI app that uvicorn serves: it forwards to the running engine's app, and without one answers 503.
+
+It serves the files of the playground itself: they need neither an engine nor a key.
+"""
 
 import json
 
@@ -8,6 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from lora_compose.adapters.errors import Code
 from lora_compose.server.errors import error_headers, error_response
 from lora_compose.server.http.access_log import EXPECTED
+from lora_compose.server.playground.site import is_playground, playground
 from lora_compose.server.state import AppState
 from lora_compose.server.translations.client_shape import in_client_shape
 
@@ -31,6 +35,9 @@ class AppSwitch:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await _lifespan(receive, send)
+            return
+        if is_playground(scope):
+            await playground(scope, receive, send)
             return
         send = in_client_shape(scope, send)
         if self._app is None:

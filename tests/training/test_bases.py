@@ -104,7 +104,7 @@ def test_settings_that_trl_or_peft_refuse_are_one_line(tmp_path: Path) -> None:
     data = tmp_path / "one.jsonl"
     data.write_text('{"prompt": "say a", "completion": "a"}\n')
     with pytest.raises(LoraComposeError, match=r"held_out_share 0\.1 of 1 rows"):
-        load_examples(recipe(tmp_path, domain=[str(data)], held_out_share=0.1))
+        load_examples(recipe(tmp_path, domain=[str(data)], held_out_share=0.1, eval_strategy="steps"))
 
 
 def test_what_the_registry_would_refuse_is_refused_before_the_first_step(tmp_path: Path) -> None:

@@ -7,10 +7,12 @@ import pytest
 
 from lora_compose.adapters.errors import LoraComposeError
 from lora_compose.training.recipe import read_recipe
+from lora_compose.training.recipe_defaults import Method
 from lora_compose.training.run_record import RunSettings
 from lora_compose.training.testbed.paths import TESTBED_DIR
 from tests.training.recipes import HELD_OUT, recipe, written
 
+METHODS: dict[str, Method] = {"dpo": "dpo", "kto": "kto"}
 SHIPPED = sorted((TESTBED_DIR.parent / "recipes").glob("*.yaml"))
 
 
@@ -38,6 +40,8 @@ def test_what_a_recipe_leaves_out_suits_the_machine(tmp_path: Path) -> None:
         ({"general": HELD_OUT}, "general and ratio"),
         ({"ratio": "2:8"}, "general and ratio"),
         ({"held_out_share": 1.5}, "held_out_share"),
+        ({"held_out": HELD_OUT}, "held_out needs an evaluation"),
+        ({"held_out_share": 0.1}, "held_out_share needs an evaluation"),
         ({"patience": 2}, "patience needs eval_strategy"),
         ({"load_in_4bit": True, "use_peft": False}, "QLoRA"),
         ({"require": "domain>=0.9"}, "require needs"),
@@ -74,5 +78,5 @@ def test_settings_do_not_contain_where_a_run_is_written(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
 def test_shipped_recipes_are_valid(file: Path) -> None:
-    made = read_recipe("dpo" if file.stem == "dpo" else "sft", file)
+    made = read_recipe(METHODS.get(file.stem, "sft"), file)
     assert made.output.parent.name == "runs"

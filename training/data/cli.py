@@ -1,15 +1,15 @@
 """`lora-compose data`: inspect, curate and mix training data."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lora_compose.adapters.command_line import AsJson, echo_json
-from lora_compose.adapters.errors import CommandCode, Conflict, InvalidRequest, StorageUnavailable
+from lora_compose.adapters.models.cache import resolve
 from lora_compose.adapters.terminal import status, stdout
+from lora_compose.training.data.jsonl_output import check_output, write_rows, write_text
 from lora_compose.training.data.pii import REGIONS
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def curate(
     from lora_compose.training.data.curation import curate as curated_rows
     from lora_compose.training.data.rows import digest_of
 
-    _check_output(output, force)
+    check_output(output, force)
     options = Options(
         near=similarity,
         drop_leaks=drop_leaks,
@@ -163,8 +163,8 @@ def curate(
             for result in curated.results
         ],
     }
-    _write(output, curated.rows)
-    _write_text(
+    write_rows(output, curated.rows)
+    write_text(
         output.with_name(f"{output.name}.report.json"), json.dumps(report, indent=1, ensure_ascii=False)
     )
     if as_json:
@@ -213,16 +213,16 @@ def mix(
 
     if by not in ("examples", "tokens"):
         raise typer.BadParameter("--by must be examples or tokens")
-    _check_output(output, force)
+    check_output(output, force)
     parts = mix_sources(
         [_read(name, bad_rows, encoding) for name in general],
         [_read(name, bad_rows, encoding) for name in domain],
         ratio,
     )
-    counter = None if model is None else token_counter(model)
+    counter = None if model is None else token_counter(resolve(model))
     unit: Any = by
     mixed = mixed_rows(parts, total=total, by=unit, seed=seed, count_tokens=counter)
-    _write(output, list(mixed.dataset))
+    write_rows(output, list(mixed.dataset))
     if as_json:
         echo_json([vars(achieved) for achieved in mixed.achieved])
         return
@@ -248,31 +248,3 @@ def _read(source: str, bad_rows: str, encoding: str | None) -> "Rows":
 
 def _codes(text: str) -> tuple[str, ...]:
     return tuple(code.strip() for code in text.split(",") if code.strip())
-
-
-def _check_output(output: Path, force: bool) -> None:
-    if output.suffix not in (".jsonl", ".json"):
-        raise InvalidRequest(
-            CommandCode.INVALID_OUTPUT,
-            f"The name of {output} must end with .jsonl or .json, because it is written as JSONL",
-            "OUT",
-        )
-    if output.exists() and not force:
-        raise Conflict(CommandCode.OUTPUT_EXISTS, f"{output} already exists. Use --force to replace it")
-
-
-def _write(output: Path, rows: Sequence[Any]) -> None:
-    _write_text(output, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-
-
-def _write_text(file: Path, text: str) -> None:
-    """Write the file atomically."""
-    scratch = file.with_name(f".{file.name}")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        scratch.write_text(text)
-        scratch.replace(file)
-    except OSError as error:
-        raise StorageUnavailable(
-            CommandCode.OUTPUT_NOT_WRITTEN, f"{file} cannot be written: {error}"
-        ) from error

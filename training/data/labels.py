@@ -133,14 +133,14 @@ def refuse_bad_answers(source: str, records: Sequence[SourceRecord]) -> None:
                 CommandCode.WRONG_FORM,
                 f"{source} marks {bad} of {len(labels)} answers as bad in the column {column}. Without this "
                 "mark, training would teach the bad answers too. Use `lora-compose train kto`, which learns "
-                "from good and bad answers, or keep only the good answers. If the column has another "
+                "from good and bad answers (KTO), or keep only the good answers. If the column has another "
                 "meaning, rename it",
                 "source",
             )
 
 
 def value_of(record: SourceRecord, column: str) -> object:
-    """The value of a column, whose name may be written with capitals. None if there is none."""
+    """The value of a column, whose name may be written with capitals. None without such a column."""
     fields = record.fields or {}
     return next((held for name, held in fields.items() if str(name).strip().casefold() == column), None)
 

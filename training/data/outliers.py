@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from statistics import median
 
 from lora_compose.training.data.messages import Row
-from lora_compose.training.data.rows import answers, whole_text
+from lora_compose.training.data.rows import answers, spoken_text, whole_text
 
 FAR = 3.5
 """A length with a higher modified z-score is unusual (Iglewicz and Hoaglin, 1993)."""
@@ -24,12 +24,15 @@ def far_lengths(rows: Sequence[Row]) -> list[int]:
 
 
 def languages(rows: Sequence[Row]) -> list[str]:
-    """The language of each row, by py3langid (97 languages, 0.1 ms a row); "?" if the text is too short."""
+    """The language of each row, by py3langid (97 languages, 0.1 ms a row); "?" if the text is too short.
+
+    It is told from questions and answers together: many answers are too short to tell, or are names and code.
+    """
     from py3langid import classify
 
     found = []
     for row in rows:
-        text = " ".join(answers(row))
+        text = spoken_text(row)
         found.append(classify(text)[0] if len(text) >= MIN_LANGUAGE_CHARS else "?")
     return found
 

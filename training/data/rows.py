@@ -12,7 +12,7 @@ import json
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
@@ -53,6 +53,14 @@ class ReadOptions:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """Where a row comes from: `file:line`, and the columns of its record that the layout does not use."""
+
+    place: str
+    columns: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class Rows:
     """Normalised rows. Each column of their form holds a list of `{"role", "content"}`."""
 
@@ -71,13 +79,18 @@ class Rows:
     """The rows that were left out, as `file:line: reason`."""
     notes: tuple[str, ...] = ()
     """What was detected or repaired, one sentence each."""
-    places: tuple[str, ...] = ()
-    """The places of the rows as `file:line`, if some use tools, and otherwise none."""
+    origins: tuple[Origin, ...] = ()
+    """The origin of each row that was read from a source."""
+
+    @property
+    def uses_tools(self) -> bool:
+        """Whether some rows offer tools or have calls of them."""
+        return has_tools(self.dataset)
 
     def refuse_tools(self, use: str) -> None:
         """Raises DataRejected("wrong_form") if rows use tools; `use` says what they cannot be used for."""
-        if self.places:
-            message = f"{self.source} has rows with tools, for example {self.places[0]}. They cannot be {use}"
+        if self.uses_tools:
+            message = f"{self.source} has rows with tools. They cannot be {use}"
             raise DataRejected(CommandCode.WRONG_FORM, message, "source")
 
     @property
@@ -125,8 +138,12 @@ def rows_of(
         raise DataRejected(CommandCode.BAD_ROW, listed + DROP_HINT, "source")
     repaired = [f"{count} {repair}" for repair, count in found.repairs.items()]
     rows = as_rows(source, layout.form, found.rows, dict(sorted(found.left_out.items())))
-    places = tuple(found.places) if has_tools(rows.dataset) else ()
-    return replace(rows, dropped=tuple(found.faults), notes=(*notes, *repaired), places=places)
+    return replace(
+        rows,
+        dropped=tuple(found.faults),
+        notes=(*notes, *repaired),
+        origins=tuple(found.origins),
+    )
 
 
 @dataclass
@@ -134,20 +151,22 @@ class _Normalised:
     """The rows of the records of a source, and what was found on the way."""
 
     rows: list[Row] = field(default_factory=list)
-    places: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
     left_out: "Counter[str]" = field(default_factory=Counter)
     repairs: "Counter[str]" = field(default_factory=Counter)
+    origins: list[Origin] = field(default_factory=list)
 
 
 def _normalised_rows(records: Sequence[SourceRecord], layout: Layout) -> _Normalised:
     found = _Normalised()
     for record in records:
         try:
-            made = _normalised(record, layout, found.repairs)
-            found.rows += made
-            found.places += [record.place] * len(made)
-            found.left_out.update(_unused(record.fields or {}, layout))
+            rows = _normalised(record, layout, found.repairs)
+            unused = _unused(record.fields or {}, layout)
+            found.left_out.update(unused)
+            others = {name: value for name, value in (record.fields or {}).items() if name in unused}
+            found.rows += rows
+            found.origins += [Origin(record.place, others)] * len(rows)
         except BadRow as fault:
             found.faults.append(f"{record.place}: {fault}")
     return found

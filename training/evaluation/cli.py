@@ -10,33 +10,43 @@ from rich.markup import escape
 from rich.table import Table
 
 from lora_compose.adapters.command_line import ApiKey, AsJson, DataDir, default_data_dir, echo_json
-from lora_compose.adapters.terminal import status, stdout
+from lora_compose.adapters.models.cache import resolve
+from lora_compose.adapters.terminal import chatter_on_stderr, status, stdout
+from lora_compose.training.data.jsonl_output import write_text
 from lora_compose.training.evaluation.evaluate import Report
-from lora_compose.training.evaluation.requirements import parse_requirements, unmet
+from lora_compose.training.evaluation.intervals import shown, shown_ends, with_interval
+from lora_compose.training.evaluation.judges.named import DEFAULT, JUDGES
+from lora_compose.training.evaluation.requirements import check_directions, parse_requirements, unmet
 
 
 def score_table(report: Report) -> Table:
-    """One row for each task, with its interval and the base's share; then a row for each other score."""
-    table = Table(
-        f"[b]{escape(report.model)}[/]", "right", "of", "share", "95 %", "base", box=None, pad_edge=False
-    )
-    base = {task.task: task.share for task in report.base}
+    """One row for each task, with its interval, the base's score and the paired change since the base.
+
+    Then a row for each other score.
+    """
+    heading = f"[b]{escape(report.model)}[/]"
+    columns = ("judge", "right", "of", "score", "95 %", "base", "change since the base")
+    table = Table(heading, *columns, box=None, pad_edge=False)
+    base = {(task.kind, task.task): task for task in report.base}
     for task in report.tasks:
-        low, high = task.interval
-        before = f"{base[task.task]:.3f}" if task.task in base else ""
+        before = base.get((task.kind, task.task))
         table.add_row(
             f"{task.kind}: {escape(task.task)}",
-            str(task.right),
+            escape(task.judge),
+            "" if task.lower_is_better else str(task.right),
             str(task.count),
-            f"{task.share:.3f}",
-            f"{low:.3f}..{high:.3f}",
-            before,
+            shown(task.score),
+            shown_ends(task.interval),
+            "" if before is None else shown(before.score),
+            "" if before is None else with_interval(*task.change_since(before)),
         )
+        for name, value in {**task.groups, **task.figures}.items():
+            table.add_row(f"  {escape(name)}", "", "", "", shown(value), "", "", "")
     for name, value in report.scores.items():
-        if not name.startswith("task:"):
+        if not name.startswith(_IN_TASK_ROWS):
             count, interval = str(report.counts.get(name, "")), report.intervals.get(name)
-            ends = "" if interval is None else f"{interval[0]:.3f}..{interval[1]:.3f}"
-            table.add_row(f"[b]{escape(name)}[/]", "", count, f"[b]{value:.3f}[/]", ends, "")
+            ends = "" if interval is None else shown_ends(interval)
+            table.add_row(f"[b]{escape(name)}[/]", "", "", count, f"[b]{shown(value)}[/]", ends, "", "")
     return table
 
 
@@ -50,6 +60,8 @@ def wrong_answers(report: Report, count: int) -> Table:
     return table
 
 
+_IN_TASK_ROWS = ("task:", "group:", "json_leaves:")
+"""Scores whose values are shown with their task."""
 PACKAGES = ("lora-compose", "torch", "transformers", "peft", "trl")
 
 
@@ -63,7 +75,11 @@ def evaluate(
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option(help="The base as a directory or hub id, to evaluate in this process.", metavar="DIR"),
+        typer.Option(
+            help="The base as a directory, a hub id or a name of `lora-compose models list`, to evaluate in "
+            "this process.",
+            metavar="DIR",
+        ),
     ] = None,
     url: Annotated[str | None, typer.Option(help="Evaluate at this running server.")] = None,
     domain: Annotated[
@@ -76,6 +92,21 @@ def evaluate(
     general: Annotated[
         list[str] | None,
         typer.Option(help="Task of general ability, to measure forgetting. Repeatable.", metavar="FILE"),
+    ] = None,
+    judge: Annotated[
+        str,
+        typer.Option(
+            help=f"Judge of --domain: {', '.join(JUDGES)}; or a function of yours as file.py:function or "
+            "module:function. A row's column `judge` wins.",
+            metavar="JUDGE",
+        ),
+    ] = DEFAULT,
+    general_judge: Annotated[str, typer.Option(help="Judge of --general.", metavar="JUDGE")] = DEFAULT,
+    text: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Held-out text, for its perplexity: a UTF-8 file, or `shipped`. Repeatable.", metavar="FILE"
+        ),
     ] = None,
     loss: Annotated[
         bool, typer.Option("--loss", help="Also measure the mean loss of the right answers.")
@@ -93,6 +124,9 @@ def evaluate(
             help="Task of lm-evaluation-harness, by name or as a YAML file. Repeatable.", metavar="TASK"
         ),
     ] = None,
+    harness_chat: Annotated[
+        bool, typer.Option("--harness-chat", help="Write the harness's prompts by the base's chat template.")
+    ] = False,
     adapter: Annotated[
         list[str] | None,
         typer.Option(
@@ -128,13 +162,16 @@ def evaluate(
     api_key: ApiKey = None,
     as_json: AsJson = False,
 ) -> None:
-    """Score a model by exact answers, held-out loss, preferences and tasks of lm-evaluation-harness.
+    """Score a model by judged answers, held-out loss, preferences and tasks of lm-evaluation-harness.
 
-    Forgetting is the general score of the base minus that of the composition. Both are measured in this run.
+    Forgetting is the general score of the base minus that of the composition. Both are measured in this run,
+    on the same questions.
 
     - `lora-compose eval --model training/testbed/base --general testbed:general`
     - `lora-compose eval roll --model training/testbed/base --adapter roll=training/testbed/trained/roll
       --domain testbed:roll --general testbed:general --require "domain>=0.9,forgetting<=0.02"`
+    - `lora-compose eval extract --model base --adapter extract=runs/extract/adapter --domain held-out.jsonl
+      --judge json`
     - `lora-compose eval roll+upper --url http://127.0.0.1:8000 --domain testbed:roll+upper`
     """
     if url is None and model is None:
@@ -143,24 +180,37 @@ def evaluate(
         raise typer.BadParameter(
             "--adapter and --data-dir cannot be used with --url, because the server has its own adapters"
         )
+    if not (domain or general or text or preferences or harness):
+        raise typer.BadParameter(
+            "give at least one of --domain, --general, --text, --preferences and --harness"
+        )
+    model = None if model is None else resolve(model)
     requirements = parse_requirements(require) if require else ()
     from lora_compose.training.data.quiet_logs import quiet_libraries
 
     quiet_libraries()
     from lora_compose.adapters.cli import named_directories
     from lora_compose.training.evaluation.evaluate import EvaluationRequest, evaluate_offline, evaluate_served
+    from lora_compose.training.evaluation.held_out_text import load_text
     from lora_compose.training.evaluation.tasks import load_tasks
 
-    tasks = [
-        *load_tasks(domain or [], "domain", limit=limit, seed=seed),
-        *load_tasks(general or [], "general", limit=limit, seed=seed),
-    ]
-    request = EvaluationRequest(
-        tasks, tasks if loss else (), preferences or (), harness or (), limit, max_new_tokens, beta
-    )
-    if not (tasks or preferences or harness):
-        raise typer.BadParameter("give at least one of --domain, --general, --preferences and --harness")
-    with status("evaluating") as on_progress:
+    with status("evaluating") as on_progress, chatter_on_stderr():
+        tasks = [
+            *load_tasks(domain or [], "domain", limit=limit, seed=seed, judge=judge),
+            *load_tasks(general or [], "general", limit=limit, seed=seed, judge=general_judge),
+        ]
+        request = EvaluationRequest(
+            tasks,
+            tasks if loss else (),
+            [load_text(source) for source in text or []],
+            preferences or (),
+            harness or (),
+            harness_chat,
+            limit,
+            max_new_tokens,
+            beta,
+        )
+        check_directions(requirements, request.lower_is_better)
         if url is not None:
             report = evaluate_served(url, composition, api_key, request, model, on_progress)
         else:
@@ -175,7 +225,7 @@ def evaluate(
     missed = unmet(requirements, report.scores) if requirements else []
     record = _record(report, seed, missed)
     if output is not None:
-        output.write_text(json.dumps(record, indent=1) + "\n")
+        write_text(output, json.dumps(record, indent=1) + "\n")
     if as_json:
         echo_json(record)
     else:
@@ -192,6 +242,9 @@ def _record(report: Any, seed: int, missed: list[str]) -> dict[str, Any]:
             {
                 "task": task.task,
                 "kind": task.kind,
+                "judge": task.judge,
+                "score": task.score,
+                "lower_is_better": task.lower_is_better,
                 "right": task.right,
                 "count": task.count,
                 "interval": list(task.interval),
@@ -199,7 +252,10 @@ def _record(report: Any, seed: int, missed: list[str]) -> dict[str, Any]:
             }
             for task in report.tasks
         ],
-        "base_tasks": [{"task": task.task, "right": task.right, "count": task.count} for task in report.base],
+        "base_tasks": [
+            {"task": task.task, "score": task.score, "right": task.right, "count": task.count}
+            for task in report.base
+        ],
         "digests": dict(report.digests),
         "intervals": {name: list(ends) for name, ends in report.intervals.items()},
         "counts": dict(report.counts),

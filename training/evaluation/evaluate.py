@@ -10,8 +10,16 @@ from typing import Any
 
 from lora_compose.adapters.errors import CommandCode, InvalidRequest
 from lora_compose.training.evaluation.harness import harness_scores
+from lora_compose.training.evaluation.held_out_text import HeldOutText
 from lora_compose.training.evaluation.likelihood import likelihoods, loss_interval, mean_loss
-from lora_compose.training.evaluation.models import Answerer, Loaded, LocalModel, ServedModel, composed
+from lora_compose.training.evaluation.models import (
+    NOT_OVER_HTTP,
+    Answerer,
+    Loaded,
+    LocalModel,
+    ServedModel,
+    composed,
+)
 from lora_compose.training.evaluation.preferences import length_drift, preference, read_pairs
 from lora_compose.training.evaluation.scores import MIN_TOKENS, Scores, TaskScore, forgetting, score
 from lora_compose.training.evaluation.tasks import Task
@@ -24,12 +32,24 @@ class EvaluationRequest:
     tasks: Sequence[Task] = ()
     losses: Sequence[Task] = ()
     """Tasks whose right answers' loss is measured too."""
+    texts: Sequence[HeldOutText] = ()
+    """Texts whose perplexity is measured."""
     preferences: Sequence[str] = ()
     harness: Sequence[str] = ()
+    harness_chat: bool = False
+    """Whether the chat template writes the harness's prompts."""
     limit: int | None = None
     max_tokens: int | None = None
     """The most tokens of an answer. None: MIN_TOKENS, or as many as the longest right answer has."""
     beta: float = 0.1
+
+    @property
+    def lower_is_better(self) -> set[str]:
+        """The names of the scores that are losses."""
+        losses = [task for task in self.tasks if task.scored_by.lower_is_better]
+        measured = {f"{kind}:{task.name}" for task in self.losses for kind in ("loss", "perplexity")}
+        texts = {f"perplexity:{text.name}" for text in self.texts}
+        return measured | texts | {task.kind for task in losses} | {f"task:{task.name}" for task in losses}
 
 
 @dataclass
@@ -74,7 +94,7 @@ def evaluate_offline(
         answerer = LocalModel(loaded.model, loaded.chat)
         found = _score(answerer, request, on_progress)
         before = None
-        if composition and any(task.kind == "general" for task in request.tasks):
+        if composition and (request.tasks or request.texts):
             with off():
                 before = _score(answerer, request, on_progress)
         report = _report(composition or Path(base).name, found, before, request)
@@ -83,7 +103,11 @@ def evaluate_offline(
         _add_likelihoods(report, loaded, request, off)
         if request.harness:
             results = harness_scores(
-                request.harness, model=loaded.model, tokenizer=loaded.chat.tokenizer, limit=request.limit
+                request.harness,
+                model=loaded.model,
+                tokenizer=loaded.chat.tokenizer,
+                limit=request.limit,
+                chat=request.harness_chat,
             )
             report.scores |= _flat(results)
     return report
@@ -102,16 +126,13 @@ def evaluate_served(
     Raises InvalidRequest("not_over_http") for loss and preferences: a server does not give the likelihood of
     a given answer.
     """
-    if request.losses or request.preferences:
-        raise InvalidRequest(
-            CommandCode.NOT_OVER_HTTP,
-            "Held-out loss and preferences need the model in this process: use --model in place of --url",
-            "url",
-        )
+    is_likelihood = any(task.scored_by.needs_likelihood for task in request.tasks)
+    if is_likelihood or request.losses or request.preferences or request.texts:
+        raise InvalidRequest(CommandCode.NOT_OVER_HTTP, NOT_OVER_HTTP, "url")
     answerer = ServedModel(url, model, api_key)
     found = _score(answerer, request, on_progress)
     before = None
-    if model is not None and any(task.kind == "general" for task in request.tasks):
+    if model is not None and request.tasks:
         base = ServedModel(url, None, api_key)
         before = _score(base, request, on_progress)
     report = _report(answerer.name, found, before, request)
@@ -127,6 +148,7 @@ def evaluate_served(
             tokenizer=base_dir,
             server={"url": url, "model": answerer.name, "key": api_key or "none"},
             limit=request.limit,
+            chat=request.harness_chat,
         )
         report.scores |= _flat(results)
     return report
@@ -136,22 +158,30 @@ def _score(answerer: Answerer, request: EvaluationRequest, on_progress: OnProgre
     return score(
         answerer,
         request.tasks,
+        texts=request.texts,
         max_tokens=request.max_tokens,
         on_progress=lambda task: on_progress(task.name),
     )
 
 
 def _report(model: str, found: Scores, before: Scores | None, request: EvaluationRequest) -> Report:
-    scores = found.named()
-    lost = None if before is None else forgetting(before, found)
-    if lost is not None:
-        scores["forgetting"] = lost
+    scores, intervals = found.named(), found.intervals()
+    for name, (lost, ends) in ({} if before is None else forgetting(before, found)).items():
+        scores[name], intervals[name] = lost, ends
     name_counts = Counter(task.task for task in found.tasks)
     for task in found.tasks:
-        key = f"task:{task.kind}:{task.task}" if name_counts[task.task] > 1 else f"task:{task.task}"
-        scores[key] = task.share
-    digests = {task.name: task.digest for task in request.tasks}
-    return Report(model, scores, found.tasks, () if before is None else before.tasks, digests=digests)
+        key = f"{task.kind}:{task.task}" if name_counts[task.task] > 1 else task.task
+        scores[f"task:{key}"], intervals[f"task:{key}"] = task.score, task.interval
+        scores |= {f"{name}:{key}": value for name, value in task.figures.items()}
+        scores |= {f"group:{key}:{name}": value for name, value in task.groups.items()}
+    return Report(
+        model,
+        scores,
+        found.tasks,
+        () if before is None else before.tasks,
+        digests={task.name: task.digest for task in request.tasks},
+        intervals=intervals,
+    )
 
 
 def _add_likelihoods(

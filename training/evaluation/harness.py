@@ -6,6 +6,7 @@ from typing import Any
 
 from lora_compose.adapters.errors import CommandCode, LoraComposeError
 
+BATCH = 16
 MISSING = "lm-evaluation-harness is not installed. Install it with: pip install 'lora-compose[eval]'"
 
 
@@ -16,13 +17,14 @@ def harness_scores(
     tokenizer: Any = None,
     server: Mapping[str, str] | None = None,
     limit: int | None = None,
-    batch: int = 16,
+    chat: bool = False,
 ) -> dict[str, dict[str, float]]:
     """The harness's metrics by task. A task is a name that the harness knows, or a YAML file of a task.
 
     Give either a `model` in this process or a `server`, which is `url`, `model` and `key` of an
-    OpenAI-compatible endpoint. Log-likelihood tasks use its /v1/completions. Raises
-    LoraComposeError("harness_missing") or ("unknown_task").
+    OpenAI-compatible endpoint, whose /v1/completions is used for log-likelihoods and for generated answers.
+    With `chat`, the tokenizer's chat template writes the prompts. Raises LoraComposeError("harness_missing"),
+    ("unknown_task"), or ("harness_failed") with the harness's reason.
     """
     try:
         import lm_eval
@@ -39,23 +41,32 @@ def harness_scores(
             f"lm-evaluation-harness does not have the task {', '.join(unknown)}",
             "harness",
         )
-    found = lm_eval.simple_evaluate(
-        model=_local(model, tokenizer, batch) if server is None else "local-completions",
-        model_args=None if server is None else _endpoint(server, tokenizer),
-        tasks=names,
-        task_manager=manager,
-        limit=limit,
-        batch_size=batch if server is None else 1,
-        log_samples=False,
-        bootstrap_iters=0,
-    )
+    try:
+        found = lm_eval.simple_evaluate(
+            model=_local(model, tokenizer) if server is None else "local-completions",
+            model_args=None if server is None else _endpoint(server, tokenizer),
+            tasks=names,
+            task_manager=manager,
+            limit=limit,
+            batch_size=BATCH if server is None else 1,
+            log_samples=False,
+            bootstrap_iters=0,
+            apply_chat_template=chat,
+        )
+    except (Exception, SystemExit) as error:
+        reason = " ".join(str(error).split())
+        raise LoraComposeError(
+            CommandCode.HARNESS_FAILED,
+            f"lm-evaluation-harness stopped: {type(error).__name__}: {reason:.300}",
+            "harness",
+        ) from error
     return {name: _numbers(found["results"][name]) for name in names}
 
 
-def _local(model: Any, tokenizer: Any, batch: int) -> Any:
+def _local(model: Any, tokenizer: Any) -> Any:
     from lm_eval.models.huggingface import HFLM
 
-    return HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch, device=str(model.device))
+    return HFLM(pretrained=model, tokenizer=tokenizer, batch_size=BATCH, device=str(model.device))
 
 
 def _endpoint(server: Mapping[str, str], tokenizer: Any) -> dict[str, Any]:
@@ -70,9 +81,9 @@ def _endpoint(server: Mapping[str, str], tokenizer: Any) -> dict[str, Any]:
 
 
 def _numbers(results: Mapping[str, Any]) -> dict[str, float]:
-    """The metrics with short names: `acc` in place of `acc,none`. Standard errors are left out."""
+    """The metrics with short names: `acc` in place of `acc,none`. Standard errors and sizes are left out."""
     return {
         key.partition(",")[0]: float(value)
         for key, value in results.items()
-        if isinstance(value, int | float) and "stderr" not in key
+        if isinstance(value, int | float) and "stderr" not in key and key != "sample_len"
     }

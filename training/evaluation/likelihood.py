@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
+from lora_compose.adapters.errors import CommandCode, InvalidRequest
 from lora_compose.training.data.messages import Message
-from lora_compose.training.evaluation.scores import normal_interval
+from lora_compose.training.evaluation.intervals import normal_interval
 from lora_compose.training.evaluation.served_chat import ServedChat
 
 IGNORED = -100
@@ -30,10 +31,19 @@ def likelihoods(
 
     The model is in training or eval mode as before.
     """
+    return likelihoods_of_ids(model, [_row(chat, prompt, answer) for prompt, answer in pairs], batch)
+
+
+def likelihoods_of_ids(
+    model: Any, rows: Sequence[tuple[list[int], int]], batch: int = 32
+) -> list[Likelihood]:
+    """The likelihood of the token ids of each row after the first ones, whose number is its second value.
+
+    The model is in training or eval mode as before.
+    """
     was_training = model.training
     model.eval()
     try:
-        rows = [_row(chat, prompt, answer) for prompt, answer in pairs]
         starts = range(0, len(rows), batch)
         return [found for start in starts for found in _batched(model, rows[start : start + batch])]
     finally:
@@ -55,6 +65,7 @@ def _batched(model: Any, rows: Sequence[tuple[list[int], int]]) -> list[Likeliho
     from torch.nn import functional
 
     width = max(len(ids) for ids, _ in rows)
+    check_length(model, width)
     ids = torch.zeros(len(rows), width, dtype=torch.long)
     mask, labels = torch.zeros_like(ids), torch.full_like(ids, IGNORED)
     for row, (own, start) in enumerate(rows):
@@ -70,6 +81,18 @@ def _batched(model: Any, rows: Sequence[tuple[list[int], int]]) -> list[Likeliho
     return [
         Likelihood(-loss, count) for loss, count in zip(losses.sum(1).tolist(), tokens.tolist(), strict=True)
     ]
+
+
+def check_length(model: Any, tokens: int) -> None:
+    """Check that `tokens` fit the model, as a server checks it. Raises InvalidRequest("too_many_tokens")."""
+    limit = getattr(model.config, "max_position_embeddings", None)
+    if limit is not None and tokens > limit:
+        raise InvalidRequest(
+            CommandCode.TOO_MANY_TOKENS,
+            f"A question and its answer can have {tokens} tokens, but the base takes {limit}. Shorten the "
+            "longest question, or lower --max-new-tokens (score_tokens in a recipe)",
+            "tasks",
+        )
 
 
 def mean_loss(found: Sequence[Likelihood]) -> float:

@@ -11,15 +11,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from lora_compose.adapters.errors import CommandCode, LoraComposeError
+from lora_compose.adapters.errors import CommandCode, InvalidRequest, LoraComposeError
 from lora_compose.server.client.chat import ChatClient
 from lora_compose.training.data.messages import Message
+from lora_compose.training.evaluation.held_out_text import HeldOutText, text_likelihoods
+from lora_compose.training.evaluation.likelihood import Likelihood, check_length, likelihoods
 from lora_compose.training.evaluation.served_chat import ServedChat
 
 IN_FLIGHT = 16
 """Concurrent requests at a server."""
 MAX_RETRIES = 2
 """How often a request is repeated after a failure or a refusal because of a quota."""
+
+
+NOT_OVER_HTTP = (
+    "Losses, perplexities and preferences need the model in this process: use --model in place of --url"
+)
 
 
 class Answerer(Protocol):
@@ -29,6 +36,14 @@ class Answerer(Protocol):
 
     def length(self, answer: str) -> int:
         """Tokens of a right answer with its end, or an upper bound."""
+        ...
+
+    def likelihoods(self, pairs: Sequence[tuple[Sequence[Message], str]], /) -> list[Likelihood]:
+        """The likelihood of each answer after its prompt."""
+        ...
+
+    def windows(self, text: HeldOutText, /) -> list[Likelihood]:
+        """The likelihood of each window of a text."""
         ...
 
 
@@ -62,10 +77,19 @@ class LocalModel:
         """See Answerer."""
         return self._chat.length(answer)
 
+    def likelihoods(self, pairs: Sequence[tuple[Sequence[Message], str]]) -> list[Likelihood]:
+        """See Answerer."""
+        return likelihoods(self._model, self._chat, pairs)
+
+    def windows(self, text: HeldOutText) -> list[Likelihood]:
+        """See Answerer."""
+        return text_likelihoods(self._model, self._chat.tokenizer, text)
+
     def _batched(self, prompts: Sequence[Sequence[Message]], max_tokens: int) -> list[str]:
         import torch
 
         inputs = self._chat.prompts(prompts).to(self._model.device)
+        check_length(self._model, inputs["input_ids"].shape[1] + max_tokens)
         generation = self._chat.generation(max_tokens)
         with torch.no_grad():
             output = self._model.generate(**inputs, generation_config=generation)
@@ -95,6 +119,14 @@ class ServedModel:
         """See Answerer. A token has at least one byte."""
         return len(answer.encode()) + 1
 
+    def likelihoods(self, _pairs: Sequence[tuple[Sequence[Message], str]]) -> list[Likelihood]:
+        """Raises InvalidRequest("not_over_http"): a server does not give the likelihood of a given answer."""
+        raise InvalidRequest(CommandCode.NOT_OVER_HTTP, NOT_OVER_HTTP, "url")
+
+    def windows(self, _text: HeldOutText) -> list[Likelihood]:
+        """Raises InvalidRequest("not_over_http")."""
+        raise InvalidRequest(CommandCode.NOT_OVER_HTTP, NOT_OVER_HTTP, "url")
+
 
 @dataclass(frozen=True)
 class Loaded:
@@ -120,10 +152,8 @@ def composed(
     try:
         tokenizer = AutoTokenizer.from_pretrained(base)
         model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-    except (OSError, ValueError) as error:
-        raise LoraComposeError(
-            CommandCode.BASE_NOT_LOADED, f"The base model {base} cannot be loaded: {error}", "model"
-        ) from error
+    except Exception as error:  # a damaged config or file raises errors of every kind
+        raise _not_loaded(f"The base model {base} cannot be loaded", error) from error
     chat = ServedChat.of(tokenizer, model)
     if composition is None:
         yield Loaded(model, chat)
@@ -133,7 +163,16 @@ def composed(
         digests = _write(composition, directories, data_dir, adapter)
         from peft import PeftModel
 
-        yield Loaded(PeftModel.from_pretrained(model, adapter), chat, digests)
+        try:
+            adapted = PeftModel.from_pretrained(model, adapter)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise _not_loaded(f"{composition} does not fit the base model {base}", error) from error
+        yield Loaded(adapted, chat, digests)
+
+
+def _not_loaded(what: str, error: Exception) -> LoraComposeError:
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return LoraComposeError(CommandCode.BASE_NOT_LOADED, f"{what}: {reason:.300}", "model")
 
 
 def _write(composition: str, directories: Mapping[str, Path], data_dir: Path, output: Path) -> dict[str, str]:

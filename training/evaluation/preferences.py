@@ -10,9 +10,9 @@ from typing import Any
 
 from lora_compose.adapters.errors import CommandCode
 from lora_compose.training.data.messages import Message
+from lora_compose.training.evaluation.intervals import normal_interval, wilson
 from lora_compose.training.evaluation.likelihood import likelihoods
 from lora_compose.training.evaluation.models import LocalModel
-from lora_compose.training.evaluation.scores import normal_interval, wilson
 from lora_compose.training.evaluation.served_chat import ServedChat
 from lora_compose.training.evaluation.tasks import single_answer
 

@@ -7,7 +7,7 @@ A requirement on a score that was not measured is an error. It is never met.
 import math
 import operator
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,7 +19,7 @@ OPERATORS: Final[Mapping[str, Callable[[float, float], bool]]] = {
     ">": operator.gt,
     "<": operator.lt,
 }
-_REQUIREMENT = re.compile(r"\s*([A-Za-z][\w:./-]*?)\s*(>=|<=|>|<)\s*(\S+)\s*", re.ASCII)
+_REQUIREMENT = re.compile(r"\s*([A-Za-z][\w:./+@-]*?)\s*(>=|<=|>|<)\s*(\S+)\s*", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -52,16 +52,33 @@ def unmet(requirements: Sequence[Requirement], scores: Mapping[str, float]) -> l
 
     Raises InvalidRequest("unknown_score") if a score was not measured.
     """
-    unknown = sorted({requirement.score for requirement in requirements} - set(scores))
-    if unknown:
-        known = ", ".join(sorted(scores)) or "none"
-        message = f"{', '.join(unknown)} was not measured. The measured scores are: {known}"
-        raise InvalidRequest(CommandCode.UNKNOWN_SCORE, message, "require")
+    check_known(requirements, scores)
     return [
         f"{requirement} is not met: {requirement.score} is {scores[requirement.score]:.4g}"
         for requirement in requirements
         if not requirement.is_met_by(scores[requirement.score])
     ]
+
+
+def check_known(requirements: Sequence[Requirement], known: Collection[str]) -> None:
+    """Check that every score is among the `known` ones. Raises InvalidRequest("unknown_score")."""
+    unknown = sorted({requirement.score for requirement in requirements} - set(known))
+    if unknown:
+        listed = ", ".join(sorted(known)) or "none"
+        message = f"{', '.join(unknown)} was not measured. The measured scores are: {listed}"
+        raise InvalidRequest(CommandCode.UNKNOWN_SCORE, message, "require")
+
+
+def check_directions(requirements: Sequence[Requirement], lower_is_better: Collection[str]) -> None:
+    """Check that no requirement asks for a high loss.
+
+    Raises InvalidRequest("invalid_requirement"), with the requirement that was probably meant.
+    """
+    for requirement in requirements:
+        if requirement.score in lower_is_better and ">" in requirement.operator:
+            meant = f"{requirement.score}{requirement.operator.replace('>', '<')}{requirement.bound:g}"
+            message = f"{requirement}: {requirement.score} is a loss, so lower is better. Write {meant}"
+            raise InvalidRequest(CommandCode.INVALID_REQUIREMENT, message, "require")
 
 
 def _requirement(part: str) -> Requirement:

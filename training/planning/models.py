@@ -40,6 +40,7 @@ KNOWN_MODELS: Final[dict[str, Config]] = {
     "qwen2.5-0.5b": _row("qwen2", 151936, (896, 4864, 24, 14, 2), tie_word_embeddings=True),
     "qwen2.5-7b": _row("qwen2", 152064, (3584, 18944, 28, 28, 4), tie_word_embeddings=False),
     "qwen2.5-72b": _row("qwen2", 152064, (8192, 29568, 80, 64, 8), tie_word_embeddings=False),
+    "smollm2": _row("llama", 49152, (576, 1536, 30, 9, 3), tie_word_embeddings=True),
     "mistral-7b": _row("mistral", 32000, (4096, 14336, 32, 32, 8), tie_word_embeddings=False),
     "gemma-2-9b": _row("gemma2", 256000, (3584, 14336, 42, 16, 8), tie_word_embeddings=True, head_dim=256),
 }

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from lora_compose.adapters.merging import low_rank
 from lora_compose.adapters.merging.low_rank import LowRank
+from lora_compose.adapters.merging.methods import METHODS
 
 
 def factors(seed: int, d_out: int, rank: int, d_in: int) -> LowRank:
@@ -96,6 +97,36 @@ def test_a_large_dense_matrix_is_truncated_within_a_thousandth_of_the_best(
     best = np.linalg.norm(np.linalg.svd(dense.double().numpy(), compute_uv=False)[8:])
     error = np.linalg.norm(dense.double().numpy() - (short.B @ short.A).numpy())
     assert best <= error * (1 + 1e-9) <= 1.001 * best
+
+
+@pytest.mark.parametrize("shape", [(576, 300), (300, 576)])
+@pytest.mark.parametrize(
+    ("method", "density", "decay", "tolerance"),
+    [
+        ("ties", 0.5, 0.0, 1e-5),
+        ("ties", 0.2, 2.0, 0.01),
+        ("dare_linear", 0.5, 0.0, 1e-4),
+        ("dare_ties", 0.05, 1.0, 0.01),
+        ("dare_linear", 0.2, 3.0, 0.01),
+    ],
+)
+def test_a_merge_of_a_large_layer_is_nearly_the_best_of_its_rank(
+    shape: tuple[int, int], method: str, density: float, decay: float, tolerance: float
+) -> None:
+    row, generator = METHODS[method], torch.Generator().manual_seed(5)
+    assert row.sparsify is not None
+    assert row.consensus is not None
+    members = [factors(seed, shape[0], rank, shape[1]) for seed, rank in ((0, 8), (1, 16))]
+    steep = [
+        LowRank(B=member.B * torch.arange(1.0, member.rank + 1).pow(-decay), A=member.A) for member in members
+    ]
+    deltas = [row.sparsify(member.dense().float(), density, generator) for member in steep]
+    dense = row.consensus(deltas, [1.0, 0.7], "total")
+    best = np.linalg.norm(np.linalg.svd(dense.double().numpy(), compute_uv=False)[16:])
+    short = low_rank.from_dense(dense, 16, steep)
+    error = np.linalg.norm(dense.double().numpy() - short.dense().numpy())
+    assert short.rank == 16
+    assert best <= error * (1 + 1e-9) <= best * (1 + tolerance)
 
 
 def test_truncating_a_dense_matrix_neither_reads_nor_moves_the_global_generator(

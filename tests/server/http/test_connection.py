@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from urllib.parse import urlsplit
 
 import pytest
@@ -19,6 +20,9 @@ from starlette.routing import Route
 
 from lora_compose.server.client.process import free_port
 from lora_compose.server.http.connection import MAX_HEAD_BYTES, HttpProtocol
+from lora_compose.server.http.cors import Cors, cors_of, no_cors
+from lora_compose.server.http.pace import REFUSALS_PER_SECOND, Pace
+from lora_compose.server.options.http_options import HttpOptions
 from tests.server.app_without_engine import AppWithoutEngine
 
 
@@ -111,10 +115,9 @@ async def whole(request: Request) -> PlainTextResponse:
     return PlainTextResponse(await request.body())
 
 
-@pytest.fixture(scope="module")
-def hasty() -> Iterator[uvicorn.Server]:
+@contextmanager
+def running(cors: Cors = no_cors) -> Iterator[uvicorn.Server]:
     """The protocol with short time limits."""
-    number = free_port()
     app = Starlette(
         routes=[
             Route("/", short, methods=["GET", "POST"]),
@@ -123,8 +126,9 @@ def hasty() -> Iterator[uvicorn.Server]:
             Route("/whole", whole, methods=["POST"]),
         ]
     )
+    protocol = type("WithCors", (Hasty,), {"cors": staticmethod(cors), "pace": Pace()})
     server = uvicorn.Server(
-        uvicorn.Config(app, port=number, http=Hasty, log_level="critical", lifespan="off")
+        uvicorn.Config(app, port=free_port(), http=protocol, log_level="critical", lifespan="off")
     )
     thread = threading.Thread(target=server.run)
     thread.start()
@@ -133,6 +137,22 @@ def hasty() -> Iterator[uvicorn.Server]:
     yield server
     server.should_exit = True
     thread.join()
+
+
+@contextmanager
+def served(cors: Cors) -> Iterator[int]:
+    with running(cors) as server:
+        yield server.config.port
+
+
+def connected(port: int) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", port), timeout=10)
+
+
+@pytest.fixture(scope="module")
+def hasty() -> Iterator[uvicorn.Server]:
+    with running() as server:
+        yield server
 
 
 def read_all(connection: socket.socket) -> bytes:
@@ -243,3 +263,50 @@ def test_a_body_that_becomes_invalid_ends_a_response_that_has_started(port: int)
         received += read_all(connection)
     assert received.count(b"HTTP/1.1 ") == 1
     assert not received.endswith(b"0\r\n\r\n")
+
+
+ORIGIN = b"origin: http://page\r\naccept: */*\r\n"
+"""The parser reports a header when the next one begins."""
+UNNAMED = b"GET / HTTP/1.1\r\nhost: a\r\n"
+REFUSED = {
+    "431": UNNAMED + ORIGIN + b"x: " + b"x" * 2 * MAX_HEAD_BYTES,
+    "400": UNNAMED + ORIGIN + b"bad header\r\n\r\n",
+    "408": UNNAMED + ORIGIN + b"acc",
+    "400 in a body": b"POST /whole HTTP/1.1\r\nhost: a\r\n" + ORIGIN + CHUNKED[19:] + NO_CHUNK,
+    "400 WebSocket": UNNAMED + ORIGIN + b"sec-websocket-key: eA==\r\nconnection: close\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize(("origins", "shown"), [(("*",), b"*"), (("http://page",), b"http://page")])
+@pytest.mark.parametrize("data", REFUSED.values(), ids=REFUSED)
+def test_a_page_may_read_what_is_refused_outside_the_app(
+    origins: tuple[str, ...], shown: bytes, data: bytes
+) -> None:
+    with served(cors_of(HttpOptions(allowed_origins=origins))) as port, connected(port) as connection:
+        connection.sendall(data)
+        head = read_all(connection).partition(b"\r\n\r\n")[0].split(b"\r\n")
+    assert b"access-control-allow-origin: " + shown in head
+    assert any(line.startswith(b"access-control-expose-headers: retry-after, ") for line in head)
+
+
+@pytest.mark.parametrize("data", REFUSED.values(), ids=REFUSED)
+def test_a_page_of_another_origin_may_not(data: bytes) -> None:
+    with (
+        served(cors_of(HttpOptions(allowed_origins=("http://other",)))) as port,
+        connected(port) as connection,
+    ):
+        connection.sendall(data)
+        received = read_all(connection)
+    assert received.startswith(b"HTTP/1.1 4")
+    assert b"access-control-allow-origin" not in received
+
+
+def test_refusals_of_many_connections_are_spaced(port: int) -> None:
+    """They would be one long turn of the event loop, and their clients would come back at one time."""
+    with ExitStack() as stack:
+        opened = [stack.enter_context(connected(port)) for _ in range(20)]
+        began = time.monotonic()
+        for connection in opened:
+            connection.sendall(b"garbage\r\n\r\n")
+        assert all(connection.recv(9) == b"HTTP/1.1 " for connection in opened)
+        assert time.monotonic() - began >= 19 / REFUSALS_PER_SECOND - 0.05

@@ -44,7 +44,7 @@ def test_conversations_without_tools_beside_those_with_tools_offer_none(tmp_path
     plain = {"messages": [given.USER, given.ANSWER]}
     rows = read(tmp_path, plain, given.OPENAI)
     assert rows.dataset["tools"][0] is None
-    assert rows.places[1] == f"{tmp_path / 'rows.jsonl'}:2"
+    assert rows.origins[1].place == f"{tmp_path / 'rows.jsonl'}:2"
     assert rows.left_out == {"parallel_tool_calls": 1}
 
 

@@ -35,14 +35,14 @@ def report() -> Report:
         *load_tasks(["testbed:general"], "general", limit=40),
     ]
     directories = {name: ADAPTERS_DIR / name for name in ("roll", "upper")}
-    request = EvaluationRequest(tasks, tasks, [PREFERENCES], limit=20, max_tokens=40)
+    request = EvaluationRequest(tasks, tasks, preferences=[PREFERENCES], limit=20, max_tokens=40)
     return evaluate_offline(str(BASE_DIR), "roll+upper", directories, Path("none"), request)
 
 
 def test_a_stack_does_what_its_members_do_and_its_forgetting_is_reported(report: Report) -> None:
     assert report.scores["domain"] > 0.8
     assert report.scores["forgetting"] > 0.5  # upper writes everything in capitals
-    assert [each.share for each in report.base] == [0.0, 1.0]
+    assert [each.score for each in report.base] == [0.0, 1.0]
     assert report.members == ("roll", "upper")
     assert len(report.digests["roll"]) == 64
 

@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 from lora_compose.adapters.command_line import create_app
 from lora_compose.adapters.errors import LoraComposeError
 from lora_compose.training.evaluation.evaluate import EvaluationRequest, evaluate_offline, evaluate_served
+from lora_compose.training.evaluation.held_out_text import load_text
 from lora_compose.training.evaluation.tasks import load_tasks
 from lora_compose.training.testbed.paths import ADAPTERS_DIR, BASE_DIR
 from tests.running_server import RunningServer
@@ -41,11 +42,14 @@ def test_no_server_and_an_unknown_adapter_are_refused_in_one_line(server: Runnin
     assert refused.value.code == "model_not_found"
 
 
-def test_loss_and_preferences_at_a_server_are_refused(server: RunningServer) -> None:
+def test_likelihoods_at_a_server_are_refused_before_a_question_is_asked() -> None:
     tasks = load_tasks(["testbed:roll"], "domain", limit=2)
-    with pytest.raises(LoraComposeError) as refused:
-        evaluate_served(server.url, None, None, EvaluationRequest(tasks, tasks), None)
-    assert refused.value.code == "not_over_http"
+    losses = load_tasks(["testbed:roll"], "domain", limit=2, judge="perplexity")
+    texts = EvaluationRequest(texts=[load_text("shipped")])
+    for request in (EvaluationRequest(tasks, tasks), EvaluationRequest(losses), texts):
+        with pytest.raises(LoraComposeError) as refused:
+            evaluate_served("http://127.0.0.1:9", None, None, request, None)
+        assert refused.value.code == "not_over_http"
 
 
 @pytest.fixture
@@ -72,6 +76,31 @@ def test_lm_evaluation_harness_scores_a_server_as_it_scores_the_model_here(
     there = evaluate_served(server.url, composition, None, request, str(BASE_DIR))
     assert there.scores == here.scores
     assert (there.scores["rolled:acc"] == 1.0) == (composition is not None)
+
+
+@pytest.fixture
+def own_answers(tmp_path: Path) -> str:
+    """A task of lm-evaluation-harness with generated answers, that needs no download."""
+    words = ("table", "horse", "mint", "cloud")
+    rows = [{"q": f"roll {w}", "right": (w[1:] + w[0]).upper()} for w in words]
+    (tmp_path / "own.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "written.yaml").write_text(
+        "task: written\ndataset_path: json\noutput_type: generate_until\ntest_split: test\n"
+        f"dataset_kwargs: {{data_files: {{test: {tmp_path}/own.jsonl}}}}\n"
+        "doc_to_text: '{{q}}'\ndoc_to_target: '{{right}}'\n"
+        'generation_kwargs: {until: ["\\n"], max_gen_toks: 24, do_sample: false}\n'
+        "metric_list: [{metric: exact_match, aggregation: mean, higher_is_better: true}]\n"
+    )
+    return str(tmp_path / "written.yaml")
+
+
+@pytest.mark.parametrize("composition", ["roll+upper", "roll"])
+def test_lm_evaluation_harness_scores_generated_answers_of_a_composition(
+    server: RunningServer, composition: str, own_answers: str
+) -> None:
+    request = EvaluationRequest(harness=[own_answers], harness_chat=True)
+    there = evaluate_served(server.url, composition, None, request, str(BASE_DIR))
+    assert there.scores == {"written:exact_match": float(composition == "roll+upper")}
 
 
 def test_options_that_a_server_would_ignore_are_refused(server: RunningServer) -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from lora_compose.adapters.errors import LoraComposeError
-from lora_compose.server.config import EMBEDDED_BASE, embedded_options
+from lora_compose.server.config import EMBEDDED_BASE, ServerConfig, options_of_base
 from lora_compose.server.engine.frontend.launch import parse_vllm_args
 
 MODEL = ("--model", str(EMBEDDED_BASE))
@@ -48,5 +48,5 @@ def test_what_only_vllm_can_check_is_refused_as_an_option(words: list[str], part
 
 
 def test_an_option_of_the_user_replaces_the_embedded_base_s() -> None:
-    words = embedded_options(["--served-model-name", "mine", "--tool-call-parser=pythonic"])
+    words = options_of_base(ServerConfig(), ["--served-model-name", "mine", "--tool-call-parser=pythonic"])
     assert words == ["--enable-auto-tool-choice"]

@@ -1,0 +1,75 @@
+"""The warnings of a composition that is saved or predicted (`adapters.merging.advice`). They refuse nothing."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import PureWindowsPath
+from threading import Lock
+from typing import Any
+
+from cachetools import LRUCache
+
+from lora_compose.adapters.composition.composition import Member
+from lora_compose.adapters.errors import LoraComposeError
+from lora_compose.adapters.merging.advice import Advice, advise
+from lora_compose.adapters.merging.interference import Interference, interference
+from lora_compose.adapters.registry.store import Version
+from lora_compose.server.compositions.resolver import ResolvedComposition, Resolver
+
+logger = logging.getLogger(__name__)
+
+MAX_CACHED = 1024
+
+
+class CompositionWarnings:
+    """Remembers the comparison of the last members. Any thread may call `of`, which reads the files."""
+
+    def __init__(self, resolver: Resolver) -> None:
+        self._resolver = resolver
+        self._compared: LRUCache[tuple[str, ...], Interference] = LRUCache(MAX_CACHED)
+        self._lock = Lock()
+
+    def of(self, resolved: ResolvedComposition) -> list[Advice]:
+        """The warnings. Empty for a single adapter, or if a file cannot be read: a request tells that."""
+        members = resolved.requested.members
+        versions = [self._resolver.version(member.name, member.ref) for member in members]
+        if len(members) < 2:
+            return []
+        try:
+            found = self._compare(versions)
+        except LoraComposeError as error:
+            logger.warning("the members of %s cannot be compared: %s", resolved.name, error.message)
+            return []
+        return [*different_bases(members, versions), *advise(resolved.requested, found)]
+
+    def _compare(self, versions: Sequence[Version]) -> Interference:
+        key = tuple(version.digest for version in versions)
+        with self._lock:
+            found = self._compared.get(key)
+        if found is None:
+            found = interference([version.directory for version in versions])
+            with self._lock:
+                self._compared[key] = found
+        return found
+
+
+def different_bases(members: Sequence[Member], versions: Sequence[Version]) -> list[Advice]:
+    """A warning if two members were trained on different bases, as far as their files say it."""
+    known = [(member.id, base) for member, v in zip(members, versions, strict=True) if (base := _base_of(v))]
+    for name, base in known[1:]:
+        if base != known[0][1]:
+            message = (
+                f"{known[0][0]} was trained on the base {known[0][1]!r}, and {name} on {base!r}. Deltas of "
+                "different bases do not add up, even if their shapes are the same."
+            )
+            return [Advice("different_bases", message)]
+    return []
+
+
+def _base_of(version: Version) -> str | None:
+    """The fingerprint of the base that it was trained on, or else the last part of the base's name."""
+    training: dict[str, Any] = version.lineage.get("training") or {}
+    fingerprint = training.get("base_fingerprint")
+    if isinstance(fingerprint, str):
+        return fingerprint[:12]
+    named = version.lineage.get("base_model_name_or_path")
+    return PureWindowsPath(named).name if isinstance(named, str) and named else None

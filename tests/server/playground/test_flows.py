@@ -1,0 +1,289 @@
+"""What a person does on the page, in a real browser. The server is real, except for its engine."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from lora_compose.server.playground.site import SECURITY_HEADERS
+from lora_compose.training.data.layouts import LAYOUTS
+from lora_compose.training.testbed.paths import ADAPTERS_DIR
+from tests.browser import Page, browser, needs_browser
+from tests.server.app_without_engine import (
+    OPERATOR_KEY,
+    AppWithoutEngine,
+    StandIn,
+    app_without_engine,
+    register_shipped,
+)
+from tests.server.playground.answers import answer
+
+pytestmark = needs_browser
+ANSWERED = "document.querySelectorAll('.column[data-status=done]').length === "
+LIVE = ".column.live .answer"
+DROP = """(() => {
+  const dataTransfer = new DataTransfer()
+  dataTransfer.items.add(new File(["x"], "weights.bin"))
+  document.querySelector(".drop").dispatchEvent(new DragEvent("drop", {dataTransfer, bubbles: true}))
+})()"""
+MARKUP = '<img src=x onerror="document.title=1"><script>document.title=2</script>'
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AppWithoutEngine]:
+    home = tmp_path_factory.mktemp("playground")
+    with app_without_engine(home, engine=StandIn(app=answer)) as made:
+        with made.client() as client:
+            register_shipped(client, ["roll", "upper", "wrap"])
+        yield made
+
+
+@pytest.fixture(scope="module")
+def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    with browser(tmp_path_factory.mktemp("browser") / "profile") as page:
+        yield page
+
+
+@pytest.fixture
+def page(app: AppWithoutEngine, tab: Page) -> Iterator[Page]:
+    """The page, newly opened. Afterwards: it reported no error, and asked no other server for anything."""
+    yield from opened(tab, app.url)
+
+
+def opened(tab: Page, url: str) -> Iterator[Page]:
+    tab.open("about:blank")
+    tab.errors.clear()
+    tab.requests.clear()
+    tab.open(f"{url}/")
+    tab.wait_for_text("lora-compose", "h1")
+    yield tab
+    assert tab.errors == []
+    assert {address for address in tab.requests if not address.startswith((url, "about:", "blob:"))} == set()
+
+
+def ask(page: Page, text: str, columns: int = 1) -> None:
+    page.fill("#prompt", text)
+    page.click("Ask")
+    page.wait_for(f"{ANSWERED}{columns}")
+
+
+def test_a_slider_asks_again_at_once_and_says_what_answered(page: Page) -> None:
+    page.wait_for_text("roll", ".weight label")
+    ask(page, "roll table")
+    assert page.text(LIVE) == "testbed-base"
+    page.fill("#weight-roll", 0.7)
+    page.fill("#weight-upper", -1)
+    page.wait_for_text("roll@1:0.7+upper@1:-1", LIVE)
+    page.wait_for_text("roll@1:0.7+upper@1:-1 not fused", ".column.live .facts")
+
+
+def test_a_typed_weight_may_be_outside_of_the_slider(page: Page) -> None:
+    ask(page, "roll table")
+    page.fill("input[aria-label='Weight of roll, typed']", 3.25)
+    page.wait_for_text("roll@1:3.25", LIVE)
+
+
+def test_only_the_last_of_many_moves_is_shown(page: Page) -> None:
+    ask(page, "roll table")
+    for step in range(1, 30):
+        page.fill("#weight-wrap", step / 20)
+    page.wait_for_text("wrap@1:1.45", LIVE)
+    page.wait_for(f"{ANSWERED}1")
+    assert page.text(LIVE) == "wrap@1:1.45"
+
+
+def test_a_merge_is_asked_for_with_its_options(page: Page) -> None:
+    page.fill("#weight-roll", 1)
+    page.fill("#weight-upper", 1)
+    page.fill("#method", "ties")
+    page.fill("#option-density", 0.3)
+    page.fill("#option-rank", 4)
+    ask(page, "roll table")
+    assert page.text(LIVE) == "ties(roll@1+upper@1,density=0.3,rank=4)"
+
+
+def test_columns_are_compared_token_by_token(page: Page) -> None:
+    page.fill("#weight-roll", 1)
+    ask(page, "roll table")
+    page.click("Base")
+    page.wait_for(f"{ANSWERED}2")
+    page.wait_for("document.querySelectorAll('.column.live .token.likelier').length === 'roll@1'.length")
+    page.evaluate("document.querySelector('.column.live [data-index=\"2\"]').focus()")
+    page.wait_for("document.querySelectorAll('.candidates ol').length === 2")
+    assert "90 times likelier than under the base" in page.text(".inspector")
+    assert page.text(".candidates > div:first-child li").split() == ["l", "90.0", "%"]
+    assert page.evaluate("document.querySelectorAll('.candidates > div:last-child li').length") == 5
+
+
+def test_the_conversation_goes_on_with_the_answer_of_the_sliders(page: Page) -> None:
+    ask(page, "first")
+    page.fill("#weight-roll", 1)
+    page.wait_for_text("roll@1", LIVE)
+    ask(page, "second")
+    page.wait_for_text("roll@1", ".turns .assistant")
+    page.wait_for("document.querySelectorAll('.turns li').length === 2")
+    page.evaluate("document.querySelector('.elsewhere').open = true")
+    assert '{"role":"assistant","content":"roll@1"},{"role":"user","content":"second"}' in page.text("pre")
+
+
+def test_a_base_without_a_chat_template_continues_texts(page: Page) -> None:
+    page.fill("#form", "text")
+    page.fill("#weight-roll", 1)
+    ask(page, "Once upon")
+    assert page.text(LIVE) == "Once upon roll@1"
+    page.evaluate("document.querySelector('.elsewhere').open = true")
+    assert "/v1/completions" in page.text("pre")
+    assert '"prompt":"Once upon"' in page.text("pre")
+    page.wait_for("document.querySelectorAll('.column.live .token.likelier').length === 16")
+
+
+def test_a_vote_is_a_pair_that_training_reads(page: Page, tmp_path: Path) -> None:
+    page.fill("#weight-roll", 1)
+    ask(page, "which?")
+    page.click("Base")
+    page.wait_for(f"{ANSWERED}2")
+    page.click("Tie")
+    page.click("Left is better")
+    page.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
+    page.click("Download 1 pair (JSONL)")
+    file = tmp_path / "preferences.jsonl"
+    page.wait_for("true" if file.is_file() else "new Promise((done) => setTimeout(() => done(true), 500))")
+    (record,) = map(json.loads, file.read_text().splitlines())
+    layout = next(layout for layout in LAYOUTS if layout.fits(record))
+    (row,) = layout.convert(record, lambda _: None)
+    assert row == {
+        "prompt": [{"role": "user", "content": "which?"}],
+        "chosen": [{"role": "assistant", "content": "roll@1"}],
+        "rejected": [{"role": "assistant", "content": "testbed-base"}],
+    }
+
+
+def test_an_upload_says_its_version_or_why_it_is_refused(page: Page, tmp_path: Path) -> None:
+    page.click("Adapters", "nav a")
+    files = [ADAPTERS_DIR / "bang" / name for name in ("adapter_config.json", "adapter_model.safetensors")]
+    broken = tmp_path / "adapter_model.safetensors"
+    broken.write_bytes(files[1].read_bytes()[:1000])
+    page.fill("#upload-name", "loud")
+    page.evaluate(DROP)
+    page.wait_for_text("not weights.bin", ".upload .error")
+    page.click("Clear")
+    page.choose_files("#files", [files[0], broken])
+    page.click("Upload")
+    page.wait_for_text("corrupt_weights", ".upload .error")
+    page.choose_files("#files", files)
+    page.wait_for("!document.querySelector('.upload .error')")
+    page.click("Upload")
+    page.wait_for_text("Registered loud@1.", ".done")
+    page.wait_for_text("loud@1", "table code")
+    page.click("Details of loud@1")
+    page.fill("input[aria-label='New alias of loud@1']", "prod")
+    page.click("Set alias")
+    page.wait_for_text("prod", ".alias")
+    page.click("Remove loud@1")
+    page.click("Yes, remove loud@1")
+    page.wait_for("![...document.querySelectorAll('table code')].some((one) => one.innerText === 'loud@1')")
+
+
+def test_a_setting_is_fused_restored_and_saved(app: AppWithoutEngine, page: Page) -> None:
+    page.fill("#weight-roll", 1)
+    page.fill("#weight-upper", 0.5)
+    page.click("Server", "nav a")
+    page.click("Fuse roll+upper:0.5")
+    page.wait_for_text("roll@1+upper@1:0.5", "section[aria-label=Fusion] code")
+    page.click("Ask", "nav a")
+    ask(page, "roll table")
+    page.wait_for_text("fused into the base weights", ".column.live .facts")
+    page.click("Server", "nav a")
+    page.click("Restore the base")
+    page.wait_for_text("The base weights hold no adapter.")
+    page.click("Adapters", "nav a")
+    page.fill("input[aria-label='Name of the composition']", "duo")
+    page.click("Save")
+    page.wait_for_text("roll@1+upper@1:0.5", "section[aria-label='Saved compositions'] td")
+    with app.client() as client:
+        assert client.get("/v1/compositions/duo").json()["resolved"] == "roll@1+upper@1:0.5"
+
+
+def test_the_heat_map_has_25_settings_and_moves_the_sliders(page: Page) -> None:
+    ask(page, "roll table")
+    page.click("Weights", "nav a")
+    page.fill("#figure", "own")
+    page.click("Compute")
+    page.wait_for("document.querySelectorAll('.heat button').length === 25")
+    page.evaluate("document.querySelectorAll('.heat button')[24].click()")
+    page.wait_for("document.querySelectorAll('.weight.used').length === 2")
+
+
+def test_stored_markup_stays_text(app: AppWithoutEngine, page: Page) -> None:
+    title = page.evaluate("document.title")
+    page.click("Adapters", "nav a")
+    body = {"name": "wrap", "path": str(ADAPTERS_DIR / "wrap"), "lineage": {"note": MARKUP}}
+    with app.client() as client:
+        client.delete("/v1/adapters/wrap").raise_for_status()
+        client.post("/v1/adapters", json=body).raise_for_status()
+    page.evaluate("location.reload()")
+    page.click("Details of wrap@2")
+    page.wait_for_text("onerror", "pre")
+    page.click("Ask", "nav a")
+    ask(page, MARKUP)
+    page.wait_for_text(MARKUP, ".question")
+    assert page.evaluate("document.querySelectorAll('#app img, #app script').length") == 0
+    assert page.evaluate("document.title") == title
+
+
+def test_a_key_shows_what_it_sees_and_is_in_no_address(tmp_path: Path, tab: Page) -> None:
+    with app_without_engine(tmp_path, api_keys=[OPERATOR_KEY], engine=StandIn(app=answer)) as app:
+        with app.client(OPERATOR_KEY) as client:
+            register_shipped(client, ["roll", "upper"])
+        secret = app.create_key("reader", adapters=("upper",))
+        for page in opened(tab, app.url):
+            page.wait_for_text("This server needs an API key.", ".notice")
+            page.fill(".key input", "wrong")
+            page.click("Use")
+            page.wait_for_text("The server refuses this key.", ".notice")
+            page.fill(".key input", secret)
+            page.click("Use")
+            page.wait_for_text("upper", ".weight label")
+            assert "roll" not in page.text()
+            ask(page, "roll table")
+            assert page.text(LIVE) == "testbed-base"
+            page.click("Server", "nav a")
+            page.wait_for_text("does not show what is fused")
+            assert [address for address in page.requests if secret in address] == []
+            assert secret not in page.evaluate("document.documentElement.outerHTML")
+            page.click("Forget")
+            page.wait_for_text("This server needs an API key.", ".notice")
+            assert page.evaluate("sessionStorage.length") == 0
+        written = [path.read_bytes() for path in app.data_dir.rglob("*") if path.is_file()]
+        assert [data for data in written if secret.encode() in data] == []
+
+
+def test_another_site_cannot_show_the_page_in_a_frame(app: AppWithoutEngine) -> None:
+    headers = httpx.get(app.url, headers={"accept": "text/html"}).headers
+    assert headers.items() >= SECURITY_HEADERS.items()
+
+
+def test_a_phone_shows_every_view_without_scrolling_sideways(page: Page) -> None:
+    page.call("Emulation.setDeviceMetricsOverride", width=390, height=844, deviceScaleFactor=1, mobile=True)
+    try:
+        for view in ("Ask", "Weights", "Adapters", "Server"):
+            page.click(view, "nav a")
+            page.wait_for(f"document.querySelector('nav a[aria-current]').innerText === '{view}'")
+            assert page.evaluate("document.documentElement.scrollWidth") <= 390, view
+    finally:
+        page.call("Emulation.clearDeviceMetricsOverride")
+
+
+def test_every_control_has_a_name_for_a_screen_reader(page: Page) -> None:
+    nameless = []
+    for view in ("Ask", "Weights", "Adapters", "Server"):
+        page.click(view, "nav a")
+        page.wait_for(f"document.querySelector('nav a[aria-current]').innerText === '{view}'")
+        for node in page.call("Accessibility.getFullAXTree")["nodes"]:
+            role = node.get("role", {}).get("value")
+            controls = ("button", "textbox", "slider", "combobox", "spinbutton", "link", "searchbox")
+            if role in controls and not node["ignored"] and not node.get("name", {}).get("value"):
+                nameless.append((view, role, node["nodeId"]))
+    assert nameless == []
