@@ -60,6 +60,14 @@ def _system_message(system: object, field: str) -> list[Message]:
     return [{"role": "system", "content": text(system, field)}] if system else []
 
 
+ABSENT: Final = ("", "nan", "none", "null", "<noinput>")
+"""What scripts write where there is no input."""
+
+
+def _is_absent(value: object) -> bool:
+    return value is None or (isinstance(value, str) and value.strip().casefold() in ABSENT)
+
+
 def prompt_of(value: object, field: str = "prompt") -> list[Message]:
     """A prompt from a text, or from messages that end with one of the user."""
     if not isinstance(value, list):
@@ -70,10 +78,12 @@ def prompt_of(value: object, field: str = "prompt") -> list[Message]:
 
 
 def answer_of(value: object, field: str, prompt: list[Message]) -> tuple[list[Message], list[Message]]:
-    """The prompt and the answer, from a text or from messages, which may begin with the prompt.
+    """The prompt and the answer, from a text, a message or messages, which may begin with the prompt.
 
     A system message before the repeated prompt becomes part of the prompt.
     """
+    if isinstance(value, dict):
+        value = [value]
     if not isinstance(value, list):
         return prompt, [{"role": "assistant", "content": text(value, field)}]
     turns = messages(value, field)
@@ -201,7 +211,7 @@ def _question_answer(name: str, columns: tuple[str, str], context: str = "", sys
 
     def convert(record: Record, _: OnRepair) -> list[Row]:
         content = text(record[question], question)
-        if context and record.get(context):
+        if context and not _is_absent(record.get(context)):
             content = f"{content}\n\n{text(record[context], context)}"
         start = _system_message(record.get(system), system)
         asked: list[Message] = [*start, {"role": "user", "content": content}]

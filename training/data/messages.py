@@ -1,6 +1,7 @@
 """Messages of a conversation: parsing, order, repairs, and which of them are learned."""
 
 import json
+import string
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NotRequired, TypedDict
 
@@ -54,6 +55,8 @@ KEYS: Final = (("role", "content"), ("from", "value"))
 """The keys of role and content, of OpenAI and of ShareGPT."""
 SWITCHES: Final = ("weight", "train", "loss")
 """Keys of a message that say whether it is learned: OpenAI's `weight`, and `train` and `loss` of others."""
+INVISIBLE: Final = string.whitespace + "\u00a0\u200b\u200c\u200d\u2060\u3000\ufeff"
+"""White space, and characters without a width."""
 TEXT_PARTS: Final = ("text", "input_text", "output_text")
 
 OPENING_ANSWER: Final = "conversations began with an assistant message, which was left out"
@@ -75,8 +78,10 @@ def text(value: object, field: str) -> str:
         value = "".join(_part(part, f"{field}[{index}]") for index, part in enumerate(value))
     if not isinstance(value, str):
         raise BadRow(f"{field} is {type(value).__name__}, not text")
-    if not value.strip():
+    if not value.strip(INVISIBLE):
         raise BadRow(f"{field} is empty")
+    if "\0" in value:
+        raise BadRow(f"{field} contains a NUL character. Save the file again as text")
     try:
         value.encode()
     except UnicodeEncodeError:

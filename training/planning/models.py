@@ -131,8 +131,8 @@ def _known(config: Any) -> str:
         return f"Its parameters cannot be counted either ({type(error).__name__})"
     count = sum(parameter.numel() for parameter in model.parameters())
     return (
-        f"It has {count:,} parameters: {count * 2 / GIB:.1f} GiB of weights in bfloat16, to which an adapter, "
-        "its optimizer and activations are added"
+        f"It has {count:,} parameters: {count * 2 / GIB:.1f} GiB of weights in bfloat16, and an adapter, "
+        "its optimizer and activations in addition"
     )
 
 
@@ -194,7 +194,7 @@ def _transformers_config(config: Config) -> Any:
     fields = {name: value for name, value in config.items() if name != "model_type"}
     try:
         return CONFIG_MAPPING[kind](**fields)
-    except (TypeError, ValueError, ArithmeticError, AttributeError, KeyError, StrictDataclassError) as error:
+    except (TypeError, ValueError, ArithmeticError, AttributeError, StrictDataclassError) as error:
         raise LoraComposeError(
             CommandCode.BAD_CONFIG, f"The config is not valid for the model type {kind}: {error}", "model"
         ) from error
