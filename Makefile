@@ -5,22 +5,24 @@ VENV := .venv
 PYTHON ?=
 # cpu or gpu: selects the build of vLLM and the lock file.
 DEVICE ?= cpu
+# A base for `make demo` and `make serve` that is downloaded: smollm2. Without it, the embedded base.
+MODEL ?=
 BIN := $(VENV)/bin
 
-.PHONY: help setup demo serve test test-workers lint types format testbed bench bench-hot-load bench-residency bench-fusion bench-auto-fuse bench-kernels bench-crosscheck quality bench-memory bench-training gpu-kit gpu-check faults soak playground-pictures hostile fuzz clean
+.PHONY: help setup demo serve test test-workers lint types format testbed bench bench-hot-load bench-residency bench-fusion bench-auto-fuse bench-kernels bench-crosscheck smollm2 quality quality-smollm2 bench-memory bench-training gpu-kit gpu-check faults soak playground-pictures hostile fuzz clean
 
 help: ## list the commands
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 
 setup: ## make .venv with all packages and the lora-compose command (DEVICE=gpu for CUDA, PYTHON=python3.12)
 	@command -v python3 >/dev/null || { echo "error: there is no Python. Debian and Ubuntu: apt-get install python3 python3-venv" >&2; exit 1; }
 	@python3 requirements/make_venv.py --venv $(VENV) --device $(DEVICE) --python "$(PYTHON)"
 
-demo: setup ## run the whole demo: serve, register, stack, merge, compare, stop
-	$(BIN)/python -m lora_compose.training.testbed.demo
+demo: setup ## run the whole demo: serve, register, stack, merge, compare, stop (MODEL=smollm2: on a real model)
+	$(BIN)/python -m lora_compose.training.testbed.demo $(if $(MODEL),--model $(MODEL))
 
-serve: setup ## start a server on the embedded base and print commands to try
-	$(BIN)/python -m lora_compose.training.testbed.demo --serve
+serve: setup ## start a server on the embedded base and print commands to try (MODEL=smollm2: on a real model)
+	$(BIN)/python -m lora_compose.training.testbed.demo --serve $(if $(MODEL),--model $(MODEL))
 
 test: setup lint types ## check format, lint and types, then run the whole test suite
 	$(BIN)/python -m pytest
@@ -65,6 +67,16 @@ bench-fusion: setup ## measure gain and cost of fusing, and 20 switches under tr
 bench-auto-fuse: setup ## replay traces against the auto-fuse policy (seconds)
 	$(BIN)/python -m lora_compose.benchmarks.auto_fuse.simulator
 
+smollm2: setup ## train the adapters of SmolLM2 again and measure them (half an hour; gets the model first)
+	$(BIN)/lora-compose models get smollm2
+	$(BIN)/python -m lora_compose.training.testbed.smollm2.write_data
+	$(BIN)/python -m lora_compose.training.testbed.smollm2.train_adapters
+	$(BIN)/python -m lora_compose.training.testbed.smollm2.measure
+
+quality-smollm2: setup ## measure the quality of compositions of SmolLM2's adapters (hours; continues if interrupted)
+	$(BIN)/lora-compose models get smollm2
+	$(BIN)/python -m lora_compose.training.testbed.quality --model smollm2
+
 quality: setup ## measure the quality of compositions (remove training/testbed/quality.json to start again)
 	$(BIN)/python -m lora_compose.training.testbed.quality
 
@@ -85,6 +97,11 @@ faults: setup ## try every known fault, 200 kills, 10,000 damaged adapters, 10,0
 	$(BIN)/python -m tests.campaigns.kill_points --count 200
 	$(BIN)/python -m tests.campaigns.bad_adapters --count 10000
 	$(BIN)/python -m tests.campaigns.ten_thousand --count 10000
+
+.PHONY: smollm2-check
+smollm2-check: setup ## compare a served SmolLM2 with transformers and PEFT: stacks, fusing, greedy answers (ten minutes)
+	$(BIN)/lora-compose models get smollm2
+	$(BIN)/python -m tests.campaigns.real_model.check --output benchmarks/results/smollm2-check.json
 
 soak: setup ## run mixed traffic and random faults for thirty minutes: check for lost state, wrong answers and growth
 	$(BIN)/python -m tests.campaigns.soak --minutes 30 --output soak.json --plot soak.png

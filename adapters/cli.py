@@ -73,10 +73,28 @@ def compose(
     check_output(output, force)
     members = find_members(parsed, named_directories(adapter), data_dir or default_data_dir())
     report = export_with_progress(parsed, members, output, force, base_directory(base))
+    warnings = warnings_of(parsed, members)
     if as_json:
-        echo_json(export_facts(parsed, members, output, report))
-    else:
-        show_export(parsed, output, report)
+        echo_json(export_facts(parsed, members, output, report) | {"warnings": warnings})
+        return
+    show_export(parsed, output, report)
+    for warning in warnings:
+        typer.secho(f"Warning: {warning['message']}", err=True, fg="yellow")
+        if warning["suggested"] is not None:
+            typer.echo(f"  Try first: {warning['suggested']}", err=True)
+
+
+def warnings_of(composition: Composition, members: Sequence[ResolvedMember]) -> list[dict[str, Any]]:
+    """The warnings of `adapters.merging.advice` about the members, as a server gives them."""
+    from lora_compose.adapters.export import different_bases
+    from lora_compose.adapters.merging.advice import advise
+    from lora_compose.adapters.merging.interference import interference
+
+    if len(members) < 2:
+        return []
+    found = interference([resolved.directory for resolved in members])
+    warnings = [*different_bases(members), *advise(composition, found)]
+    return [{"code": one.reason, "message": one.message, "suggested": one.suggested} for one in warnings]
 
 
 def export_with_progress(

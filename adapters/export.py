@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING
 
 from lora_compose.adapters.admission.recognition import check_directory
@@ -26,6 +26,7 @@ from lora_compose.adapters.names import suggestion
 from lora_compose.adapters.peft.files import CONFIG_FILE, WEIGHTS_FILE
 
 if TYPE_CHECKING:
+    from lora_compose.adapters.merging.advice import Advice
     from lora_compose.adapters.merging.report import MergeReport
     from lora_compose.adapters.registry.registry import Registry
     from lora_compose.adapters.registry.store import Version
@@ -89,6 +90,15 @@ def _check_one_base(versions: Sequence["Version"]) -> None:
                 Code.WRONG_BASE,
                 f"{versions[0].id} was registered for {bases}. Adapters of different bases cannot be merged.",
             )
+
+
+def different_bases(members: Sequence[ResolvedMember]) -> "list[Advice]":
+    """A warning if the configs of two members name different bases. Only the last parts of paths count."""
+    from lora_compose.adapters.merging.advice import of_different_bases
+    from lora_compose.adapters.peft.config import read_config
+
+    named = ((one.id, read_config(one.directory).base_model_name_or_path) for one in members)
+    return of_different_bases([(name, PureWindowsPath(base).name) for name, base in named if base])
 
 
 def _plain_directory(member: Member, directory: Path) -> ResolvedMember:

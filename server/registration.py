@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
@@ -44,9 +44,10 @@ from lora_compose.server.metrics import Metrics
 from lora_compose.server.residency.scheduler import ResidencyScheduler
 from lora_compose.server.tenants.caller import Caller
 
-_HUB_REFERENCE = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?(@\w[\w./-]*)?", re.ASCII)
-HUB_FILES = [*FILES, f"*/{CONFIG_FILE}"]
-"""What is read from a repository. Configs in its subdirectories show which adapters it has."""
+_HUB_REFERENCE = re.compile(
+    r"(?P<repo>\w[\w.-]*(/\w[\w.-]*)?)(@(?P<revision>\w[\w./-]*))?(:(?P<directory>\w[\w.-]*(/\w[\w.-]*)*))?",
+    re.ASCII,
+)
 LINK_LEAVES = (
     "A file of the adapter is a link that leads out of every --adapter-root directory of this server. Copy "
     "the file itself into the directory, or start the server with one more --adapter-root, for the directory "
@@ -94,24 +95,18 @@ class Registration:
             return self._from_directory(offer, directory)
 
     def from_hub(self, offer: Offer, reference: str) -> tuple[Version, bool]:
-        """Register `org/repo` or `org/repo@revision` of the Hugging Face Hub. Needs --allow-hf."""
+        """Register an adapter of the Hugging Face Hub; see `hub_reference`. Needs --allow-hf."""
         if not self.allow_hf:
             raise InvalidRequest(
                 Code.SOURCE_NOT_ALLOWED,
                 "This server does not accept adapters from the Hub (--allow-hf is off).",
                 "hf",
             )
-        repo, revision = hub_reference(reference)
-        try:
-            directory = snapshot_download(repo, revision=revision, allow_patterns=HUB_FILES)
-        except (HfHubHTTPError, LocalEntryNotFoundError, ValueError) as error:
-            raise NotFound(
-                Code.ADAPTER_NOT_FOUND, f"{reference!r:.200} was not found on the Hub.", "hf"
-            ) from error
+        directory = _downloaded(hub_reference(reference), reference)
         with self._counted():
-            check_directory(Path(directory))
+            check_directory(directory)
             # The files in the Hub's cache are symbolic links.
-            files = [(Path(directory) / name).resolve() for name in FILES]
+            files = [(directory / name).resolve() for name in FILES]
             with self.registry.stage(files[0], files[1], self.limits.max_bytes) as staged:
                 return self._from_staged(offer, staged, f"hf:{reference}")
 
@@ -227,17 +222,50 @@ def _unreadable(error: OSError) -> LoraComposeError:
     return StorageUnavailable(Code.STORAGE_UNAVAILABLE, reason)
 
 
-def hub_reference(reference: str) -> tuple[str, str | None]:
-    """(repository, revision) of `org/repo` or `org/repo@revision`. Raises InvalidRequest."""
-    if ".." in reference or not _HUB_REFERENCE.fullmatch(reference):
+class HubReference(NamedTuple):
+    """An adapter on the Hub: its repository, and the revision and the directory if they are given."""
+
+    repo: str
+    revision: str | None
+    directory: str | None
+
+    @property
+    def files(self) -> list[str]:
+        """What is read. Configs in directories below show which adapters a repository has."""
+        below = [f"*/{CONFIG_FILE}"]
+        return [f"{self.directory}/{name}" for name in FILES] + below if self.directory else [*FILES, *below]
+
+
+def hub_reference(reference: str) -> HubReference:
+    """Reads `org/repo`, `org/repo@revision`, `org/repo:directory` or `org/repo@revision:directory`.
+
+    Raises InvalidRequest."""
+    found = _HUB_REFERENCE.fullmatch(reference)
+    if ".." in reference or found is None:
         raise InvalidRequest(
             Code.INVALID_SOURCE,
             f"{reference!a:.200} is not a repository of the Hub. Write org/repo or org/repo@revision, where "
-            "the revision is a branch, a tag or a commit.",
+            "the revision is a branch, a tag or a commit. For an adapter in a directory of the repository, "
+            "write org/repo:directory.",
             "hf",
         )
-    repo, _, revision = reference.partition("@")
-    return repo, revision or None
+    return HubReference(found["repo"], found["revision"], found["directory"])
+
+
+def _downloaded(place: HubReference, reference: str) -> Path:
+    """The directory of the adapter in the Hub's cache. Raises NotFound("adapter_not_found")."""
+    try:
+        root = Path(snapshot_download(place.repo, revision=place.revision, allow_patterns=place.files))
+    except (HfHubHTTPError, LocalEntryNotFoundError, ValueError) as error:
+        text = f"{reference!r:.200} was not found on the Hub."
+        raise NotFound(Code.ADAPTER_NOT_FOUND, text, "hf") from error
+    directory = root / (place.directory or "")
+    if not directory.is_dir():
+        found = sorted(path.parent.relative_to(root).as_posix() for path in root.rglob(CONFIG_FILE))
+        has = f"It has adapters in: {', '.join(found):.300}." if found else "It has no adapter."
+        text = f"{place.repo} has no directory {place.directory!r:.200} on the Hub. {has}"
+        raise NotFound(Code.ADAPTER_NOT_FOUND, text, "hf")
+    return directory
 
 
 def _not_allowed() -> Forbidden:

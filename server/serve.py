@@ -32,7 +32,6 @@ from lora_compose.server.engine.frontend.loading import in_loading_thread, memor
 from lora_compose.server.home import check_shared_memory, set_home
 from lora_compose.server.http.benchmark_traffic import BenchmarkTraffic
 from lora_compose.server.http.connection import protocol_with
-from lora_compose.server.http.cors import cors_of
 from lora_compose.server.http.harmless_lines import harmless_lines_left_out
 from lora_compose.server.http.logs import configure
 from lora_compose.server.http.stack import around
@@ -124,9 +123,7 @@ class Front:
             around(app_switch, options),
             host=self.config.host,
             port=self.config.port,
-            http=protocol_with(
-                options.h11_max_incomplete_event_size, options.h11_max_header_count, cors_of(options)
-            ),
+            http=protocol_with(options),
             access_log=False,
             log_config=None,
             log_level=options.uvicorn_log_level,

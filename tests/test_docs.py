@@ -52,8 +52,8 @@ def test_every_path_of_the_operator_s_table_exists() -> None:
 
 
 def test_every_make_target_in_the_readme_exists() -> None:
-    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    assert set(re.findall(r"make ([a-z-]+)", README)) <= targets
+    targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"make ([a-z0-9-]+)", README)) <= targets
 
 
 def test_every_linked_file_exists() -> None:

@@ -26,7 +26,7 @@ LEAST, MOST = 8, 64
 def rank_for(bits: int, parameters_per_rank: int) -> int:
     """The least power of 2 from LEAST to MOST whose adapter stores `bits`, or MOST."""
     needed = bits / (BITS_PER_PARAMETER * parameters_per_rank)
-    return min(max(2 ** math.ceil(math.log2(max(needed, 1))), LEAST), MOST)
+    return min(max(1 << math.ceil(math.log2(max(needed, 1))), LEAST), MOST)
 
 
 def count_bits(recipe: Recipe, rows: Any) -> int:

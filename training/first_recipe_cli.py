@@ -8,6 +8,7 @@ import typer
 
 from lora_compose.adapters.command_line import AsJson, echo_json
 from lora_compose.adapters.errors import CommandCode, LoraComposeError
+from lora_compose.adapters.models.cache import resolve
 from lora_compose.training.data.labels import LabelRule
 from lora_compose.training.data.rows import BadRows
 
@@ -19,7 +20,8 @@ def init(  # noqa: PLR0913  the options of a command
     model: Annotated[
         str | None,
         typer.Option(
-            help="The base: a directory or a hub id. By default the embedded base, a toy.", show_default=False
+            help="The base: a directory, a name or a hub id. By default the embedded base, a toy.",
+            show_default=False,
         ),
     ] = None,
     output: Annotated[
@@ -31,6 +33,9 @@ def init(  # noqa: PLR0913  the options of a command
     ] = None,
     good_from: Annotated[
         float | None, typer.Option(help="Ratings from this number on are good, for KTO.")
+    ] = None,
+    good_labels: Annotated[
+        list[str] | None, typer.Option(help="A label that means good, for KTO; may be repeated.")
     ] = None,
     bad_rows: Annotated[BadRows, typer.Option(help="Rows that cannot be used: stop, or drop them.")] = "stop",
     as_json: AsJson = False,
@@ -55,8 +60,8 @@ def init(  # noqa: PLR0913  the options of a command
         raise LoraComposeError(
             CommandCode.OUTPUT_EXISTS, f"{directory / RECIPE_FILE} exists. Give another --output", "output"
         )
-    rule = LabelRule(label_column, good_from)
-    made = suggest(data, model or str(EMBEDDED_BASE), rule, bad_rows)
+    rule = LabelRule(label_column, good_from, tuple(good_labels or ()))
+    made = suggest(data, resolve(model) if model else str(EMBEDDED_BASE), rule, bad_rows)
     _write(directory, made)
     command = next_command(made, directory)
     if as_json:

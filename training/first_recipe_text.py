@@ -89,7 +89,7 @@ def _scores(made: Suggestion, directory: Path) -> Iterator[str]:
         return
     yield "# The model answers the held-out questions before and after the run."
     yield f"domain_tasks: [{file}]"
-    yield f"# judge: {made.judge}"
+    yield f"judge: {made.judge}"
 
 
 def _publishing(_: Suggestion, __: Path) -> Iterator[str]:

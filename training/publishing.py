@@ -35,6 +35,11 @@ TRAINING_FACTS: Final = (
 """Settings of training that are registered with the adapter."""
 
 
+ALL_ZERO = (
+    "every delta is zero, so the adapter does not change the base; check the learning rate and the steps"
+)
+
+
 def check_target(target: PublishArguments, api_key: str | None = None) -> None:
     """Check that the registry or the server can be reached, before the base is loaded.
 
@@ -72,6 +77,8 @@ def publish(run: FinishedRun, target: PublishArguments, api_key: str | None = No
     `unmet` lists the requirements that are missed.
     """
     assert target.publish is not None
+    if changes_nothing(run.adapter):
+        return {"id": None, "alias": None, "unmet": [ALL_ZERO]}
     missed = unmet(parse_requirements(target.require), run.scores) if target.require else []
     if missed and target.alias is None:
         return {"id": None, "alias": None, "unmet": missed}
@@ -82,6 +89,16 @@ def publish(run: FinishedRun, target: PublishArguments, api_key: str | None = No
     else:
         version = _on_this_machine(run, target, alias, lineage)
     return {"id": version, "alias": alias, "unmet": missed}
+
+
+def changes_nothing(directory: Path) -> bool:
+    """Whether every lora_B of an adapter is zero and it has no other tensors that change the base."""
+    from safetensors import safe_open
+
+    with safe_open(directory / WEIGHTS_FILE, framework="pt") as weights:
+        names = [name for name in weights.keys() if ".lora_A." not in name]  # noqa: SIM118
+        plain = all(".lora_B.weight" in name for name in names)
+        return plain and not any(bool(weights.get_tensor(name).any()) for name in names)
 
 
 def lineage_of(record: FinishedRecord, missed: list[str]) -> dict[str, Any]:

@@ -232,14 +232,16 @@ def read_recipe(method: Method, path: Path | None, options: Sequence[str] = ()) 
     deprecated: list[str] = []
     try:
         with collected(deprecated):
-            parts = parser.parse_args_and_config(arguments)
+            training, model, *own = parser.parse_args_and_config(arguments)
     except (ValueError, TypeError, OSError) as error:
         raise LoraComposeError(CommandCode.INVALID_RECIPE, _explained(error, parser), "recipe") from error
-    model = parts[1]
     if model.model_name_or_path is not None:
         model.model_name_or_path = resolve(model.model_name_or_path, "model_name_or_path")
-    check_reporters(parts[0].report_to)
-    recipe = Recipe(method, *parts, given=frozenset(content) | _named(options), deprecated=tuple(deprecated))
+    check_reporters(training.report_to)
+    data, labels, adapter, start, score, publish = own
+    given = frozenset(content) | _named(options)
+    parts = (data, labels, adapter, start, score, publish, given, tuple(deprecated))
+    recipe = Recipe(method, training, model, *parts)
     _check(recipe)
     return recipe
 

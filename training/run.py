@@ -6,7 +6,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +101,11 @@ def train(
     _report_prepared(run, on_progress)
     if not force:
         refuse_spoiled(list(run.spoiled))
+    if overwrite:
+        remove_run(run.directory)
+    starts = run.recipe.start.init_adapter is not None
+    before = run.scorer.before(run.trainer.model, is_trained=starts)
+    run = replace(run, record=run.record.model_copy(update=before))
     write_record(run.directory, run.record)
     start = time.perf_counter()
     run.trainer.train(resume_from_checkpoint=run.checkpoint)
@@ -120,7 +125,7 @@ def prepare(
     force: bool = False,
     on_progress: OnProgress = lambda _: None,
 ) -> PreparedRun:
-    """Load, check and build what the recipe names. With `overwrite`, delete the run in output_dir first.
+    """Load, check and build what the recipe names. With `overwrite`, output_dir may hold a run.
 
     The rows are read and checked before the model is loaded. Raises as `train` does.
     """
@@ -129,11 +134,11 @@ def prepare(
     set_seed(recipe.training.seed)
     directory = recipe.output
     dataset = load_examples(recipe)
-    if overwrite:
-        remove_run(directory)
-    resumes = resume and (directory / RECORD_FILE).exists()
+    resumes = resume and not overwrite and (directory / RECORD_FILE).exists()
     recipe, found = resolve(recipe, dataset)
-    record = start_record(recipe, dataset.facts, base_fingerprint(recipe.model), resume=resume)
+    record = start_record(
+        recipe, dataset.facts, base_fingerprint(recipe.model), resume=resume, overwrite=overwrite
+    )
     base = load_base(recipe)
     conversation = conversation_of(dataset.train[0])
     base.chat.ids(conversation)
@@ -142,19 +147,14 @@ def prepare(
         check_template(base, conversation)
     facts = prepared_facts(recipe, made.trainer, base, dataset)
     spoiled = spoilers(recipe, dataset, facts)
-    facts_and_scores = {
-        **made.scores,
-        "prepared": facts,
-        "resolved": found,
-        "forced": spoiled if force else [],
-    }
+    known = {"prepared": facts, "resolved": found, "forced": spoiled if force else []}
     return PreparedRun(
         directory,
         recipe,
         dataset,
         made.trainer,
         made.scorer,
-        record.model_copy(update=facts_and_scores),
+        record.model_copy(update=known),
         last_whole_checkpoint(directory, on_progress) if resumes else None,
         recipe.model.use_peft,
         tuple(spoiled),

@@ -233,7 +233,7 @@ def _version(package: str) -> str | None:
 
 
 def start_record(
-    recipe: Recipe, data: DatasetFacts, base_fingerprint: str | None, *, resume: bool
+    recipe: Recipe, data: DatasetFacts, base_fingerprint: str | None, *, resume: bool, overwrite: bool = False
 ) -> RunRecord:
     """The record of a run that starts in the recipe's output_dir. It is not written yet.
 
@@ -241,7 +241,7 @@ def start_record(
     that run has other settings or data, or another base.
     """
     record = RunRecord.started(recipe, data).model_copy(update={"base_fingerprint": base_fingerprint})
-    before = read_record(recipe.output)
+    before = None if overwrite else read_record(recipe.output)
     if before is None:
         return record
     if not resume:

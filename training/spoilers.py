@@ -69,6 +69,11 @@ def _settings(recipe: Recipe) -> Iterator[str]:
         yield f"learning_rate is {rate:g}. Set it to a value such as 2e-4"
     if recipe.model.use_peft and recipe.start.init_adapter is None and recipe.model.lora_alpha == 0:
         yield "lora_alpha is 0, so the adapter would have no effect. Set it to a value such as 32"
+    if getattr(recipe.training, "packing", False) and recipe.training.packing_strategy == "wrapped":
+        yield (
+            "packing_strategy wrapped cuts answers at the ends of blocks, and rows in a block read each "
+            "other. Use packing_strategy: bfd"
+        )
     if recipe.training.max_steps == 0 or (
         recipe.training.max_steps < 0 and recipe.training.num_train_epochs <= 0
     ):

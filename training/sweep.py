@@ -52,7 +52,7 @@ class Point:
         return cls(settings, run.scores, run.directory, record.intervals, lower, base)
 
     def merit(self, name: str) -> float:
-        """A score with its sign changed if it is a loss, so that higher is better. 0 if there is none."""
+        """A score with its sign changed if it is a loss, so that higher is better. 0 without it."""
         value = self.scores.get(name, 0.0)
         return -value if name in self.lower_is_better else value
 

@@ -13,7 +13,7 @@ from lora_compose.training.deprecations import collected
 from lora_compose.training.evaluation.held_out_text import HeldOutText, load_text
 from lora_compose.training.evaluation.models import LocalModel
 from lora_compose.training.evaluation.requirements import check_directions, check_known, parse_requirements
-from lora_compose.training.evaluation.scores import PERPLEXITY, Scores, forgetting, score
+from lora_compose.training.evaluation.scores import PERPLEXITY, Scores, forgetting, score, too_long_line
 from lora_compose.training.evaluation.served_chat import ServedChat
 from lora_compose.training.evaluation.tasks import Task, load_tasks
 from lora_compose.training.recipe import Recipe, ScoreArguments
@@ -67,15 +67,15 @@ class Scorer:
             lengths = [self.chat.length(question.answer) for question in task.questions]
             too_long = sum(length > (self.max_tokens or length) for length in lengths)
             if too_long:
-                found.append(
-                    f"{too_long} of {len(lengths)} right answers of {task.name} have more tokens than "
-                    f"score_tokens ({self.max_tokens}), so they count as wrong; the longest has "
-                    f"{max(lengths)}"
-                )
+                limit = f"score_tokens ({self.max_tokens})"
+                found.append(too_long_line(task.name, too_long, len(lengths), limit, max(lengths)))
         return found
 
-    def before(self, model: Any) -> dict[str, Any]:
-        """Score the base, and an adapter that is on it. The value has fields of the run's record."""
+    def before(self, model: Any, *, is_trained: bool) -> dict[str, Any]:
+        """Score the base, and its adapter if `is_trained`. The value has fields of the run's record.
+
+        A new adapter has no effect yet, so it is not scored.
+        """
         if not self.is_scoring:
             return {}
         has_adapter = hasattr(model, "disable_adapter")
@@ -86,7 +86,7 @@ class Scorer:
             "base_intervals": self.base.intervals(),
             "lower_is_better": self.lower_is_better,
         }
-        if not has_adapter:
+        if not is_trained:
             return found
         self.start = self._score(model)
         return found | {"start_scores": self.start.named()}
@@ -94,7 +94,7 @@ class Scorer:
     def after(self, model: Any) -> dict[str, Any]:
         """Score the trained model. The value has fields of the finished record.
 
-        `changes` compares with the adapter that training started from, or with the base if there was none.
+        `changes` compares with the adapter that training started from, or with the base.
         """
         if self.base is None:
             return {"scores": {}}
@@ -131,21 +131,18 @@ class ScoredTrainer:
 
     trainer: Any
     scorer: Scorer
-    scores: dict[str, Any]
-    """Fields of the run's record."""
     deprecated: tuple[str, ...] = ()
     """What TRL says about settings that it will remove."""
 
 
 def make_trainer(recipe: Recipe, base: Base, examples: Examples) -> ScoredTrainer:
-    """Score the model, then make the trainer. Raises the errors of `load_tasks`."""
+    """The trainer and its scorer. Raises LoraComposeError("invalid_recipe") and as `load_tasks`."""
     scorer = make_scorer(recipe.score, base.chat)
     _keep_directions(recipe, scorer)
-    scores = scorer.before(base.model)
     deprecated = list(recipe.deprecated)
     with collected(deprecated):
         trainer = _trainer(recipe, base, examples, scorer)
-    return ScoredTrainer(trainer, scorer, scores, tuple(deprecated))
+    return ScoredTrainer(trainer, scorer, tuple(deprecated))
 
 
 def _keep_directions(recipe: Recipe, scorer: Scorer) -> None:

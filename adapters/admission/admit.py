@@ -22,6 +22,7 @@ from lora_compose.adapters.errors import AdapterRejected, Code
 from lora_compose.adapters.peft.config import AdapterConfig, read_config, unknown_fields
 from lora_compose.adapters.peft.files import MAX_CONFIG_BYTES, MAX_WEIGHTS_BYTES, WEIGHTS_FILE
 from lora_compose.adapters.peft.module_matching import BadPattern, TargetedModules
+from lora_compose.adapters.peft.tensor_names import parse_name
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,7 @@ def admit(
     check_tied_factors(directory / WEIGHTS_FILE, pairs, config, base)
     warnings += check_copies(directory / WEIGHTS_FILE, copies, header, base)
     warnings += missing_tensors(pairs, config, base)
+    warnings += _name_warnings(pairs)
     if highest == 0:
         warnings.append("zero_effect: every delta is zero, so the adapter does not change the base")
     return Admission(
@@ -95,6 +97,14 @@ def admit(
         peak=highest,
         base_model_name_or_path=config.base_model_name_or_path,
     )
+
+
+def _name_warnings(pairs: Sequence[TensorPair]) -> list[str]:
+    adapter = next(name.adapter for pair in pairs if (name := parse_name(pair.lora_A)))
+    if adapter is None:
+        return []
+    text = f"the tensors have the name of an adapter, {adapter!r:.80}, as in the state dict of a model"
+    return [f"adapter_name: {text}. It is left out. PEFT itself ignores such tensors"]
 
 
 def _check_rank(config: AdapterConfig, limits: AdmissionLimits) -> None:

@@ -31,14 +31,9 @@ _NAMES: tuple[tuple[str, str, str], ...] = (
         "has the prefix of a wrapper (DDP, FSDP, DeepSpeed)",
         f"{_SAVE} from the unwrapped model, or remove the prefix",
     ),
-    (
-        r"\.lora_[AB]\.[^.]+\.weight$",
-        "has the name of an adapter after lora_A or lora_B, as model.state_dict() gives it",
-        f"{_SAVE}, or remove that part of the name",
-    ),
     (r"^base_model\.model\.base_model\.", "has PEFT's prefix twice", f"{_SAVE}, or remove one prefix"),
     (
-        r"^(?!base_model\.model\.).*\.lora_[AB]\.weight$",
+        r"^(?!base_model\.model\.).*\.lora_[AB](\.[^.]+)?\.weight$",
         "lacks the prefix base_model.model., so PEFT ignores it",
         f"{_SAVE}, or add the prefix",
     ),

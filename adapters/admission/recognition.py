@@ -124,7 +124,7 @@ def _inner_adapters(found: list[str]) -> str:
     shown = ", ".join(f"{name:.100}" for name in found[:SHOWN])
     return (
         f"The directory has no {CONFIG_FILE}, but there are adapters in its subdirectories: {shown}{more}. "
-        "Register one of these directories."
+        "Register one of these directories (of the Hub as org/repo:directory)."
     )
 
 

@@ -19,7 +19,7 @@ from lora_compose.adapters.admission.foreign_tensors import other_prefix, what_t
 from lora_compose.adapters.errors import AdapterRejected, Code
 from lora_compose.adapters.peft.config import AdapterConfig
 from lora_compose.adapters.peft.contents import HEAD_BYTES, what_weights_are
-from lora_compose.adapters.peft.tensor_names import Part, TensorName, parse_name
+from lora_compose.adapters.peft.tensor_names import Part, TensorName, parse_name, several_adapters
 from lora_compose.adapters.safe_files import open_regular
 
 MAX_HEADER_BYTES = 16 << 20
@@ -134,11 +134,16 @@ def pair_tensors(
             Code.CORRUPT_WEIGHTS, "adapter_model.safetensors contains no tensors. Export the adapter again."
         )
     parts: dict[str, dict[Part, str]] = {}
+    adapters: set[str | None] = set()
     for tensor, entry in header.items():
         name = _parse(tensor)
         _check_module(tensor, name, base)
         _check_dtype(tensor, entry)
+        adapters.add(name.adapter)
         parts.setdefault(name.module, {})[name.part] = tensor
+    if reason := several_adapters(adapters):
+        message = f"adapter_model.safetensors: {reason}."
+        raise AdapterRejected(Code.CORRUPT_WEIGHTS, message, "adapter_model.safetensors")
     return [_pair(module, found, header, config, base) for module, found in parts.items()]
 
 
@@ -152,6 +157,12 @@ def _parse(tensor: str) -> TensorName:
                 f"belongs to {feature}, which is not supported. Save the adapter without it",
             )
     name = parse_name(tensor)
+    if name is None and tensor.endswith(".bias") and ".lora_" not in tensor:
+        reason = (
+            "is a trained bias of the base, which would replace the base's own. Train with "
+            'bias="none", or with lora_bias=true for biases of the adapter itself'
+        )
+        raise _refusal(Code.UNSUPPORTED_FEATURE, tensor, reason)
     if name is None:
         raise _refusal(Code.UNKNOWN_MODULE, tensor, what_tensor_is(tensor))
     return name
@@ -181,6 +192,12 @@ def _check_module(tensor: str, name: TensorName, base: BaseShapes) -> None:
 def _check_dtype(tensor: str, entry: TensorEntry) -> None:
     if entry.dtype not in _DTYPES:
         wanted = ", ".join(_DTYPES.values())
+        if entry.dtype.startswith("F8"):
+            reason = (
+                f"has dtype {entry.dtype}, and the file does not say by which scale its values must be "
+                f"multiplied. Multiply them if there is a scale, and save the product as one of {wanted}"
+            )
+            raise _refusal(Code.UNSUPPORTED_FEATURE, tensor, reason)
         raise _refusal(
             Code.UNSUPPORTED_FEATURE, tensor, f"has dtype {entry.dtype}. Save it as one of {wanted}"
         )

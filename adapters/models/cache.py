@@ -89,7 +89,7 @@ def write_record(model: KnownModel, directory: Path) -> None:
 
 
 def resolve(model: str, option: str = "--model") -> str:
-    """The directory of a known model, in place of its name. Every other value is returned as it is.
+    """The directory of a known model, in place of its name. Every other value is returned unchanged.
 
     A directory of this name in the current directory comes first. Raises LoraComposeError("no_model") if the
     model is not in the cache, or its files have changed."""

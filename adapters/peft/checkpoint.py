@@ -29,7 +29,14 @@ from lora_compose.adapters.errors import AdapterRejected, Code
 from lora_compose.adapters.peft.config import AdapterConfig, read_config
 from lora_compose.adapters.peft.files import CONFIG_FILE, WEIGHTS_FILE
 from lora_compose.adapters.peft.module_matching import ModulePatterns
-from lora_compose.adapters.peft.tensor_names import PREFIX, Part, base_weight_of, factor_names, parse_name
+from lora_compose.adapters.peft.tensor_names import (
+    PREFIX,
+    Part,
+    base_weight_of,
+    factor_names,
+    parse_name,
+    several_adapters,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,6 +163,7 @@ def _parts(tensors: Mapping[str, Tensor]) -> tuple[dict[str, dict[Part, Tensor]]
     Every tensor must be a part; A and B are required."""
     found: dict[str, dict[Part, Tensor]] = defaultdict(dict)
     embeddings: set[str] = set()
+    adapters: set[str | None] = set()
     for key, tensor in tensors.items():
         name = parse_name(key)
         if name is None:
@@ -168,9 +176,12 @@ def _parts(tensors: Mapping[str, Tensor]) -> tuple[dict[str, dict[Part, Tensor]]
                 Code.CORRUPT_WEIGHTS,
                 f"The tensor {key!r:.120} has not the right number of axes, or no floating-point numbers.",
             )
+        adapters.add(name.adapter)
         found[name.module][name.part] = tensor
         if name.embedding:
             embeddings.add(name.module)
+    if reason := several_adapters(adapters):
+        raise AdapterRejected(Code.CORRUPT_WEIGHTS, f"{WEIGHTS_FILE}: {reason}.")
     for module, parts in found.items():
         if not parts.keys() >= {"A", "B"}:
             raise AdapterRejected(

@@ -22,6 +22,10 @@ from lora_compose.adapters.peft.module_matching import BadPattern, ModulePattern
 from lora_compose.adapters.safe_files import open_regular
 from lora_compose.adapters.strict_json import NotStrictJson, parse_object
 
+BIASES = ("none", "all", "lora_only")
+"""Which biases of the base were trained. PEFT saves them as tensors, which are refused. A base without biases
+has none, and its adapter is the same with every value."""
+
 # Values that switch a field off.
 _PLAIN: tuple[Any, ...] = (None, False, [], {})
 # Unsupported fields: field -> the reason to refuse any other value.
@@ -67,11 +71,8 @@ def refuse_unsupported(raw: dict[str, Any]) -> None:
     """Raises AdapterRejected `unsupported_feature` with the field, what it does and what to do instead."""
     if reason := reason_against(raw.get("peft_type")):
         _refuse("peft_type", raw.get("peft_type"), reason)
-    if (bias := raw.get("bias", "none")) != "none":
-        known = (
-            "it changes biases of the base" if bias in ("all", "lora_only") else "PEFT knows no such value"
-        )
-        _refuse("bias", bias, f'{known}; train with bias="none"')
+    if (bias := raw.get("bias", "none")) not in BIASES:
+        _refuse("bias", bias, 'PEFT knows no such value; train with bias="none"')
     for name, reason in _UNSUPPORTED.items():
         if raw.get(name) not in ((None,) if name in _OFF_ONLY_AS_NONE else _PLAIN):
             _refuse(name, raw[name], reason)

@@ -59,7 +59,8 @@ class AdapterOffer(Body):
     path: Text | None = None
     """A directory on the server's machine, inside an --adapter-root directory."""
     hf: Text | None = None
-    """`org/repo` or `org/repo@revision` on the Hugging Face Hub, if the server runs with --allow-hf."""
+    """`org/repo` or `org/repo@revision` on the Hugging Face Hub, if the server runs with --allow-hf. An
+    adapter in a directory of the repository is `org/repo:directory` or `org/repo@revision:directory`."""
     alias: Alias | None = None
     """An alias to set to the new version in the same step."""
     digest: Text | None = None

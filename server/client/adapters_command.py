@@ -61,7 +61,10 @@ def add(
     ] = None,
     hf: Annotated[
         str | None,
-        typer.Option(help="A Hugging Face repository, if the server allows it.", metavar="ORG/REPO@REV"),
+        typer.Option(
+            help="A Hugging Face repository, if the server allows it, or a directory in it.",
+            metavar="ORG/REPO@REV:DIR",
+        ),
     ] = None,
     alias: Annotated[str | None, typer.Option(help="An alias for this version.")] = None,
     ttl_seconds: Annotated[
@@ -80,6 +83,7 @@ def add(
 
     - `lora-compose adapters add sql ./out/sql-lora --alias prod`
     - `lora-compose adapters add sql --path /srv/adapters/sql`
+    - `lora-compose adapters add sql --hf org/adapters:sql`
     """
     if sum(source is not None for source in (directory, path, hf)) != 1:
         raise typer.BadParameter("Give exactly one of DIRECTORY, --path and --hf.")

@@ -1,6 +1,8 @@
 """`lora-compose ask`: asks a running server one question, and prints the answer as it arrives."""
 
 import sys
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -8,8 +10,10 @@ import typer
 from lora_compose.adapters.command_line import DEFAULT_URL, ApiKey, AsJson, Url, echo_json
 from lora_compose.adapters.composition.composition import Composition, check_method, read_options
 from lora_compose.adapters.composition.grammar import parse
-from lora_compose.adapters.errors import Code, CommandCode, InvalidRequest
+from lora_compose.adapters.errors import Code, CommandCode, InvalidRequest, LoraComposeError
 from lora_compose.server.client.chat import ChatAnswer, ChatClient, ChatQuestion
+from lora_compose.server.client.compositions_command import show_warnings
+from lora_compose.server.client.http import Client, Json
 
 
 def ask(
@@ -57,6 +61,17 @@ def ask(
     else:
         typer.echo()
         typer.secho(_summary(answer), err=True, dim=True)
+        show_warnings(_warnings_of(adapters, url, api_key))
+
+
+def _warnings_of(adapters: str | None, url: str, api_key: str | None) -> Sequence[Json]:
+    """What the server says of a stack. Nothing if the key may not ask that."""
+    if adapters is None or "+" not in adapters:
+        return ()
+    with suppress(LoraComposeError), Client(url, api_key) as client:
+        warnings: list[Json] = client.predict(adapters)["warnings"]
+        return warnings
+    return ()
 
 
 def composition_text(

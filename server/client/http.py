@@ -108,6 +108,22 @@ class Client:
         """Remove the alias `name@alias`. The version stays."""
         self._call("DELETE", f"/v1/adapters/{_quoted(name)}/aliases/{_quoted(alias)}")
 
+    def save(self, name: str, composition: str) -> Json:
+        """Save a composition under a name."""
+        return self._call("POST", "/v1/compositions", json={"name": name, "model": composition})
+
+    def predict(self, composition: str) -> Json:
+        """The rank, error and warnings of a composition. A merge is built for it."""
+        return self._call("POST", "/v1/compositions", params={"dry_run": True}, json={"model": composition})
+
+    def compositions(self) -> list[Json]:
+        """Every saved composition."""
+        return list(self._call("GET", "/v1/compositions")["data"])
+
+    def remove_composition(self, name: str) -> None:
+        """Remove a saved composition. Its adapters stay."""
+        self._call("DELETE", f"/v1/compositions/{_quoted(name)}")
+
     def tokenize(self, model: str, text: str) -> list[int]:
         """The token ids of a text, without special tokens."""
         body = {"model": model, "prompt": text, "add_special_tokens": False}

@@ -1,19 +1,21 @@
-"""The warnings of a composition that is saved or predicted (`adapters.merging.advice`). They refuse nothing."""
+"""The warnings of a saved or predicted composition (see `adapters.merging.advice`). They refuse nothing."""
 
 import logging
 from collections.abc import Sequence
 from pathlib import PureWindowsPath
 from threading import Lock
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cachetools import LRUCache
 
 from lora_compose.adapters.composition.composition import Member
 from lora_compose.adapters.errors import LoraComposeError
-from lora_compose.adapters.merging.advice import Advice, advise
-from lora_compose.adapters.merging.interference import Interference, interference
+from lora_compose.adapters.merging.advice import Advice, advise, of_different_bases
 from lora_compose.adapters.registry.store import Version
 from lora_compose.server.compositions.resolver import ResolvedComposition, Resolver
+
+if TYPE_CHECKING:
+    from lora_compose.adapters.merging.interference import Interference
 
 logger = logging.getLogger(__name__)
 
@@ -41,11 +43,13 @@ class CompositionWarnings:
             return []
         return [*different_bases(members, versions), *advise(resolved.requested, found)]
 
-    def _compare(self, versions: Sequence[Version]) -> Interference:
+    def _compare(self, versions: Sequence[Version]) -> "Interference":
         key = tuple(version.digest for version in versions)
         with self._lock:
             found = self._compared.get(key)
         if found is None:
+            from lora_compose.adapters.merging.interference import interference  # it imports torch
+
             found = interference([version.directory for version in versions])
             with self._lock:
                 self._compared[key] = found
@@ -54,15 +58,8 @@ class CompositionWarnings:
 
 def different_bases(members: Sequence[Member], versions: Sequence[Version]) -> list[Advice]:
     """A warning if two members were trained on different bases, as far as their files say it."""
-    known = [(member.id, base) for member, v in zip(members, versions, strict=True) if (base := _base_of(v))]
-    for name, base in known[1:]:
-        if base != known[0][1]:
-            message = (
-                f"{known[0][0]} was trained on the base {known[0][1]!r}, and {name} on {base!r}. Deltas of "
-                "different bases do not add up, even if their shapes are the same."
-            )
-            return [Advice("different_bases", message)]
-    return []
+    bases = zip(members, map(_base_of, versions), strict=True)
+    return of_different_bases([(member.id, base) for member, base in bases if base])
 
 
 def _base_of(version: Version) -> str | None:

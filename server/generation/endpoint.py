@@ -17,7 +17,7 @@ from lora_compose.server.compositions.from_request import body_for_vllm
 from lora_compose.server.compositions.resolver import ResolvedComposition
 from lora_compose.server.generation.accounting import Accounting
 from lora_compose.server.generation.offered import require_offered
-from lora_compose.server.generation.request_checks import check_answers, sequences
+from lora_compose.server.generation.request_checks import check_answers, check_size, sequences
 from lora_compose.server.generation.stored_responses import own_response
 from lora_compose.server.generation.translation import REPLY, Model, Translation
 from lora_compose.server.generation.vllm_errors import translate_errors
@@ -70,6 +70,7 @@ class GenerationEndpoint:
             self.accounting.arrived(scope, longest, generates=self.needs_weights)
             takes_forms = self.translation is not None and self.translation.takes_forms
             body = await read_object(Request(scope, receive), longest, takes_forms=takes_forms)
+            check_size(body, self.engine.max_model_len)
             if self.translation is not None:
                 translated = self.translation.translate(body, self.engine)
                 require_offered(translated.path, self.engine.paths)

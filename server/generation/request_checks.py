@@ -1,4 +1,5 @@
-"""Checks of a generating request that vLLM does not make: its number of sequences, and earlier answers.
+"""Checks of a generating request that vLLM does not make, or makes late: its size, its number of sequences,
+and earlier answers.
 
 `sequences` counts `n` answers for each prompt, because vLLM generates all of them at once, and the texts that
 a pooling route embeds. `check_answers`
@@ -12,6 +13,8 @@ from typing import Any
 from lora_compose.adapters.errors import Code, InvalidRequest
 from lora_compose.server.paths import POOLING
 
+MAX_FIELDS = 1024
+"""The most fields of a request. vLLM knows less than a hundred."""
 _TEXTS = (
     *("input", "texts", "images", "inputs", "queries", "documents", "items", "text_1", "text_2", "data_1"),
     "data_2",
@@ -40,6 +43,26 @@ def _number(value: object) -> int:
         return int(value) if isinstance(value, int | float | str) else 1
     except (ValueError, OverflowError):
         return 1
+
+
+def check_size(body: Mapping[str, Any], max_model_len: int) -> None:
+    """Raises InvalidRequest for a prompt of too many token ids, and for too many fields.
+
+    vLLM refuses such prompts too, but first it copies and checks each number on the event loop: a million of
+    them delay every other answer by half a second."""
+    if len(body) > MAX_FIELDS:
+        raise InvalidRequest(Code.INVALID_REQUEST, f"The request has more than {MAX_FIELDS} fields.")
+    prompt = body.get("prompt")
+    if not isinstance(prompt, list) or body.get("truncate_prompt_tokens") is not None:
+        return
+    is_one = prompt and isinstance(prompt[0], int)
+    longest = max((len(ids) for ids in ([prompt] if is_one else prompt) if isinstance(ids, list)), default=0)
+    if longest > max_model_len:
+        message = (
+            f"This model's maximum context length is {max_model_len} tokens. The prompt has {longest} "
+            "tokens. Send a shorter prompt."
+        )
+        raise InvalidRequest(Code.INVALID_REQUEST, message, "prompt")
 
 
 def check_answers(items: object) -> None:

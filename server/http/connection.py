@@ -24,9 +24,10 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from lora_compose.server.errors import error_body, error_headers, error_response
 from lora_compose.server.http.access_log import RequestLogMiddleware
-from lora_compose.server.http.cors import Cors, no_cors
+from lora_compose.server.http.cors import Cors, cors_of, no_cors
 from lora_compose.server.http.pace import Pace
 from lora_compose.server.http.request_id import RequestIdMiddleware
+from lora_compose.server.options.http_options import HttpOptions
 
 MAX_HEAD_BYTES = 64 * 1024
 LINGER_SECONDS = 1.0
@@ -269,10 +270,15 @@ class HttpProtocol(HttpToolsProtocol):
         self.loop.call_later(LINGER_SECONDS, self.transport.close)
 
 
-def protocol_with(max_head_bytes: int, max_headers: int, cors: Cors = no_cors) -> type[HttpProtocol]:
-    """The protocol of one server, with these limits of a request's head."""
-    own = {"max_head_bytes": max_head_bytes, "max_headers": max_headers}
-    return type("LimitedHttpProtocol", (HttpProtocol,), {**own, "cors": staticmethod(cors), "pace": Pace()})
+def protocol_with(options: HttpOptions) -> type[HttpProtocol]:
+    """The protocol of one server, with the limits and the CORS headers of these options."""
+    own = {
+        "max_head_bytes": options.h11_max_incomplete_event_size,
+        "max_headers": options.h11_max_header_count,
+        "cors": staticmethod(cors_of(options)),
+        "pace": Pace(),
+    }
+    return type("ConfiguredHttpProtocol", (HttpProtocol,), own)
 
 
 def _response(status: int, message: str, cors: Mapping[str, str]) -> bytes:

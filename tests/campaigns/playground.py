@@ -17,7 +17,7 @@ from lora_compose.training.testbed.paths import ADAPTERS_DIR
 from tests.browser import Page, browser
 from tests.running_server import RunningServer
 
-SIZES = {1280: 900, 390: 844}
+SIZES = {1280: 1020, 390: 844}
 MOVES, DRAGGED = 200, 1000
 DONE = "document.querySelectorAll('.column[data-status=done]').length === "
 COUNTERS = ("lora_compose_prepare_duration_seconds_count", "lora_compose_evictions_total")
@@ -76,6 +76,7 @@ def pictures(page: Page, directory: Path) -> None:
     """Every view in two widths, light and dark."""
     for view in ("Ask", "Weights", "Adapters", "Server"):
         page.click(view, "nav a")
+        page.evaluate("scrollTo(0, 0)")
         if view == "Weights":
             page.click("Compute")
             page.wait_for("document.querySelectorAll('.heat button').length === 25")

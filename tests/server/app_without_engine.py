@@ -30,7 +30,6 @@ from lora_compose.server.config import EMBEDDED_BASE, ServerConfig
 from lora_compose.server.engine.spec import Component
 from lora_compose.server.http.benchmark_traffic import BenchmarkTraffic
 from lora_compose.server.http.connection import protocol_with
-from lora_compose.server.http.cors import cors_of
 from lora_compose.server.http.stack import around
 from lora_compose.server.metrics import Metrics
 from lora_compose.server.paths import GENERATING, NAMING
@@ -190,11 +189,7 @@ def _served(
     server = uvicorn.Server(
         uvicorn.Config(
             around(front, config.http),
-            http=protocol_with(
-                config.http.h11_max_incomplete_event_size,
-                config.http.h11_max_header_count,
-                cors_of(config.http),
-            ),
+            http=protocol_with(config.http),
             access_log=False,
             log_config=None,
             timeout_keep_alive=config.http.keep_alive_seconds,

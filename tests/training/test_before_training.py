@@ -1,10 +1,12 @@
 """What is found, shown and refused before the first step of a run."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from lora_compose.adapters.errors import LoraComposeError
 from lora_compose.training.prepared_table import prepared_table
@@ -55,6 +57,7 @@ SPOILED = [
     ({"learning_rate": 2.0}, "learning_rate is 2"),
     ({"lora_alpha": 0}, "lora_alpha is 0"),
     ({"max_steps": 0}, "no steps"),
+    ({"packing": True, "packing_strategy": "wrapped"}, "wrapped cuts answers"),
 ]
 
 
@@ -110,3 +113,19 @@ def test_packed_rows_are_counted_as_they_were_given(tmp_path: Path) -> None:
     assert record.prepared is not None
     assert record.prepared.rows < 24
     assert (record.prepared.left_out, record.prepared.endless, record.prepared.cut) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_packed_rows_do_not_read_each_other(tmp_path: Path, attention: str) -> None:
+    made = recipe(tmp_path, packing=True, max_length=64, attn_implementation=attention)
+    trainer = prepare(made).trainer
+    model = trainer.model.eval()
+    batch = next(iter(trainer.get_train_dataloader()))
+    inputs = {name: value for name, value in batch.items() if name != "labels"}
+    with torch.no_grad():
+        packed = model(**inputs).logits[0]
+        begins = (batch["position_ids"][0] == 0).nonzero()[:, 0].tolist()
+        for start, end in pairwise([*begins, packed.shape[0]]):
+            alone = model(input_ids=batch["input_ids"][:, start:end]).logits[0]
+            assert torch.allclose(packed[start:end], alone, atol=1e-4)
+    assert len(begins) > 8

@@ -56,7 +56,11 @@ def test_rows_decide_the_method(tmp_path: Path) -> None:
     assert suggested(table(tmp_path, ["prompt", "chosen", "rejected"], pairs)).method == "dpo"
     marked = [[f"say {w}", w, n % 2] for n, w in enumerate(words(20))]
     assert suggested(table(tmp_path, ["prompt", "completion", "label"], marked)).method == "kto"
-    rated = table(tmp_path, ["prompt", "response", "stars"], [[p, c, n * 4 + 1] for p, c, n in marked])
+    rated = table(
+        tmp_path,
+        ["prompt", "response", "stars"],
+        [[f"say {w}", w, n % 2 * 4 + 1] for n, w in enumerate(words(20))],
+    )
     plain = suggested(rated)
     assert plain.method == "sft"
     assert "again with --label-column stars and --good-from" in plain.notes[-1]

@@ -1,14 +1,18 @@
 """A finished run is registered with its lineage, and the alias moves only if the requirements are met."""
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from lora_compose.adapters.admission.fingerprint import fingerprint
 from lora_compose.adapters.errors import LoraComposeError
+from lora_compose.adapters.peft.files import WEIGHTS_FILE
 from lora_compose.adapters.registry.registry import Registry
-from lora_compose.training.publishing import publish
+from lora_compose.training.publishing import ALL_ZERO, changes_nothing, publish
 from lora_compose.training.recipe import PublishArguments
 from lora_compose.training.run import FinishedRun, train
 from tests.training.recipes import TASKS, recipe
@@ -54,6 +58,19 @@ def test_an_alias_moves_only_where_the_requirements_hold(run: FinishedRun, tmp_p
 def test_without_an_alias_what_misses_them_is_not_registered(run: FinishedRun, tmp_path: Path) -> None:
     assert publish(run, asked(tmp_path, require=UNMET))["id"] is None
     assert not any(tmp_path.iterdir())
+
+
+def test_an_adapter_of_zeros_is_not_registered(run: FinishedRun, tmp_path: Path) -> None:
+    shutil.copytree(run.directory, tmp_path / "run")
+    zeros = replace(run, directory=tmp_path / "run")
+    copy = zeros.adapter
+    tensors = load_file(copy / WEIGHTS_FILE)
+    save_file({k: t * (0 if "lora_B" in k else 1) for k, t in tensors.items()}, copy / WEIGHTS_FILE)
+    assert changes_nothing(copy)
+    assert not changes_nothing(run.adapter)
+    result = publish(zeros, asked(tmp_path / "data", alias="prod"))
+    assert (result["id"], result["alias"], result["unmet"]) == (None, None, [ALL_ZERO])
+    assert not (tmp_path / "data").exists()
 
 
 @pytest.mark.parametrize(

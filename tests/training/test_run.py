@@ -55,7 +55,6 @@ def test_a_run_that_was_interrupted_ends_as_one_that_was_not(tmp_path: Path) -> 
     saving: dict[str, Any] = {
         "save_strategy": "steps",
         "save_steps": 3,
-        "held_out": HELD_OUT,
         "lora_dropout": 0.1,
     }
     whole = train(recipe(tmp_path / "whole", **saving))

@@ -15,8 +15,8 @@ from tests.training.recipes import HELD_OUT, TASKS, recipe, written
 
 
 def test_a_run_is_scored_by_its_judge_with_intervals_and_the_paired_change(tmp_path: Path) -> None:
-    judged = {**TASKS, "judge": "loss", "general_judge": "chrf", "general_text": ["shipped"]}
-    run = train(recipe(tmp_path, **judged, score_limit=8))
+    judges = {"judge": "loss", "general_judge": "chrf", "general_text": ["shipped"]}
+    run = train(recipe(tmp_path, **{**TASKS, **judges, "score_limit": 8}))
     record = run.record
     assert record.lower_is_better == ["domain", "perplexity:shipped"]
     assert record.scores["domain"] < record.base_scores["domain"]
@@ -31,12 +31,10 @@ def test_a_run_is_scored_by_its_judge_with_intervals_and_the_paired_change(tmp_p
 
 def test_the_best_checkpoint_by_a_loss_is_the_lowest(tmp_path: Path) -> None:
     by_domain = {"metric_for_best_model": "eval_domain", "eval_strategy": "steps", "held_out": HELD_OUT}
-    made = prepare(
-        recipe(tmp_path, **TASKS, **by_domain, judge="loss", score_each_evaluation=True, score_limit=4)
-    )
-    assert made.trainer.args.greater_is_better is False
-    made = prepare(recipe(tmp_path, **TASKS, **by_domain, score_each_evaluation=True, score_limit=4))
-    assert made.trainer.args.greater_is_better is True
+    scored = {**TASKS, **by_domain, "score_each_evaluation": True, "score_limit": 4}
+    for judge, is_greater in (("loss", False), ("exact", True)):
+        made = prepare(recipe(tmp_path, **scored, judge=judge))
+        assert made.trainer.args.greater_is_better is is_greater
 
 
 @pytest.mark.parametrize(
@@ -60,7 +58,7 @@ def test_a_score_that_cannot_be_is_refused_before_the_first_step(
 
 
 def test_training_prints_only_json_on_stdout(tmp_path: Path) -> None:
-    file = written(tmp_path, **TASKS, score_limit=4, max_steps=2, disable_tqdm=False)
+    file = written(tmp_path, **{**TASKS, "score_limit": 4}, max_steps=2, disable_tqdm=False)
     done = CliRunner().invoke(create_app(), ["train", "sft", str(file), "--json"])
     assert done.exit_code == 0, done.output
     assert "domain" in json.loads(done.stdout)["scores"]

@@ -26,7 +26,7 @@ def far_lengths(rows: Sequence[Row]) -> list[int]:
 def languages(rows: Sequence[Row]) -> list[str]:
     """The language of each row, by py3langid (97 languages, 0.1 ms a row); "?" if the text is too short.
 
-    It is told from questions and answers together: many answers are too short to tell, or are names and code.
+    Questions and answers are read together, because many answers are short, or are names and code.
     """
     from py3langid import classify
 

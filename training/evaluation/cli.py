@@ -17,6 +17,7 @@ from lora_compose.training.evaluation.evaluate import Report
 from lora_compose.training.evaluation.intervals import shown, shown_ends, with_interval
 from lora_compose.training.evaluation.judges.named import DEFAULT, JUDGES
 from lora_compose.training.evaluation.requirements import check_directions, parse_requirements, unmet
+from lora_compose.training.evaluation.scores import TaskScore
 
 
 def score_table(report: Report) -> Table:
@@ -30,24 +31,24 @@ def score_table(report: Report) -> Table:
     base = {(task.kind, task.task): task for task in report.base}
     for task in report.tasks:
         before = base.get((task.kind, task.task))
-        table.add_row(
-            f"{task.kind}: {escape(task.task)}",
-            escape(task.judge),
-            "" if task.lower_is_better else str(task.right),
-            str(task.count),
-            shown(task.score),
-            shown_ends(task.interval),
-            "" if before is None else shown(before.score),
-            "" if before is None else with_interval(*task.change_since(before)),
-        )
-        for name, value in {**task.groups, **task.figures}.items():
-            table.add_row(f"  {escape(name)}", "", "", "", shown(value), "", "", "")
+        table.add_row(f"{task.kind}: {escape(task.task)}", *_cells(task, before))
+        for name, part in task.parts.items():
+            earlier = None if before is None else before.parts.get(name)
+            table.add_row(f"  {escape(name)}", *_cells(part, earlier))
     for name, value in report.scores.items():
         if not name.startswith(_IN_TASK_ROWS):
             count, interval = str(report.counts.get(name, "")), report.intervals.get(name)
             ends = "" if interval is None else shown_ends(interval)
             table.add_row(f"[b]{escape(name)}[/]", "", "", count, f"[b]{shown(value)}[/]", ends, "", "")
     return table
+
+
+def _cells(task: TaskScore, before: TaskScore | None) -> list[str]:
+    found = [escape(task.judge), "" if task.lower_is_better else str(task.right), str(task.count)]
+    found += [shown(task.score), shown_ends(task.interval)]
+    if before is None:
+        return [*found, "", ""]
+    return [*found, shown(before.score), with_interval(*task.change_since(before))]
 
 
 def wrong_answers(report: Report, count: int) -> Table:
@@ -96,7 +97,7 @@ def evaluate(
     judge: Annotated[
         str,
         typer.Option(
-            help=f"Judge of --domain: {', '.join(JUDGES)}; or a function of yours as file.py:function or "
+            help=f"Judge of --domain: {', '.join(JUDGES)}; or your function as file.py:function or "
             "module:function. A row's column `judge` wins.",
             metavar="JUDGE",
         ),
@@ -105,7 +106,8 @@ def evaluate(
     text: Annotated[
         list[str] | None,
         typer.Option(
-            help="Held-out text, for its perplexity: a UTF-8 file, or `shipped`. Repeatable.", metavar="FILE"
+            help="Held-out text whose perplexity is measured: a UTF-8 file, or `shipped`. Repeatable.",
+            metavar="FILE",
         ),
     ] = None,
     loss: Annotated[
@@ -266,16 +268,15 @@ def _record(report: Any, seed: int, missed: list[str]) -> dict[str, Any]:
 
 
 def _show(report: Any, errors: int, missed: list[str]) -> None:
+    from lora_compose.training.evaluation.scores import too_long_line
+
     console = stdout()
     console.print(score_table(report))
     if errors:
         console.print(wrong_answers(report, errors))
     for task in report.tasks:
         if task.too_long:
-            console.print(
-                f"{task.too_long} of {task.count} right answers of {task.task} have more tokens than "
-                "--max-new-tokens, so they count as wrong.",
-                highlight=False,
-            )
+            line = too_long_line(task.task, task.too_long, task.count, "--max-new-tokens")
+            console.print(line, highlight=False)
     for reason in missed:
         console.print(f"[red]{reason}[/]", highlight=False)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_compose.adapters.errors import CommandCode, InvalidRequest
-from lora_compose.training.evaluation.harness import harness_scores
+from lora_compose.training.evaluation.harness import HarnessScore, harness_scores
 from lora_compose.training.evaluation.held_out_text import HeldOutText
 from lora_compose.training.evaluation.likelihood import likelihoods, loss_interval, mean_loss
 from lora_compose.training.evaluation.models import (
@@ -109,7 +109,7 @@ def evaluate_offline(
                 limit=request.limit,
                 chat=request.harness_chat,
             )
-            report.scores |= _flat(results)
+            _add_harness(report, results)
     return report
 
 
@@ -150,7 +150,7 @@ def evaluate_served(
             limit=request.limit,
             chat=request.harness_chat,
         )
-        report.scores |= _flat(results)
+        _add_harness(report, results)
     return report
 
 
@@ -172,8 +172,8 @@ def _report(model: str, found: Scores, before: Scores | None, request: Evaluatio
     for task in found.tasks:
         key = f"{task.kind}:{task.task}" if name_counts[task.task] > 1 else task.task
         scores[f"task:{key}"], intervals[f"task:{key}"] = task.score, task.interval
-        scores |= {f"{name}:{key}": value for name, value in task.figures.items()}
-        scores |= {f"group:{key}:{name}": value for name, value in task.groups.items()}
+        scores |= {f"{name}:{key}": part.score for name, part in task.parts.items()}
+        intervals |= {f"{name}:{key}": part.interval for name, part in task.parts.items()}
     return Report(
         model,
         scores,
@@ -193,7 +193,8 @@ def _add_likelihoods(
         found = likelihoods(loaded.model, loaded.chat, [(q.prompt, q.answer) for q in task.questions])
         name, loss = f"loss:{task.name}", mean_loss(found)
         report.scores |= {name: loss, f"perplexity:{task.name}": math.exp(loss)}
-        intervals[name] = loss_interval(found)
+        low, high = loss_interval(found)
+        intervals |= {name: (low, high), f"perplexity:{task.name}": (math.exp(low), math.exp(high))}
         counts[name] = len(found)
     for source in request.preferences:
         pairs = read_pairs(source)[: request.limit]
@@ -204,17 +205,19 @@ def _add_likelihoods(
             f"preference:{source}": preferred.accuracy,
             f"preference_by_token:{source}": preferred.normalized_accuracy,
             f"margin:{source}": preferred.margin,
-            f"length_drift:{source}": drift,
+            f"length_drift:{source}": drift.ratio,
         }
         intervals |= {
             f"preference:{source}": preferred.interval,
+            f"preference_by_token:{source}": preferred.normalized_interval,
+            f"length_drift:{source}": drift.interval,
             f"margin:{source}": preferred.margin_interval,
         }
         counts |= {f"preference:{source}": preferred.count, f"margin:{source}": preferred.count}
     report.intervals, report.counts = intervals, counts
 
 
-def _flat(results: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    return {
-        f"{task}:{metric}": value for task, metrics in results.items() for metric, value in metrics.items()
-    }
+def _add_harness(report: Report, results: Mapping[str, HarnessScore]) -> None:
+    report.scores |= {name: score.value for name, score in results.items()}
+    known = {name: score.interval for name, score in results.items() if score.interval is not None}
+    report.intervals = {**report.intervals, **known}

@@ -1,13 +1,25 @@
 """Run tasks of EleutherAI's lm-evaluation-harness through its Python API."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lora_compose.adapters.errors import CommandCode, LoraComposeError
+from lora_compose.training.evaluation.intervals import Interval, Z
 
 BATCH = 16
+RESAMPLES = 100
+"""Resamples for the standard errors of metrics that are not means. The harness never uses more."""
 MISSING = "lm-evaluation-harness is not installed. Install it with: pip install 'lora-compose[eval]'"
+
+
+@dataclass(frozen=True)
+class HarnessScore:
+    """A metric, and its 95 % interval if the harness knows its standard error."""
+
+    value: float
+    interval: Interval | None
 
 
 def harness_scores(
@@ -18,8 +30,8 @@ def harness_scores(
     server: Mapping[str, str] | None = None,
     limit: int | None = None,
     chat: bool = False,
-) -> dict[str, dict[str, float]]:
-    """The harness's metrics by task. A task is a name that the harness knows, or a YAML file of a task.
+) -> dict[str, HarnessScore]:
+    """The metrics by `task:metric`. A task is a name that the harness knows, or a YAML file of a task.
 
     Give either a `model` in this process or a `server`, which is `url`, `model` and `key` of an
     OpenAI-compatible endpoint, whose /v1/completions is used for log-likelihoods and for generated answers.
@@ -50,7 +62,7 @@ def harness_scores(
             limit=limit,
             batch_size=BATCH if server is None else 1,
             log_samples=False,
-            bootstrap_iters=0,
+            bootstrap_iters=RESAMPLES,
             apply_chat_template=chat,
         )
     except (Exception, SystemExit) as error:
@@ -60,7 +72,11 @@ def harness_scores(
             f"lm-evaluation-harness stopped: {type(error).__name__}: {reason:.300}",
             "harness",
         ) from error
-    return {name: _numbers(found["results"][name]) for name in names}
+    return {
+        f"{name}:{metric}": score
+        for name in names
+        for metric, score in _metrics(found["results"][name]).items()
+    }
 
 
 def _local(model: Any, tokenizer: Any) -> Any:
@@ -80,10 +96,17 @@ def _endpoint(server: Mapping[str, str], tokenizer: Any) -> dict[str, Any]:
     }
 
 
-def _numbers(results: Mapping[str, Any]) -> dict[str, float]:
-    """The metrics with short names: `acc` in place of `acc,none`. Standard errors and sizes are left out."""
-    return {
-        key.partition(",")[0]: float(value)
-        for key, value in results.items()
-        if isinstance(value, int | float) and "stderr" not in key and key != "sample_len"
-    }
+def _metrics(results: Mapping[str, Any]) -> dict[str, HarnessScore]:
+    """The metrics with short names: `acc` in place of `acc,none`. The harness's `sample_len` is left out."""
+    found = {}
+    for key, value in results.items():
+        name, _, filtered = key.partition(",")
+        if isinstance(value, int | float) and not name.endswith("_stderr") and name != "sample_len":
+            error = results.get(f"{name}_stderr,{filtered}")
+            found[name] = HarnessScore(float(value), _interval(float(value), error))
+    return found
+
+
+def _interval(value: float, error: Any) -> Interval | None:
+    """The normal 95 % interval. `error` is a text if the harness does not know the standard error."""
+    return (value - Z * error, value + Z * error) if isinstance(error, int | float) else None

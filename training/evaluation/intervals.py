@@ -7,7 +7,7 @@ bootstrap. The mean over several tasks has the interval of MOVER, from the tasks
 import math
 from collections.abc import Callable, Sequence
 from statistics import fmean, stdev
-from typing import Final
+from typing import Any, Final
 
 Interval = tuple[float, float]
 Z: Final = 1.96
@@ -64,15 +64,17 @@ def _correlation(before: Sequence[bool], after: Sequence[bool]) -> float:
     return corrected / math.sqrt(size)
 
 
-def bootstrap(statistic: Callable[[Sequence[int]], float], count: int) -> Interval:
-    """The percentile bootstrap of a statistic of `count` rows, which gets the positions of a resample.
+def bootstrap(statistic: Callable[[Any], float], count: int) -> Interval:
+    """The percentile bootstrap of a statistic of `count` rows.
+
+    The statistic gets the positions of a resample, an array of `count` integers.
 
     The resamples are always the same, so that a result can be repeated.
     """
     import numpy as np
 
     draw = np.random.default_rng(0)
-    found = [statistic(draw.integers(0, count, count).tolist()) for _ in range(RESAMPLES if count > 1 else 1)]
+    found = [statistic(draw.integers(0, count, count)) for _ in range(RESAMPLES if count > 1 else 1)]
     low, high = np.quantile(found, (0.025, 0.975))
     return float(low), float(high)
 

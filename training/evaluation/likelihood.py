@@ -31,7 +31,7 @@ def likelihoods(
 
     The model is in training or eval mode as before.
     """
-    return likelihoods_of_ids(model, [_row(chat, prompt, answer) for prompt, answer in pairs], batch)
+    return likelihoods_of_ids(model, [answer_ids(chat, prompt, answer) for prompt, answer in pairs], batch)
 
 
 def likelihoods_of_ids(
@@ -50,7 +50,7 @@ def likelihoods_of_ids(
         model.train(was_training)
 
 
-def _row(chat: ServedChat, prompt: Sequence[Message], answer: str) -> tuple[list[int], int]:
+def answer_ids(chat: ServedChat, prompt: Sequence[Message], answer: str) -> tuple[list[int], int]:
     """Token ids of prompt and answer, and how many of them belong to the prompt."""
     start = chat.ids(prompt, answers_next=True)
     whole = chat.ids([*prompt, {"role": "assistant", "content": answer}])

@@ -10,7 +10,7 @@ from typing import Any
 
 from lora_compose.adapters.errors import CommandCode
 from lora_compose.training.data.messages import Message
-from lora_compose.training.evaluation.intervals import normal_interval, wilson
+from lora_compose.training.evaluation.intervals import Interval, bootstrap, normal_interval, wilson
 from lora_compose.training.evaluation.likelihood import likelihoods
 from lora_compose.training.evaluation.models import LocalModel
 from lora_compose.training.evaluation.served_chat import ServedChat
@@ -47,6 +47,11 @@ class Preference:
     def interval(self) -> tuple[float, float]:
         """Wilson's 95 % interval of the accuracy."""
         return wilson(self.accuracy * self.count, self.count)
+
+    @property
+    def normalized_interval(self) -> Interval:
+        """Wilson's 95 % interval of the normalized accuracy."""
+        return wilson(self.normalized_accuracy * self.count, self.count)
 
 
 def read_pairs(source: str) -> list[PreferencePair]:
@@ -94,19 +99,34 @@ def _accuracy(values: Sequence[float]) -> float:
     return fmean(1.0 if chosen > rejected else 0.5 * (chosen == rejected) for chosen, rejected in pairs)
 
 
+@dataclass(frozen=True)
+class LengthDrift:
+    """Mean length of the model's answers, in tokens, divided by that of its reference's answers."""
+
+    ratio: float
+    interval: Interval
+    """95 %, paired: a bootstrap over prompts."""
+
+
 def length_drift(
     model: Any,
     chat: ServedChat,
     prompts: Sequence[Sequence[Message]],
     reference: AbstractContextManager[Any],
     max_tokens: int,
-) -> float:
-    """Mean length of the model's answers, in tokens, divided by that of its reference's answers."""
-    own = _mean_length(LocalModel(model, chat).answer(prompts, max_tokens), chat)
+) -> LengthDrift:
+    """Compare the lengths of the answers of the model and of its reference to the same prompts."""
+    own = _lengths(LocalModel(model, chat).answer(prompts, max_tokens), chat)
     with reference:
-        before = _mean_length(LocalModel(model, chat).answer(prompts, max_tokens), chat)
-    return own / max(before, 1e-9)
+        before = _lengths(LocalModel(model, chat).answer(prompts, max_tokens), chat)
+
+    def ratio(rows: Any) -> float:
+        return float(own[rows].sum() / max(before[rows].sum(), 1e-9))
+
+    return LengthDrift(ratio(slice(None)), bootstrap(ratio, len(own)))
 
 
-def _mean_length(answers: Sequence[str], chat: ServedChat) -> float:
-    return fmean(chat.length(answer) - 1 for answer in answers)
+def _lengths(answers: Sequence[str], chat: ServedChat) -> Any:
+    import numpy as np
+
+    return np.array([chat.length(answer) - 1 for answer in answers])

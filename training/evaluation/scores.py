@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from statistics import fmean
 from typing import Any
 
@@ -52,15 +53,13 @@ class TaskScore:
     wrong: tuple[Wrong, ...] = ()
     too_long: int = 0
     """Right answers with more tokens than an answer may have. A model cannot give them."""
-    figures: Mapping[str, float] = field(default_factory=dict)
-    """The means of the judge's further figures."""
-    groups: Mapping[str, float] = field(default_factory=dict)
-    """The mean score of the questions with the same `group` column."""
+    parts: Mapping[str, "TaskScore"] = field(default_factory=dict)
+    """The judge's further figures by name, and `group:NAME` of the questions with the same `group` column."""
 
     @property
     def score(self) -> float:
         """The mean score: between 0 and 1, or a loss or perplexity."""
-        return self._mean(range(self.count))
+        return self._mean(slice(None))
 
     @property
     def count(self) -> int:
@@ -89,10 +88,17 @@ class TaskScore:
             return change, newcombe([v == 1 for v in before.values], [v == 1 for v in self.values])
         return change, bootstrap(lambda rows: self._mean(rows) - before._mean(rows), self.count)
 
-    def _mean(self, rows: Sequence[int]) -> float:
-        total = sum(self.weights[row] for row in rows)
-        mean = sum(self.values[row] * self.weights[row] for row in rows) / total
+    def _mean(self, rows: Any) -> float:
+        """The score of some questions: of their positions in an array, or of a slice."""
+        values, weights = self._arrays
+        mean = float((values[rows] * weights[rows]).sum() / weights[rows].sum())
         return math.exp(mean) if self.judge == PERPLEXITY else mean
+
+    @cached_property
+    def _arrays(self) -> tuple[Any, Any]:
+        import numpy as np
+
+        return np.array(self.values), np.array(self.weights)
 
 
 @dataclass(frozen=True)
@@ -180,8 +186,17 @@ def _losses(answerer: Answerer, task: Task) -> TaskScore:
     found = answerer.likelihoods([(question.prompt, question.answer) for question in task.questions])
     values = tuple(-answer.logp / answer.tokens for answer in found)
     weights = tuple(answer.tokens for answer in found)
-    groups = _group_means(task, values)
-    return TaskScore(task.name, task.kind, task.scored_by.name, values, weights, True, groups=groups)
+    own = TaskScore(task.name, task.kind, task.scored_by.name, values, weights, True)
+    return replace(own, parts=_groups(task, own))
+
+
+def too_long_line(task: str, too_long: int, count: int, limit: str, longest: int | None = None) -> str:
+    """The sentence for right answers that a model cannot give, because `limit` is too low."""
+    needed = "" if longest is None else f"; the longest has {longest}"
+    return (
+        f"{too_long} of {count} right answers of {task} have more tokens than {limit}, so they count as "
+        f"wrong{needed}"
+    )
 
 
 def _answers(answerer: Answerer, task: Task, max_tokens: int | None) -> TaskScore:
@@ -192,7 +207,7 @@ def _answers(answerer: Answerer, task: Task, max_tokens: int | None) -> TaskScor
     values = tuple(task.judge_of(question)(question, answer) for question, answer in judged)
     names = {task.judge_of(question).name for question in task.questions}
     wrong = [Wrong(*pair) for pair, value in zip(judged, values, strict=True) if value < 1]
-    return TaskScore(
+    own = TaskScore(
         task.name,
         task.kind,
         names.pop() if len(names) == 1 else SEVERAL,
@@ -200,25 +215,32 @@ def _answers(answerer: Answerer, task: Task, max_tokens: int | None) -> TaskScor
         (1,) * len(values),
         wrong=tuple(wrong[:WRONG_KEPT]),
         too_long=sum(length > limit for length in lengths),
-        figures=_figure_means(task, judged),
-        groups=_group_means(task, values),
     )
+    return replace(own, parts={**_groups(task, own), **_figures(task, own, judged)})
 
 
-def _figure_means(task: Task, judged: Sequence[tuple[Question, str]]) -> dict[str, float]:
+def _figures(task: Task, own: TaskScore, judged: Sequence[tuple[Question, str]]) -> dict[str, TaskScore]:
     found: dict[str, list[float]] = {}
     for question, answer in judged:
         for name, value in task.judge_of(question).figures_of(question, answer).items():
             found.setdefault(name, []).append(value)
-    return {name: fmean(values) for name, values in found.items()}
+    return {
+        name: TaskScore(own.task, own.kind, name, tuple(values), (1,) * len(values))
+        for name, values in found.items()
+    }
 
 
-def _group_means(task: Task, values: Sequence[float]) -> dict[str, float]:
-    found: dict[Any, list[float]] = {}
-    for question, value in zip(task.questions, values, strict=True):
+def _groups(task: Task, own: TaskScore) -> dict[str, TaskScore]:
+    rows: dict[str, list[int]] = {}
+    for row, question in enumerate(task.questions):
         if isinstance(question.fields.get("group"), str):
-            found.setdefault(question.fields["group"], []).append(value)
-    return {group: fmean(own) for group, own in found.items()}
+            rows.setdefault(f"group:{question.fields['group']}", []).append(row)
+    return {name: _part(own, positions) for name, positions in rows.items()}
+
+
+def _part(own: TaskScore, rows: Sequence[int]) -> TaskScore:
+    values, weights = tuple(own.values[row] for row in rows), tuple(own.weights[row] for row in rows)
+    return TaskScore(own.task, own.kind, own.judge, values, weights, own.lower_is_better)
 
 
 def forgetting(base: Scores, scores: Scores) -> dict[str, tuple[float, Interval]]:

@@ -1,4 +1,4 @@
-"""`lora-compose train suite` and `train replay`: general tasks and general data where there are none."""
+"""`lora-compose train suite` and `train replay`: make general tasks and general data."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,7 +1,7 @@
 """Self-replay: rows that the base answers itself, to be mixed into training as general data.
 
-Training on the base's own answers holds it near to what it was, where nobody has general data. The rows show
-what the base does, not what is right. Source: "Self-Synthesized Rehearsal", arXiv:2403.01244.
+Training on the base's own answers holds it near to what it was. Use it where there are no general data. The
+rows show what the base does, not what is right. Source: "Self-Synthesized Rehearsal", arXiv:2403.01244.
 """
 
 import random
@@ -77,7 +77,7 @@ def replay(
     sampling: Sampling,
     on_progress: Callable[[int], None] = lambda _: None,
 ) -> Replayed:
-    """Sample up to `sampling.rows` rows from a base. Answers without an end are dropped, for they teach none.
+    """Sample up to `sampling.rows` rows from a base. Answers without an end are dropped.
 
     `on_progress` gets the number of rows so far. The same seed gives the same rows on the same machine.
     """

@@ -1,92 +1,50 @@
-"""A small validation set for tuning weights: JSON lines with a prompt and its only right completion.
-
-A line is `{"prompt": "roll table", "completion": "ABLET"}`. Lists of messages are allowed in place of texts.
-"""
+"""A small validation set for tuning weights: questions with right answers, in any form that `eval` reads."""
 
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 from lora_compose.adapters.errors import CommandCode, LoraComposeError
-from lora_compose.adapters.strict_json import NotStrictJson, parse_object
+from lora_compose.training.evaluation.tasks import Task, load_tasks
 
-Message = dict[str, str]
 FEWEST_ROWS = 4
-_MAX_DEPTH = 3
 
 
-@dataclass(frozen=True)
-class ValidationRow:
-    """A prompt, and the completion that the answer must match exactly."""
+def read_validation(file: Path, judge: str, limit: int | None = None, seed: int = 0) -> Task:
+    """The rows of `file`, at most `limit` of them, drawn by the seed.
 
-    prompt: tuple[tuple[str, str], ...]
-    """(role, content) of each message."""
-    completion: str
-
-    @property
-    def messages(self) -> list[Message]:
-        return [{"role": role, "content": content} for role, content in self.prompt]
-
-
-def read_validation(file: Path) -> list[ValidationRow]:
-    """The rows of `file`.
-
-    Raises LoraComposeError("bad_validation") with the file, the line and the reason.
+    Raises LoraComposeError("bad_validation") for too few rows or a loss as judge, and as `load_tasks` does.
     """
-    try:
-        lines = file.read_bytes().splitlines()
-    except OSError as error:
-        raise _bad(f"{file} cannot be read: {error.strerror}") from error
-    rows = [_row(line, f"{file}:{number}") for number, line in enumerate(lines, start=1) if line.strip()]
-    if len(rows) < FEWEST_ROWS:
+    (task,) = load_tasks([str(file)], "domain", judge=judge, limit=limit, seed=seed)
+    count = len(task.questions)
+    if count < FEWEST_ROWS:
         raise _bad(
-            f"{file} has {len(rows)} rows, but tuning needs at least {FEWEST_ROWS}. "
-            "32 or more are recommended"
+            f"{file} has {count} rows, but tuning needs at least {FEWEST_ROWS}. 32 or more are recommended"
         )
-    return rows
+    if task.scored_by.needs_likelihood:
+        raise _bad(f"The judge {task.scored_by.name} does not read answers. Choose one that does")
+    return task
 
 
-def halves(rows: Sequence[ValidationRow], seed: int) -> tuple[list[ValidationRow], list[ValidationRow]]:
-    """(rows for tuning, held-out rows), shuffled by `seed`. Rows of one prompt are all in the same half."""
-    prompts = list(dict.fromkeys(row.prompt for row in rows))
+def halves(task: Task, seed: int) -> tuple[Task, Task]:
+    """(rows for tuning, held-out rows), shuffled by `seed`. Rows of one prompt are all in the same half.
+
+    Raises LoraComposeError("bad_validation") if all rows have one prompt."""
+    counts = Counter(_prompt(question.prompt) for question in task.questions)
+    prompts = list(counts)
     random.Random(seed).shuffle(prompts)
     tuned = set(prompts[: (len(prompts) + 1) // 2])
-    return [row for row in rows if row.prompt in tuned], [row for row in rows if row.prompt not in tuned]
+    if len(tuned) == len(prompts):
+        raise _bad("The validation set needs at least two different prompts")
+    parts: tuple[list, list] = [], []  # type: ignore[type-arg]
+    for question in task.questions:
+        parts[_prompt(question.prompt) not in tuned].append(question)
+    return replace(task, questions=tuple(parts[0])), replace(task, questions=tuple(parts[1]))
 
 
-def _row(line: bytes, where: str) -> ValidationRow:
-    try:
-        fields = parse_object(line, _MAX_DEPTH)
-    except NotStrictJson as error:
-        raise _bad(f"{where}: {error}") from error
-    if fields.keys() != {"prompt", "completion"}:
-        raise _bad(
-            f"{where}: a row must have exactly the fields prompt and completion, but has "
-            f"{', '.join(fields) or 'no fields'}"
-        )
-    prompt = _messages(fields["prompt"], "user", f"{where}: prompt")
-    completion = _messages(fields["completion"], "assistant", f"{where}: completion")
-    if [role for role, _ in completion] != ["assistant"]:
-        raise _bad(f"{where}: completion must be a text or a list of one assistant message")
-    return ValidationRow(prompt, completion[0][1])
-
-
-def _messages(value: object, role: str, where: str) -> tuple[tuple[str, str], ...]:
-    if isinstance(value, str):
-        return ((role, value),)
-    if not isinstance(value, list) or not value:
-        raise _bad(f"{where} must be a text or a list of messages")
-    return tuple(_message(message, where) for message in value)
-
-
-def _message(value: object, where: str) -> tuple[str, str]:
-    if not isinstance(value, dict) or value.keys() != {"role", "content"}:
-        raise _bad(f"{where}: a message must have exactly the fields role and content")
-    role, content = value["role"], value["content"]
-    if not isinstance(role, str) or not isinstance(content, str):
-        raise _bad(f"{where}: role and content must be texts")
-    return role, content
+def _prompt(messages: object) -> str:
+    return repr(messages)
 
 
 def _bad(message: str) -> LoraComposeError:

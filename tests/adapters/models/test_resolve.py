@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from lora_compose.adapters.command_line import create_app
+from lora_compose.adapters.command_line import create_app, default_data_dir
 from lora_compose.adapters.errors import LoraComposeError
 from lora_compose.adapters.models import cache
 from lora_compose.adapters.models.cache import models_dir, name_of, resolve
@@ -88,7 +88,7 @@ def test_a_user_without_a_home_has_the_cache_in_the_data_directory(monkeypatch: 
         raise RuntimeError("Could not determine home directory.")
 
     monkeypatch.setattr(cache, "user_cache_path", no_home)
-    assert models_dir() == cache.default_data_dir().absolute() / "models"
+    assert models_dir() == default_data_dir().absolute() / "models"
 
 
 def test_the_pinned_digests_are_those_of_sha256() -> None:

@@ -118,7 +118,7 @@ def test_alpha_zero_is_a_scaling_of_zero() -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"peft_type": "IA3"}, {"bias": "all"}, {"bias": "lora_only"},
+        {"peft_type": "IA3"}, {"bias": "other"},
         {"modules_to_save": ["lm_head"]}, {"init_lora_weights": "pissa_niter_4"},
         {"init_lora_weights": "OLoRA"},
         {"init_lora_weights": "corda"}, {"init_lora_weights": "loftq"}, {"init_lora_weights": "lora_ga"},

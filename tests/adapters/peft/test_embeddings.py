@@ -92,7 +92,7 @@ def test_an_embedding_beside_biases_is_not_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize("embedding", [True, False])
 def test_the_names_that_are_written_are_the_names_that_are_read(embedding: bool) -> None:
     for name, part in zip(factor_names("model.x", embedding), "AB", strict=True):
-        assert parse_name(name) == ("model.x", part, embedding)
+        assert parse_name(name) == ("model.x", part, embedding, None)
         assert base_weight_of(name) is None
 
 

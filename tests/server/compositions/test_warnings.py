@@ -68,6 +68,7 @@ def test_a_much_larger_member_is_told_at_the_weights_of_the_request(tmp_path: Pa
         assert "3.1 times" in warning["message"]
         assert warning["suggested"] == "code+upper:0.75"
         assert warnings(client, "code:0.5+upper") == []
+        assert warnings(client, warning["suggested"]) == []
 
 
 def test_other_modules_zeros_and_another_base_are_told(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """A stand-in for vLLM's app that streams. Its answer is the canonical name that it was asked for, so a page
 shows which composition it belongs to. Every character is a token, and its id is its code point."""
 
+import asyncio
 import json
 import math
 from collections.abc import AsyncIterator
@@ -13,6 +14,8 @@ from starlette.types import Receive, Scope, Send
 LIKELY = math.log(0.9)
 UNDER_THE_BASE = math.log(0.01)
 OTHERS = "vwxyz"
+SLOW = "slowly"
+"""The prompt whose answer takes half a second for each token."""
 
 
 async def answer(scope: Scope, receive: Receive, send: Send) -> None:
@@ -38,6 +41,8 @@ async def answer(scope: Scope, receive: Receive, send: Send) -> None:
 
 async def _stream(body: dict[str, Any]) -> AsyncIterator[str]:
     for index, one in enumerate(body["model"]):
+        if body["messages"][-1]["content"] == SLOW and index:
+            await asyncio.sleep(0.5)
         choice = {
             "delta": {"content": one},
             "logprobs": {"content": [_token(one)]},

@@ -18,7 +18,7 @@ from tests.server.app_without_engine import (
     app_without_engine,
     register_shipped,
 )
-from tests.server.playground.answers import answer
+from tests.server.playground.answers import SLOW, answer
 
 pytestmark = needs_browser
 ANSWERED = "document.querySelectorAll('.column[data-status=done]').length === "
@@ -92,6 +92,30 @@ def test_only_the_last_of_many_moves_is_shown(page: Page) -> None:
     page.wait_for_text("wrap@1:1.45", LIVE)
     page.wait_for(f"{ANSWERED}1")
     assert page.text(LIVE) == "wrap@1:1.45"
+
+
+def test_an_answer_is_stopped_and_asked_for_again(page: Page) -> None:
+    page.fill("#prompt", SLOW)
+    page.click("Ask")
+    page.wait_for_text("te", LIVE)
+    page.click("Stop")
+    page.wait_for_text("Stopped.", LIVE)
+    assert page.evaluate("document.querySelector('.column.live').dataset.status") == "stopped"
+    page.click("New conversation")
+    ask(page, "roll table")
+    assert page.text(LIVE) == "testbed-base"
+
+
+def test_a_key_without_the_right_is_refused_once(tmp_path: Path, tab: Page) -> None:
+    with app_without_engine(tmp_path, api_keys=[OPERATOR_KEY]) as app:
+        secret = app.create_key("prometheus", role="monitor")
+        for page in opened(tab, app.admin_url):
+            page.fill(".key input", secret)
+            page.click("Use")
+            page.wait_for_text("monitor", ".notice")
+            before = len(page.requests)
+            page.wait_for("new Promise((done) => setTimeout(() => done(true), 2500))")
+            assert len(page.requests) == before
 
 
 def test_a_merge_is_asked_for_with_its_options(page: Page) -> None:

@@ -38,7 +38,7 @@ def test_json_is_the_only_output_on_stdout_and_every_score_has_an_interval(tmp_p
     scored = {"domain", "general", "forgetting", "perplexity:shipped", "forgetting:shipped"}
     assert scored <= found["intervals"].keys()
     assert found["scores"]["domain"] > 0.5
-    assert found["scores"][f"group:{domain}:short"] == 1
+    assert found["scores"][f"group:short:{domain}"] == 1
     assert [task["judge"] for task in found["tasks"]] == ["by row", "exact"]
     low, high = found["intervals"]["forgetting"]
     assert low <= found["scores"]["forgetting"] <= high

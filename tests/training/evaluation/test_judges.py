@@ -111,6 +111,12 @@ def test_overlap_is_between_0_and_1() -> None:
         ("Paris", 1),
         ("paris.", 1),
         ("It is Paris, of course.", 1),
+        ("B is correct", 1),
+        ("b) paris", 1),
+        ("(b)", 1),
+        ("B because it is", 1),
+        ("I think B is right", 1),
+        ("A is correct", 0),
         ("B) Paris, because A) London is in England.", 1),
         ("Not (A). The answer is Paris.", 1),
         ("A", 0),
@@ -134,6 +140,7 @@ def test_options_of_a_choice_come_from_the_row_the_prompt_or_the_alphabet() -> N
     assert score("choice", "2", "blue", options='{"1": "red", "2": "blue"}') == 1
     assert score("choice", "blue", "It is blue", options="red | blue") == 1
     assert score("choice", "D", "I choose D") == 1
+    assert score("choice", "A", "A is correct") == 1
     assert score("choice", "New York", "New York", options=["York", "New York"]) == 1
 
 

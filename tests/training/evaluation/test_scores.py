@@ -94,8 +94,9 @@ def test_each_question_can_have_its_own_judge_and_groups_have_means() -> None:
     task = Task("mixed", "domain", questions)
     task.check()
     (found,) = score(Parrot(3), [task]).tasks
-    assert found.values == (1, 1, 0, 0)
-    assert found.groups == {"a": 1, "b": 0}
+    assert list(found.values) == [1, 1, 0, 0]
+    assert {name: part.score for name, part in found.parts.items()} == {"group:a": 1, "group:b": 0}
+    assert found.parts["group:a"].interval == wilson(2, 2)
 
 
 def graded(values: Sequence[float], judge: str = "rouge-l") -> TaskScore:

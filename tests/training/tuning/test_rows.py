@@ -1,10 +1,14 @@
+"""The rows of a weight search: any form that `eval` reads, judged, and cut into two halves."""
+
 import json
 from pathlib import Path
 
 import pytest
 
 from lora_compose.adapters.errors import LoraComposeError
-from lora_compose.training.tuning.rows import ValidationRow, halves, read_validation
+from lora_compose.training.evaluation.judges.question import Question
+from lora_compose.training.evaluation.tasks import Task
+from lora_compose.training.tuning.rows import halves, read_validation
 
 PLAIN = [{"prompt": f"say {letter}", "completion": letter} for letter in "abcd"]
 
@@ -20,40 +24,42 @@ def test_texts_and_messages_are_read_as_the_same_row(tmp_path: Path) -> None:
         "prompt": [{"role": "user", "content": "say a"}],
         "completion": [{"role": "assistant", "content": "a"}],
     }
-    rows = read_validation(written(tmp_path, "", json.dumps(messages)))
-    assert rows[0] == rows[-1] == ValidationRow((("user", "say a"),), "a")
-    assert rows[0].messages == messages["prompt"]
+    file = tmp_path / "messages.jsonl"
+    file.write_text("\n".join([json.dumps(messages)] * 4))
+    questions = read_validation(written(tmp_path), "exact").questions
+    assert (questions[0].prompt, questions[0].answer) == (messages["prompt"], "a")
+    again = read_validation(file, "exact").questions
+    assert (again[0].prompt, again[0].answer) == (messages["prompt"], "a")
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
-        "{",
-        '{"prompt": "a"}',
-        '{"prompt": "a", "completion": "b", "more": 1}',
-        '{"prompt": [], "completion": "b"}',
-        '{"prompt": [{"role": "user"}], "completion": "b"}',
-        '{"prompt": "a", "completion": [{"role": "user", "content": "b"}]}',
-        '{"prompt": "a", "completion": 3}',
-    ],
-)
-def test_a_bad_row_is_named_by_file_and_line(tmp_path: Path, line: str) -> None:
-    file = written(tmp_path, line)
-    with pytest.raises(LoraComposeError, match=f"{file}:5: ") as refusal:
-        read_validation(file)
+def test_a_judge_is_taken_and_a_row_that_it_cannot_judge_is_named(tmp_path: Path) -> None:
+    with pytest.raises(LoraComposeError, match=r"rows\.jsonl:1") as refusal:
+        read_validation(written(tmp_path), "json")
+    assert refusal.value.code == "cannot_judge"
+
+
+@pytest.mark.parametrize("judge", ["loss", "perplexity"])
+def test_a_loss_is_refused_because_a_server_gives_answers(tmp_path: Path, judge: str) -> None:
+    with pytest.raises(LoraComposeError) as refusal:
+        read_validation(written(tmp_path), judge)
     assert refusal.value.code == "bad_validation"
 
 
-@pytest.mark.parametrize("name", ["missing.jsonl", "short.jsonl"])
-def test_too_few_rows_or_no_file_are_refused(tmp_path: Path, name: str) -> None:
+def test_too_few_rows_or_no_file_are_refused(tmp_path: Path) -> None:
     (tmp_path / "short.jsonl").write_text(json.dumps(PLAIN[0]))
-    with pytest.raises(LoraComposeError, match=name):
-        read_validation(tmp_path / name)
+    for name in ("short.jsonl", "missing.jsonl"):
+        with pytest.raises(LoraComposeError, match=name):
+            read_validation(tmp_path / name, "exact")
 
 
 def test_halves_share_no_prompt_and_depend_on_the_seed_alone() -> None:
-    rows = [ValidationRow((("user", str(i // 2)),), str(i)) for i in range(40)]
-    tuned, held_out = halves(rows, seed=3)
-    assert len(tuned) == len(held_out) == 20
-    assert not {row.prompt for row in tuned} & {row.prompt for row in held_out}
-    assert halves(rows, seed=3) == (tuned, held_out) != halves(rows, seed=4)
+    task = Task(
+        "t",
+        "domain",
+        tuple(Question([{"role": "user", "content": str(i // 2)}], str(i)) for i in range(40)),
+    )
+    tuned, held_out = halves(task, seed=3)
+    assert len(tuned.questions) == len(held_out.questions) == 20
+    prompts = [{question.prompt[0]["content"] for question in part.questions} for part in (tuned, held_out)]
+    assert not prompts[0] & prompts[1]
+    assert halves(task, seed=3) == (tuned, held_out) != halves(task, seed=4)

@@ -16,12 +16,14 @@ from lora_compose.adapters.command_line import create_app
 from lora_compose.adapters.composition.grammar import parse
 from lora_compose.adapters.errors import LoraComposeError
 from lora_compose.server.client.chat import ChatClient
-from lora_compose.training.tuning.rows import ValidationRow
+from lora_compose.training.evaluation.judges.question import Question
+from lora_compose.training.evaluation.tasks import Task
 from lora_compose.training.tuning.tune import tune, with_versions
 from tests.adapters.http_server import serving
 from tests.adapters.written_adapters import difference, read_peft, weighted_sum, write_peft
 
-ROWS = [ValidationRow((("user", f"say {i}"),), str(i)) for i in range(40)]
+QUESTIONS = tuple(Question([{"role": "user", "content": f"say {i}"}], str(i)) for i in range(40))
+TASK = Task("rows", "domain", QUESTIONS)
 
 
 async def answer(request: Request) -> JSONResponse:
@@ -48,24 +50,26 @@ def client(url: str) -> Iterator[ChatClient]:
 
 
 def test_the_weights_that_answer_best_are_found_and_hold_on_the_other_half(client: ChatClient) -> None:
-    tuned = tune(parse("a+b"), ROWS, client, seed=0)
+    tuned = tune(parse("a+b"), TASK, client, seed=0)
     assert tuned.composition.canonical == "a:0.5+b"
     assert tuned.tuned_after == tuned.held_out_after == 1.0
     assert (tuned.tuned_before + tuned.held_out_before) / 2 == 0.5
     assert tuned.tuned_rows == tuned.held_out_rows == 20
     assert tuned.pays
+    assert tuned.is_sure
+    assert tuned.held_out_gain[0] <= tuned.held_out_after - tuned.held_out_before <= tuned.held_out_gain[1]
 
 
 @pytest.mark.parametrize("composition", ["a", "svd(a+b)"])
 def test_only_stacks_of_several_are_tuned(client: ChatClient, composition: str) -> None:
     with pytest.raises(LoraComposeError) as refusal:
-        tune(parse(composition), ROWS, client, seed=0)
+        tune(parse(composition), TASK, client, seed=0)
     assert refusal.value.code == "not_a_stack"
 
 
 def test_what_the_server_refuses_ends_the_search_with_its_words(client: ChatClient) -> None:
     with pytest.raises(LoraComposeError, match=r"No c\.") as refusal:
-        tune(parse("a+c"), ROWS, client, seed=0)
+        tune(parse("a+c"), TASK, client, seed=0)
     assert refusal.value.code == "model_not_found"
 
 
@@ -81,7 +85,7 @@ def weights(*arguments: object) -> Result:
 @pytest.fixture
 def given(tmp_path: Path) -> list[Any]:
     rows = tmp_path / "rows.jsonl"
-    lines = [{"prompt": row.prompt[0][1], "completion": row.completion} for row in ROWS]
+    lines = [{"prompt": q.prompt[0]["content"], "completion": q.answer} for q in QUESTIONS]
     rows.write_text("\n".join(map(json.dumps, lines)))
     write_peft(tmp_path / "a", seed=1)
     write_peft(tmp_path / "b", seed=2, rank=2)

@@ -18,9 +18,29 @@ def test_if_all_scores_are_equal_the_weights_stay_1() -> None:
     assert search(3, lambda _: 0.5) == Trial((1.0, 1.0, 1.0), 0.5)
 
 
-def test_among_equal_scores_the_weights_nearest_to_1_win() -> None:
-    best = search(2, lambda weights: float(weights[0] <= 0.75))
-    assert best == Trial((0.75, 1.0), 1.0)
+def test_among_equal_scores_the_middle_of_the_plateau_wins() -> None:
+    best = search(2, lambda weights: float(0.5 <= weights[0] <= 1.0 and weights[1] >= 1.25))
+    assert best.score == 1.0
+    assert best.weights[0] == pytest.approx(0.75, abs=FINEST_STEP)
+    assert best.weights[1] > 1.25
+
+
+def test_a_plateau_whose_middle_is_worse_gives_weights_that_were_scored_best() -> None:
+    ring = lambda weights: float(abs(hypot(weights[0] - 0.8, weights[1] - 0.8) - 0.3) < 0.1)  # noqa: E731
+    best = search(2, ring)
+    assert best.score == ring(best.weights) == 1.0
+
+
+def test_weights_of_1_that_are_perfect_end_the_search() -> None:
+    trials: list[Trial] = []
+    assert search(2, lambda _: 1.0, trials.append, perfect=1.0) == Trial((1.0, 1.0), 1.0)
+    assert len(trials) == 1
+
+
+def test_a_search_whose_time_ends_returns_the_best_so_far() -> None:
+    trials: list[Trial] = []
+    best = search(2, lambda weights: -abs(weights[0] - 0.5), trials.append, seconds=0.0)
+    assert (best.weights, len(trials)) == ((1.0, 1.0), 1)
 
 
 def test_no_weights_are_scored_twice_and_each_is_reported_once() -> None:

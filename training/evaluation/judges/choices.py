@@ -28,7 +28,7 @@ def chooses(question: Question, answer: str, options: Options) -> float:
 
 
 def check_choice(question: Question, options: Options) -> None:
-    """Raises ValueError if the options are not clear, or the right answer is none of them."""
+    """Raises ValueError if the options are not clear, or do not have the right answer."""
     _right(question, options_of(question, options))
 
 
@@ -101,9 +101,11 @@ def _whole(plain: str, texts: Texts) -> str | None:
 
 
 def _at_start(part: str, texts: Texts) -> str | None:
-    """The option that a part of the answer begins with: `B)`, `(B)`, `B.`, `B` and the end, or its text."""
+    """The option that a part of the answer begins with: `B)`, `(b)`, `B.`, a single `B`, or its text."""
     for label in texts:
-        if regex.match(rf"[(\[]?{regex.escape(label)}(?:[)\].:,](?!\w)|\s*[-–—]\s|\s*$|\s*\n)", part):
+        own = regex.escape(label)
+        closed = rf"(?i:[(\[]?{own}[)\].:](?!\w))"
+        if regex.match(rf"{closed}|[(\[]?{own}(?:,|\s*[-–—]\s|\s+(?:is|because)\b|\s*$|\s*\n)", part):
             return label
     starting = [
         label

@@ -81,7 +81,7 @@ def parsed(text: str) -> Any:
 
 
 def inside(answer: str) -> Any:
-    """The JSON object or list in an answer, MISSING if there is none.
+    """The JSON object or list in an answer, or MISSING.
 
     That is the whole answer, the last fenced block, or the longest JSON text that begins at a bracket.
     """

@@ -63,7 +63,7 @@ def check_number(question: Question, options: Options) -> None:
 
 
 def last_number(text: str) -> Number | None:
-    """The last number of a text, None if there is none."""
+    """The last number of a text, or None."""
     return next(iter(deque(_numbers(text), maxlen=1)), None)
 
 

@@ -30,7 +30,7 @@ def contains_any(question: Question, answer: str, options: Options) -> float:
 def wanted(question: Question, options: Options) -> list[str]:
     """The texts of the column `contains`; without it, the right answer, or its lines if `lines` is set.
 
-    Raises ValueError if there is none, or one is not a text.
+    Raises ValueError if the list is empty, or has something else than texts.
     """
     listed = options.get("contains")
     if listed is None:

@@ -1,56 +1,19 @@
-"""The demo's arms, the checks of their answers, and the table of the results.
+"""The results of the demo's arms, their table, and the judges of the embedded base's answers."""
 
-An arm is a way to name a composition in a request. All arms get the same prompts, those of the skill. The
-base and the styles alone fail at the skill, and the skill alone fails at the style. Only a combination of
-both can be right in both.
-"""
-
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import chain, combinations
 from statistics import median
-from typing import Any, Final, Literal
 
 from rich.markup import escape
 from rich.table import Table
 
 from lora_compose.server.client.chat import ChatAnswer
+from lora_compose.training.testbed.demo.subject import DemoQuestion, DemoRequest, DemoSubject, Judgement
 from lora_compose.training.testbed.language import STYLES, answer, styled
 
-SKILL: Final = "roll"
-
-
-@dataclass(frozen=True)
-class DemoRequest:
-    """A way to name a composition in a request, and the styles to check in its answers."""
-
-    label: str
-    model: str | None = None
-    """None means the base."""
-    styles: tuple[str, ...] = ("upper",)
-    body: Mapping[str, Any] = field(default_factory=dict)
-    """More fields of the request."""
-    kind: Literal["single", "stack", "merge"] = "single"
-    """A stack or merge has the skill and the styles, so its answers should be right in both."""
-
-
-ARMS: Final = (
-    DemoRequest("base"),
-    DemoRequest("roll", "roll"),
-    DemoRequest("upper", "upper"),
-    DemoRequest("polite", "polite", ("polite",)),
-    DemoRequest("roll+upper", "roll+upper", kind="stack"),
-    DemoRequest("roll+polite", "roll+polite", ("polite",), kind="stack"),
-    DemoRequest("roll+upper+polite", "roll+upper+polite", ("upper", "polite"), kind="stack"),
-    DemoRequest(
-        "adapters: [roll, upper × 0.9]",
-        body={"adapters": [{"name": "roll"}, {"name": "upper", "weight": 0.9}]},
-        kind="stack",
-    ),
-    DemoRequest("svd(roll+upper,rank=8)", "svd(roll+upper,rank=8)", kind="merge"),
-    DemoRequest("ties(roll+upper,density=0.5)", "ties(roll+upper,density=0.5)", kind="merge"),
-)
-ADAPTERS: Final = ("roll", "upper", "polite")
+SHOWN_LETTERS = 400
+"""The most letters of an answer that is listed below the table."""
 
 
 def does_skill(text: str, skill: str, word: str) -> bool:
@@ -71,55 +34,28 @@ def does_both(text: str, skill: str, styles: Sequence[str], word: str) -> bool:
     return text == answer(skill, styles, word)
 
 
-HEADERS = (
-    f"does the\nskill ({SKILL})",
-    "does the\nstyle",
-    "does\nboth",
-    "TTFT\nms",
-    "first\nms",
-    "tokens\n/s",
-)
-CAPTION = (
-    "An answer is right only if it matches exactly. The base was not trained on the skill. For the base and "
-    "for roll alone, the style checked is upper. Requests are sent one at a time. TTFT is the median time to "
-    "first token; first is that of the first request, which also builds or loads the composition."
-)
-
-
 @dataclass
 class DemoResult:
-    """The answers of an arm, one for each word, up to the first refusal."""
+    """The answers of an arm, one for each question, up to the first refusal."""
 
+    subject: DemoSubject
     arm: DemoRequest
-    words: Sequence[str]
+    questions: Sequence[DemoQuestion]
     answers: list[ChatAnswer] = field(default_factory=list)
     error: str | None = None
 
     @property
-    def skill(self) -> int:
-        """The number of answers with the right content."""
-        return sum(does_skill(text, SKILL, word) for text, word in self._texts())
-
-    @property
-    def style(self) -> int:
-        """The number of answers with the right form."""
-        return sum(does_style(text, self.arm.styles) for text, _ in self._texts())
-
-    @property
-    def both(self) -> int:
-        """The number of answers that are right in content and form."""
-        return sum(does_both(text, SKILL, self.arm.styles, word) for text, word in self._texts())
+    def judgements(self) -> list[Judgement]:
+        """One for each answer."""
+        pairs = zip(self.answers, self.questions, strict=False)
+        return [self.subject.judge(answer.text, question, self.arm.styles) for answer, question in pairs]
 
     @property
     def worked(self) -> bool:
-        """Whether there are answers to all prompts, and for a stack, whether more than half are right in
-        both.
-
-        A merge is lossy, so its right answers are shown but not required.
-        """
+        """Whether there are answers to all prompts, and more than half are right in both if they must be."""
         if self.error is not None or not all(answer.text for answer in self.answers):
             return False
-        return self.arm.kind != "stack" or self.both > len(self.words) / 2
+        return not self.arm.must_work or sum(one.both for one in self.judgements) > len(self.questions) / 2
 
     @property
     def ttft(self) -> float:
@@ -133,9 +69,6 @@ class DemoResult:
         tokens = sum(int(answer.usage["completion_tokens"]) for answer in rest if answer.usage)
         return tokens / sum(answer.total_seconds for answer in rest)
 
-    def _texts(self) -> list[tuple[str, str]]:
-        return [(answer.text, word) for answer, word in zip(self.answers, self.words, strict=False)]
-
 
 def _first_token(answer: ChatAnswer) -> float:
     """Seconds until the first token. For an answer without text, seconds until its end."""
@@ -144,29 +77,43 @@ def _first_token(answer: ChatAnswer) -> float:
 
 def result_table(results: Sequence[DemoResult]) -> Table:
     """One row for each arm."""
-    word = results[0].words[0]
-    count = len(results[0].words)
-    title = f"{count} prompts such as “{SKILL} {word}”, the same for every composition"
-    table = Table(title=title, title_justify="left", caption_justify="left", caption=CAPTION)
+    subject, questions = results[0].subject, results[0].questions
+    example = "" if subject.shows_whole_answers else f" such as “{questions[0].prompt}”"
+    title = f"{len(questions)} prompts{example}, the same for every composition"
+    table = Table(title=title, title_justify="left", caption_justify="left", caption=subject.caption)
     table.add_column("composition", overflow="fold", min_width=16)
-    table.add_column("example\nanswer", overflow="fold", min_width=8)
-    for header in HEADERS:
+    if not subject.shows_whole_answers:
+        table.add_column("example\nanswer", overflow="fold", min_width=8)
+    headers = (f"does the\nskill ({subject.skill})", "does the\nstyle", "does\nboth", "TTFT\nms", "first\nms")
+    for header in (*headers, "tokens\n/s"):
         table.add_column(header, justify="right")
     for result in results:
-        table.add_row(*_row(result, count))
+        table.add_row(*_row(result))
     return table
 
 
-def _row(result: DemoResult, count: int) -> list[str]:
-    label = escape(result.arm.label)
+def answers_table(results: Sequence[DemoResult]) -> Table:
+    """The whole answer of each arm to the first question."""
+    table = Table("composition", "answer", title_justify="left", show_lines=True)
+    table.title = f"Answers to: {results[0].questions[0].prompt}"
+    for result in results:
+        text = result.answers[0].text if result.answers else result.error or "no answer"
+        table.add_row(escape(result.arm.label), escape(text[:SHOWN_LETTERS]))
+    return table
+
+
+def _row(result: DemoResult) -> list[str]:
+    label, count = escape(result.arm.label), len(result.questions)
     if result.error is not None or len(result.answers) < 2:
         return [label, f"[red]{escape(result.error or 'no answer')}[/]"]
+    judged = result.judgements
+    both = f"{sum(one.both for one in judged)}/{count}" if result.arm.combines else ""
     return [
         label,
-        escape(result.answers[0].text),
-        f"{result.skill}/{count}",
-        f"{result.style}/{count}",
-        f"{result.both}/{count}" if result.arm.kind != "single" else "",
+        *(() if result.subject.shows_whole_answers else (escape(result.answers[0].text),)),
+        f"{sum(one.skill for one in judged)}/{count}",
+        f"{sum(one.style for one in judged)}/{count}",
+        both,
         f"{result.ttft * 1000:.0f}",
         f"{_first_token(result.answers[0]) * 1000:.0f}",
         f"{result.tokens_per_second:.0f}",

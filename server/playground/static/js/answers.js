@@ -16,8 +16,14 @@ export function column(setting, isLive = false) {
   return { id: `column-${made}`, isLive, setting: signal(setting), answer: signal(EMPTY), controller: null, request: null }
 }
 
+// End the request. The column keeps what came.
 export function stop(column) {
   column.controller?.abort()
+}
+
+// End the request, and show nothing of it.
+export function drop(column) {
+  stop(column)
   column.controller = null
 }
 

@@ -6,6 +6,7 @@ import { Grid } from "./grid.js"
 import { html, render, signal, useEffect } from "./lib.js"
 import { Server } from "./server.js"
 import { base, catalogueError, isLoaded, refresh, watchFusion } from "./store.js"
+import { setTheme, theme, THEMES } from "./theme.js"
 
 const VIEWS = { ask: ["Ask", Ask], grid: ["Weights", Grid], adapters: ["Adapters", Adapters], server: ["Server", Server] }
 const FUSION_POLL_MS = 3000
@@ -14,15 +15,6 @@ const RETRY_MS = 2000
 const here = () => (location.hash.slice(1) in VIEWS ? location.hash.slice(1) : "ask")
 const view = signal(here())
 addEventListener("hashchange", () => (view.value = here()))
-
-const THEMES = { system: "Auto", light: "Light", dark: "Dark" }
-const theme = signal(localStorage.getItem("lora-compose-theme") ?? "system")
-
-function setTheme(name) {
-  theme.value = name
-  localStorage.setItem("lora-compose-theme", name)
-  document.documentElement.style.colorScheme = name === "system" ? "light dark" : name
-}
 
 function App() {
   useEffect(poll, [key.value])
@@ -82,7 +74,7 @@ function poll() {
   let timer = 0
   let isOver = false
   async function look() {
-    if (!isLoaded.value && catalogueError.value?.status !== 401) await refresh()
+    if (!isLoaded.value && ![401, 403].includes(catalogueError.value?.status)) await refresh()
     if (isLoaded.value && !document.hidden) await watchFusion()
     if (!isOver) timer = setTimeout(look, isLoaded.value ? FUSION_POLL_MS : RETRY_MS)
   }

@@ -1,5 +1,5 @@
 // The conversation that all columns share, and the columns.
-import { ask, BASE, column, stop } from "./answers.js"
+import { ask, BASE, column, drop, stop } from "./answers.js"
 import { kind } from "./compositions.js"
 import { computed, effect, signal } from "./lib.js"
 import { form, fusionState, references, setting, weights, method, options } from "./store.js"
@@ -43,7 +43,7 @@ export function stopAll() {
 }
 
 export function restart() {
-  stopAll()
+  columns.value.forEach(drop)
   history.value = []
   question.value = ""
   for (const one of columns.value) one.answer.value = { ...one.answer.value, status: "idle", tokens: [], text: "", error: null, compared: null }
@@ -61,7 +61,7 @@ export const addBase = () => add(BASE)
 export const addFused = () => add({ model: fusionState().model, members: [] })
 
 export function remove(one) {
-  stop(one)
+  drop(one)
   columns.value = columns.value.filter((other) => other !== one)
 }
 

@@ -7,8 +7,8 @@ import { html, signal } from "./lib.js"
 import { base, form, sampling, served, setting } from "./store.js"
 
 const FIGURES = {
-  answer: "Log-probability of the answer below",
-  own: "Mean log-probability of each token of its own answer",
+  answer: "Log-probability of an answer",
+  own: "Mean log-probability of its own tokens",
 }
 const AT_ONCE = 4
 const SIDE = 5
@@ -90,7 +90,7 @@ function Map() {
   }
   return html`<section class="map" aria-label="Heat map of the weights">
     <h2>${FIGURES[map.value.figure]}</h2>
-    <p class="muted">Natural logarithm; 0 is certain. Method: ${map.value.method}. Click a cell to move the sliders to it.</p>
+    <p class="muted">${map.value.figure === "answer" ? `Answer: “${map.value.answer}”. ` : ""}Natural logarithm; 0 is certain. Method: ${map.value.method}. Click a cell to move the sliders to it.</p>
     <div class="scroll"><table class="heat">
       <thead><tr><th class="corner" rowspan="2"><code>${y}</code> ↓</th><th colspan=${SIDE} scope="colgroup"><code>${x}</code> →</th></tr>
         <tr>${weights.map((weight) => html`<th key=${weight} scope="col">${weight}</th>`)}</tr></thead>
@@ -117,7 +117,7 @@ async function run(x, y, answer) {
   const controller = new AbortController()
   running.value = controller
   const weights = weightsOf(range.value)
-  map.value = { cells: {}, x, y, weights, figure: figure.value, method: setting.value.method }
+  map.value = { cells: {}, x, y, weights, figure: figure.value, answer, method: setting.value.method }
   const left = weights.flatMap((down) => weights.map((across) => [across, down]))
   const one = async () => {
     for (let next = left.shift(); next && !controller.signal.aborted; next = left.shift()) {

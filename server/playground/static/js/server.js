@@ -5,6 +5,7 @@ import { fields, isBase, title } from "./compositions.js"
 import { html, signal, useEffect, useRef } from "./lib.js"
 import { figures, sums } from "./metrics.js"
 import { size } from "./adapters.js"
+import { isDark } from "./theme.js"
 import { base, fusion, fusionState, residency, setting, watch, watchFusion } from "./store.js"
 
 const POLL_MS = 1000
@@ -22,7 +23,7 @@ export function Server() {
     <${Residency} />
     <section aria-label="Charts" class="charts">
       <h2>Last two minutes</h2>
-      ${chartError.value ? html`<${Hidden} error=${chartError.value} what="the metrics" />` : CHARTS.map((one) => html`<${Chart} key=${one.title} ...${one} />`)}
+      ${chartError.value ? html`<${Hidden} error=${chartError.value} what="the metrics" />` : CHARTS.map((one) => html`<${Chart} key=${one.title + isDark.value} ...${one} />`)}
     </section>
   </div>`
 }
@@ -82,7 +83,7 @@ function Chart({ title: name, index, digits, unit }) {
       legend: { show: false },
       cursor: { show: false },
       scales: { x: { time: false, range: [-SHOWN_SECONDS, 0] }, y: { range: (_, low, high) => [0, Math.max(1, (high ?? 1) * 1.1)] } },
-      axes: [{ ...axis, values: (_, ticks) => ticks.map((tick) => (tick ? `${tick} s` : "now")) }, { ...axis, size: 46 }],
+      axes: [{ ...axis, values: (_, ticks) => ticks.map((tick) => (tick ? `−${-tick} s` : "now")) }, { ...axis, size: 46 }],
       series: [{}, { stroke: style.accentColor, width: 2, points: { show: index === 2, size: 5, fill: style.accentColor }, spanGaps: index === 2 }],
     }
     chart.current = new uPlot(options, data, element)

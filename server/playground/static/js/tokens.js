@@ -45,7 +45,7 @@ export function Answer({ column }) {
         }}
         onMouseLeave=${() => clearTimeout(timer)}
         onFocus=${show}
-        >${index === end ? "⏹" : token.text}</span
+        >${index === end ? html`<small>end</small>` : token.text}</span
       >`
     })}
   </div>`
@@ -107,7 +107,7 @@ export function Inspector() {
   }
   return html`<section class="inspector" aria-label="Likeliest tokens">
     <p>
-      In place of <code>${shown.token.text}</code>, after the same text${shown.change === null
+      In place of <code>${visible(shown.token.text)}</code>, after the same text${shown.change === null
         ? "."
         : html`. It is <strong>${times(shown.change)}</strong> under the base.`}
     </p>
@@ -124,13 +124,16 @@ function Candidates({ column, token, found }) {
     body = html`<ol>
       ${found.map(
         (one) => html`<li class=${one.token === token ? "chosen" : ""} style=${{ "--share": Math.exp(one.logprob).toFixed(4) }}>
-          <code>${one.token === "" ? "∅" : one.token}</code><span>${percent(one.logprob)}</span>
+          <code>${visible(one.token)}</code><span>${percent(one.logprob)}</span>
         </li>`,
       )}
     </ol>`
   }
   return html`<div><h4>${label(column)}</h4>${body}</div>`
 }
+
+// A blank or a line break as a sign.
+const visible = (token) => token.replaceAll(" ", "␣").replaceAll("\n", "↵") || "(empty)"
 
 function percent(logprob) {
   const share = Math.exp(logprob) * 100

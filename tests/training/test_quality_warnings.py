@@ -1,0 +1,31 @@
+"""The rule of the warnings, counted on a quality table."""
+
+import json
+
+import pytest
+
+from lora_compose.adapters.merging.advice import Rule
+from lora_compose.training.testbed.paths import ADAPTERS_DIR
+from lora_compose.training.testbed.quality.quality import QUALITY_FILE
+from lora_compose.training.testbed.quality.warnings import Counts, Outcome, outcomes
+
+
+def test_the_rule_is_right_more_often_than_a_guess_on_the_published_table() -> None:
+    found = outcomes(json.loads(QUALITY_FILE.read_text())["kept"], ADAPTERS_DIR)
+    counts = Counts.of(found)
+    failing = sum(one.fails for one in found) / len(found)
+    assert len(found) == 28
+    assert counts.precision > failing
+    assert (counts.hits, counts.false_alarms, counts.missed, counts.quiet) == (8, 5, 4, 11)
+
+
+def test_a_stricter_rule_warns_of_fewer_pairs() -> None:
+    table = json.loads(QUALITY_FILE.read_text())["kept"]
+    strict = outcomes(table, ADAPTERS_DIR, Rule(cosine=0.5, ratio=99.0))
+    assert all(one.reasons == () for one in strict)
+
+
+def test_precision_and_recall_count_hits() -> None:
+    rows = [(0.5, ("much_larger",)), (0.5, ()), (1.0, ("much_larger",)), (0.2, ("much_larger",)), (1.0, ())]
+    counts = Counts.of([Outcome("a+b", kept, reasons, 0.0, 1.0) for kept, reasons in rows])
+    assert (counts.precision, counts.recall) == (pytest.approx(2 / 3), pytest.approx(2 / 3))
