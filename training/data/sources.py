@@ -158,7 +158,7 @@ def _of_batches(path: Path, batches: Iterable[Any]) -> Iterator[SourceRecord]:
 
 def _arrow(opened: OpenFile) -> Iterator[SourceRecord]:
     """Arrow's file or stream format. Feather is the same as the file format."""
-    from pyarrow import ArrowInvalid, BufferReader, ipc  # type: ignore[import-untyped]
+    from pyarrow import ArrowInvalid, BufferReader, ipc
 
     data = read_bytes(opened.path)
     try:

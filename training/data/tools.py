@@ -30,7 +30,7 @@ class ToolCall(TypedDict):
 
 
 def tools_of(value: object, field: str) -> str | None:
-    """The definitions of tools as JSON, from a list of them or from JSON. None if there are none.
+    """The definitions of tools as JSON, from a list of them or from JSON. None without any.
 
     Raises BadRow.
     """

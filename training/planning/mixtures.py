@@ -144,14 +144,14 @@ def _latent_attention(config: Any, head_dim: int) -> Attention:
     wide = heads * (config.qk_nope_head_dim + config.v_head_dim)
     kv_a = Linear("kv_a_proj_with_mqa", hidden, latent + config.qk_rope_head_dim, bias)
     if config.q_lora_rank is None:
-        first, after, narrow = Linear("q_proj", hidden, queries), (), 0
+        narrow = 0
+        first = Linear("q_proj", hidden, queries)
     else:
         narrow = config.q_lora_rank
         first = Linear("q_a_proj", hidden, narrow, bias)
-        after = (Group("norm", (Linear("q_b_proj", narrow, queries),)),)
     groups = (
         Group("norm", (first, kv_a)),
-        *after,
+        *([Group("norm", (Linear("q_b_proj", narrow, queries),))] if narrow else ()),
         Group("norm", (Linear("kv_b_proj", latent, wide),)),
         Group("attention", (Linear("o_proj", heads * config.v_head_dim, hidden, bias),)),
     )

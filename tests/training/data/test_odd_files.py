@@ -85,7 +85,7 @@ def test_an_input_that_says_nothing_is_left_out(nothing: object, tmp_path: Path)
 
 @pytest.mark.parametrize("suffix", ["arrow", "feather", "stream.arrow"])
 def test_arrow_files_are_read(suffix: str, tmp_path: Path) -> None:
-    import pyarrow
+    import pyarrow  # type: ignore[import-untyped]
     from pyarrow import ipc
 
     table = pyarrow.Table.from_pylist([json.loads(ROW)])
