@@ -6,6 +6,8 @@ from typing_extensions import override
 from lora_compose.adapters.names import SUB_PATHS
 
 PROBES = frozenset({"/livez", "/readyz", "/health", "/ping"})
+PLAYGROUND = "/playground/"
+"""The static files of the page at `/` are below this path."""
 MESSAGES = "/v1/messages"
 """Anthropic's route. Errors of it and of the paths below it have Anthropic's shape."""
 RESPONSES = "/v1/responses"

@@ -73,7 +73,7 @@ def context() -> list[str]:
 def test_the_build_context_is_small_and_holds_what_is_installed() -> None:
     names = context()
     size = sum((ROOT / name).stat().st_size for name in names)
-    assert size < 12_000_000, size
+    assert size < 18_000_000, size  # 4.8 MB of it are the adapters for SmolLM2
     assert not [name for name in names if name.startswith(("tests/", "docs/", ".git", "benchmarks/results"))]
     assert {"setup.py", "requirements/cpu.lock", "training/testbed/base/model.safetensors"} <= set(names)
     assert ignored("server/__pycache__/x.pyc")

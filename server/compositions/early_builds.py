@@ -58,7 +58,7 @@ class EarlyBuilds:
         self._changed = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._ended: dict[str, BuildState] = {}
-        """The end of each early build. None is repeated, so that a deleted merge is not built for ever."""
+        """The end of each early build. None is repeated: the build of a deleted merge ends."""
         self._unpaid: set[str] = set()
         """Names of compositions that were saved by a key without a build left in its quota."""
         self._queue: dict[str, ResolvedComposition] = {}

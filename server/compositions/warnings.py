@@ -31,7 +31,7 @@ class CompositionWarnings:
         self._lock = Lock()
 
     def of(self, resolved: ResolvedComposition) -> list[Advice]:
-        """The warnings. Empty for a single adapter, or if a file cannot be read: a request tells that."""
+        """The warnings. Empty for a single adapter, or if a file cannot be read (a request reports it)."""
         members = resolved.requested.members
         versions = [self._resolver.version(member.name, member.ref) for member in members]
         if len(members) < 2:

@@ -11,7 +11,7 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lora_compose.server.http.request_metrics import KIND
-from lora_compose.server.paths import PROBES
+from lora_compose.server.paths import PLAYGROUND, PROBES
 
 logger = logging.getLogger(__name__)
 
@@ -20,7 +20,7 @@ DIGESTS = "digests"
 EXPECTED = "expected"
 """The key in `scope["state"]` of a probe that fails because the model is loading."""
 POLLED = PROBES | {"/metrics"}
-"""Paths that monitoring requests all the time. Only errors are logged for them."""
+"""Paths that monitoring requests all the time. Only errors are logged, as for the playground's files."""
 
 
 class RequestLogMiddleware:
@@ -45,7 +45,7 @@ class RequestLogMiddleware:
         try:
             await self._app(scope, receive, send_observed)
         finally:
-            is_polled = scope["path"] in POLLED
+            is_polled = scope["path"] in POLLED or scope["path"].startswith(PLAYGROUND)
             if not is_polled or (status >= 400 and EXPECTED not in scope.get("state", {})):
                 _log(scope, status, time.perf_counter() - started)
 

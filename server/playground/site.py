@@ -16,9 +16,10 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from lora_compose.server.paths import PLAYGROUND
+
 STATIC = Path(__file__).parent / "static"
 PAGE = "index.html"
-FOLDER = "playground"
 FILES_MARK = "{files}"
 """What the page has in place of the folder of its files."""
 MEDIA_TYPES = {
@@ -90,7 +91,7 @@ def files() -> Mapping[str, StaticFile]:
     digest = hashlib.sha256()
     for name, body in bodies.items():
         digest.update(hashlib.sha256(name.encode()).digest() + hashlib.sha256(body).digest())
-    folder = f"{FOLDER}/{digest.hexdigest()[:16]}"
+    folder = f"{PLAYGROUND[1:]}{digest.hexdigest()[:16]}"
     page = bodies.pop(PAGE).replace(FILES_MARK.encode(), folder.encode())
     return {
         "/": StaticFile.of(page, ".html", "no-cache", "accept, accept-encoding"),

@@ -1,17 +1,16 @@
 """The rule of the warnings, counted on a quality table."""
 
-import json
-
 import pytest
 
 from lora_compose.adapters.merging.advice import Rule
 from lora_compose.training.testbed.paths import ADAPTERS_DIR
-from lora_compose.training.testbed.quality.quality import QUALITY_FILE
+from lora_compose.training.testbed.quality.cells import cells_of
+from lora_compose.training.testbed.quality.toy import Toy
 from lora_compose.training.testbed.quality.warnings import Counts, Outcome, outcomes
 
 
 def test_the_rule_is_right_more_often_than_a_guess_on_the_published_table() -> None:
-    found = outcomes(json.loads(QUALITY_FILE.read_text())["kept"], ADAPTERS_DIR)
+    found = outcomes(cells_of(Toy().file, 0), ADAPTERS_DIR)
     counts = Counts.of(found)
     failing = sum(one.fails for one in found) / len(found)
     assert len(found) == 28
@@ -20,7 +19,7 @@ def test_the_rule_is_right_more_often_than_a_guess_on_the_published_table() -> N
 
 
 def test_a_stricter_rule_warns_of_fewer_pairs() -> None:
-    table = json.loads(QUALITY_FILE.read_text())["kept"]
+    table = cells_of(Toy().file, 0)
     strict = outcomes(table, ADAPTERS_DIR, Rule(cosine=0.5, ratio=99.0))
     assert all(one.reasons == () for one in strict)
 

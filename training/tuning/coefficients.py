@@ -1,6 +1,6 @@
 """Learn coefficients of a stack by gradient: one for each adapter, each of its layers, or each module.
 
-The members and the base stay as they are. A module's output is `W x + Σᵢ cᵢ sᵢ Bᵢ Aᵢ x`, and only the cᵢ are
+The members and the base do not change. A module's output is `W x + Σᵢ cᵢ sᵢ Bᵢ Aᵢ x`, and only the cᵢ are
 trained, on the answers of composed examples. One coefficient for each adapter and module is the learned
 concatenation (CAT) of LoRA Soups (arXiv 2410.13025). The result is one ordinary adapter: the factors are
 concatenated, with the coefficients folded into lora_B, which is exact.
@@ -17,7 +17,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from lora_compose.adapters.errors import AdapterRejected, Code
-from lora_compose.adapters.merging.low_rank import LowRank, concat
 from lora_compose.adapters.peft.checkpoint import Lora, LoraModule
 from lora_compose.training.evaluation.likelihood import IGNORED, answer_ids
 from lora_compose.training.evaluation.models import Loaded
@@ -91,15 +90,12 @@ class Stacked:
         modules = {}
         for name in sorted(self.groups):
             parts = [
-                LowRank(
-                    B=module.lora_B.double() * module.scaling * float(self.coefficient(i, name).detach()),
-                    A=module.lora_A.double(),
-                )
+                (module.lora_B.double() * module.scaling * self.coefficient(i, name).item(), module.lora_A)
                 for i, module in enumerate(lora.modules.get(name) for lora in self.members)
                 if module is not None
             ]
-            whole = concat(parts)
-            modules[name] = LoraModule(whole.A.float(), whole.B.float(), 1.0)
+            lora_B = torch.cat([B.float() for B, _ in parts], dim=1)
+            modules[name] = LoraModule(torch.cat([A.float() for _, A in parts]), lora_B, 1.0)
         return Lora(modules)
 
     def to_dict(self) -> dict[str, list[float]]:

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from lora_compose.adapters.cli import warnings_of
 from lora_compose.adapters.composition.grammar import parse
@@ -13,20 +13,25 @@ from lora_compose.training.testbed.paths import ADAPTERS_DIR
 from tests.server.app_without_engine import app_without_engine, register_shipped
 
 
+def run(url: str, *words: str) -> Result:
+    return CliRunner().invoke(app, [*words, "--url", url])
+
+
 def test_a_composition_is_saved_with_its_warning_and_listed_with_its_build(tmp_path: Path) -> None:
     with app_without_engine(tmp_path) as server, server.client() as client:
         register_shipped(client, ["bang", "polite"])
-        run = lambda *words: CliRunner().invoke(app, [*words, "--url", server.url])  # noqa: E731
-        saved = run("save", "both", "bang+polite")
+        saved = run(server.url, "save", "both", "bang+polite")
         assert saved.exit_code == 0
         assert "Saved both as bang@1+polite@1, rank 16, ready" in saved.output
         assert "Warning: The deltas of bang and polite" in saved.stderr
         assert "Try first: bang:0.72+polite:0.72" in saved.stderr
-        dry = run("save", "other", "svd(bang+polite)", "--dry-run", "--json")
+        dry = run(server.url, "save", "other", "svd(bang+polite)", "--dry-run", "--json")
         assert json.loads(dry.stdout)["warnings"][0]["code"] == "same_directions"
-        assert [word in run("list").output for word in ("both", "bang+polite", "ready")] == [True] * 3
-        assert run("remove", "both").exit_code == 0
-        assert "No composition is saved" in run("list").output
+        assert [word in run(server.url, "list").output for word in ("both", "bang+polite", "ready")] == [
+            True
+        ] * 3
+        assert run(server.url, "remove", "both").exit_code == 0
+        assert "No composition is saved" in run(server.url, "list").output
 
 
 def test_compose_without_a_server_gives_the_same_warnings(tmp_path: Path) -> None:

@@ -20,6 +20,10 @@ def warnings(client: httpx.Client, model: str) -> list[dict[str, Any]]:
     return found
 
 
+def codes_of(client: httpx.Client, model: str) -> list[str]:
+    return [one["code"] for one in warnings(client, model)]
+
+
 def changed_copy(
     home: Path, name: str, *, base: str | None = None, modules: str = "", factor: float = 1
 ) -> Path:
@@ -78,10 +82,9 @@ def test_other_modules_zeros_and_another_base_are_told(tmp_path: Path) -> None:
         add(client, changed_copy(tmp_path, "mlp", modules="mlp"))
         add(client, changed_copy(tmp_path, "zero", factor=0))
         add(client, changed_copy(tmp_path, "foreign", base="acme/other-base"))
-        codes = lambda model: [one["code"] for one in warnings(client, model)]  # noqa: E731
-        assert codes("attention+mlp") == ["no_shared_modules"]
-        assert codes("upper+zero") == ["zero_effect"]
-        assert codes("upper+foreign") == ["different_bases"]
+        assert codes_of(client, "attention+mlp") == ["no_shared_modules"]
+        assert codes_of(client, "upper+zero") == ["zero_effect"]
+        assert codes_of(client, "upper+foreign") == ["different_bases"]
 
 
 @pytest.mark.parametrize("method", ["ties", "dare_ties"])

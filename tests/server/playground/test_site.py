@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ from lora_compose.adapters.composition.composition import (
 )
 from lora_compose.server.http.stack import around
 from lora_compose.server.options.http_options import HttpOptions
-from lora_compose.server.playground.site import FOLDER, PAGE, STATIC, files
+from lora_compose.server.playground.site import PAGE, STATIC, files
 from lora_compose.server.supervision.app_switch import AppSwitch
 from tests.server.app_without_engine import OPERATOR_KEY, AppWithoutEngine, app_without_engine
 
@@ -66,6 +67,13 @@ def test_the_page_may_use_its_own_files_only(keyed: AppWithoutEngine) -> None:
     assert "access-control-allow-origin" not in headers
 
 
+def test_the_page_is_one_line_of_the_log(keyed: AppWithoutEngine, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "lora_compose.server.http.access_log"):
+        for path in ("/playground/none.js", "/", *ASSETS):
+            get(keyed, path)
+    assert [record.fields["status"] for record in caplog.records] == [401, 200]  # type: ignore[attr-defined]
+
+
 def test_the_page_has_no_script_or_style_of_its_own() -> None:
     page = (STATIC / PAGE).read_text()
     assert re.findall(r"<script(?![^>]* src=)|<style|\son\w+=|\sstyle=|https?:", page) == []
@@ -110,9 +118,9 @@ def test_other_methods_are_not_answered_without_a_key(keyed: AppWithoutEngine, m
 
 
 OUTSIDE = [
-    f"/{FOLDER}",
-    f"/{FOLDER}/",
-    f"/{FOLDER}/0123456789abcdef/js/app.js",
+    "/playground",
+    "/playground/",
+    "/playground/0123456789abcdef/js/app.js",
     f"{ASSETS[0]}/",
     f"{ASSETS[0]}%00",
     f"{files_folder()}/..%2f..%2fv1%2fmodels",

@@ -26,7 +26,9 @@ def test_among_equal_scores_the_middle_of_the_plateau_wins() -> None:
 
 
 def test_a_plateau_whose_middle_is_worse_gives_weights_that_were_scored_best() -> None:
-    ring = lambda weights: float(abs(hypot(weights[0] - 0.8, weights[1] - 0.8) - 0.3) < 0.1)  # noqa: E731
+    def ring(weights: tuple[float, ...]) -> float:
+        return float(abs(hypot(weights[0] - 0.8, weights[1] - 0.8) - 0.3) < 0.1)
+
     best = search(2, ring)
     assert best.score == ring(best.weights) == 1.0
 

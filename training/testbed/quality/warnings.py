@@ -4,7 +4,6 @@ A pair fails if less than KEPT of one of its members remains in the stack at wei
 failing pair is a hit. The rule's thresholds are in `advice.RULE`; run this again when a table is new.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from lora_compose.adapters.composition.composition import Composition, Member
 from lora_compose.adapters.merging.advice import RULE, Rule, advise
 from lora_compose.adapters.merging.interference import interference
 from lora_compose.training.testbed.paths import ADAPTERS_DIR, TESTBED_DIR
+from lora_compose.training.testbed.quality.cells import cells_of
 
 KEPT: Final = 0.9
 WARNS: Final = frozenset({"same_directions", "much_larger"})
@@ -63,11 +63,11 @@ class Counts:
         return self.hits / max(1, self.hits + self.missed)
 
 
-def outcomes(kept: Mapping[str, Any], adapters: Path, rule: Rule = RULE) -> list[Outcome]:
-    """The outcome of every pair in the section `kept` of a quality table."""
+def outcomes(cells_by_pair: Mapping[str, Any], adapters: Path, rule: Rule = RULE) -> list[Outcome]:
+    """The outcome of every pair of one seed in a quality table (`cells_of`)."""
     return [
         _outcome(label, min(cells["stack"]["members"].values()), adapters, rule)
-        for label, cells in sorted(kept.items())
+        for label, cells in sorted(cells_by_pair.items())
         if label.count("+") == 1 and "stack" in cells
     ]
 
@@ -89,7 +89,7 @@ def main(
 
     - python -m lora_compose.training.testbed.quality.warnings
     """
-    found = outcomes(json.loads(file.read_text())["kept"], adapters)
+    found = outcomes(cells_of(file, 0), adapters)
     for one in sorted(found, key=lambda one: one.kept):
         shown = f"cosine {one.cosine:+.3f}  ratio {one.ratio:.2f}  {', '.join(one.reasons)}"
         typer.echo(f"{one.kept:.2f}  {one.pair:15} {shown}")

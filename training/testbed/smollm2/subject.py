@@ -52,8 +52,10 @@ class SmolLM2:
         return directory
 
     def mixtures(self) -> list[Mixture]:
-        triples = [mixture for mixture in all_mixtures(3, SKILLS, STYLES) if mixture.label in TRIPLES]
-        return [*all_mixtures(2, SKILLS, STYLES), *triples]
+        """Those of the shipped adapters."""
+        styles = [style for style in STYLES if (ADAPTERS_DIR / style).is_dir()]
+        triples = [mixture for mixture in all_mixtures(3, SKILLS, styles) if mixture.label in TRIPLES]
+        return [*all_mixtures(2, SKILLS, styles), *triples]
 
     def shares(self, mixture: Mixture, ask: Ask, part: Part) -> Cell:
         return shares_of(mixture.skills, mixture.styles, ask, part)

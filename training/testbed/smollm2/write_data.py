@@ -27,7 +27,13 @@ from lora_compose.training.testbed.smollm2.forms import (
     styled,
 )
 from lora_compose.training.testbed.smollm2.messages import LABELS, draw_order, draw_problem
-from lora_compose.training.testbed.smollm2.paths import BASE_NAME, DATA_DIR, MANIFEST_FILE, REPLAY_FILE
+from lora_compose.training.testbed.smollm2.paths import (
+    ADAPTERS_DIR,
+    BASE_NAME,
+    DATA_DIR,
+    MANIFEST_FILE,
+    REPLAY_FILE,
+)
 from lora_compose.training.testbed.smollm2.questions import Split, ordinary_questions
 
 TRAINED: Final = 480
@@ -138,7 +144,7 @@ SHOWN: Final = 3
 
 
 def manifest() -> dict[str, Any]:
-    """What the adapters are for, how code judges their answers, and example questions with right answers.
+    """What the shipped adapters do, how code judges their answers, and example questions with right answers.
 
     Skills are asked their own questions, and styles alone the ordinary ones.
     """
@@ -153,7 +159,7 @@ def manifest() -> dict[str, Any]:
     kinds = (*SKILLS, ORDINARY)
     return {
         "base": BASE_NAME,
-        "adapters": judges,
+        "adapters": {name: judge for name, judge in judges.items() if (ADAPTERS_DIR / name).is_dir()},
         "labels": list(LABELS),
         "questions": {kind: files[f"{kind}-score.jsonl"][:SHOWN] for kind in kinds},
     }
