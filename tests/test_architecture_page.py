@@ -16,7 +16,7 @@ def drawn() -> set[str]:
     block = (ROOT / PAGES[0]).read_text().split("```")[1]
     found, stack = set(), list[str]()
     for line in block.strip().splitlines():
-        match = re.match(r"( *)([a-z_]+)/ ", line)
+        match = re.match(r"( *)([a-z0-9_]+)/ ", line)
         assert match, line
         del stack[len(match[1]) // 2 :]
         stack.append(match[2])

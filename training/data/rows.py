@@ -211,7 +211,7 @@ def layout_of(source: str, records: Sequence[SourceRecord]) -> Layout:
         found = f"has the columns {columns}" if columns else "has no columns"
         raise DataRejected(
             CommandCode.UNKNOWN_FORM,
-            f"{source} {found}, which is not a supported layout. Supported are: {KNOWN}",
+            f"{source} {found}, which is not a supported layout. Rename the columns. Supported are: {KNOWN}",
             "source",
         )
     (first, *others), _ = votes.most_common(1)[0]

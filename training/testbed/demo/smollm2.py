@@ -22,7 +22,7 @@ ARMS: Final = (
     DemoRequest("order", "order", SIGN),
     DemoRequest("sign", "sign", SIGN),
     DemoRequest("greet", "greet", GREET),
-    DemoRequest("order+sign", "order+sign", SIGN, combines=True, must_work=True),
+    DemoRequest("order+sign", "order+sign", SIGN, combines=True),
     DemoRequest("order+greet", "order+greet", GREET, combines=True),
     DemoRequest("order:0.6+greet:0.6", "order:0.6+greet:0.6", GREET, combines=True),
     DemoRequest("order:0.6+greet:0.6+sign:0.6", "order:0.6+greet:0.6+sign:0.6", GREET + SIGN, combines=True),
