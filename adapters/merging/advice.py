@@ -21,7 +21,7 @@ Reason = Literal["same_directions", "much_larger", "no_shared_modules", "zero_ef
 class Rule:
     """The thresholds of the warnings."""
 
-    cosine: float = 0.05
+    cosine: float = 0.02
     """Deltas with at least this cosine between them, both at full strength, add up in the same directions."""
     full_strength: float = 0.9
     """Weights from this on are full strength."""
