@@ -123,7 +123,7 @@ FACES: dict[str, set[str]] = {
         "module_matching",
         "tensor_names",
     },
-    "adapters.merging": {"advice", "interference", "low_rank", "merge", "report"},
+    "adapters.merging": {"advice", "interference", "merge", "report"},
     "adapters.models": {"cache", "cli"},
     "adapters.admission": {"admit", "base_model", "fingerprint", "recognition", "tensors"},
     "adapters.registry": {

@@ -10,11 +10,12 @@ from lora_compose.adapters.errors import CommandCode, LoraComposeError
 from lora_compose.training.base_model import load_tokenizer
 from lora_compose.training.data.labels import LabelRule, count_labels
 from lora_compose.training.data.mixing import Kind, mix, mix_sources, token_counter
-from lora_compose.training.data.rows import ReadOptions, Rows, read_rows
+from lora_compose.training.data.rows import ReadOptions, Rows, concatenated, read_rows
 from lora_compose.training.data.unpaired import read_unpaired
 from lora_compose.training.recipe import Recipe
 from lora_compose.training.recipe_defaults import Method
 from lora_compose.training.run_record import DatasetFacts, MixShare, Source
+from lora_compose.training.tool_templates import check_tools
 
 FORMS: Mapping[Method, tuple[str, ...]] = {
     "sft": ("instruction", "conversational"),
@@ -122,7 +123,7 @@ def _read(source: str, recipe: Recipe, kind: Kind = "domain") -> Rows:
     if recipe.method == "kto":
         labels = recipe.labels
         rule = LabelRule(labels.label_column, labels.good_from, tuple(labels.good_labels))
-        return read_unpaired(source, options, rule, unlabelled_are_good=kind == "general")
+        return _writable(read_unpaired(source, options, rule, unlabelled_are_good=kind == "general"), recipe)
     rows = read_rows(source, options)
     if rows.form not in FORMS[recipe.method]:
         forms = " or ".join(FORMS[recipe.method])
@@ -133,10 +134,15 @@ def _read(source: str, recipe: Recipe, kind: Kind = "domain") -> Rows:
             f"`train {other}` trains on {rows.form} rows",
             "domain",
         )
+    return _writable(rows, recipe)
+
+
+def _writable(rows: Rows, recipe: Recipe) -> Rows:
+    """The rows, if the base's chat template writes their tools."""
+    if rows.uses_tools:
+        check_tools(rows, load_tokenizer(recipe.model))
     return rows
 
 
 def _concatenated(sources: list[Rows]) -> Any:
-    from datasets import concatenate_datasets
-
-    return concatenate_datasets([rows.dataset for rows in sources])
+    return concatenated(sources[0].form, [rows.dataset for rows in sources])

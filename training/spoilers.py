@@ -85,7 +85,7 @@ def _steps(schedule: Schedule) -> Iterator[str]:
         yield (
             f"The warm-up of {schedule.warmup_steps} steps is not shorter than the run of {schedule.steps} "
             f"steps, so the learning rate never reaches {schedule.learning_rate:g}. Set warmup_steps to "
-            f"{schedule.steps // 20} or less"
+            f"{schedule.steps // 20}"
         )
 
 

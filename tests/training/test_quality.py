@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from typing import Any
+
 import pytest
 
 from lora_compose.adapters.peft.checkpoint import open_adapter
@@ -138,11 +140,13 @@ def test_a_cell_is_measured_once_and_kept_for_its_seed(
 ) -> None:
     subject = Toy(file=tmp_path / "quality.json")
     asked = []
+
+    def measured(bench: Any, job: Any) -> Any:
+        asked.append((bench.seed, job.mixture.label))
+        return CELL
+
     monkeypatch.setattr(Toy, "load", lambda _: None)
-    monkeypatch.setattr(
-        "lora_compose.training.testbed.quality.cells.Bench.measure",
-        lambda bench, job: asked.append((bench.seed, job.mixture.label)) or CELL,
-    )
+    monkeypatch.setattr("lora_compose.training.testbed.quality.cells.Bench.measure", measured)
     wanted = [job for job in jobs(subject) if job.way == "stack"][:2]
     assert [cell for _, cell in measure(subject, 0, wanted[:1])] == [CELL]
     assert len(list(measure(subject, 0, wanted))) == 1

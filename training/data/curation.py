@@ -12,7 +12,7 @@ from typing import Any
 from lora_compose.adapters.errors import CommandCode, LoraComposeError
 from lora_compose.training.data import outliers
 from lora_compose.training.data import preference_checks as preferences
-from lora_compose.training.data.messages import Row
+from lora_compose.training.data.messages import Row, columns, said
 from lora_compose.training.data.near_duplicates import THRESHOLD, IndexedText, TextIndex, find_copies
 from lora_compose.training.data.pii import REGIONS, Masker
 from lora_compose.training.data.rows import (
@@ -148,7 +148,7 @@ def _mask(curated: Curated) -> None:
 def _exact(curated: Curated) -> None:
     seen, duplicates = set[str](), []
     for i, row in enumerate(curated.rows):
-        text = str({column: [m["content"] for m in messages] for column, messages in row.items()})
+        text = str({column: [said(m) for m in messages] for column, messages in columns(row).items()})
         key = " ".join(text.casefold().split())
         (duplicates.append(i) if key in seen else seen.add(key))
     curated.drop(EXACT, duplicates)
@@ -221,7 +221,7 @@ def _skew(curated: Curated) -> None:
 
 def _answers(row: Row) -> list[str]:
     column = next(name for name in ("completion", "messages", "chosen") if name in row)
-    return [message["content"] for message in row[column] if message["role"] == "assistant"]
+    return [said(message) for message in row[column] if message["role"] == "assistant"]
 
 
 def _pairs(curated: Curated) -> None:

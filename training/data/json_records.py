@@ -25,6 +25,7 @@ from lora_compose.training.data.records import SourceRecord, record_of
 UTF8: Final = (None, "utf-8-sig")
 MARK: Final = b"\xef\xbb\xbf"
 BLANK: Final = " \t\r\n"
+LONG_NUMBER: Final = "it has a number of too many digits"
 
 
 def read_json_lines(path: Path, split: str, encoding: str | None, on_note: OnNote) -> Iterator[SourceRecord]:
@@ -52,7 +53,7 @@ def _are_records(first_two: list[bytes]) -> bool:
 def _streamed(path: Path) -> Iterator[SourceRecord]:
     with open_bytes(path) as lines:
         for number, line in enumerate(lines, start=1):
-            bare = line.removeprefix(MARK) if number == 1 else line
+            bare = line.removeprefix(MARK)  # files that were joined have marks inside
             if bare.strip():
                 yield _line(f"{path}:{number}", bare)
 
@@ -64,6 +65,8 @@ def _line(place: str, line: bytes | str) -> SourceRecord:
         return SourceRecord(place, None, f"invalid JSON: {error.msg} at column {error.colno}")
     except UnicodeDecodeError as error:
         return SourceRecord(place, None, f"byte {error.start + 1} of the line is not UTF-8")
+    except ValueError:
+        return SourceRecord(place, None, f"invalid JSON: {LONG_NUMBER}")
     except RecursionError:
         return SourceRecord(place, None, "invalid JSON: it is nested too deeply")
 
@@ -96,7 +99,7 @@ def _elements(text: str, at: int, path: Path) -> Iterator[SourceRecord]:
         line, counted = line + text.count("\n", counted, at), at
         try:
             value, end = decoder.raw_decode(text, at)
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             yield _rest(path, line, error)
             return
         yield record_of(f"{path}:{line}", value)
@@ -117,7 +120,7 @@ def _objects(text: str, at: int, path: Path, split: str) -> Iterator[SourceRecor
         line, counted = line + text.count("\n", counted, at), at
         try:
             value, end = decoder.raw_decode(text, at)
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             yield _rest(path, line, error)
             return
         at = _skip(text, end)
@@ -133,15 +136,14 @@ def _rest(path: Path, line: int, error: Exception) -> SourceRecord:
         return SourceRecord(
             f"{path}:{error.lineno}", None, f"invalid JSON: {error.msg}; the rest was not read"
         )
-    return SourceRecord(
-        f"{path}:{line}", None, "invalid JSON: it is nested too deeply; the rest was not read"
-    )
+    why = "it is nested too deeply" if isinstance(error, RecursionError) else LONG_NUMBER
+    return SourceRecord(f"{path}:{line}", None, f"invalid JSON: {why}; the rest was not read")
 
 
 def _held(document: dict[str, Any], path: Path, split: str) -> Iterable[SourceRecord]:
     """The rows that a single object holds: itself, the list under one of its keys, or its columns."""
     if not split and matching_layouts(document) and not _columns(document):
-        return [SourceRecord(f"{path}:1", document)]
+        return [record_of(f"{path}:1", document)]
     if columns := _columns(document):
         return _from_columns(columns, path)
     lists = {key: value for key, value in document.items() if _is_list_of_objects(value)}
@@ -155,7 +157,7 @@ def _held(document: dict[str, Any], path: Path, split: str) -> Iterable[SourceRe
             )
         lists = {split: lists[split]}
     if not lists:
-        return [SourceRecord(f"{path}:1", document)]
+        return [record_of(f"{path}:1", document)]
     (key, rows), *_ = lists.items()
     return (record_of(f"{path}:{key}[{index}]", _unwrapped(row)) for index, row in enumerate(rows))
 

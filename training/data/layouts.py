@@ -5,7 +5,7 @@ reader. A row that fits two layouts of one kind is refused. A conversation is an
 user and assistant messages in turn. What is repaired in a conversation is reported and counted.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -15,12 +15,15 @@ from lora_compose.training.data.messages import (
     Message,
     OnRepair,
     Row,
+    answers_of,
     check_order,
     conversation,
     learned,
     messages,
     text,
+    uses_tools,
 )
+from lora_compose.training.data.tools import TOOL_COLUMNS, tools_of
 
 Form = Literal["instruction", "conversational", "preference", "unpaired"]
 Record = Mapping[str, Any]
@@ -35,7 +38,7 @@ COLUMNS: Final[dict[Form, tuple[str, ...]]] = {
     "preference": ("prompt", "chosen", "rejected"),
     "unpaired": ("prompt", "completion", LABEL),
 }
-"""The columns of a normalised row."""
+"""The columns of a normalised row. Rows that offer tools also have the column `tools`."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,14 @@ def _system_message(system: object, field: str) -> list[Message]:
     return [{"role": "system", "content": text(system, field)}] if system else []
 
 
+ABSENT: Final = ("", "nan", "none", "null", "<noinput>")
+"""What scripts write where there is no input."""
+
+
+def _is_absent(value: object) -> bool:
+    return value is None or (isinstance(value, str) and value.strip().casefold() in ABSENT)
+
+
 def prompt_of(value: object, field: str = "prompt") -> list[Message]:
     """A prompt from a text, or from messages that end with one of the user."""
     if not isinstance(value, list):
@@ -67,10 +78,12 @@ def prompt_of(value: object, field: str = "prompt") -> list[Message]:
 
 
 def answer_of(value: object, field: str, prompt: list[Message]) -> tuple[list[Message], list[Message]]:
-    """The prompt and the answer, from a text or from messages, which may begin with the prompt.
+    """The prompt and the answer, from a text, a message or messages, which may begin with the prompt.
 
     A system message before the repeated prompt becomes part of the prompt.
     """
+    if isinstance(value, dict):
+        value = [value]
     if not isinstance(value, list):
         return prompt, [{"role": "assistant", "content": text(value, field)}]
     turns = messages(value, field)
@@ -84,9 +97,19 @@ def answer_of(value: object, field: str, prompt: list[Message]) -> tuple[list[Me
     return prompt, turns
 
 
+def _offered(record: Record) -> str | None:
+    """The definitions of the tools that a row offers, as JSON."""
+    return next((tools for name in TOOL_COLUMNS if (tools := tools_of(record.get(name), name))), None)
+
+
 def _prompt_completion(record: Record, _: OnRepair) -> list[Row]:
+    """One row; where the answer calls tools, a row for each message of the assistant."""
     prompt, completion = answer_of(record["completion"], "completion", prompt_of(record["prompt"]))
-    return [{"prompt": prompt, "completion": completion}]
+    tools = _offered(record)
+    if tools is None and not uses_tools(completion):
+        return [{"prompt": prompt, "completion": completion}]
+    turns = [(message, False) for message in prompt] + [(message, True) for message in completion]
+    return answers_of(turns, tools)
 
 
 def _conversational(column: str) -> Convert:
@@ -106,12 +129,7 @@ def _weighed(column: str) -> Convert:
         switches = learned(record[column], column)
         turns = [*system, *zip(messages(record[column], column), switches, strict=True)]
         found = conversation(turns, column, on_repair)
-        before = [message for message, _ in found]
-        rows: list[Row] = [
-            {"prompt": before[:index], "completion": [message]}
-            for index, (message, is_learned) in enumerate(found)
-            if message["role"] == "assistant" and is_learned
-        ]
+        rows = answers_of(found, _offered(record))
         if not rows:
             raise BadRow(f"no answer in {column} is learned: every weight is 0")
         if not all(switches):
@@ -122,30 +140,39 @@ def _weighed(column: str) -> Convert:
 
 
 def _preference(record: Record, _: OnRepair) -> list[Row]:
-    return [_pair(prompt_of(record["prompt"]), record["chosen"], record["rejected"], ("chosen", "rejected"))]
+    fields = ("chosen", "rejected")
+    return [_pair(prompt_of(record["prompt"]), record, fields, _offered(record))]
 
 
-def _pair(prompt: list[Message], chosen: object, rejected: object, fields: tuple[str, str]) -> Row:
+def _pair(prompt: list[Message], record: Record, fields: tuple[str, str], tools: str | None) -> Row:
     """A preference. Both answers must be to the same prompt, with the same system message."""
-    prompts, answers = zip(
-        *(answer_of(value, field, prompt) for value, field in zip((chosen, rejected), fields, strict=True)),
-        strict=True,
-    )
+    prompts, answers = zip(*(answer_of(record[field], field, prompt) for field in fields), strict=True)
     if prompts[0] != prompts[1]:
         raise BadRow(f"{' and '.join(fields)} begin with different system messages")
-    return {"prompt": prompts[0], "chosen": answers[0], "rejected": answers[1]}
+    return _preference_row(prompts[0], answers, fields, tools)
+
+
+def _preference_row(
+    prompt: list[Message], answers: Sequence[list[Message]], fields: Sequence[str], tools: str | None
+) -> Row:
+    for answer, field in zip(answers, fields, strict=True):
+        if any(message["role"] == "tool" for message in answer):
+            raise BadRow(
+                f"{field} has the answer of a tool, which must not be learned. End {field} with the call, or "
+                "put the call and its answer into the prompt"
+            )
+    offered = {} if tools is None else {"tools": tools}
+    return {"prompt": prompt, "chosen": answers[0], "rejected": answers[1], **offered}
 
 
 def _openai_preference(record: Record, _: OnRepair) -> list[Row]:
     given = record["input"]
     if not isinstance(given, dict):
         raise BadRow(f"input is {type(given).__name__}, not an object with messages")
-    if given.get("tools"):
-        raise BadRow("input.tools offers tools. Only texts of system, user and assistant are supported")
     prompt = messages(given.get("messages"), "input.messages")
     check_order(prompt, "input.messages", first="user", last="user")
-    fields = ("preferred_output", "non_preferred_output")
-    return [_pair(prompt, record[fields[0]], record[fields[1]], fields)]
+    tools = tools_of(given.get("tools"), "input.tools")
+    return [_pair(prompt, record, ("preferred_output", "non_preferred_output"), tools)]
 
 
 def _implicit_preference(record: Record, _: OnRepair) -> list[Row]:
@@ -161,14 +188,15 @@ def _implicit_preference(record: Record, _: OnRepair) -> list[Row]:
     shared = _shared_length(chosen, rejected)
     if not shared:
         raise BadRow("chosen and rejected begin with different prompts")
-    return [{"prompt": chosen[:shared], "chosen": chosen[shared:], "rejected": rejected[shared:]}]
+    answers = (chosen[shared:], rejected[shared:])
+    return [_preference_row(chosen[:shared], answers, ("chosen", "rejected"), _offered(record))]
 
 
 def _shared_length(chosen: list[Message], rejected: list[Message]) -> int:
-    """The length of the common beginning that ends with a user message that both answer."""
+    """The length of the common beginning that ends with a message of the user or a tool that both answer."""
     shortest = min(len(chosen), len(rejected))
     shared = next((i for i in range(shortest) if chosen[i] != rejected[i]), shortest)
-    while shared and (chosen[shared - 1]["role"] != "user" or shared == shortest):
+    while shared and (chosen[shared - 1]["role"] not in ("user", "tool") or shared == shortest):
         shared -= 1
     return shared
 
@@ -183,7 +211,7 @@ def _question_answer(name: str, columns: tuple[str, str], context: str = "", sys
 
     def convert(record: Record, _: OnRepair) -> list[Row]:
         content = text(record[question], question)
-        if context and record.get(context):
+        if context and not _is_absent(record.get(context)):
             content = f"{content}\n\n{text(record[context], context)}"
         start = _system_message(record.get(system), system)
         asked: list[Message] = [*start, {"role": "user", "content": content}]
@@ -196,17 +224,22 @@ def _question_answer(name: str, columns: tuple[str, str], context: str = "", sys
 CONVERSATIONS: Final = ("messages", "conversations")
 """Columns of conversations. Both may have OpenAI's keys or ShareGPT's."""
 
+OFFERED: Final = " ".join(TOOL_COLUMNS)
+
 LAYOUTS: Final = (
-    _layout("preference", "preference", "prompt chosen rejected", _preference),
-    _layout("implicit preference", "preference", "chosen rejected", _implicit_preference),
+    _layout("preference", "preference", "prompt chosen rejected", _preference, OFFERED),
+    _layout("implicit preference", "preference", "chosen rejected", _implicit_preference, OFFERED),
     _layout(
         "OpenAI preference",
         "preference",
         "input preferred_output non_preferred_output",
         _openai_preference,
     ),
-    *(_layout(name, "conversational", name, _conversational(name), "system") for name in CONVERSATIONS),
-    _layout("prompt/completion", "instruction", "prompt completion", _prompt_completion),
+    *(
+        _layout(name, "conversational", name, _conversational(name), f"system {OFFERED}")
+        for name in CONVERSATIONS
+    ),
+    _layout("prompt/completion", "instruction", "prompt completion", _prompt_completion, OFFERED),
     _question_answer("alpaca", ("instruction", "output"), "input", "system"),
     _question_answer("dolly", ("instruction", "response"), "context"),
     _question_answer("question/answer", ("question", "answer")),
@@ -214,13 +247,34 @@ LAYOUTS: Final = (
     _question_answer("prompt/response", ("prompt", "response"), system="system"),
 )
 WEIGHED_LAYOUTS: Final = {
-    name: _layout(f"{name} with weights", "instruction", name, _weighed(name), "system")
+    name: _layout(f"{name} by answers", "instruction", name, _weighed(name), f"system {OFFERED}")
     for name in CONVERSATIONS
 }
-"""The layouts of conversations some of whose messages must not be learned."""
+"""The layouts of conversations that have messages which must not be learned, or calls of tools."""
 COLUMN_NAMES: Final = frozenset().union(*(layout.required | layout.optional for layout in LAYOUTS))
 """The columns that some layout uses."""
 KNOWN: Final = "; ".join(" + ".join(sorted(layout.required)) for layout in LAYOUTS)
+
+
+def has_own_rows(record: Record, column: str) -> bool:
+    """Whether each answer of a conversation becomes a row of its own: it has weights of 0, or uses tools."""
+    offers = any(record.get(name) not in (None, "", []) for name in TOOL_COLUMNS)
+    return offers or _has_unlearned(record.get(column), column) or _has_calls(record.get(column), column)
+
+
+def _has_unlearned(value: object, column: str) -> bool:
+    items = value if isinstance(value, list) else []
+    try:
+        return bool(items) and not all(learned(items, column))
+    except BadRow:
+        return True  # the row is then refused for the same reason
+
+
+def _has_calls(value: object, column: str) -> bool:
+    try:
+        return uses_tools(messages(value, column))
+    except BadRow:
+        return False  # the row is then refused for the same reason
 
 
 def matching_layouts(record: Record) -> tuple[Layout, ...]:

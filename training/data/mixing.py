@@ -4,6 +4,7 @@ A ratio is written GENERAL:DOMAIN: `2:8` is one fifth of general data. No row is
 requested size, or is as large as its smallest part allows. The same seed gives the same mix.
 """
 
+import json
 import random
 import re
 from collections.abc import Callable, Sequence
@@ -12,7 +13,7 @@ from itertools import accumulate
 from typing import Any, Literal
 
 from lora_compose.adapters.errors import CommandCode, InvalidRequest
-from lora_compose.training.data.rows import Rows
+from lora_compose.training.data.rows import Rows, concatenated
 
 Kind = Literal["general", "domain"]
 Unit = Literal["examples", "tokens"]
@@ -120,10 +121,8 @@ def _count(weights: Sequence[int], wanted: float) -> int:
 
 
 def _concatenated(parts: Sequence[MixSource], taken: Sequence[Sequence[int]], seed: int) -> Any:
-    from datasets import concatenate_datasets
-
     chosen = [part.rows.dataset.select(rows) for part, rows in zip(parts, taken, strict=True)]
-    return concatenate_datasets(chosen).shuffle(seed=seed)
+    return concatenated(parts[0].rows.form, chosen).shuffle(seed=seed)
 
 
 def _actual_shares(
@@ -188,13 +187,16 @@ def token_counter(tokenizer: Any) -> Callable[[dict[str, Any]], int]:
 
         tokenizer = AutoTokenizer.from_pretrained(tokenizer)
 
-    def length(messages: list[dict[str, str]]) -> int:
-        return len(tokenizer.apply_chat_template(messages, tokenize=True, return_dict=True)["input_ids"])
+    def length(messages: list[dict[str, Any]], tools: str | None) -> int:
+        offered = None if tools is None else json.loads(tools)
+        written = tokenizer.apply_chat_template(messages, tools=offered, tokenize=True, return_dict=True)
+        return len(written["input_ids"])
 
     def count(row: dict[str, Any]) -> int:
+        tools = row.get("tools")
         if "messages" in row:
-            return length(row["messages"])
+            return length(row["messages"], tools)
         answers = [row["completion"]] if "completion" in row else [row["chosen"], row["rejected"]]
-        return sum(length([*row["prompt"], *answer]) for answer in answers)
+        return sum(length([*row["prompt"], *answer], tools) for answer in answers)
 
     return count

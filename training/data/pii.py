@@ -6,11 +6,11 @@ and the domains of RFC 2606. Names of people and postal addresses are not found.
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
-from lora_compose.training.data.messages import Message, Row
+from lora_compose.training.data.messages import Message, Row, columns, said
 from lora_compose.training.data.pii_patterns import DETECTORS
 from lora_compose.training.data.telephones import telephones
 
@@ -86,18 +86,22 @@ class Masker:
         Otherwise only those items are masked in an answer that are masked in its row's other messages too.
         If they were not, the row would teach to invent them.
         """
-        others = [m["content"] for column in row.values() for m in column if m["role"] != "assistant"]
+        turns = columns(row)
+        others = [said(m) for messages in turns.values() for m in messages if m["role"] != "assistant"]
         asked = {self._key(match) for text in others for match in find(text, self.regions)}
 
-        def masked(message: Message) -> Message:
-            found = find(message["content"], self.regions)
-            if message["role"] == "assistant" and not answers:
-                kept = [match for match in found if self._key(match) not in asked]
-                self.unmasked.update(match.kind for match in kept)
-                found = [match for match in found if self._key(match) in asked]
-            return {"role": message["role"], "content": self._replaced(message["content"], found)}
+        def masked_answer(text: str) -> str:
+            found = find(text, self.regions)
+            kept = [] if answers else [match for match in found if self._key(match) not in asked]
+            self.unmasked.update(match.kind for match in kept)
+            return self._replaced(text, [match for match in found if match not in kept])
 
-        return {column: [masked(message) for message in messages] for column, messages in row.items()}
+        def masked(message: Message) -> Message:
+            if message["role"] != "assistant":
+                return Message(**{**message, "content": self.mask(message["content"])})
+            return _with_texts(message, masked_answer)
+
+        return row | {column: [masked(message) for message in messages] for column, messages in turns.items()}
 
     def _replaced(self, text: str, found: Sequence[PiiMatch]) -> str:
         for match in reversed(found):
@@ -113,3 +117,19 @@ class Masker:
         key = self._key(match)
         number = sum(kind == match.kind for kind, _ in self._tags) + 1
         return self._tags.setdefault(key, f"<{match.kind}_{number}>")
+
+
+def _with_texts(message: Message, change: Callable[[str], str]) -> Message:
+    """The message with changed texts: its content, and the texts among the arguments of its calls."""
+    changed = Message(**{**message, "content": change(message["content"])})
+    if "tool_calls" in message:
+        changed["tool_calls"] = _changed(message["tool_calls"], change)
+    return changed
+
+
+def _changed(value: Any, change: Callable[[str], str]) -> Any:
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, list):
+        return [_changed(item, change) for item in value]
+    return {key: _changed(item, change) for key, item in value.items()} if isinstance(value, dict) else value

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from lora_compose.training.data.messages import Row
+from lora_compose.training.data.messages import Row, said
 from lora_compose.training.data.rows import normalized, prompt_text
 
 FIRES_AT = 0.6
@@ -94,4 +94,4 @@ def contradictory(rows: Sequence[Row]) -> list[int]:
 
 
 def _text(row: Row, column: str) -> str:
-    return "\n".join(message["content"] for message in row[column])
+    return "\n".join(said(message) for message in row[column])

@@ -17,9 +17,9 @@ class SourceRecord:
 
 
 def record_of(place: str, value: object) -> SourceRecord:
-    """The record of a parsed JSON value."""
+    """The record of a parsed JSON value. NaN, which pandas writes for a missing cell, counts as missing."""
     if isinstance(value, dict):
-        return SourceRecord(place, value)
+        return SourceRecord(place, {name: None if held != held else held for name, held in value.items()})
     return SourceRecord(
         place, None, f"the row is of type {type(value).__name__}, not an object with named fields"
     )

@@ -27,11 +27,13 @@ from lora_compose.training.data.layouts import (
     WEIGHED_LAYOUTS,
     Form,
     Layout,
+    has_own_rows,
     matching_layouts,
 )
-from lora_compose.training.data.messages import Message, Row, extra_keys, learned
+from lora_compose.training.data.messages import Message, Row, columns, extra_keys, said, uses_tools
 from lora_compose.training.data.records import SourceRecord
 from lora_compose.training.data.sources import read_records
+from lora_compose.training.data.tools import TOOL_COLUMNS
 
 LISTED: Final = 10
 """At most this many bad rows are listed in the message."""
@@ -79,6 +81,17 @@ class Rows:
     """What was detected or repaired, one sentence each."""
     origins: tuple[Origin, ...] = ()
     """The origin of each row that was read from a source."""
+
+    @property
+    def uses_tools(self) -> bool:
+        """Whether some rows offer tools or have calls of them."""
+        return has_tools(self.dataset)
+
+    def refuse_tools(self, use: str) -> None:
+        """Raises DataRejected("wrong_form") if rows use tools; `use` says what they cannot be used for."""
+        if self.uses_tools:
+            message = f"{self.source} has rows with tools. They cannot be {use}"
+            raise DataRejected(CommandCode.WRONG_FORM, message, "source")
 
     @property
     def remarks(self) -> list[str]:
@@ -151,9 +164,9 @@ def _normalised_rows(records: Sequence[SourceRecord], layout: Layout) -> _Normal
             rows = _normalised(record, layout, found.repairs)
             unused = _unused(record.fields or {}, layout)
             found.left_out.update(unused)
-            columns = {name: value for name, value in (record.fields or {}).items() if name in unused}
+            others = {name: value for name, value in (record.fields or {}).items() if name in unused}
             found.rows += rows
-            found.origins += [Origin(record.place, columns)] * len(rows)
+            found.origins += [Origin(record.place, others)] * len(rows)
         except BadRow as fault:
             found.faults.append(f"{record.place}: {fault}")
     return found
@@ -178,14 +191,43 @@ def _with_known_names(record: SourceRecord) -> SourceRecord:
 
 def as_rows(source: str, form: Form, rows: Sequence[Row], left_out: dict[str, int] | None = None) -> Rows:
     """Normalised rows as a data set with its digest. An empty data set still has its columns."""
-    from datasets import Dataset, Features, List, Value
+    if any(row.get(TOOLS) for row in rows):
+        rows = [{**row, TOOLS: row.get(TOOLS)} for row in rows]
+    return Rows(source, form, dataset_of(form, rows), digest_of(rows), left_out or {})
 
-    message = {"role": Value("string"), "content": Value("string")}
-    kinds = {column: Value("bool") if column == LABEL else List(message) for column in COLUMNS[form]}
-    features = Features(kinds)
-    columns = {column: [row[column] for row in rows] for column in COLUMNS[form]}
-    dataset = Dataset.from_dict(columns, features=features)
-    return Rows(source, form, dataset, digest_of(rows), left_out or {})
+
+TOOLS: Final = "tools"
+
+
+def dataset_of(form: Form, rows: Sequence[Row]) -> Any:
+    """A `datasets.Dataset` of normalised rows. Messages with calls of tools are stored as JSON."""
+    from datasets import Dataset, Features, Json, List, Value
+
+    offers = any(TOOLS in row for row in rows)
+    calls = offers or any(uses_tools(turns) for row in rows for turns in columns(row).values())
+    message = Json() if calls else {"role": Value("string"), "content": Value("string")}
+    kinds: dict[str, Any] = {
+        name: Value("bool") if name == LABEL else List(message) for name in COLUMNS[form]
+    }
+    if offers:
+        kinds[TOOLS] = Value("string")
+    return Dataset.from_dict({name: [row.get(name) for row in rows] for name in kinds}, Features(kinds))
+
+
+def has_tools(dataset: Any) -> bool:
+    """Whether some rows offer tools or have calls of them."""
+    from datasets import Json
+
+    return any(isinstance(getattr(kind, "feature", None), Json) for kind in dataset.features.values())
+
+
+def concatenated(form: Form, datasets: Sequence[Any]) -> Any:
+    """One data set of several of one form, of which some may have tools."""
+    from datasets import concatenate_datasets
+
+    if all(dataset.features == datasets[0].features for dataset in datasets):
+        return concatenate_datasets(list(datasets))
+    return dataset_of(form, [row for dataset in datasets for row in dataset])
 
 
 def digest_of(rows: Iterable[Row]) -> str:
@@ -211,7 +253,7 @@ def layout_of(source: str, records: Sequence[SourceRecord]) -> Layout:
         found = f"has the columns {columns}" if columns else "has no columns"
         raise DataRejected(
             CommandCode.UNKNOWN_FORM,
-            f"{source} {found}, which is not a supported layout. Supported are: {KNOWN}",
+            f"{source} {found}, which is not a supported layout. Rename the columns. Supported are: {KNOWN}",
             "source",
         )
     (first, *others), _ = votes.most_common(1)[0]
@@ -222,15 +264,10 @@ def layout_of(source: str, records: Sequence[SourceRecord]) -> Layout:
             f"{source} fits several layouts ({names}). Keep only the columns of one layout",
             "source",
         )
-    weighed = WEIGHED_LAYOUTS.get(first.name)
-    return weighed if weighed is not None and any(_has_unlearned(r, first.name) for r in records) else first
-
-
-def _has_unlearned(record: SourceRecord, column: str) -> bool:
-    try:
-        return record.fields is not None and not all(learned(record.fields.get(column), column))
-    except BadRow:
-        return True  # the row is then refused for the same reason
+    by_answers = WEIGHED_LAYOUTS.get(first.name)
+    if by_answers is None:
+        return first
+    return by_answers if any(has_own_rows(r.fields or {}, first.name) for r in records) else first
 
 
 def _normalised(record: SourceRecord, layout: Layout, repairs: "Counter[str]") -> list[Row]:
@@ -251,7 +288,8 @@ def _normalised(record: SourceRecord, layout: Layout, repairs: "Counter[str]") -
 
 def _unused(fields: dict[str, Any], layout: Layout) -> set[str]:
     used = layout.required | layout.optional
-    inner = {f"{column}[].{key}" for column in used for key in extra_keys(fields.get(column))}
+    of_messages = used - set(TOOL_COLUMNS)
+    inner = {f"{column}[].{key}" for column in of_messages for key in extra_keys(fields.get(column))}
     return inner | {column for column, value in fields.items() if value is not None and column not in used}
 
 
@@ -262,7 +300,7 @@ def _listed(faults: Sequence[str], total: int, what: str) -> str:
 
 def whole_text(row: Row) -> str:
     """The content of all messages, column by column."""
-    return "\n".join(message["content"] for column in row.values() for message in column)
+    return "\n".join(said(message) for column in columns(row).values() for message in column)
 
 
 def conversation_of(row: Row) -> list[Message]:
@@ -274,27 +312,27 @@ def conversation_of(row: Row) -> list[Message]:
 
 
 def spoken_text(row: Row) -> str:
-    """The content of all messages of user and assistant, column by column."""
-    return "\n".join(m["content"] for column in row.values() for m in column if m["role"] != "system")
+    """What all messages but those of system say, column by column."""
+    return "\n".join(said(m) for column in columns(row).values() for m in column if m["role"] != "system")
 
 
 def system_text(row: Row) -> str:
     """The content of the system message, or an empty text."""
-    return next((m["content"] for column in row.values() for m in column if m["role"] == "system"), "")
+    return next((m["content"] for turns in columns(row).values() for m in turns if m["role"] == "system"), "")
 
 
 def prompt_text(row: Row) -> str:
-    """The content of the user's messages, which is compared to find rows that ask the same question."""
+    """What users and tools say, which is compared to find rows that ask the same question."""
     messages = row["prompt"] if "prompt" in row else row["messages"]
-    return "\n".join(message["content"] for message in messages if message["role"] == "user")
+    return "\n".join(message["content"] for message in messages if message["role"] in ("user", "tool"))
 
 
 def answers(row: Row) -> Iterator[str]:
-    """The content of the assistant's messages; both answers of a preference."""
-    for column, messages in row.items():
+    """What the assistant says; both answers of a preference."""
+    for column, messages in columns(row).items():
         for message in messages:
             if column != "prompt" and message["role"] == "assistant":
-                yield message["content"]
+                yield said(message)
 
 
 def normalized(text: str) -> str:

@@ -5,7 +5,7 @@ A record that cannot be parsed is yielded with a fault, so that the caller can l
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -15,7 +15,7 @@ from lora_compose.adapters.errors import CommandCode
 from lora_compose.training.data.decoding import COMPRESSED, OnNote, bare_suffix, read_bytes
 from lora_compose.training.data.errors import DataRejected
 from lora_compose.training.data.json_records import read_json, read_json_lines
-from lora_compose.training.data.records import SourceRecord
+from lora_compose.training.data.records import SourceRecord, record_of
 from lora_compose.training.data.tables import read_table
 
 SAVED: Final = ("state.json", "dataset_dict.json")
@@ -70,7 +70,7 @@ def _file(file: OpenFile) -> Iterator[SourceRecord]:
 
 def _unknown_format(path: Path) -> str:
     if path.suffix.lower() in (".xlsx", ".xls", ".ods"):
-        return f"{path} is a spreadsheet. Save it as CSV, UTF-8"
+        return f"{path} is a spreadsheet. Save it as CSV, UTF-8: soffice --headless --convert-to csv {path}"
     names = ", ".join(READERS)
     return (
         f"The name of {path} must end with one of {names}; then {', '.join(COMPRESSED)} if it is compressed"
@@ -145,11 +145,31 @@ def _parquet(opened: OpenFile) -> Iterator[SourceRecord]:
         file = ParquetFile(BufferReader(read_bytes(path)) if is_compressed else path)
     except ArrowInvalid as error:
         raise DataRejected(CommandCode.BROKEN_FILE, f"{path}: {error}", "source") from None
+    yield from _of_batches(path, file.iter_batches())
+
+
+def _of_batches(path: Path, batches: Iterable[Any]) -> Iterator[SourceRecord]:
     number = 0
-    for batch in file.iter_batches():
+    for batch in batches:
         for record in batch.to_pylist():
             number += 1
-            yield SourceRecord(f"{path}:{number}", record)
+            yield record_of(f"{path}:{number}", record)
+
+
+def _arrow(opened: OpenFile) -> Iterator[SourceRecord]:
+    """Arrow's file or stream format. Feather is the same as the file format."""
+    from pyarrow import ArrowInvalid, BufferReader, ipc
+
+    data = read_bytes(opened.path)
+    try:
+        file = ipc.open_file(BufferReader(data))
+        batches = [file.get_batch(index) for index in range(file.num_record_batches)]
+    except ArrowInvalid:
+        try:
+            batches = list(ipc.open_stream(BufferReader(data)))
+        except ArrowInvalid as error:
+            raise DataRejected(CommandCode.BROKEN_FILE, f"{opened.path}: {error}", "source") from None
+    yield from _of_batches(opened.path, batches)
 
 
 def _json_lines(file: OpenFile) -> Iterator[SourceRecord]:
@@ -172,6 +192,8 @@ READERS: Final[dict[str, Callable[[OpenFile], Iterator[SourceRecord]]]] = {
     ".tsv": _table,
     ".tab": _table,
     ".parquet": _parquet,
+    ".arrow": _arrow,
+    ".feather": _arrow,
 }
 
 
@@ -187,7 +209,7 @@ def _dataset(name: str, split: str) -> Iterator[SourceRecord]:
     if isinstance(loaded, datasets.DatasetDict):
         loaded = _selected_split(name, loaded, split)
     for number, record in enumerate(loaded, start=1):
-        yield SourceRecord(f"{name}:{number}", record)
+        yield record_of(f"{name}:{number}", record)
 
 
 def _from_hub(name: str) -> Any:

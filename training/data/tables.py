@@ -6,12 +6,15 @@ columns. Excel's first line `sep=;` is obeyed.
 
 import csv
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from io import StringIO
 from pathlib import Path
 from typing import Final
 
+from lora_compose.adapters.errors import CommandCode
 from lora_compose.training.data.decoding import OnNote, decoded, read_bytes
+from lora_compose.training.data.errors import DataRejected
 from lora_compose.training.data.layouts import COLUMN_NAMES
 from lora_compose.training.data.records import SourceRecord
 
@@ -32,9 +35,13 @@ def read_table(path: Path, encoding: str | None, on_note: OnNote) -> Iterator[So
     if named := EXCEL_SEPARATOR.match(text):
         text, separator, lines_before = text[named.end() :], named[1], 1
     else:
+        blank = text[: len(text) - len(text.lstrip("\r\n"))]
+        text, lines_before = text[len(blank) :], len(blank.splitlines())
         separator = _separator(text)
     table = csv.DictReader(StringIO(text, newline=""), restkey=None, strict=True, delimiter=separator)
+    first_line = 1 + lines_before
     try:
+        _check_header(path, table.fieldnames or ())
         count, first_line = len(table.fieldnames or ()), 2 + lines_before
         for row in table:
             place, first_line = f"{path}:{first_line}", table.line_num + 1 + lines_before
@@ -45,8 +52,16 @@ def read_table(path: Path, encoding: str | None, on_note: OnNote) -> Iterator[So
             else:
                 yield SourceRecord(place, {name: cell or None for name, cell in row.items()})
     except csv.Error as error:
-        line = table.line_num + lines_before
-        yield SourceRecord(f"{path}:{line}", None, f"invalid CSV: {error}; the rest was not read")
+        why = f"invalid CSV: {error}; the rest was not read. Check the quotation marks of this row"
+        yield SourceRecord(f"{path}:{first_line}", None, why)
+
+
+def _check_header(path: Path, names: Sequence[str]) -> None:
+    """Raises DataRejected("bad_row") if a column is named twice. Names that are empty do not count."""
+    twice = [name for name, count in Counter(filter(None, names)).items() if count > 1]
+    if twice:
+        message = f"{path} names the column {twice[0]!r} twice. Rename or delete one of them"
+        raise DataRejected(CommandCode.BAD_ROW, message, "source")
 
 
 def _separator(text: str) -> str:

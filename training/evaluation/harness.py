@@ -1,12 +1,13 @@
 """Run tasks of EleutherAI's lm-evaluation-harness through its Python API."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lora_compose.adapters.errors import CommandCode, LoraComposeError
-from lora_compose.training.evaluation.intervals import Interval, Z
+from lora_compose.training.evaluation.intervals import Interval, Z, wilson
 
 BATCH = 16
 RESAMPLES = 100
@@ -75,7 +76,7 @@ def harness_scores(
     return {
         f"{name}:{metric}": score
         for name in names
-        for metric, score in _metrics(found["results"][name]).items()
+        for metric, score in _metrics(found["results"][name], _count(found, name)).items()
     }
 
 
@@ -96,17 +97,30 @@ def _endpoint(server: Mapping[str, str], tokenizer: Any) -> dict[str, Any]:
     }
 
 
-def _metrics(results: Mapping[str, Any]) -> dict[str, HarnessScore]:
+def _count(found: Mapping[str, Any], name: str) -> int:
+    """The number of questions of a task. 0 for a group of tasks."""
+    return int(found.get("n-samples", {}).get(name, {}).get("effective", 0))
+
+
+def _metrics(results: Mapping[str, Any], count: int) -> dict[str, HarnessScore]:
     """The metrics with short names: `acc` in place of `acc,none`. The harness's `sample_len` is left out."""
     found = {}
     for key, value in results.items():
         name, _, filtered = key.partition(",")
         if isinstance(value, int | float) and not name.endswith("_stderr") and name != "sample_len":
             error = results.get(f"{name}_stderr,{filtered}")
-            found[name] = HarnessScore(float(value), _interval(float(value), error))
+            found[name] = HarnessScore(float(value), _interval(float(value), error, count))
     return found
 
 
-def _interval(value: float, error: Any) -> Interval | None:
-    """The normal 95 % interval. `error` is a text if the harness does not know the standard error."""
-    return (value - Z * error, value + Z * error) if isinstance(error, int | float) else None
+def _interval(value: float, error: Any, count: int) -> Interval | None:
+    """Wilson's 95 % interval of a share, otherwise the normal one.
+
+    The standard error shows whether `value` is a share of `count` answers. It is a text if the harness does
+    not know it.
+    """
+    if not isinstance(error, int | float):
+        return None
+    if count > 1 and 0 <= value <= 1 and math.isclose(error, math.sqrt(value * (1 - value) / (count - 1))):
+        return wilson(value * count, count)
+    return value - Z * error, value + Z * error

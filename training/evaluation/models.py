@@ -99,7 +99,19 @@ class LocalModel:
         return answers
 
 
-class ServedModel:
+class WithoutLikelihoods:
+    """The part of an Answerer that a server cannot be asked for."""
+
+    def likelihoods(self, _pairs: Sequence[tuple[Sequence[Message], str]]) -> list[Likelihood]:
+        """Raises InvalidRequest("not_over_http"): a server does not give the likelihood of a given answer."""
+        raise InvalidRequest(CommandCode.NOT_OVER_HTTP, NOT_OVER_HTTP, "url")
+
+    def windows(self, _text: HeldOutText) -> list[Likelihood]:
+        """Raises InvalidRequest("not_over_http")."""
+        raise InvalidRequest(CommandCode.NOT_OVER_HTTP, NOT_OVER_HTTP, "url")
+
+
+class ServedModel(WithoutLikelihoods):
     """`model` of an OpenAI-compatible server: a base, an adapter or a composition.
 
     A refusal is raised as LoraComposeError with the server's code. If no server answers, the code is
@@ -118,14 +130,6 @@ class ServedModel:
     def length(self, answer: str) -> int:
         """See Answerer. A token has at least one byte."""
         return len(answer.encode()) + 1
-
-    def likelihoods(self, _pairs: Sequence[tuple[Sequence[Message], str]]) -> list[Likelihood]:
-        """Raises InvalidRequest("not_over_http"): a server does not give the likelihood of a given answer."""
-        raise InvalidRequest(CommandCode.NOT_OVER_HTTP, NOT_OVER_HTTP, "url")
-
-    def windows(self, _text: HeldOutText) -> list[Likelihood]:
-        """Raises InvalidRequest("not_over_http")."""
-        raise InvalidRequest(CommandCode.NOT_OVER_HTTP, NOT_OVER_HTTP, "url")
 
 
 @dataclass(frozen=True)

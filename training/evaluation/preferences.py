@@ -60,6 +60,7 @@ def read_pairs(source: str) -> list[PreferencePair]:
     from lora_compose.training.data.rows import read_rows
 
     rows = read_rows(source)
+    rows.refuse_tools("scored as pairs")
     if rows.form != "preference":
         raise InvalidRequest(
             CommandCode.NOT_PREFERENCES, f"{source} has {rows.form} rows, not preferences", "preferences"

@@ -122,6 +122,7 @@ def shipped_file(name: str) -> Path:
 
 def _read(source: str) -> list[Question]:
     rows = read_rows(source)
+    rows.refuse_tools("scored as questions")
     if rows.form == "preference":
         raise InvalidRequest(
             CommandCode.NOT_A_TASK, f"{source} has preferences: use it with --preferences", "tasks"

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from lora_compose.training.planning.architectures import ModelShape
 from lora_compose.training.planning.devices import CARDS, Card, largest_of
 from lora_compose.training.planning.memory import GIB, Memory, memory_of, per_card
 from lora_compose.training.planning.settings import PlanSettings
+from lora_compose.training.planning.shapes import ModelShape
 
 TIGHT: Final = 0.03
 """A fit with less free memory than this share of the card is tight, because the plan has an error of this

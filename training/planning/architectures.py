@@ -1,110 +1,16 @@
 """The shapes of causal language models, from a Hugging Face config alone, for a table of known model types.
 
 The shapes are those that `AutoModelForCausalLM` would build; a test compares them for every row of the table.
-The config's defaults are those of transformers. Other model types are refused, such as mixtures of experts,
-where only some weights work on a token but all of them take memory. The linear layers of a block are grouped
-by the input that they share, because a training step keeps this input once for the group.
+The config's defaults are those of transformers. Other model types are refused.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, Final, Literal
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
 from lora_compose.adapters.errors import CommandCode, LoraComposeError
-
-Source = Literal["norm", "attention", "mlp"]
-"""The input of a group: the output of a norm, the output of the attention, or the product inside the MLP."""
-
-
-@dataclass(frozen=True)
-class Linear:
-    """One linear layer of a block."""
-
-    name: str
-    """The name that `target_modules` uses, without the path."""
-    d_in: int
-    d_out: int
-    bias: bool = False
-
-    @property
-    def weights(self) -> int:
-        """Parameters without the bias. 4-bit quantization stores these."""
-        return self.d_in * self.d_out
-
-    @property
-    def parameters(self) -> int:
-        return self.weights + (self.d_out if self.bias else 0)
-
-
-@dataclass(frozen=True)
-class Group:
-    """The linear layers of a block that read the same input."""
-
-    source: Source
-    linears: tuple[Linear, ...]
-
-    @property
-    def width(self) -> int:
-        return self.linears[0].d_in
-
-
-@dataclass(frozen=True)
-class ModelShape:
-    """The shape of one model. All blocks have the same shape."""
-
-    model_type: str
-    layers: int
-    hidden: int
-    vocab: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    intermediate: int
-    groups: tuple[Group, ...]
-    norms: int
-    """The number of norms over the hidden size in a block."""
-    norm_parameters: int
-    """Parameters of all norms of one block."""
-    embedding_parameters: int
-    """Parameters of the token embeddings, and of learned position embeddings."""
-    final_norm_parameters: int
-    tied: bool
-    """True if the output embedding shares the parameters of the input embedding."""
-    gated: bool = True
-    """True if the MLP is down(act(gate(x)) * up(x)), False if it is down(act(up(x)))."""
-    head_norms: bool = False
-    """True if queries and keys are normalised for each head."""
-
-    @cached_property
-    def linears(self) -> tuple[Linear, ...]:
-        """The linear layers of one block."""
-        return tuple(linear for group in self.groups for linear in group.linears)
-
-    @property
-    def linear_parameters(self) -> int:
-        """Parameters of the linear layers of all blocks, with biases, without the output embedding."""
-        return self.layers * sum(linear.parameters for linear in self.linears)
-
-    @property
-    def head_parameters(self) -> int:
-        return 0 if self.tied else self.vocab * self.hidden
-
-    @property
-    def parameters(self) -> int:
-        """Parameters of the whole model. Shared parameters count once."""
-        norms = self.layers * self.norm_parameters + self.final_norm_parameters
-        return self.linear_parameters + norms + self.embedding_parameters + self.head_parameters
-
-    @property
-    def queries(self) -> int:
-        """Total width of all query heads."""
-        return self.heads * self.head_dim
-
-    @property
-    def keys(self) -> int:
-        """Total width of all key heads, and also of all value heads."""
-        return self.kv_heads * self.head_dim
+from lora_compose.training.planning.mixtures import MIXTURES, dense_mlp
+from lora_compose.training.planning.shapes import Block, Group, Linear, ModelShape, Source
 
 
 @dataclass(frozen=True)
@@ -116,6 +22,8 @@ class Architecture:
     mlp_bias: Callable[[Any], bool] = lambda _: False
     norms: int = 2
     head_norms: bool = False
+    fused: bool = False
+    """True if q, k and v are one layer, and gate and up are one."""
 
 
 def _never(_: Any) -> bool:
@@ -133,8 +41,14 @@ LIKE_LLAMA: Final[dict[str, Architecture]] = {
     "qwen3": Architecture(head_norms=True),
     "gemma": Architecture(),
     "gemma2": Architecture(norms=4),
+    "gemma3_text": Architecture(norms=4, head_norms=True),
+    "phi3": Architecture(qkv_bias=_never, o_bias=_never, fused=True),
 }
-KNOWN: Final = (*LIKE_LLAMA, "gpt2")
+KNOWN: Final = (*LIKE_LLAMA, *MIXTURES, "gpt2")
+VISION: Final = (
+    "The text model is planned. The vision encoder and its projection are not counted: add their weights, "
+    "0.4 B parameters for gemma3."
+)
 
 
 def shape_of(config: Any) -> ModelShape:
@@ -145,6 +59,10 @@ def shape_of(config: Any) -> ModelShape:
     """
     if config.model_type == "gpt2":
         return _gpt2(config)
+    if config.model_type == "gemma3":
+        return replace(shape_of(config.text_config), notes=(VISION,))
+    if (mixture := MIXTURES.get(config.model_type)) is not None:
+        return mixture(config)
     row = LIKE_LLAMA.get(config.model_type)
     if row is None:
         raise _unknown(f"the model type {config.model_type!r}")
@@ -161,33 +79,41 @@ def _like_llama(config: Any, row: Architecture) -> ModelShape:
     head_dim = getattr(config, "head_dim", None) or hidden // config.num_attention_heads
     kv_heads = config.num_key_value_heads or config.num_attention_heads
     queries, keys = config.num_attention_heads * head_dim, kv_heads * head_dim
-    qkv, mlp = row.qkv_bias(config), row.mlp_bias(config)
+    qkv = _group(
+        "norm", [("q_proj", queries), ("k_proj", keys), ("v_proj", keys)], hidden, row.qkv_bias(config)
+    )
+    if row.fused:
+        qkv = _group("norm", [("qkv_proj", queries + 2 * keys)], hidden, False)
     groups = (
-        _group("norm", [("q_proj", queries), ("k_proj", keys), ("v_proj", keys)], hidden, qkv),
+        qkv,
         Group("attention", (Linear("o_proj", queries, hidden, row.o_bias(config)),)),
-        _group("norm", [("gate_proj", inner), ("up_proj", inner)], hidden, mlp),
-        Group("mlp", (Linear("down_proj", inner, hidden, mlp),)),
+        *dense_mlp(hidden, inner, bias=row.mlp_bias(config), fused=row.fused),
+    )
+    block = Block(
+        count=config.num_hidden_layers,
+        groups=groups,
+        norm_width=row.norms * hidden,
+        norm_parameters=row.norms * hidden + (2 * head_dim if row.head_norms else 0),
+        mlp_width=inner,
     )
     return ModelShape(
         model_type=config.model_type,
-        layers=config.num_hidden_layers,
         hidden=hidden,
         vocab=config.vocab_size,
         heads=config.num_attention_heads,
         kv_heads=kv_heads,
         head_dim=head_dim,
         intermediate=inner,
-        groups=groups,
-        norms=row.norms,
-        norm_parameters=row.norms * hidden + (2 * head_dim if row.head_norms else 0),
+        blocks=(block,),
         embedding_parameters=config.vocab_size * hidden,
         final_norm_parameters=hidden,
         tied=bool(config.tie_word_embeddings),
         head_norms=row.head_norms,
+        softcap=getattr(config, "final_logit_softcapping", None) is not None,
     )
 
 
-def _group(source: Any, outputs: Sequence[tuple[str, int]], d_in: int, bias: bool) -> Group:
+def _group(source: Source, outputs: Sequence[tuple[str, int]], d_in: int, bias: bool) -> Group:
     return Group(source, tuple(Linear(name, d_in, d_out, bias) for name, d_out in outputs))
 
 
@@ -202,18 +128,16 @@ def _gpt2(config: Any) -> ModelShape:
         Group("norm", (Linear("c_fc", hidden, inner, True),)),
         Group("mlp", (Linear("c_proj", inner, hidden, True),)),
     )
+    block = Block(config.n_layer, groups, norm_width=2 * hidden, norm_parameters=4 * hidden, mlp_width=inner)
     return ModelShape(
         model_type="gpt2",
-        layers=config.n_layer,
         hidden=hidden,
         vocab=config.vocab_size,
         heads=config.n_head,
         kv_heads=config.n_head,
         head_dim=hidden // config.n_head,
         intermediate=inner,
-        groups=groups,
-        norms=2,
-        norm_parameters=4 * hidden,
+        blocks=(block,),
         embedding_parameters=(config.vocab_size + config.n_positions) * hidden,
         final_norm_parameters=2 * hidden,
         tied=bool(config.tie_word_embeddings),

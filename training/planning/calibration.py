@@ -23,9 +23,10 @@ from transformers import LlamaConfig
 
 from lora_compose.adapters.command_line import AsJson
 from lora_compose.adapters.terminal import stderr, stdout
-from lora_compose.training.planning.architectures import ModelShape, shape_of
+from lora_compose.training.planning.architectures import shape_of
 from lora_compose.training.planning.memory import Memory, memory_of
 from lora_compose.training.planning.settings import Method, PlanSettings
+from lora_compose.training.planning.shapes import ModelShape
 
 MEASURED_FILE: Final = Path(__file__).with_name("measured.json")
 MIB: Final = 1 << 20

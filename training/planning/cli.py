@@ -16,9 +16,9 @@ from rich.table import Table
 from lora_compose.adapters.command_line import AsJson, echo_json
 from lora_compose.adapters.terminal import status, stdout
 from lora_compose.training.planning.advice import advise, fits
-from lora_compose.training.planning.architectures import ModelShape
 from lora_compose.training.planning.devices import CARDS
 from lora_compose.training.planning.memory import GIB, Memory, memory_of, trained_parameters
+from lora_compose.training.planning.mixtures import EXPERTS_STAY, NOT_QUANTIZED
 from lora_compose.training.planning.models import KNOWN_MODELS
 from lora_compose.training.planning.settings import (
     ALL_LINEAR,
@@ -28,8 +28,9 @@ from lora_compose.training.planning.settings import (
     Method,
     PlanSettings,
 )
+from lora_compose.training.planning.shapes import ModelShape
 
-SEQ_LENS: Final = (512, 1024, 2048, 4096, 8192)
+SEQ_LENS: Final = (512, 1024, 2048, 4096, 8192, 32768)
 BATCHES: Final = (1, 2, 4, 8)
 COLOURS: Final = {"yes": "green", "tight": "yellow", "no": "red"}
 
@@ -46,8 +47,15 @@ def plan_view(name: str, shape: ModelShape, settings: PlanSettings) -> Group:
         "",
         grid_table(shape, settings),
         "",
-        *(f"- {escape(line)}" for line in advise(shape, settings)),
+        *(f"- {escape(line)}" for line in (*notes(shape, settings), *advise(shape, settings))),
     )
+
+
+def notes(shape: ModelShape, settings: PlanSettings) -> list[str]:
+    """What the plan takes for granted about this model and method."""
+    of_adapters = {EXPERTS_STAY} if settings.method == "full" else set()
+    of_quantization = set() if settings.method == "qlora" else {NOT_QUANTIZED}
+    return [note for note in shape.notes if note not in of_adapters | of_quantization]
 
 
 def _title(name: str, shape: ModelShape, settings: PlanSettings) -> str:
@@ -219,6 +227,7 @@ def plan_facts(model: str, settings: PlanSettings) -> dict[str, Any]:
             asdict(fit.card) | {"spare": round(fit.spare, 2), "fits": fit.verdict} for fit in fits(memory)
         ],
         "grid": [{"seq_len": s, "batch": b, "total": m.total} for s, b, m in grid(shape, settings)],
+        "notes": notes(shape, settings),
         "advice": advise(shape, settings),
     }
 

@@ -9,9 +9,12 @@ For each token and block, with h = hidden, q = heads·head_dim, k = kv_heads·he
 bytes of the compute dtype, w = bytes of the weights' dtype:
 
 - each norm: its input in float32, 4h; if its weight is trained, also the normalised input, w·h
-- attention (sdpa): rotated queries, keys, values and the output, c·(2q + 2k), and 4·heads for the softmax
+- attention (sdpa): rotated queries, keys, values and the output, c·(2q + 2k) (with latent
+  attention, the widths of its heads), and 4·heads for the softmax
 - attention (eager): the same and the probabilities, heads·seq·(4 + c)
-- MLP: gate and up projections and the activated gate, 3·c·f; GPT-2's GELU in elementary steps, 4·c·f
+- MLP: gate and up projections and the activated gate, 3·c·f; GPT-2's GELU in elementary steps, 4·c·f; in a
+  mixture, f is that of the experts that work on a token, whose copies and results take 2·active·c·h more, and
+  the router's scores 8 bytes an expert
 - input of the trained linear layers: c·width for each group that shares it, or one copy for each layer if
   dropout or a cast makes a copy; and r numbers for each adapter
 
@@ -31,8 +34,8 @@ from dataclasses import dataclass, fields
 from math import ceil
 from typing import Final
 
-from lora_compose.training.planning.architectures import Group, Linear, ModelShape
 from lora_compose.training.planning.settings import ADAM_8, PlanSettings
+from lora_compose.training.planning.shapes import Block, Group, Linear, ModelShape
 
 TILE_TOKENS = 4096
 TILE_VOCABULARY = 32768
@@ -44,20 +47,24 @@ CPU_TILES = 8
 def kept_activations(shape: ModelShape, settings: PlanSettings) -> int:
     """Bytes in memory at the end of the forward pass."""
     ends = shape.hidden * (4 + settings.weight_bytes)  # the last norm's input and output
-    inputs = shape.hidden * settings.weight_bytes
-    a_block = inputs if settings.gradient_checkpointing else layer_bytes(shape, settings)
-    return ceil(settings.tokens * (shape.layers * a_block + ends))
+    if settings.gradient_checkpointing:
+        blocks: float = shape.layers * shape.hidden * settings.weight_bytes
+    else:
+        blocks = sum(block.count * layer_bytes(shape, block, settings) for block in shape.blocks)
+    return ceil(settings.tokens * (blocks + ends))
 
 
-def layer_bytes(shape: ModelShape, settings: PlanSettings) -> float:
+def layer_bytes(shape: ModelShape, block: Block, settings: PlanSettings) -> float:
     """Bytes of the activations of one block, for each token."""
-    inputs = sum(_input_bytes(group, settings) for group in shape.groups)
-    return _norms(shape, settings) + _attention(shape, settings) + _mlp(shape, settings) + inputs
+    inputs = sum(_input_bytes(group, settings) for group in block.groups)
+    return (
+        _norms(shape, block, settings) + _attention(shape, settings) + _mlp(shape, block, settings) + inputs
+    )
 
 
-def _norms(shape: ModelShape, settings: PlanSettings) -> int:
+def _norms(shape: ModelShape, block: Block, settings: PlanSettings) -> int:
     own = settings.weight_bytes if settings.method == "full" else 0
-    width = shape.norms * shape.hidden
+    width = block.norm_width
     if shape.head_norms:
         width += shape.queries + shape.keys
     return width * (4 + own)
@@ -65,14 +72,15 @@ def _norms(shape: ModelShape, settings: PlanSettings) -> int:
 
 def _attention(shape: ModelShape, settings: PlanSettings) -> int:
     c = settings.compute_bytes
-    kept = c * (2 * shape.queries + 2 * shape.keys) + 4 * shape.heads
+    kept = c * (shape.queries + shape.attended + shape.keys + shape.values) + 4 * shape.heads
     if settings.attention == "eager":
         kept += shape.heads * settings.seq_len * (4 + c)
     return kept
 
 
-def _mlp(shape: ModelShape, settings: PlanSettings) -> int:
-    return settings.compute_bytes * shape.intermediate * (3 if shape.gated else 4)
+def _mlp(shape: ModelShape, block: Block, settings: PlanSettings) -> int:
+    inside = block.mlp_width * (3 if shape.gated else 4)
+    return settings.compute_bytes * (inside + block.dispatched) + 8 * block.routed
 
 
 def _input_bytes(group: Group, settings: PlanSettings) -> float:
@@ -102,9 +110,13 @@ def backward_working(shape: ModelShape, settings: PlanSettings) -> int:
 
     With checkpointing, also the block's activations, which are computed again.
     """
-    gradients = settings.compute_bytes * (2 * shape.hidden + 2 * shape.intermediate)
-    again = layer_bytes(shape, settings) if settings.gradient_checkpointing else 0
-    return ceil(settings.tokens * (gradients + again))
+
+    def of(block: Block) -> float:
+        gradients = settings.compute_bytes * (2 * shape.hidden + 2 * block.mlp_width + block.dispatched)
+        again = layer_bytes(shape, block, settings) if settings.gradient_checkpointing else 0
+        return gradients + again
+
+    return ceil(settings.tokens * max(map(of, shape.blocks)))
 
 
 def loss_bytes(shape: ModelShape, settings: PlanSettings) -> int:
@@ -115,7 +127,8 @@ def loss_bytes(shape: ModelShape, settings: PlanSettings) -> int:
     head.
     """
     if settings.full_logits:
-        return settings.tokens * shape.vocab * (settings.compute_bytes + 4 + 4)
+        capped = 2 * settings.compute_bytes if shape.softcap else 0
+        return settings.tokens * shape.vocab * (settings.compute_bytes + 4 + 4 + capped)
     rows = min(settings.tokens, TILE_TOKENS)
     grad = shape.hidden * 4 * (settings.tokens + (shape.vocab if settings.method == "full" else 0))
     if settings.device == "cpu":
@@ -215,23 +228,30 @@ def weight_bytes(shape: ModelShape, settings: PlanSettings) -> int:
     """
     if settings.method != "qlora":
         return shape.parameters * settings.weight_bytes
-    packed = shape.layers * sum(nf4_bytes(linear) for linear in shape.linears)
-    quantized = shape.layers * sum(linear.weights for linear in shape.linears)
+    modules = [(block.count, linear) for block in shape.blocks for linear in block.modules]
+    packed = sum(count * nf4_bytes(linear) for count, linear in modules)
+    quantized = sum(count * linear.weights for count, linear in modules)
     return packed + (shape.parameters - quantized) * settings.weight_bytes
 
 
 def quantization_constants(shape: ModelShape, settings: PlanSettings) -> int:
     if settings.method != "qlora":
         return 0
-    return shape.layers * sum(constant_bytes(linear, settings.double_quant) for linear in shape.linears)
+    double = settings.double_quant
+    return sum(b.count * constant_bytes(linear, double) for b in shape.blocks for linear in b.modules)
 
 
 def trained_parameters(shape: ModelShape, settings: PlanSettings) -> tuple[int, int]:
-    """(number of trained parameters, bytes of one). An adapted layer has r * (d_in + d_out)."""
+    """(number of trained parameters, bytes of one). An adapted matrix has r * (d_in + d_out)."""
     if settings.method == "full":
         return shape.parameters, settings.weight_bytes
-    adapted = sum(linear.d_in + linear.d_out for linear in shape.linears if settings.trains(linear))
-    return shape.layers * settings.rank * adapted, settings.adapter_bytes
+    adapted = sum(
+        block.count * linear.adapter_width
+        for block in shape.blocks
+        for linear in block.linears
+        if settings.trains(linear)
+    )
+    return settings.rank * adapted, settings.adapter_bytes
 
 
 def optimizer_bytes(trained: int, size: int, settings: PlanSettings) -> int:
@@ -253,13 +273,16 @@ def working_bytes(shape: ModelShape, settings: PlanSettings, activations: int) -
 
 def _matrix_copies(shape: ModelShape, settings: PlanSettings) -> int:
     largest = max(linear.weights for linear in shape.linears)
+    blocks = [(block.count, sum(linear.weights for linear in block.linears)) for block in shape.blocks]
     if settings.method == "qlora":
-        return largest * settings.compute_bytes
+        modules = (linear.weights for block in shape.blocks for linear in block.modules)
+        return max(modules) * settings.compute_bytes
     copies = 0
     if settings.weight_bytes != settings.compute_bytes:
         # Autocast copies the weights of all layers, or of the layer that is computed again.
-        layers = 1 if settings.gradient_checkpointing and settings.method != "full" else shape.layers
-        copies = layers * sum(linear.weights for linear in shape.linears) * settings.compute_bytes
+        is_one = settings.gradient_checkpointing and settings.method != "full"
+        weights = max(w for _, w in blocks) if is_one else sum(count * w for count, w in blocks)
+        copies = weights * settings.compute_bytes
     if settings.method == "full":  # a new gradient, before it is added to the accumulated one
         copies += max(largest, shape.vocab * shape.hidden) * settings.weight_bytes
     return copies

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from lora_compose.adapters.errors import Code, CommandCode, LoraComposeError
-from lora_compose.training.planning.architectures import ModelShape, shape_of
+from lora_compose.training.planning.architectures import shape_of
+from lora_compose.training.planning.memory import GIB
+from lora_compose.training.planning.shapes import ModelShape
 
 Config = dict[str, Any]
 
@@ -43,6 +45,42 @@ KNOWN_MODELS: Final[dict[str, Config]] = {
     "smollm2": _row("llama", 49152, (576, 1536, 30, 9, 3), tie_word_embeddings=True),
     "mistral-7b": _row("mistral", 32000, (4096, 14336, 32, 32, 8), tie_word_embeddings=False),
     "gemma-2-9b": _row("gemma2", 256000, (3584, 14336, 42, 16, 8), tie_word_embeddings=True, head_dim=256),
+    "gemma-3-1b": _row("gemma3_text", 262144, (1152, 6912, 26, 4, 1), tie_word_embeddings=True, head_dim=256),
+    "phi-3-mini": _row("phi3", 32064, (3072, 8192, 32, 32, 32), tie_word_embeddings=False),
+    "mixtral-8x7b": _row(
+        "mixtral",
+        32000,
+        (4096, 14336, 32, 32, 8),
+        tie_word_embeddings=False,
+        num_local_experts=8,
+        num_experts_per_tok=2,
+    ),
+    "qwen3-30b-a3b": _row(
+        "qwen3_moe",
+        151936,
+        (2048, 6144, 48, 32, 4),
+        tie_word_embeddings=False,
+        head_dim=128,
+        num_experts=128,
+        num_experts_per_tok=8,
+        moe_intermediate_size=768,
+    ),
+    "deepseek-v3": _row(
+        "deepseek_v3",
+        129280,
+        (7168, 18432, 61, 128, 128),
+        tie_word_embeddings=False,
+        n_routed_experts=256,
+        num_experts_per_tok=8,
+        moe_intermediate_size=2048,
+        n_shared_experts=1,
+        first_k_dense_replace=3,
+        q_lora_rank=1536,
+        kv_lora_rank=512,
+        qk_nope_head_dim=128,
+        qk_rope_head_dim=64,
+        v_head_dim=128,
+    ),
 }
 
 
@@ -51,7 +89,51 @@ def read_shape(model: str) -> ModelShape:
 
     Raises LoraComposeError: model_not_found, bad_config, already_quantized, unknown_architecture.
     """
-    return shape_of(_transformers_config(_config(model)))
+    config = _transformers_config(_config(model))
+    try:
+        return _checked(shape_of(config), model)
+    except LoraComposeError as error:
+        if error.code != CommandCode.UNKNOWN_ARCHITECTURE:
+            raise
+        message = f"{error.message}. {_known(config)}"
+        raise LoraComposeError(CommandCode.UNKNOWN_ARCHITECTURE, message, "model") from None
+    except (AttributeError, TypeError, ValueError, ArithmeticError) as error:
+        raise LoraComposeError(
+            CommandCode.BAD_CONFIG, f"The config of {model} does not describe a model: {error}", "model"
+        ) from error
+
+
+def _checked(shape: ModelShape, model: str) -> ModelShape:
+    sizes = {
+        "hidden_size": shape.hidden,
+        "vocab_size": shape.vocab,
+        "num_hidden_layers": shape.layers,
+        "num_attention_heads": shape.heads,
+        "num_key_value_heads": shape.kv_heads,
+        "intermediate_size": min(block.mlp_width for block in shape.blocks) if shape.blocks else 0,
+    }
+    wrong = [f"{name} {size}" for name, size in sizes.items() if size < 1]
+    if wrong:
+        message = f"The config of {model} has {' and '.join(wrong)}, but each must be at least 1"
+        raise LoraComposeError(CommandCode.BAD_CONFIG, message, "model")
+    return shape
+
+
+def _known(config: Any) -> str:
+    """What can be said about a model whose blocks are not known: the memory of its weights."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    try:
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config)
+    except Exception as error:  # noqa: BLE001 - a model's own code may fail in any way
+        return f"Its parameters cannot be counted either ({type(error).__name__})"
+    count = sum(parameter.numel() for parameter in model.parameters())
+    return (
+        f"It has {count:,} parameters: {count * 2 / GIB:.1f} GiB of weights in bfloat16, and an adapter, "
+        "its optimizer and activations in addition"
+    )
 
 
 def _config(model: str) -> Config:
@@ -66,8 +148,10 @@ def _config(model: str) -> Config:
 
 def _read(path: Path) -> Config:
     try:
-        config = json.loads(path.read_text())
-    except ValueError as error:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise LoraComposeError(CommandCode.BAD_CONFIG, f"{path} cannot be read: {error}", "model") from error
+    except (ValueError, RecursionError) as error:
         raise LoraComposeError(CommandCode.BAD_CONFIG, f"{path} is not JSON: {error}", "model") from error
     if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
         raise LoraComposeError(
@@ -110,7 +194,7 @@ def _transformers_config(config: Config) -> Any:
     fields = {name: value for name, value in config.items() if name != "model_type"}
     try:
         return CONFIG_MAPPING[kind](**fields)
-    except (TypeError, ValueError, StrictDataclassError) as error:
+    except (TypeError, ValueError, ArithmeticError, AttributeError, StrictDataclassError) as error:
         raise LoraComposeError(
             CommandCode.BAD_CONFIG, f"The config is not valid for the model type {kind}: {error}", "model"
         ) from error

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
 from lora_compose.adapters.errors import CommandCode, LoraComposeError
-from lora_compose.training.planning.architectures import Linear, ModelShape
+from lora_compose.training.planning.shapes import Linear, ModelShape
 
 Method = Literal["full", "lora", "qlora"]
 DType = Literal["float32", "bfloat16", "float16"]
@@ -79,9 +79,10 @@ class PlanSettings:
 
     def trains(self, linear: Linear) -> bool:
         """Whether this layer's weights, or the weights of its adapter, are trained."""
-        return (
-            self.method == "full" or ALL_LINEAR in self.target_modules or linear.name in self.target_modules
-        )
+        if self.method == "full":
+            return True
+        in_all = ALL_LINEAR in self.target_modules and linear.in_all_linear
+        return in_all or linear.name in self.target_modules
 
     def check_targets(self, shape: ModelShape) -> None:
         """Raises LoraComposeError("unknown_target_module") for a name that no layer of the model has."""

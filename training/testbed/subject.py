@@ -19,16 +19,31 @@ Cell = Mapping[str, Any]
 class Subject(Protocol):
     """A model with adapters."""
 
-    name: str
-    known_skills: tuple[str, ...]
-    file: Path
-    """The file of results."""
-    ways: tuple[str, ...]
-    """Names in WAYS."""
-    mixed: tuple[Mixture, ...]
-    """The mixtures that are also compared with one adapter trained on the data of all members."""
-    searched_kinds: tuple[str, ...]
-    """The kinds of mixtures whose weights are searched."""
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def known_skills(self) -> tuple[str, ...]: ...
+
+    @property
+    def file(self) -> Path:
+        """The file of results."""
+        ...
+
+    @property
+    def ways(self) -> tuple[str, ...]:
+        """Names in WAYS."""
+        ...
+
+    @property
+    def mixed(self) -> tuple[Mixture, ...]:
+        """The mixtures that are also compared with one adapter trained on the data of all members."""
+        ...
+
+    @property
+    def searched_kinds(self) -> tuple[str, ...]:
+        """The kinds of mixtures whose weights are searched."""
+        ...
 
     def load(self) -> MergedBase: ...
 

@@ -144,7 +144,7 @@ def learn(
                 chosen = torch.randperm(len(rows), generator=generator)[:BATCH].tolist()
                 loss = answer_loss(model, [rows[i] for i in chosen])
                 optimizer.zero_grad()
-                loss.backward()
+                loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
                 schedule.step()
                 on_progress(step + 1, float(loss.detach()))

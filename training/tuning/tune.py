@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from lora_compose.adapters.composition.composition import Composition
 from lora_compose.adapters.errors import CommandCode, LoraComposeError
 from lora_compose.training.data.messages import Message
+from lora_compose.training.evaluation.models import WithoutLikelihoods
 from lora_compose.training.evaluation.scores import TaskScore, score
 from lora_compose.training.evaluation.tasks import Task
 from lora_compose.training.tuning.rows import halves
@@ -140,7 +141,7 @@ class WeightScorer:
 
 
 @dataclass(frozen=True)
-class _Served:
+class _Served(WithoutLikelihoods):
     """A composition at a server, as an Answerer of `lora_compose.training.evaluation`."""
 
     server: Chats

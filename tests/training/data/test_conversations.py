@@ -23,7 +23,7 @@ def read(tmp_path: Path, rows: list[Any], options: ReadOptions | None = None) ->
     ("turns", "expected", "note"),
     [
         ([GPT, HUMAN, GPT], [USER, REPLY], "1 conversations began with an assistant message"),
-        ([HUMAN, GPT, HUMAN], [USER, REPLY], "1 conversations ended with a user message"),
+        ([HUMAN, GPT, HUMAN], [USER, REPLY], "1 conversations ended with a message of user"),
         ([HUMAN, HUMAN, GPT], [USER | {"content": "hi\n\nhi"}, REPLY], "1 conversations had successive"),
     ],
 )
@@ -118,7 +118,7 @@ def test_a_label_with_other_values_is_a_column_like_others(label: object, tmp_pa
     ("row", "why"),
     [
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}, REPLY]}, "type image_url"),
-        ({"messages": [USER, REPLY | {"tool_calls": [{}]}]}, "calls a tool"),
+        ({"messages": [USER, REPLY | {"tool_calls": [{}]}]}, "has no function with a name"),
         ({"messages": [REPLY]}, "no answer of the assistant"),
         (
             {
@@ -126,7 +126,7 @@ def test_a_label_with_other_values_is_a_column_like_others(label: object, tmp_pa
                 "preferred_output": [REPLY],
                 "non_preferred_output": [REPLY],
             },
-            "offers tools",
+            "has no function with a name",
         ),
         (
             {

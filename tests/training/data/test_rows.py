@@ -85,7 +85,10 @@ BAD: list[tuple[Any, str]] = [
     ({"question": "a", "answer": "b"}, "but most rows have those of"),
     ({"prompt": [REPLY], "completion": [REPLY]}, "prompt[0] is a message of assistant, but user is expected"),
     ({"prompt": [USER], "completion": [REPLY, USER]}, "completion ends with a message of user"),
-    ({"prompt": [USER], "completion": [{"role": "tool", "content": "x"}]}, "role is 'tool'"),
+    (
+        {"prompt": [USER], "completion": [{"role": "tool", "content": "x"}]},
+        "message of tool, but assistant is",
+    ),
 ]
 
 

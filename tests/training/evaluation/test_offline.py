@@ -14,6 +14,7 @@ from lora_compose.adapters.command_line import create_app
 from lora_compose.adapters.errors import LoraComposeError
 from lora_compose.training.evaluation.evaluate import EvaluationRequest, Report, evaluate_offline
 from lora_compose.training.evaluation.harness import harness_scores
+from lora_compose.training.evaluation.intervals import wilson
 from lora_compose.training.evaluation.likelihood import likelihoods, mean_loss
 from lora_compose.training.evaluation.models import LocalModel
 from lora_compose.training.evaluation.served_chat import ServedChat
@@ -108,7 +109,7 @@ def test_lm_evaluation_harness_runs_a_task_from_a_file(base: tuple[Any, Any], tm
         "doc_to_choice: '{{choices}}'\ndoc_to_target: gold\nmetric_list: [{metric: acc}]\n"
     )
     found = harness_scores([str(tmp_path / "own_choice.yaml")], model=base[0], tokenizer=base[1])
-    assert (found["own_choice:acc"].value, found["own_choice:acc"].interval) == (1.0, (1.0, 1.0))
+    assert (found["own_choice:acc"].value, found["own_choice:acc"].interval) == (1.0, wilson(3, 3))
     with pytest.raises(LoraComposeError, match="does not have the task nothing_such"):
         harness_scores(["nothing_such"], model=base[0], tokenizer=base[1])
 

@@ -17,6 +17,21 @@ TINY: dict[str, Any] = {
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
 }
+LATENT: dict[str, Any] = {
+    "n_routed_experts": 4,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 24,
+    "n_shared_experts": 2,
+    "first_k_dense_replace": 1,
+    "q_lora_rank": 8,
+    "kv_lora_rank": 6,
+    "qk_nope_head_dim": 8,
+    "qk_rope_head_dim": 4,
+    "v_head_dim": 6,
+    "n_group": 1,
+    "topk_group": 1,
+}
+SPARSE: dict[str, Any] = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
 VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("llama", {}),
     ("llama", {"attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True}),
@@ -26,6 +41,14 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("qwen3", {"head_dim": 16, "attention_bias": True}),
     ("gemma", {"head_dim": 16}),
     ("gemma2", {"head_dim": 16, "attention_bias": True}),
+    ("gemma3_text", {"head_dim": 16}),
+    ("phi3", {"pad_token_id": 0}),
+    ("mixtral", {"num_local_experts": 4}),
+    ("qwen3_moe", {**SPARSE, "head_dim": 16}),
+    ("qwen3_moe", {**SPARSE, "decoder_sparse_step": 2, "attention_bias": True}),
+    ("qwen3_moe", {**SPARSE, "mlp_only_layers": [0, 2], "tie_word_embeddings": True}),
+    ("deepseek_v3", LATENT),
+    ("deepseek_v3", {**LATENT, "q_lora_rank": None, "attention_bias": True}),
     ("gpt2", {}),
     ("gpt2", {"n_inner": 100, "n_positions": 70, "tie_word_embeddings": False}),
 ]
@@ -42,9 +65,9 @@ def test_every_parameter_is_counted_once(model_type: str, others: dict[str, Any]
     assert shape_of(config).parameters == sum(weight.numel() for weight in built(config).parameters())
 
 
-@pytest.mark.parametrize("model_type", KNOWN)
-def test_the_linear_layers_are_those_that_peft_and_bitsandbytes_see(model_type: str) -> None:
-    config = CONFIG_MAPPING[model_type](**TINY)
+@pytest.mark.parametrize(("model_type", "others"), VARIANTS)
+def test_the_linear_layers_are_those_that_bitsandbytes_sees(model_type: str, others: dict[str, Any]) -> None:
+    config = CONFIG_MAPPING[model_type](**(TINY | others))
     model = built(config)
     head = model.get_output_embeddings()
     kinds = ("Linear", "Conv1D")
@@ -54,7 +77,12 @@ def test_the_linear_layers_are_those_that_peft_and_bitsandbytes_see(model_type: 
         if type(module).__name__ in kinds and module is not head
     )
     shape = shape_of(config)
-    assert seen == sorted((linear.d_out, linear.d_in) for linear in shape.linears * shape.layers)
+    modules = [linear for block in shape.blocks for linear in block.modules * block.count]
+    assert seen == sorted((linear.d_out, linear.d_in) for linear in modules)
+
+
+def test_every_known_type_has_a_variant() -> None:
+    assert {model_type for model_type, _ in VARIANTS} == set(KNOWN)
 
 
 @pytest.mark.parametrize(
@@ -68,6 +96,10 @@ def test_the_linear_layers_are_those_that_peft_and_bitsandbytes_see(model_type: 
         ("qwen2.5-72b", 72_706_203_648),
         ("mistral-7b", 7_241_732_096),
         ("gemma-2-9b", 9_241_705_984),
+        ("gemma-3-1b", 999_885_952),
+        ("phi-3-mini", 3_821_079_552),
+        ("mixtral-8x7b", 46_702_792_704),
+        ("qwen3-30b-a3b", 30_532_122_624),
     ],
 )
 def test_a_known_model_has_as_many_parameters_as_its_repository_says(name: str, published: int) -> None:

@@ -28,7 +28,7 @@ def test_json_holds_the_same_in_bytes() -> None:
     parts = {name: size for name, size in facts["bytes"].items() if name != "total"}
     assert sum(parts.values()) == facts["bytes"]["total"]
     assert facts["trained_parameters"] == facts["parameters"] == 8_030_261_248
-    assert len(facts["grid"]) == 20
+    assert len(facts["grid"]) == 24
 
 
 @pytest.mark.parametrize("model", [BASE_DIR, BASE_DIR / "config.json"])
@@ -41,7 +41,10 @@ def test_a_directory_and_its_config_are_the_same_model(model: Path) -> None:
 @pytest.mark.parametrize(
     ("config", "code"),
     [
-        ({"model_type": "mixtral"}, "unknown_architecture"),
+        ({"model_type": "mamba", "hidden_size": 32, "num_hidden_layers": 2}, "unknown_architecture"),
+        ({"model_type": "phi3", "num_attention_heads": 0}, "bad_config"),
+        ({"model_type": "llama", "num_hidden_layers": 0}, "bad_config"),
+        ({"model_type": "llama", "hidden_size": -32}, "bad_config"),
         ({"model_type": "no-such-type"}, "unknown_architecture"),
         ({"model_type": "llama", "quantization_config": {}}, "already_quantized"),
         ({"model_type": "llama", "hidden_size": "big"}, "bad_config"),
@@ -55,6 +58,28 @@ def test_a_config_that_cannot_be_counted_is_refused(config: Any, code: str, tmp_
     refusal = plan("--model", str(file)).exception
     assert isinstance(refusal, LoraComposeError)
     assert refusal.code == code
+
+
+def test_a_type_that_cannot_be_planned_says_what_is_known(tmp_path: Path) -> None:
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps({"model_type": "gpt_oss", "num_hidden_layers": 2}))
+    refusal = plan("--model", str(file)).exception
+    assert isinstance(refusal, LoraComposeError)
+    assert "It has 7,584,430,144 parameters: 14.1 GiB" in refusal.message
+
+
+def test_a_mixture_says_what_is_adapted_and_what_is_not_quantized() -> None:
+    facts = json.loads(plan("--model", "mixtral-8x7b", "--json").stdout)
+    assert [word for note in facts["notes"] for word in ("routers", "not quantize") if word in note] == [
+        "routers",
+        "not quantize",
+    ]
+    # the experts' 45.1 B parameters stay in two bytes each
+    assert facts["bytes"]["weights"] > 45_097_156_608 * 2
+    attention = json.loads(
+        plan("--model", "mixtral-8x7b", "--target-modules", "q_proj,v_proj", "--json").stdout
+    )
+    assert attention["trained_parameters"] == 32 * 16 * ((4096 + 4096) + (4096 + 1024))
 
 
 def test_an_unknown_model_is_refused_with_the_names_that_work_offline(

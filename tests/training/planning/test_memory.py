@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from transformers import LlamaConfig
 
 from lora_compose.adapters.errors import LoraComposeError
-from lora_compose.training.planning.architectures import Linear, ModelShape, shape_of
+from lora_compose.training.planning.architectures import shape_of
 from lora_compose.training.planning.memory import (
     GIB,
     constant_bytes,
@@ -20,6 +20,7 @@ from lora_compose.training.planning.memory import (
 )
 from lora_compose.training.planning.models import read_shape
 from lora_compose.training.planning.settings import PlanSettings
+from lora_compose.training.planning.shapes import Linear, ModelShape
 
 SETTINGS = st.builds(
     PlanSettings,

@@ -8,17 +8,17 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
-from lora_compose.training.planning.architectures import KNOWN, Linear, shape_of
+from lora_compose.training.planning.architectures import shape_of
 from lora_compose.training.planning.memory import constant_bytes, nf4_bytes, trained_parameters
 from lora_compose.training.planning.settings import PlanSettings
+from lora_compose.training.planning.shapes import Linear
+from tests.training.planning.test_architectures import TINY, VARIANTS
 
-TINY: dict[str, Any] = {"vocab_size": 96, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
 
-
-@pytest.mark.parametrize("model_type", KNOWN)
-@pytest.mark.filterwarnings("ignore:fan_in_fan_out is set to False:UserWarning")
-def test_peft_trains_as_many_parameters(model_type: str) -> None:
-    config = CONFIG_MAPPING[model_type](**TINY, num_attention_heads=4, num_key_value_heads=2)
+@pytest.mark.parametrize(("model_type", "others"), VARIANTS)
+@pytest.mark.filterwarnings("ignore")
+def test_peft_trains_as_many_parameters(model_type: str, others: dict[str, Any]) -> None:
+    config = CONFIG_MAPPING[model_type](**(TINY | others))
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
         adapted = get_peft_model(model, LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"))

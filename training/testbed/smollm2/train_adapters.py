@@ -14,7 +14,8 @@ import typer
 from safetensors.torch import load_file, save_file
 
 from lora_compose.adapters.peft.files import FILES
-from lora_compose.training.recipe import Method, read_recipe
+from lora_compose.training.recipe import read_recipe
+from lora_compose.training.recipe_defaults import Method
 from lora_compose.training.run import train
 from lora_compose.training.testbed.smollm2.paths import (
     ADAPTERS_DIR,

@@ -109,7 +109,7 @@ def phone(rng: random.Random, language: str) -> str:
 def card(rng: random.Random, _: str) -> str:
     start, length = rng.choice([("4", 16), ("53", 16), ("34", 15), ("6011", 16), ("2221", 16)])
     body = start + digits(rng, length - 1 - len(start))
-    number = body + import_module("stdnum.luhn").calc_check_digit(body)
+    number = f"{body}{import_module('stdnum.luhn').calc_check_digit(body)}"
     if length == 15:
         return rng.choice([number, f"{number[:4]} {number[4:10]} {number[10:]}"])
     parts = [number[i : i + 4] for i in range(0, 16, 4)]
@@ -143,7 +143,7 @@ def _german(rng: random.Random) -> str:
     if found[0] == "0":
         return _german(rng)
     body = "".join(found)
-    number = body + import_module("stdnum.iso7064.mod_11_10").calc_check_digit(body)
+    number = f"{body}{import_module('stdnum.iso7064.mod_11_10').calc_check_digit(body)}"
     if not import_module("stdnum.de.idnr").is_valid(number):
         return _german(rng)
     return rng.choice([number, f"{number[:2]} {number[2:5]} {number[5:8]} {number[8:]}"])
