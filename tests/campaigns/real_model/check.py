@@ -40,8 +40,10 @@ TEXTS = 4
 MAX_TOKENS = 48
 NOISE = 1e-3
 """A lead in log-probability that the order of additions can turn round in float32."""
-BOUNDS = {"float32": 1e-3, "bfloat16": 1.0}
-"""The largest difference of a log-probability. bfloat16 has 8 bits, and transformers rounds elsewhere."""
+BOUND = 1e-3
+"""The largest difference of a log-probability in float32."""
+TIMES_THE_BASE = 3.0
+"""The bound in bfloat16, as a multiple of the difference of the base without adapters. Chosen after a run."""
 
 
 def composition(weights: Weights) -> str:
@@ -152,7 +154,7 @@ def faults(results: dict[str, Any]) -> list[str]:
     """What is not as it must be, in words."""
     found = []
     for dtype, result in results.items():
-        bound = BOUNDS[dtype]
+        bound = BOUND if dtype == "float32" else TIMES_THE_BASE * result["stacks"][BASE]
         found += [f"{dtype}: {n} differs by {d:.2g}" for n, d in result["stacks"].items() if not d <= bound]
         for name, fusion in result["fusions"].items():
             if not fusion["fused"] <= bound:
