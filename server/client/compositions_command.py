@@ -68,11 +68,14 @@ def list_compositions(url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: A
 
 
 @app.command()
-def remove(name: Name, url: Url = DEFAULT_URL, api_key: ApiKey = None) -> None:
+def remove(name: Name, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJson = False) -> None:
     """Remove a saved composition. Its adapters stay."""
     with Client(url, api_key) as client:
         client.remove_composition(check_name(name))
-    typer.echo(f"Removed {name}")
+    if as_json:
+        echo_json({"removed": name})
+    else:
+        typer.echo(f"Removed {name}.")
 
 
 def composition_list(found: Sequence[Json]) -> Table:

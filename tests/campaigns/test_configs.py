@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from lora_compose.adapters.peft.files import WEIGHTS_FILE
 from lora_compose.adapters.peft.kinds import KINDS
 from lora_compose.training.testbed.paths import BASE_DIR
-from tests.campaigns.configs.tensors import ACCEPTED, FOUND_IN_PART, IGNORED_BY_PEFT, Tensors
+from tests.campaigns.configs.tensors import ACCEPTED, FOUND_IN_PART, IGNORED_BY_PEFT, NAMED, Tensors
 from tests.campaigns.configs.trial import LARGEST_DIFFERENCE, Trial, Verdict
 from tests.campaigns.configs.variants import PLAIN, Variant, variants
 
@@ -155,3 +155,15 @@ def test_a_file_whose_factors_peft_does_not_find(trial: Trial, tmp_path: Path, n
 def test_a_file_with_other_tensors_too(trial: Trial, tmp_path: Path, name: str) -> None:
     found = changed(trial, tmp_path, FOUND_IN_PART[name])
     assert found.code in {"unknown_module", "unknown_layer"}, found
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_a_whole_state_dict_is_its_adapter(trial: Trial, tmp_path: Path, name: str) -> None:
+    found = changed(trial, tmp_path, NAMED[name])
+    assert found.admitted, found
+    assert [warning.partition(":")[0] for warning in found.warnings] == ["adapter_name"]
+    if name == "default":  # the name that PEFT gives to an adapter without one
+        assert found.difference is not None
+        assert found.difference <= LARGEST_DIFFERENCE
+    else:
+        assert found.peft_change == 0

@@ -50,7 +50,6 @@ IGNORED_BY_PEFT: dict[str, Callable[[Tensors], Tensors]] = {
     "DDP": _renamed(PREFIX, f"module.{PREFIX}"),
     "FSDP": _renamed("layers.", "layers._fsdp_wrapped_module."),
     "wrapped twice": _renamed(PREFIX, PREFIX * 2),
-    "state_dict() of another name": _renamed(".weight", ".sql.weight"),
     "kohya": lambda given: _renamed("lora_A", "lora_down")(_renamed("lora_B", "lora_up")(given)),
     "MLX": lambda given: {
         name
@@ -65,6 +64,9 @@ IGNORED_BY_PEFT: dict[str, Callable[[Tensors], Tensors]] = {
 FOUND_IN_PART: dict[str, Callable[[Tensors], Tensors]] = {
     "another layer": _renamed("layers.0.", "layers.99."),
     "a tensor of another tool": lambda given: given | {"hello": torch.ones(2)},
-    "state_dict()": _renamed(".weight", ".default.weight"),
 }
-"""PEFT loads these and says nothing of the rest, or they have a name that PEFT does not write."""
+"""PEFT loads these and says nothing of the rest."""
+NAMED: dict[str, Callable[[Tensors], Tensors]] = {
+    name: _renamed(".weight", f".{name}.weight") for name in ("default", "sql")
+}
+"""A whole `state_dict()`, by the name of its adapter. PEFT finds only the name that it loads the file as."""
