@@ -1,5 +1,6 @@
 """The one running server that all server tests share, and clients for it."""
 
+import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -20,6 +21,16 @@ settings.load_profile("gate")  # No test asserts a time, and the machine may be 
 def one_thread() -> None:
     """A team of threads waits by spinning: where the other core has work, a step takes ten times as long."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def hangup() -> Iterator[None]:
+    """A hangup ends the processes that a test starts. Under `nohup` it would not."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 @pytest.fixture(scope="session")

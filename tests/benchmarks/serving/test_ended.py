@@ -37,6 +37,7 @@ def server_of(bench: psutil.Process) -> psutil.Process:
     ],
     ids=lambda numbers: "+".join(number.name for number in numbers),
 )
+@pytest.mark.usefixtures("hangup")
 def test_a_benchmark_that_a_signal_ends_leaves_no_process(
     tmp_path: Path, numbers: list[signal.Signals]
 ) -> None:
