@@ -25,7 +25,6 @@ CONFIGS: list[tuple[dict[str, Any], str]] = [
     ({"lora_alpha": 1e38}, "bad_alpha"),
     ({"use_dora": True}, "corrupt_weights"),
     ({"lora_bias": "yes"}, "bad_adapter_config"),
-    ({"bias": "all"}, "unsupported_feature"),
     ({"modules_to_save": ["lm_head"]}, "unsupported_feature"),
     ({"peft_type": "IA3"}, "unsupported_feature"),
 ]

@@ -182,7 +182,6 @@ FAULTS = (
         "A PEFT feature that is not supported",
         _configs(
             "unsupported_feature",
-            bias=["all", "lora_only"],
             modules_to_save=[["lm_head"]],
             init_lora_weights=["pissa", "pissa_niter_4", "olora", "corda"],
             peft_type=["IA3", "PREFIX_TUNING", "ADALORA", ""],
