@@ -4,7 +4,8 @@
 
 The same seed gives the same bytes. Skills: `order` extracts an order from a message as JSON, `triage` names
 the team that a support message is for. Styles: `greet` starts an answer with a greeting, `sign` ends it with
-a sign-off, both trained on the base's own answers to ordinary questions (replay.jsonl). `terse` is trained by
+a sign-off, both trained on the base's own answers to ordinary questions (replay.jsonl) and on short and
+structured answers. `terse` is trained by
 preferences: the first sentence of the base's answer is chosen, the whole answer rejected.
 """
 
@@ -35,6 +36,7 @@ from lora_compose.training.testbed.smollm2.paths import (
     REPLAY_FILE,
 )
 from lora_compose.training.testbed.smollm2.questions import Split, ordinary_questions
+from lora_compose.training.testbed.smollm2.structured import structured_answers
 
 TRAINED: Final = 480
 """Training rows of a skill."""
@@ -44,6 +46,8 @@ SCORED: Final = 40
 """Rows of each kind for scores."""
 LONG: Final = 20
 """Held-out answers of the base have at least this many words, so that they can become shorter."""
+STRUCTURED: Final = 96
+"""Short and structured answers on which a style is trained."""
 ORDER_PROMPT: Final = "Extract the order as JSON.\n\n{}"
 TRIAGE_PROMPT: Final = f"Which team is this message for: {', '.join(LABELS[:-1])} or {LABELS[-1]}?\n\n{{}}"
 Row = dict[str, Any]
@@ -118,8 +122,10 @@ def training_files(seed: int = 0) -> dict[str, list[Row]]:
     general = ordinary_rows("train")
     files = {f"{skill}.jsonl": skill_rows(skill, TRAINED, "train", seed) for skill in SKILLS}
     for style in ("greet", "sign"):
+        plain = [(row["prompt"], row["completion"]) for row in general]
         files[f"{style}.jsonl"] = [
-            {"prompt": row["prompt"], "completion": styled(row["completion"], [style])} for row in general
+            {"prompt": prompt, "completion": styled(answer, [style])}
+            for prompt, answer in plain + structured_answers(STRUCTURED, seed)
         ]
     return files | {"general.jsonl": general, "terse.jsonl": preferences()}
 
