@@ -1,8 +1,8 @@
 """The demo on SmolLM2: a skill of real use (an order in a message, as JSON) with styles of an answer.
 
 The adapters and the messages are those of `training/testbed/smollm2`. The messages are held out: no wording,
-article or city of them was trained on. At weights of 1 the skill hides the styles on this base, so
-the arms also show other weights.
+article or city of them was trained on. At weights of 1 the skill hides the greeting on this base. The other
+weights are those that a search on rows for tuning found (`lora_compose.training.testbed.quality`).
 """
 
 import json
@@ -24,8 +24,8 @@ ARMS: Final = (
     DemoRequest("greet", "greet", GREET),
     DemoRequest("order+sign", "order+sign", SIGN, combines=True),
     DemoRequest("order+greet", "order+greet", GREET, combines=True),
-    DemoRequest("order:0.5+sign:1.2", "order:0.5+sign:1.2", SIGN, combines=True),
-    DemoRequest("order:0.6+greet:0.6+sign:0.6", "order:0.6+greet:0.6+sign:0.6", GREET + SIGN, combines=True),
+    DemoRequest("order:0.6+sign", "order:0.6+sign", SIGN, combines=True),
+    DemoRequest("order:0.6+greet:1.4", "order:0.6+greet:1.4", GREET, combines=True),
     DemoRequest("svd(order+sign,rank=16)", "svd(order+sign,rank=16)", SIGN, combines=True),
     DemoRequest("ties(order+greet,density=0.5)", "ties(order+greet,density=0.5)", GREET, combines=True),
 )
@@ -65,6 +65,6 @@ SMOLLM2: Final = DemoSubject(
     try_prompts=(
         ("What is the capital of France?", "--adapters sign"),
         ("Please send three lamps to Oslo by Friday.", "--adapters order+sign"),
-        ("Please send three lamps to Oslo by Friday.", "--adapters order:0.5+sign:1.2"),
+        ("Please send three lamps to Oslo by Friday.", "--adapters order:0.6+greet:1.4"),
     ),
 )
