@@ -7,11 +7,13 @@ addresses that it asks for.
 import base64
 import itertools
 import json
+import os
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +138,7 @@ def browser(profile: Path) -> Iterator[Page]:
         [str(BROWSER), *FLAGS, f"--user-data-dir={profile}"],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
+        start_new_session=True,  # Debian's command is a shell script that waits for the browser
     )
     try:
         port, path = _address(process, profile / "DevToolsActivePort")
@@ -144,7 +147,8 @@ def browser(profile: Path) -> Iterator[Page]:
             page.call("Page.setDownloadBehavior", behavior="allow", downloadPath=str(profile))
             yield page
     finally:
-        process.terminate()
+        with suppress(ProcessLookupError):  # it may have ended by itself
+            os.killpg(process.pid, signal.SIGTERM)
         process.wait(SECONDS)
 
 
