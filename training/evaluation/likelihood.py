@@ -3,12 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lora_compose.adapters.errors import CommandCode, InvalidRequest
 from lora_compose.training.data.messages import Message
 from lora_compose.training.evaluation.intervals import normal_interval
 from lora_compose.training.evaluation.served_chat import ServedChat
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 IGNORED = -100
 
@@ -60,12 +63,15 @@ def answer_ids(chat: ServedChat, prompt: Sequence[Message], answer: str) -> tupl
     return whole, same
 
 
-def _batched(model: Any, rows: Sequence[tuple[list[int], int]]) -> list[Likelihood]:
+def answer_logits(model: Any, rows: Sequence[tuple[list[int], int]]) -> tuple["Tensor", "Tensor"]:
+    """The logits before each token, and the tokens, of which those outside the answers are IGNORED.
+
+    `rows` are token ids and how many of them belong to the prompt. Shapes (rows, tokens - 1, vocabulary), in
+    float32, and (rows, tokens - 1).
+    """
     import torch
-    from torch.nn import functional
 
     width = max(len(ids) for ids, _ in rows)
-    check_length(model, width)
     ids = torch.zeros(len(rows), width, dtype=torch.long)
     mask, labels = torch.zeros_like(ids), torch.full_like(ids, IGNORED)
     for row, (own, start) in enumerate(rows):
@@ -73,9 +79,17 @@ def _batched(model: Any, rows: Sequence[tuple[list[int], int]]) -> list[Likeliho
         mask[row, : len(own)] = 1
         labels[row, start : len(own)] = torch.tensor(own[start:])
     device = model.device
+    logits = model(input_ids=ids.to(device), attention_mask=mask.to(device)).logits[:, :-1].float()
+    return logits, labels[:, 1:].to(device)
+
+
+def _batched(model: Any, rows: Sequence[tuple[list[int], int]]) -> list[Likelihood]:
+    import torch
+    from torch.nn import functional
+
+    check_length(model, max(len(ids) for ids, _ in rows))
     with torch.no_grad():
-        logits = model(input_ids=ids.to(device), attention_mask=mask.to(device)).logits[:, :-1].float()
-    wanted = labels[:, 1:].to(device)
+        logits, wanted = answer_logits(model, rows)
     losses = functional.cross_entropy(logits.transpose(1, 2), wanted, ignore_index=IGNORED, reduction="none")
     tokens = (wanted != IGNORED).sum(1)
     return [

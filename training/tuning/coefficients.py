@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from lora_compose.adapters.errors import AdapterRejected, Code
 from lora_compose.adapters.peft.checkpoint import Lora, LoraModule
-from lora_compose.training.evaluation.likelihood import IGNORED, answer_ids
+from lora_compose.training.evaluation.likelihood import IGNORED, answer_ids, answer_logits
 from lora_compose.training.evaluation.models import Loaded
 from lora_compose.training.evaluation.tasks import Task
 
@@ -156,12 +156,5 @@ def learn(
 
 def answer_loss(model: Any, rows: Sequence[tuple[list[int], int]]) -> Tensor:
     """Cross-entropy in nats per token of the answers of `rows`, which are token ids and a prompt's length."""
-    width = max(len(ids) for ids, _ in rows)
-    ids = torch.zeros(len(rows), width, dtype=torch.long)
-    mask, labels = torch.zeros_like(ids), torch.full_like(ids, IGNORED)
-    for row, (own, start) in enumerate(rows):
-        ids[row, : len(own)] = torch.tensor(own)
-        mask[row, : len(own)] = 1
-        labels[row, start : len(own)] = torch.tensor(own[start:])
-    logits = model(input_ids=ids, attention_mask=mask).logits[:, :-1].float()
-    return functional.cross_entropy(logits.transpose(1, 2), labels[:, 1:], ignore_index=IGNORED)
+    logits, wanted = answer_logits(model, rows)
+    return functional.cross_entropy(logits.transpose(1, 2), wanted, ignore_index=IGNORED)
