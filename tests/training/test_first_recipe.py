@@ -96,7 +96,7 @@ def test_no_prompt_is_both_trained_on_and_held_out(tmp_path: Path) -> None:
         (['{"a": 1}', '{"b": 2}'], "json"),
         (["12", "-3.5"], "numeric"),
         (["two words", "one"], "exact"),
-        (["a very long answer that nobody could repeat letter by letter"] * 2, None),
+        (["a very long answer that no person could repeat letter by letter"] * 2, None),
     ],
 )
 def test_the_judge_fits_the_answers(tmp_path: Path, answers: list[str], judge: str | None) -> None:

@@ -1,4 +1,4 @@
-"""Getting a model leaves a whole model or nothing, whatever happens on the way."""
+"""Getting a model leaves a whole model or nothing, also if it fails or is stopped."""
 
 import shutil
 import threading
