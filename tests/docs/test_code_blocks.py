@@ -1,5 +1,6 @@
 """Every code block of the documentation that can be run is run, and its shown output is its output."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,6 +54,12 @@ def test_the_blocks_run_on_a_real_server(
 def test_the_blocks_run_on_a_server_of_their_own(page: str, tmp_path: Path) -> None:
     with app_without_engine(tmp_path) as app:
         check(page, tmp_path / "home", app.url, DATA=str(app.data_dir))
+
+
+def test_no_block_that_is_run_changes_the_environment_of_the_tests() -> None:
+    """The folder of a run has the tests' own .venv, and `make` sets it up again from there."""
+    changing = re.compile(r"^\s*(?:make|pip|\S+/pip) ", re.MULTILINE)
+    assert [block for block in RUN if changing.search(block.code)] == []
 
 
 def test_every_page_without_runs_has_blocks() -> None:
