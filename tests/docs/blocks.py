@@ -27,6 +27,7 @@ PAGES_NOT_RUN: Final = {
     "docs/operations.md": "parts of deployments; tests/test_deployment.py and tests/server run them",
     "docs/planning.md": "measures for half an hour",
     "docs/playground.md": "takes pictures in Chromium for minutes",
+    "docs/reference/http-examples.md": "recorded from a server, and changes its adapters",
     "docs/training.md": "trains for minutes; tests/training run the commands in small",
 }
 

@@ -21,6 +21,7 @@ from lora_compose.server.api.openapi_document import summary
 from lora_compose.server.api.operations import OPERATIONS
 from lora_compose.server.openapi_page import every_operation
 from lora_compose.training.testbed.paths import ADAPTERS_DIR
+from tests.docs.blocks import ROOT
 from tests.running_server import RunningServer
 
 HEAD = """# Examples of every route
@@ -162,7 +163,7 @@ def main() -> None:
                 text = page(record(client, home / "adapters"))
         finally:
             running.stop()
-    sys.stdout.write(text.replace(running.url, URL))
+    sys.stdout.write(text.replace(running.url, URL).replace(str(ROOT), "/opt/lora-compose"))
 
 
 if __name__ == "__main__":
