@@ -1,7 +1,8 @@
 """How many threads and which data type a server on a CPU uses where the user sets neither.
 
-`choose` is a pure function of the machine and the model; the other functions read both. docs/cpu-performance.md
-has the measurements behind it. No vLLM and no torch in here, so that `doctor` can say what `serve` will do.
+`choose` is a pure function of the machine and the model; the other functions read both. The measurements
+behind it are in docs/cpu-performance.md. No vLLM and no torch in here, so that `doctor` can say what `serve`
+will do.
 """
 
 import json

@@ -31,13 +31,17 @@ class GroupedPunicaWrapper(PunicaWrapperCPU):
 
     def _set_up(self) -> None:
         # Imported here: when a worker starts, vLLM inspects all modules and fails at one that numba imports.
-        from lora_compose.server.engine.cpu.kernel import add_deltas, add_embedding_deltas, scale_rows
+        from lora_compose.server.engine.cpu import kernel
 
-        layer_work = partial(LayerWork, kernels=Kernels(add_deltas, scale_rows))
+        kernels = {
+            torch.float32: Kernels(kernel.add_deltas, kernel.scale_rows),
+            torch.bfloat16: Kernels(kernel.add_deltas_bfloat16, kernel.scale_rows_bfloat16),
+        }
+        layer_work = partial(LayerWork, kernels=kernels)
         self._linear: Plans[Work, LayerWork] = Plans(layer_work, "packs")
         self._head: Plans[Work, LayerWork] = Plans(layer_work, "packs")
         self._embedding: Plans[Batch, EmbeddingPlan] = Plans(
-            partial(EmbeddingPlan, kernel=add_embedding_deltas), "embeddings"
+            partial(EmbeddingPlan, kernel=kernel.add_embedding_deltas), "embeddings"
         )
         self._meter = Meter()
 
