@@ -133,22 +133,32 @@ def _add_share(
 
 
 SIGNATURE = numba.void(
-    numba.float32[:, ::1], numba.float32[:, ::1], numba.int64[::1], numba.float32[::1], numba.int64[:, ::1]
+    *(numba.int64, numba.int64, numba.types.UniTuple(numba.int64, 3)),
+    *(numba.int64[::1], numba.float32[::1], numba.int64[:, ::1]),
 )
+"""Tensors are given by address, because making an array of each takes as long as a small product."""
 
 
 @numba.njit(SIGNATURE)  # type: ignore[untyped-decorator]
 def add_deltas(
-    y: np.ndarray, x: np.ndarray, rows: np.ndarray, weights: np.ndarray, table: np.ndarray
+    y_address: int,
+    x_address: int,
+    shape: tuple[int, int, int],
+    rows: np.ndarray,
+    weights: np.ndarray,
+    table: np.ndarray,
 ) -> None:
     """`y[row] += weight · (x[row] Aᵀ) Bᵀ` for each row of each line of the table.
 
-    x is `(n, d_in)`, y `(n, outputs)`, both float32 and contiguous. Nothing is checked: the caller must
-    ensure that the rows and the memory exist.
+    x is `(n, d_in)`, y `(n, outputs)`, both float32 and contiguous; `shape` is n, d_in, outputs. Nothing is
+    checked: the caller must ensure that the rows and the memory exist.
     """
+    n, d_in, outputs = shape
+    y = numba.carray(_float_pointer(y_address), (n, outputs))
+    x = numba.carray(_float_pointer(x_address), (n, d_in))
     for line in table:
         start, end, rank = line[0], line[1], line[4]
-        lora_a = numba.carray(_float_pointer(line[2]), (rank, x.shape[1]))
+        lora_a = numba.carray(_float_pointer(line[2]), (rank, d_in))
         lora_b = numba.carray(_float_pointer(line[3]), (rank, line[6]))
         _add_share(y, x, (lora_a, lora_b), rows[start:end], weights[start:end], line[5])
 
@@ -180,24 +190,27 @@ def _add_row(y: np.ndarray, delta: np.ndarray) -> None:
         y[i] = _narrow(_widen(y[i]) + delta[i])
 
 
-BFLOAT16_SIGNATURE = numba.void(
-    numba.uint16[:, ::1], numba.uint16[:, ::1], numba.int64[::1], numba.float32[::1], numba.int64[:, ::1]
-)
-
-
-@numba.njit(BFLOAT16_SIGNATURE)  # type: ignore[untyped-decorator]
+@numba.njit(SIGNATURE)  # type: ignore[untyped-decorator]
 def add_deltas_bfloat16(
-    y: np.ndarray, x: np.ndarray, rows: np.ndarray, weights: np.ndarray, table: np.ndarray
+    y_address: int,
+    x_address: int,
+    shape: tuple[int, int, int],
+    rows: np.ndarray,
+    weights: np.ndarray,
+    table: np.ndarray,
 ) -> None:
     """`add_deltas` for bfloat16 x, y and factors. Each output is rounded once."""
-    used, places = _places(rows, table, len(x))
-    inputs = np.empty((len(used), x.shape[1]), np.float32)
-    deltas = np.zeros((len(used), y.shape[1]), np.float32)
+    n, d_in, outputs = shape
+    y = numba.carray(_bfloat16_pointer(y_address), (n, outputs))
+    x = numba.carray(_bfloat16_pointer(x_address), (n, d_in))
+    used, places = _places(rows, table, n)
+    inputs = np.empty((len(used), d_in), np.float32)
+    deltas = np.zeros((len(used), outputs), np.float32)
     for i in range(len(used)):
         _widen_row(inputs[i], x[used[i]])
     for line in table:
         start, end, rank = line[0], line[1], line[4]
-        lora_a = numba.carray(_bfloat16_pointer(line[2]), (rank, x.shape[1]))
+        lora_a = numba.carray(_bfloat16_pointer(line[2]), (rank, d_in))
         lora_b = numba.carray(_bfloat16_pointer(line[3]), (rank, line[6]))
         _add_share(deltas, inputs, (lora_a, lora_b), places[start:end], weights[start:end], line[5])
     for i in range(len(used)):

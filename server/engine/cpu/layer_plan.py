@@ -18,7 +18,7 @@ from lora_compose.server.engine.cpu.packed_factors import Pack
 # products on torch's threads are faster (docs/cpu-performance.md).
 SMALL_SHARE = 1 << 22
 
-AddDeltas = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray], None]
+AddDeltas = Callable[[int, int, tuple[int, int, int], np.ndarray, np.ndarray, np.ndarray], None]
 
 
 @dataclass(frozen=True)
@@ -79,10 +79,14 @@ class LayerPlan:
         """x is `(rows, d_in)`, y `(rows, width)` and contiguous."""
         batch = self._batch
         if self._kernels is not None and len(self._table):
-            outputs, inputs = row_terms.as_numpy(y), row_terms.as_numpy(x.contiguous())
-            if batch.height > len(outputs):
-                raise IndexError(f"row {batch.height - 1} is out of range: there are {len(outputs)} rows")
-            self._kernels.add_deltas(outputs, inputs, batch.rows, batch.weights, self._table)
+            (n, width), inputs = y.shape, x.contiguous()
+            if batch.height > n:
+                raise IndexError(f"row {batch.height - 1} is out of range: there are {n} rows")
+            if not y.is_contiguous() or len(inputs) != n:
+                raise ValueError("the output is not contiguous, or has another number of rows than the input")
+            shape = (n, inputs.shape[1], width)
+            addresses = y.data_ptr(), inputs.data_ptr()
+            self._kernels.add_deltas(*addresses, shape, batch.rows, batch.weights, self._table)
         for share in self._large:
             share.add_delta(y, x)
 

@@ -130,3 +130,15 @@ def test_a_batch_smaller_than_its_plan_is_refused_and_not_written_past() -> None
     plan = planned([{}, {"a": 1.0}], [3, 1], {"a": pack}, torch.float32)
     with pytest.raises(IndexError, match="row 3 is out of range: there are 2 rows"):
         plan.add_deltas(torch.zeros(2, WIDTH), torch.zeros(2, D_IN))
+
+
+def test_an_output_that_the_kernel_cannot_address_is_refused() -> None:
+    pack, _ = made_pack(4)
+    plan = planned([{"a": 1.0}], [1], {"a": pack}, torch.float32)
+    for y in (
+        torch.zeros(1, 2 * WIDTH)[:, ::2].expand(2, -1),
+        torch.zeros(WIDTH, 3).T,
+        torch.zeros(2, WIDTH),
+    ):
+        with pytest.raises(ValueError, match="not contiguous, or has another number of rows"):
+            plan.add_deltas(y, torch.zeros(1, D_IN))
