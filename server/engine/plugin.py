@@ -73,7 +73,7 @@ CPU_NORMS = Override(
     replacement="lora_compose.server.engine.cpu.norms:op_priority",
     source="vllm.platforms.interface:Platform.get_default_ir_op_priority",
     sha256="dcdd46c3c3266b130fe3de16f2d7380fce0758538a1f15c7650953896ccfbf2c",
-    reason="upstream computes RMS norms on CPUs with ten torch ops, although its build has them in C++",
+    reason="upstream computes each RMS norm on CPUs with a chain of ten torch ops",
 )
 TOKEN_COUNT = Override(
     module="vllm.v1.engine.async_llm",

@@ -5,76 +5,25 @@ library costs several microseconds before it starts, and a mixed batch needs two
 Each row is computed by itself and in a fixed order that does not depend on the rest of the batch, so the same
 row gives the same bits.
 
-numba has no bfloat16, so such numbers are uint16 here. They are widened to float32 where they are used, sums
-are float32, and an output is rounded once, after all deltas of its layer.
+In bfloat16, factors and inputs are widened to float32 where they are used, sums are float32, and an output is
+rounded once, after all deltas of its layer.
 """
-
-from typing import Any
 
 import numba
 import numpy as np
-from llvmlite import ir
-from numba.extending import intrinsic
 
+from lora_compose.server.engine.cpu.numba_numbers import (
+    FAST_MATH,
+    bfloat16_pointer,
+    float_pointer,
+    narrow,
+    widen,
+)
 from lora_compose.server.engine.cpu.packed_factors import RANKS_AT_ONCE
 
 COLUMNS = ("start", "end", "lora_a", "lora_b", "rank", "output", "width")
 """The columns of the table: a range of `rows` and `weights`; the addresses of A `(rank, d_in)` and Bᵀ
 `(rank, width)`, contiguous and of the dtype of y; and the first of the outputs that they write."""
-
-# Sums may be reordered, so that they can be vectorized. NaN and infinity keep their meaning.
-FAST_MATH = {"reassoc", "contract", "nsz", "arcp"}
-
-
-BITS = ir.IntType(32)
-
-
-def _bits(number: int) -> Any:
-    return ir.Constant(BITS, number)
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def _float_pointer(_: Any, address: Any) -> Any:
-    """Convert an address to a pointer to float32."""
-    return numba.types.CPointer(numba.types.float32)(address), _to_pointer
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def _bfloat16_pointer(_: Any, address: Any) -> Any:
-    """Convert an address to a pointer to bfloat16."""
-    return numba.types.CPointer(numba.types.uint16)(address), _to_pointer
-
-
-def _to_pointer(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-    return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def _widen(_: Any, number: Any) -> Any:
-    """A bfloat16 as float32; a float32 as it is."""
-
-    def generate(_: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        if signature.args[0] == numba.types.float32:
-            return arguments[0]
-        bits = builder.shl(builder.zext(arguments[0], BITS), _bits(16))
-        return builder.bitcast(bits, ir.FloatType())
-
-    return numba.types.float32(number), generate
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def _narrow(_: Any, number: Any) -> Any:
-    """A float32 as the nearest bfloat16, the even one of two. Not a number stays that."""
-
-    def generate(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
-        bits = builder.bitcast(arguments[0], BITS)
-        upper = builder.lshr(bits, _bits(16))
-        rounded = builder.add(bits, builder.add(builder.and_(upper, _bits(1)), _bits(0x7FFF)))
-        is_nan = builder.fcmp_unordered("uno", arguments[0], arguments[0])
-        chosen = builder.select(is_nan, builder.or_(upper, _bits(0x40)), builder.lshr(rounded, _bits(16)))
-        return builder.trunc(chosen, ir.IntType(16))
-
-    return numba.types.uint16(number), generate
 
 
 @numba.njit(fastmath=FAST_MATH)  # type: ignore[untyped-decorator]
@@ -93,8 +42,8 @@ def _add_two(
     for r in range(0, len(lora_a), RANKS_AT_ONCE):
         s0 = s1 = s2 = s3 = t0 = t1 = t2 = t3 = np.float32(0)
         for i in range(len(x0)):
-            a0, a1 = _widen(lora_a[r, i]), _widen(lora_a[r + 1, i])
-            a2, a3 = _widen(lora_a[r + 2, i]), _widen(lora_a[r + 3, i])
+            a0, a1 = widen(lora_a[r, i]), widen(lora_a[r + 1, i])
+            a2, a3 = widen(lora_a[r + 2, i]), widen(lora_a[r + 3, i])
             s0 += x0[i] * a0
             s1 += x0[i] * a1
             s2 += x0[i] * a2
@@ -106,8 +55,8 @@ def _add_two(
         s0, s1, s2, s3 = s0 * w0, s1 * w0, s2 * w0, s3 * w0
         t0, t1, t2, t3 = t0 * w1, t1 * w1, t2 * w1, t3 * w1
         for i in range(len(y0)):
-            b0, b1 = _widen(lora_b[r, i]), _widen(lora_b[r + 1, i])
-            b2, b3 = _widen(lora_b[r + 2, i]), _widen(lora_b[r + 3, i])
+            b0, b1 = widen(lora_b[r, i]), widen(lora_b[r + 1, i])
+            b2, b3 = widen(lora_b[r + 2, i]), widen(lora_b[r + 3, i])
             y0[i] += s0 * b0 + s1 * b1 + s2 * b2 + s3 * b3
             y1[i] += t0 * b0 + t1 * b1 + t2 * b2 + t3 * b3
 
@@ -154,12 +103,12 @@ def add_deltas(
     checked: the caller must ensure that the rows and the memory exist.
     """
     n, d_in, outputs = shape
-    y = numba.carray(_float_pointer(y_address), (n, outputs))
-    x = numba.carray(_float_pointer(x_address), (n, d_in))
+    y = numba.carray(float_pointer(y_address), (n, outputs))
+    x = numba.carray(float_pointer(x_address), (n, d_in))
     for line in table:
         start, end, rank = line[0], line[1], line[4]
-        lora_a = numba.carray(_float_pointer(line[2]), (rank, d_in))
-        lora_b = numba.carray(_float_pointer(line[3]), (rank, line[6]))
+        lora_a = numba.carray(float_pointer(line[2]), (rank, d_in))
+        lora_b = numba.carray(float_pointer(line[3]), (rank, line[6]))
         _add_share(y, x, (lora_a, lora_b), rows[start:end], weights[start:end], line[5])
 
 
@@ -181,13 +130,13 @@ def _places(rows: np.ndarray, table: np.ndarray, height: int) -> tuple[np.ndarra
 @numba.njit  # type: ignore[untyped-decorator]
 def _widen_row(to: np.ndarray, row: np.ndarray) -> None:
     for i in range(len(row)):
-        to[i] = _widen(row[i])
+        to[i] = widen(row[i])
 
 
 @numba.njit  # type: ignore[untyped-decorator]
 def _add_row(y: np.ndarray, delta: np.ndarray) -> None:
     for i in range(len(delta)):
-        y[i] = _narrow(_widen(y[i]) + delta[i])
+        y[i] = narrow(widen(y[i]) + delta[i])
 
 
 @numba.njit(SIGNATURE)  # type: ignore[untyped-decorator]
@@ -201,8 +150,8 @@ def add_deltas_bfloat16(
 ) -> None:
     """`add_deltas` for bfloat16 x, y and factors. Each output is rounded once."""
     n, d_in, outputs = shape
-    y = numba.carray(_bfloat16_pointer(y_address), (n, outputs))
-    x = numba.carray(_bfloat16_pointer(x_address), (n, d_in))
+    y = numba.carray(bfloat16_pointer(y_address), (n, outputs))
+    x = numba.carray(bfloat16_pointer(x_address), (n, d_in))
     used, places = _places(rows, table, n)
     inputs = np.empty((len(used), d_in), np.float32)
     deltas = np.zeros((len(used), outputs), np.float32)
@@ -210,8 +159,8 @@ def add_deltas_bfloat16(
         _widen_row(inputs[i], x[used[i]])
     for line in table:
         start, end, rank = line[0], line[1], line[4]
-        lora_a = numba.carray(_bfloat16_pointer(line[2]), (rank, d_in))
-        lora_b = numba.carray(_bfloat16_pointer(line[3]), (rank, line[6]))
+        lora_a = numba.carray(bfloat16_pointer(line[2]), (rank, d_in))
+        lora_b = numba.carray(bfloat16_pointer(line[3]), (rank, line[6]))
         _add_share(deltas, inputs, (lora_a, lora_b), places[start:end], weights[start:end], line[5])
     for i in range(len(used)):
         _add_row(y[used[i]], deltas[i])
@@ -241,8 +190,8 @@ def add_embedding_deltas(
     `(n, d)`. A token that B has no row for changes nothing. Otherwise as `add_deltas`."""
     for line in range(len(table)):
         rank, vocabulary = table[line, 4], table[line, 5]
-        lora_b = numba.carray(_float_pointer(table[line, 2]), (vocabulary, rank))
-        lora_a = numba.carray(_float_pointer(table[line, 3]), (rank, y.shape[1]))
+        lora_b = numba.carray(float_pointer(table[line, 2]), (vocabulary, rank))
+        lora_a = numba.carray(float_pointer(table[line, 3]), (rank, y.shape[1]))
         for i in range(table[line, 0], table[line, 1]):
             token = tokens[rows[i]]
             if 0 <= token < vocabulary:
@@ -262,8 +211,8 @@ def scale_rows(y: np.ndarray, rows: np.ndarray, weights: np.ndarray, table: np.n
     float32. y is `(n, width)`. Nothing is checked, as in `add_deltas`.
     """
     for line in table:
-        change = numba.carray(_float_pointer(line[2]), (y.shape[1],))
-        shift = numba.carray(_float_pointer(line[3]), (y.shape[1],))
+        change = numba.carray(float_pointer(line[2]), (y.shape[1],))
+        shift = numba.carray(float_pointer(line[3]), (y.shape[1],))
         for i in range(line[0], line[1]):
             row, weight = y[rows[i]], weights[i]
             for j in range(len(row)):
@@ -279,10 +228,10 @@ BFLOAT16_SCALING_SIGNATURE = numba.void(
 def scale_rows_bfloat16(y: np.ndarray, rows: np.ndarray, weights: np.ndarray, table: np.ndarray) -> None:
     """`scale_rows` for bfloat16 y. `change` and `shift` are float32."""
     for line in table:
-        change = numba.carray(_float_pointer(line[2]), (y.shape[1],))
-        shift = numba.carray(_float_pointer(line[3]), (y.shape[1],))
+        change = numba.carray(float_pointer(line[2]), (y.shape[1],))
+        shift = numba.carray(float_pointer(line[3]), (y.shape[1],))
         for i in range(line[0], line[1]):
             row, weight = y[rows[i]], weights[i]
             for j in range(len(row)):
-                number = _widen(row[j])
-                row[j] = _narrow(number + weight * (change[j] * number + shift[j]))
+                number = widen(row[j])
+                row[j] = narrow(number + weight * (change[j] * number + shift[j]))

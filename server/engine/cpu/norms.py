@@ -1,25 +1,29 @@
-"""vLLM's own C++ RMS norms, made available to vLLM's model code on CPUs.
+"""RMS norms for vLLM's model code on CPUs, in one call each.
 
-The CPU build has them, but registers them as implementations of its `ir` ops only for GPUs. Its default on
-CPUs is a chain of about ten torch ops, which takes 14 to 20 µs for eight rows in place of 2.5 µs. A model
-calls it twice a layer. vLLM compares the names of all parameters, also of those that are not used here.
+vLLM's default on CPUs is a chain of about ten torch ops, which takes 14 to 20 µs for eight rows of 576
+numbers. A model calls it twice a layer. vLLM compares the names of all parameters with its own, also of unused
+ones.
 """
+
+from collections.abc import Callable
+from functools import cache
 
 import torch
 from vllm import ir
 from vllm.config import VllmConfig
 from vllm.config.kernel import IrOpPriorityConfig
-from vllm.platforms import current_platform
 
 PROVIDER = "lora_compose_cpu"
-LANES = 16
-"""The C++ code reads whole vectors of up to this many numbers, and checks no bounds."""
+MOST_NUMBERS = 1 << 18
+"""For more, torch's threads are faster than one call on the calling thread."""
 
 
 def _fits(x: torch.Tensor, weight: torch.Tensor | None, variance_size: int | None) -> bool:
     if weight is None or variance_size is not None or weight.dtype != x.dtype:
         return False
-    return x.dtype in {torch.float32, torch.bfloat16} and x.is_contiguous() and x.shape[-1] % LANES == 0
+    if x.dtype not in {torch.float32, torch.bfloat16} or not 0 < x.numel() <= MOST_NUMBERS:
+        return False
+    return x.is_contiguous() and weight.is_contiguous() and weight.shape == x.shape[-1:]
 
 
 def _fits_norm(
@@ -42,6 +46,21 @@ def _fits_sum(
     return same and x_residual.is_contiguous() and _fits(x, weight, variance_size)
 
 
+@cache
+def kernels() -> dict[torch.dtype, Callable[..., None]]:
+    """The compiled functions. The first call takes a second, so it belongs to the start of a server."""
+    # Imported here: when a worker starts, vLLM inspects all modules and fails at one that numba imports.
+    from lora_compose.server.engine.cpu.norm_kernel import norm, norm_bfloat16
+
+    return {torch.float32: norm, torch.bfloat16: norm_bfloat16}
+
+
+def _run(y: torch.Tensor, x: torch.Tensor, residual: int, weight: torch.Tensor, epsilon: float) -> None:
+    width = x.shape[-1]
+    addresses = y.data_ptr(), x.data_ptr(), residual, weight.data_ptr()
+    kernels()[x.dtype](*addresses, (x.numel() // width, width), epsilon)
+
+
 def rms_norm(
     x: torch.Tensor,
     weight: torch.Tensor | None,
@@ -49,8 +68,9 @@ def rms_norm(
     variance_size: int | None = None,  # noqa: ARG001
 ) -> torch.Tensor:
     """`weight · x / √(mean(x²) + ε)` for each row. Called only if `_fits_norm`."""
+    assert weight is not None
     output = torch.empty_like(x)
-    torch.ops._C.rms_norm(output, x, weight, epsilon)
+    _run(output, x, 0, weight, epsilon)
     return output
 
 
@@ -62,7 +82,8 @@ def fused_add_rms_norm(
     variance_size: int | None = None,  # noqa: ARG001
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """`x_residual += x`, then `x = rms_norm(x_residual)`, both in place. Called only if `_fits_sum`."""
-    torch.ops._C.fused_add_rms_norm(x, x_residual, weight, epsilon)
+    assert weight is not None
+    _run(x, x, x_residual.data_ptr(), weight, epsilon)
     return x, x_residual
 
 
@@ -70,10 +91,8 @@ def register() -> None:
     """Add both to vLLM's implementations. Calling it again changes nothing."""
     if PROVIDER in ir.ops.rms_norm.impls:
         return
-    current_platform.import_kernels()
-    found = hasattr(torch.ops._C, "rms_norm") and hasattr(torch.ops._C, "fused_add_rms_norm")
-    ir.ops.rms_norm.register_impl(PROVIDER, supported=found, supports_args=_fits_norm)(rms_norm)
-    ir.ops.fused_add_rms_norm.register_impl(PROVIDER, supported=found, supports_args=_fits_sum, inplace=True)(
+    ir.ops.rms_norm.register_impl(PROVIDER, supports_args=_fits_norm)(rms_norm)
+    ir.ops.fused_add_rms_norm.register_impl(PROVIDER, supports_args=_fits_sum, inplace=True)(
         fused_add_rms_norm
     )
 

@@ -15,6 +15,7 @@ from typing_extensions import override
 from vllm.lora.layers import LoRAMapping
 from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 
+from lora_compose.server.engine.cpu import norms
 from lora_compose.server.engine.cpu.batch import Batch, Work
 from lora_compose.server.engine.cpu.cost_meter import Meter
 from lora_compose.server.engine.cpu.embedding_plan import EmbeddingPlan
@@ -33,6 +34,7 @@ class GroupedPunicaWrapper(PunicaWrapperCPU):
         # Imported here: when a worker starts, vLLM inspects all modules and fails at one that numba imports.
         from lora_compose.server.engine.cpu import kernel
 
+        norms.kernels()
         kernels = {
             torch.float32: Kernels(kernel.add_deltas, kernel.scale_rows),
             torch.bfloat16: Kernels(kernel.add_deltas_bfloat16, kernel.scale_rows_bfloat16),
