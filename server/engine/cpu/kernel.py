@@ -88,7 +88,7 @@ SIGNATURE = numba.void(
 """Tensors are given by address, because making an array of each takes as long as a small product."""
 
 
-@numba.njit(SIGNATURE)  # type: ignore[untyped-decorator]
+@numba.njit  # type: ignore[untyped-decorator]
 def add_deltas(
     y_address: int,
     x_address: int,
@@ -139,7 +139,7 @@ def _add_row(y: np.ndarray, delta: np.ndarray) -> None:
         y[i] = narrow(widen(y[i]) + delta[i])
 
 
-@numba.njit(SIGNATURE)  # type: ignore[untyped-decorator]
+@numba.njit  # type: ignore[untyped-decorator]
 def add_deltas_bfloat16(
     y_address: int,
     x_address: int,
@@ -180,7 +180,7 @@ def _add_product(y: np.ndarray, weight: float, b: np.ndarray, lora_a: np.ndarray
             y[i] += factor * lora_a[r, i]
 
 
-@numba.njit(ROW_SIGNATURE, fastmath=FAST_MATH)  # type: ignore[untyped-decorator]
+@numba.njit(fastmath=FAST_MATH)  # type: ignore[untyped-decorator]
 def add_embedding_deltas(
     y: np.ndarray, tokens: np.ndarray, rows: np.ndarray, weights: np.ndarray, table: np.ndarray
 ) -> None:
@@ -203,7 +203,7 @@ SCALING_SIGNATURE = numba.void(
 )
 
 
-@numba.njit(SCALING_SIGNATURE, fastmath=FAST_MATH)  # type: ignore[untyped-decorator]
+@numba.njit(fastmath=FAST_MATH)  # type: ignore[untyped-decorator]
 def scale_rows(y: np.ndarray, rows: np.ndarray, weights: np.ndarray, table: np.ndarray) -> None:
     """`y[row] += weight · (change * y[row] + shift)` for each row of each line of the table.
 
@@ -224,7 +224,7 @@ BFLOAT16_SCALING_SIGNATURE = numba.void(
 )
 
 
-@numba.njit(BFLOAT16_SCALING_SIGNATURE, fastmath=FAST_MATH)  # type: ignore[untyped-decorator]
+@numba.njit(fastmath=FAST_MATH)  # type: ignore[untyped-decorator]
 def scale_rows_bfloat16(y: np.ndarray, rows: np.ndarray, weights: np.ndarray, table: np.ndarray) -> None:
     """`scale_rows` for bfloat16 y. `change` and `shift` are float32."""
     for line in table:
@@ -235,3 +235,14 @@ def scale_rows_bfloat16(y: np.ndarray, rows: np.ndarray, weights: np.ndarray, ta
             for j in range(len(row)):
                 number = widen(row[j])
                 row[j] = narrow(number + weight * (change[j] * number + shift[j]))
+
+
+def compile_for(*, is_bfloat16: bool) -> None:
+    """Compile the functions of one dtype now. The others are compiled at their first call, in a second."""
+    if is_bfloat16:
+        add_deltas_bfloat16.compile(SIGNATURE)
+        scale_rows_bfloat16.compile(BFLOAT16_SCALING_SIGNATURE)
+    else:
+        add_deltas.compile(SIGNATURE)
+        scale_rows.compile(SCALING_SIGNATURE)
+        add_embedding_deltas.compile(ROW_SIGNATURE)

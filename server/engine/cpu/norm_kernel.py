@@ -65,7 +65,7 @@ def _widen_row(to: np.ndarray, row: np.ndarray) -> None:
         to[i] = widen(row[i])
 
 
-@numba.njit(SIGNATURE)  # type: ignore[untyped-decorator]
+@numba.njit  # type: ignore[untyped-decorator]
 def norm(
     y_address: int, x_address: int, residual: int, weight: int, shape: tuple[int, int], epsilon: float
 ) -> None:
@@ -84,7 +84,7 @@ def norm(
         _norm_row(y[i], row, weights, epsilon)
 
 
-@numba.njit(SIGNATURE)  # type: ignore[untyped-decorator]
+@numba.njit  # type: ignore[untyped-decorator]
 def norm_bfloat16(
     y_address: int, x_address: int, residual: int, weight: int, shape: tuple[int, int], epsilon: float
 ) -> None:

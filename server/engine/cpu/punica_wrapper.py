@@ -29,12 +29,12 @@ class GroupedPunicaWrapper(PunicaWrapperCPU):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._set_up()
+        _compile_for(kwargs["lora_config"].lora_dtype)
 
     def _set_up(self) -> None:
         # Imported here: when a worker starts, vLLM inspects all modules and fails at one that numba imports.
         from lora_compose.server.engine.cpu import kernel
 
-        norms.kernels()
         kernels = {
             torch.float32: Kernels(kernel.add_deltas, kernel.scale_rows),
             torch.bfloat16: Kernels(kernel.add_deltas_bfloat16, kernel.scale_rows_bfloat16),
@@ -127,3 +127,10 @@ class GroupedPunicaWrapper(PunicaWrapperCPU):
         started = time.perf_counter()
         plan.add_deltas(y, x)
         self._meter.lora_seconds += time.perf_counter() - started
+
+
+def _compile_for(dtype: torch.dtype) -> None:
+    from lora_compose.server.engine.cpu import kernel  # late, as above
+
+    norms.compile_for(dtype)
+    kernel.compile_for(is_bfloat16=dtype == torch.bfloat16)
