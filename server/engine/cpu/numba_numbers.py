@@ -37,7 +37,7 @@ def _to_pointer(context: Any, builder: Any, signature: Any, arguments: Any) -> A
 
 @intrinsic  # type: ignore[untyped-decorator]
 def widen(_: Any, number: Any) -> Any:
-    """A bfloat16 as float32; a float32 as it is."""
+    """A bfloat16 as float32. A float32 stays the same."""
 
     def generate(_: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         if signature.args[0] == numba.types.float32:
