@@ -67,6 +67,14 @@ CPU_PROMPT_LOGPROBS = Override(
     sha256="69a6a3c33fbbc93bba2d8fba0b0ad1f2a74d6190acbdfe19c1f5d9adb31514f3",
     reason="upstream applies the head's LoRA of the sampled rows to the rows of a prompt",
 )
+CPU_NORMS = Override(
+    module="vllm.platforms.cpu",
+    attribute="CpuPlatform.get_default_ir_op_priority",
+    replacement="lora_compose.server.engine.cpu.norms:op_priority",
+    source="vllm.platforms.interface:Platform.get_default_ir_op_priority",
+    sha256="dcdd46c3c3266b130fe3de16f2d7380fce0758538a1f15c7650953896ccfbf2c",
+    reason="upstream computes each RMS norm on CPUs with a chain of ten torch ops",
+)
 TOKEN_COUNT = Override(
     module="vllm.v1.engine.async_llm",
     attribute="AsyncLLM.generate",
@@ -75,7 +83,15 @@ TOKEN_COUNT = Override(
     sha256="5bd0ee90459b0e29348891b03548cdc31eef8c9218b3c416d5df4e5e14d1bca2",
     reason="the HTTP layer gets no usage if the client disconnects early; `launch` installs it on our client",
 )
-OVERRIDES = (WORKER_MANAGER, CPU_MANAGER, CPU_WRAPPER, CPU_SELECTION, CPU_PROMPT_LOGPROBS, TOKEN_COUNT)
+OVERRIDES = (
+    WORKER_MANAGER,
+    CPU_MANAGER,
+    CPU_WRAPPER,
+    CPU_SELECTION,
+    CPU_PROMPT_LOGPROBS,
+    CPU_NORMS,
+    TOKEN_COUNT,
+)
 
 
 def install() -> None:
@@ -88,6 +104,9 @@ def install() -> None:
         mixin.LoRAModelRunnerMixin.set_active_loras = _replacement(CPU_SELECTION)
         runner = importlib.import_module(CPU_PROMPT_LOGPROBS.module).GPUModelRunner
         runner._get_prompt_logprobs_dict = _replacement(CPU_PROMPT_LOGPROBS)
+        importlib.import_module("lora_compose.server.engine.cpu.norms").register()
+        priority = _replacement(CPU_NORMS)
+        type(current_platform).get_default_ir_op_priority = classmethod(lambda _, config: priority(config))
     else:
         setattr(mixin, WORKER_MANAGER.attribute, _replacement(WORKER_MANAGER))
 
