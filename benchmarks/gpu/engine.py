@@ -29,7 +29,7 @@ OPTIONS: dict[str, Any] = {
     "seed": 0,
     "dtype": "bfloat16",
 }
-CPU_OPTIONS = {"dtype": "float32", "enforce_eager": True}
+CPU_OPTIONS = {"dtype": "float32", "enforce_eager": True, "kv_cache_memory_bytes": 128 << 20}
 GRAPH_SIZES = [1, 2, 4, 8, 16, 32]
 
 

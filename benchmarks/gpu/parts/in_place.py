@@ -20,7 +20,7 @@ def fold_in_place(worker: Any, spec: str, sign: float) -> dict[str, float]:
     """The seconds of building the factors on the host, and of folding; the bytes of the factors."""
     manager = worker.model_runner.lora_manager
     began = time.perf_counter()
-    lora = manager._load_spec(UNUSED_ID, spec)
+    lora = manager._build(UNUSED_ID, spec)
     inner = manager._adapter_manager
     inner._create_merged_loras_inplace(lora)
     built = time.perf_counter()
@@ -53,7 +53,5 @@ def _slices(inner: Any, lora: Any) -> Iterator[tuple[torch.Tensor, torch.Tensor,
 def mark_fused(worker: Any, spec: str) -> None:
     """Let the LoRA manager serve residuals, as after a fusion of the product."""
     manager = worker.model_runner.lora_manager
-    # What the fused stack still needs is empty, and vLLM cannot build an empty adapter.
-    manager._specs = {number: kept for number, kept in manager._specs.items() if kept != spec}
     worker.model_runner.reset_lora_state()
     manager.fuse(decode_spec(spec))

@@ -35,6 +35,12 @@ PARTS = {
         ),
         CheckPart("graphs", 150, "answers:under_graphs", "the same under CUDA graphs"),
         CheckPart(
+            "lifecycle",
+            120,
+            "lifecycle:lifecycle",
+            "eviction, hot load, fusing, a failed fusion, dummy batches",
+        ),
+        CheckPart(
             "kernels", 90, "kernels:kernels", "LoRA kernels of an 8B layer, with weights for each request"
         ),
         CheckPart("big", 240, "speed:speed", "speed and hot loading on an 8B shape"),

@@ -5,7 +5,8 @@ one never evicts an adapter of a running batch. Adapters survive a reload of the
 """
 
 import logging
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -15,15 +16,19 @@ from vllm.lora.layers import LoRAMapping
 from vllm.lora.lora_model import LoRAModel
 from vllm.lora.request import LoRARequest
 
-from lora_compose.server.engine.spec import Component, combined, decode_spec, encode_spec
+from lora_compose.adapters.errors import LoraComposeError
+from lora_compose.server.engine.cpu.cost_meter import CountedLoad
+from lora_compose.server.engine.spec import SCHEME, Component, combined, decode_spec, encode_spec
 from lora_compose.server.engine.worker.background_build import State
 from lora_compose.server.engine.worker.composition_manager import CompositionLoRAManager
 from lora_compose.server.engine.worker.stacking import Yielding, factors_only, rank_of
+from lora_compose.server.engine.worker.step_times import StepTimes
 
 logger = logging.getLogger(__name__)
 
 RESIDUAL_OF_BASE = 1 << 30
 """The LoRA id under which the base is served while a composition is fused."""
+BASE_RESIDUAL = LoRARequest("-fused", RESIDUAL_OF_BASE, encode_spec(()))
 
 
 class StackingLoRAManager(CompositionLoRAManager[LoRAModel]):
@@ -35,11 +40,14 @@ class StackingLoRAManager(CompositionLoRAManager[LoRAModel]):
         super().__init__(*args, **kwargs)
         self._specs: dict[int, str] = {}
         """The spec of every adapter that was added and not unloaded since, by LoRA id."""
+        self._meter = StepTimes()
 
     @override
     def prepare(self, adapter: LoRARequest) -> tuple[State, str]:
         lora_int_id, spec = adapter.lora_int_id, adapter.lora_path
-        if lora_int_id in self.list_adapters():
+        if self._needs_nothing(spec):
+            self._specs[lora_int_id] = spec
+        if lora_int_id in self.list_adapters() or self._needs_nothing(spec):
             return "prepared", ""
         return self._advance(
             lora_int_id, partial(self._build, lora_int_id, spec), lambda lora: self._keep(lora, spec)
@@ -59,14 +67,14 @@ class StackingLoRAManager(CompositionLoRAManager[LoRAModel]):
 
     @override
     def read_meter(self) -> dict[str, Any]:
-        """Always empty: the kernels are vLLM's and are not measured."""
-        return {"tokens": [], "busy_seconds": 0.0, "overheads": []}
+        return self._meter.read()
 
     @override
     def fuse(self, components: Sequence[Component], embeddings_too: bool = True) -> None:
         """Build every adapter again for the new base. No adapter here changes an embedding.
 
-        A residual whose rank is too high is left out: no request uses it before the next switch."""
+        An adapter that cannot be built is left out, because the base weights are right without it. A rank may
+        be too high: no request uses such an adapter before the next switch."""
         self._fused = tuple(components)
         self._builds.clear()
         self.remove_all_adapters()
@@ -74,13 +82,16 @@ class StackingLoRAManager(CompositionLoRAManager[LoRAModel]):
         for lora_int_id, spec in list(self._specs.items()):
             try:
                 self.add_adapter(LoRARequest(f"prepared {lora_int_id}", lora_int_id, spec))
-            except ValueError as error:
+            except (ValueError, OSError, LoraComposeError) as error:
                 logger.info("adapter %d is not built while this composition is fused: %s", lora_int_id, error)
 
     @override
     def add_adapter(self, lora_request: LoRARequest) -> bool:
         """Add the prepared build. If the build failed, raises its exception and changes nothing."""
         lora_int_id, spec = lora_request.lora_int_id, lora_request.lora_path
+        if self._needs_nothing(spec):
+            self._specs[lora_int_id] = spec
+            return True
         if lora_int_id in self.list_adapters():
             return bool(self._adapter_manager.get_adapter(lora_int_id))
         return self._keep(self._builds.take(lora_int_id) or self._build(lora_int_id, spec), spec)
@@ -90,18 +101,41 @@ class StackingLoRAManager(CompositionLoRAManager[LoRAModel]):
         """Like the upstream method, with one change.
 
         While a composition is fused, its own rows need no LoRA, and the base's rows need one."""
-        if self._fused and mapping is not None:
-            free = {r.lora_int_id for r in requests if not combined(decode_spec(r.lora_path), self._fused)}
-            requests = {r for r in requests if r.lora_int_id not in free}
-            ids = {0: RESIDUAL_OF_BASE, **dict.fromkeys(free, 0)}
-            if 0 in mapping.index_mapping:
-                requests.add(LoRARequest("-fused", RESIDUAL_OF_BASE, encode_spec(())))
+        if mapping is not None and not any(map(_is_dummy, requests)):
+            self._meter_step(requests, mapping)
+            needed = self.needed({*requests, *([None] if 0 in mapping.index_mapping else [])})
+            ids = dict.fromkeys((r.lora_int_id for r in requests - needed), 0)
+            if BASE_RESIDUAL in needed:
+                ids[0] = RESIDUAL_OF_BASE
+            requests = needed
             mapping = replace(
                 mapping,
                 index_mapping=tuple(ids.get(i, i) for i in mapping.index_mapping),
                 prompt_mapping=tuple(ids.get(i, i) for i in mapping.prompt_mapping),
             )
         super().set_active_adapters(requests, mapping)
+
+    def needed(self, lora_requests: Iterable[LoRARequest | None]) -> set[LoRARequest]:
+        """The adapters that rows of these requests need. None is a request for the base."""
+        found = {r for r in lora_requests if r is not None and not self._needs_nothing(r.lora_path)}
+        return found | {BASE_RESIDUAL} if self._fused and None in lora_requests else found
+
+    def _needs_nothing(self, path: str) -> bool:
+        return path.startswith(SCHEME) and not combined(decode_spec(path), self._fused)
+
+    def _meter_step(self, requests: set[LoRARequest], mapping: LoRAMapping) -> None:
+        if not self._meter.is_on:
+            return
+        known = {r.lora_int_id: (r.lora_name, r.lora_path) for r in requests}
+        counts = Counter(mapping.index_mapping)
+        names_and_paths = [known.get(lora_int_id, (None, encode_spec(()))) for lora_int_id in counts]
+        members = [
+            {c.directory: c.weight for c in combined(decode_spec(path), self._fused)}
+            for _, path in names_and_paths
+        ]
+        names = [name for name, _ in names_and_paths]
+        load = CountedLoad.of(names, members, list(counts.values()), len(mapping.prompt_mapping))
+        self._meter.step(load)
 
     @override
     def _apply_adapters(self, lora_requests: set[LoRARequest]) -> None:
@@ -138,3 +172,8 @@ def _size(lora: LoRAModel) -> int:
     factors = [factor for layer in lora.loras.values() for factor in (layer.lora_a, layer.lora_b)]
     tensors = [t for factor in factors for t in (factor if isinstance(factor, list) else [factor])]
     return sum(tensor.nbytes for tensor in tensors if tensor is not None)
+
+
+def _is_dummy(lora_request: LoRARequest) -> bool:
+    """Whether vLLM made the request for a run without tokens. Its adapter is in a slot already."""
+    return not lora_request.lora_path.startswith(SCHEME)

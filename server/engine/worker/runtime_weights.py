@@ -80,7 +80,7 @@ class RuntimeWeightsLoRAManager(CompositionLoRAManager[Member]):
         self._members: dict[str, Member] = {}
         self._fused_in_embeddings: tuple[Component, ...] = ()
         self._selected: object = None
-        self._counted_load = CountedLoad.of((), (), ())
+        self._counted_load = CountedLoad.of((), (), (), 0)
         self.meter = Meter()
 
     def select(self, lora_requests: Sequence[LoRARequest | None], counts: RowCounts) -> None:
@@ -107,7 +107,8 @@ class RuntimeWeightsLoRAManager(CompositionLoRAManager[Member]):
             wrapper.begin_embedding(ids, self._member)
             wrapper.begin_head(head, self._member)
         names = [lora_request and lora_request.lora_name for lora_request in lora_requests]
-        self._counted_load = CountedLoad.of(names, [need.members for need in needs], counts.tokens)
+        members = [need.members for need in needs]
+        self._counted_load = CountedLoad.of(names, members, counts.tokens, len(names))
 
     @contextmanager
     def prompt_rows(self, lora_request: LoRARequest | None, count: int) -> Iterator[None]:

@@ -1,0 +1,85 @@
+"""Lets vLLM choose the CUDA graph of a batch by the adapters that its rows need added to the base weights.
+
+vLLM captures graphs with and without LoRA kernels, and counts the adapters of a batch's requests to choose
+one. While a composition is fused, that count is wrong in both directions: requests for the base need a
+residual, and requests for the fused composition need nothing. Both model runners ask the LoRA manager here.
+"""
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any, Protocol
+
+import numpy as np
+from typing_extensions import override
+from vllm.lora.request import LoRARequest
+from vllm.v1.worker.gpu.lora_utils import LoraState
+from vllm.v1.worker.lora_model_runner_mixin import LoRAModelRunnerMixin
+
+_load_lora_model = LoRAModelRunnerMixin.load_lora_model
+"""Upstream's method, before the plugin replaces it."""
+
+LoraInputs = tuple[tuple[int, ...], tuple[int, ...], set[LoRARequest]]
+"""The LoRA id of each sampled row and of each token, and the requests with these ids."""
+
+
+class NeedsByRequest(Protocol):
+    """What this module asks of the LoRA manager."""
+
+    def needed(self, lora_requests: Iterable[LoRARequest | None]) -> set[LoRARequest]:
+        """The adapters that rows of these requests need. None is a request for the base."""
+
+
+class NeededLoraState(LoraState):
+    """The adapters of requests in the V2 model runner. It counts `get_activate_loras` to choose the graph."""
+
+    def __init__(self, state: LoraState, manager: NeedsByRequest) -> None:
+        vars(self).update(vars(state))
+        self._manager = manager
+
+    @override
+    def get_activate_loras(self, req_ids: list[str]) -> set[LoRARequest]:
+        return self._manager.needed([self.lora_requests.get(req_id) for req_id in req_ids])
+
+    @override
+    def make_lora_inputs(
+        self, req_ids: list[str], idx_mapping: np.ndarray, num_scheduled_tokens: np.ndarray
+    ) -> LoraInputs:
+        """As upstream: all requests of the batch. The manager changes the mapping."""
+        prompts, tokens, _ = super().make_lora_inputs(req_ids, idx_mapping, num_scheduled_tokens)
+        return prompts, tokens, super().get_activate_loras(req_ids)
+
+
+def load_lora_model(self: Any, *args: Any, **kwargs: Any) -> Any:
+    """Replaces `LoRAModelRunnerMixin.load_lora_model`: this model runner then asks its LoRA manager.
+
+    Only the V2 model runner has `lora_state`."""
+    model = _load_lora_model(self, *args, **kwargs)
+    if hasattr(self, "lora_state"):
+        self.lora_state = NeededLoraState(self.lora_state, self.lora_manager)
+    else:
+        upstream = self._determine_batch_execution_and_padding
+        self._determine_batch_execution_and_padding = partial(choose_execution, self, upstream)
+    return model
+
+
+def choose_execution(
+    runner: Any,
+    upstream: Callable[..., Any],
+    *args: Any,
+    force_has_lora: bool | None = None,
+    force_num_active_loras: int | None = None,
+    **kwargs: Any,
+) -> Any:
+    """Replaces the V1 model runner's `_determine_batch_execution_and_padding`.
+
+    Its dummy runs give both numbers themselves."""
+    if force_has_lora is None and force_num_active_loras is None:
+        force_num_active_loras = len(runner.lora_manager.needed(_requests(runner.input_batch)))
+    forced = {"force_has_lora": force_has_lora, "force_num_active_loras": force_num_active_loras}
+    return upstream(*args, **forced, **kwargs)
+
+
+def _requests(batch: Any) -> list[LoRARequest | None]:
+    """The distinct requests of a batch of the V1 model runner."""
+    has_base_rows = bool((batch.request_lora_mapping[: batch.num_reqs] == 0).any())
+    return [*batch.lora_id_to_lora_request.values(), *([None] if has_base_rows else [])]
