@@ -50,6 +50,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--eager", action="store_true", help="run the part `big` without CUDA graphs")
     parser.add_argument(
+        "--kernels", choices=("vllm", "pooled"), default="vllm", help="the LoRA kernels: vLLM's or ours"
+    )
+    parser.add_argument(
         "--work", type=Path, default=work_directory(), help="directory for models and adapters"
     )
     parser.add_argument(
@@ -75,7 +78,7 @@ def _part_names(text: str) -> list[str]:
 def run_of(options: argparse.Namespace, part: str) -> CheckRun:
     """What `part` has to know."""
     device: Device = "cpu" if options.cpu else "cuda"
-    return CheckRun(part, device, device_name(device), options.work, options.eager)
+    return CheckRun(part, device, device_name(device), options.work, options.eager, options.kernels)
 
 
 def run_part(run: CheckRun, arguments: Sequence[str], seconds: float, log: Path) -> bool:

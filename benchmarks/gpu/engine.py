@@ -41,6 +41,10 @@ def graph_options(run: CheckRun) -> dict[str, Any]:
     return {"compilation_config": graphs}
 
 
+def _options(run: CheckRun) -> dict[str, Any]:
+    return {"additional_config": {"lora_kernels": run.kernels}} | (CPU_OPTIONS if run.on_cpu else {})
+
+
 @dataclass(frozen=True)
 class EngineAnswer:
     """The answer to one request: its tokens and, for each token, the logprobs of the five best."""
@@ -55,7 +59,7 @@ class InProcessEngine:
     def __init__(self, run: CheckRun, model: Path, adapters: Path, **options: Any) -> None:
         self.adapters, self.model = adapters, model
         began = time.perf_counter()
-        self.llm = LLM(model=str(model), **OPTIONS | (CPU_OPTIONS if run.on_cpu else {}) | options)
+        self.llm = LLM(model=str(model), **OPTIONS | _options(run) | options)
         self.start_seconds = time.perf_counter() - began
         self.call_seconds: list[float] = []
         """How long each call of the last `prepare` took: the engine's thread does nothing else meanwhile."""

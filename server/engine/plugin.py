@@ -34,7 +34,7 @@ class Override:
 WORKER_MANAGER = Override(
     module="vllm.v1.worker.lora_model_runner_mixin",
     attribute="LRUCacheWorkerLoRAManager",
-    replacement="lora_compose.server.engine.worker.lora_manager:StackingLoRAManager",
+    replacement="lora_compose.server.engine.worker.device_manager:device_manager",
     source="vllm.lora.worker_manager:LRUCacheWorkerLoRAManager",
     sha256="b46dd3eaaff82ef13b74933c23db9b39fd6144eb585d000043c460425133b932",
     reason="upstream has no hook to build an adapter from more than one directory",

@@ -60,7 +60,7 @@ class Lifecycle:
 
         vLLM's kernels for CPUs misread rows without LoRA in a batch with LoRA, so these rows are left out."""
         alone = {repr(weights): self.error(weights, self.answers(weights)) for weights in compositions}
-        misread = self.run.on_cpu
+        misread = self.run.on_cpu and self.run.kernels == "vllm"
         mixed = [weights for weights in compositions if not (misread and weights == self.fused)]
         jobs = [(prompt, weights) for weights in mixed for prompt in PROMPTS]
         answers = self.engine.generate([p for p, _ in jobs], [w for _, w in jobs], TOKENS)

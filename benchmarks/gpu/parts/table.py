@@ -43,6 +43,12 @@ PARTS = {
         CheckPart(
             "kernels", 90, "kernels:kernels", "LoRA kernels of an 8B layer, with weights for each request"
         ),
+        CheckPart(
+            "compiled", 120, "compiled:compiled", "our LoRA kernels compiled for sm_80, sm_90 and sm_100"
+        ),
+        CheckPart(
+            "pooled", 90, "pooled:pooled", "our LoRA kernels alone: right sums, and times of an 8B layer"
+        ),
         CheckPart("big", 240, "speed:speed", "speed and hot loading on an 8B shape"),
         CheckPart("fuse", 120, "fusion:fusion", "fusing into 8 layers of an 8B shape, by bytes"),
     )

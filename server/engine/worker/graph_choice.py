@@ -15,6 +15,9 @@ from vllm.lora.request import LoRARequest
 from vllm.v1.worker.gpu.lora_utils import LoraState
 from vllm.v1.worker.lora_model_runner_mixin import LoRAModelRunnerMixin
 
+from lora_compose.server.engine.worker.member_manager import RowCounts
+from lora_compose.server.engine.worker.pooled_weights import PooledLoRAManager, SelectedRequests
+
 _load_lora_model = LoRAModelRunnerMixin.load_lora_model
 """Upstream's method, before the plugin replaces it."""
 
@@ -44,9 +47,15 @@ class NeededLoraState(LoraState):
     def make_lora_inputs(
         self, req_ids: list[str], idx_mapping: np.ndarray, num_scheduled_tokens: np.ndarray
     ) -> LoraInputs:
-        """As upstream: all requests of the batch. The manager changes the mapping."""
+        """As upstream: all requests of the batch. The manager changes the mapping, or sets the batch now."""
         prompts, tokens, _ = super().make_lora_inputs(req_ids, idx_mapping, num_scheduled_tokens)
-        return prompts, tokens, super().get_activate_loras(req_ids)
+        requests = super().get_activate_loras(req_ids)
+        if not isinstance(self._manager, PooledLoRAManager):
+            return prompts, tokens, requests
+        counts = tuple(num_scheduled_tokens.tolist())
+        rows = RowCounts(counts, counts, (1,) * len(counts))
+        self._manager.select([self.lora_requests.get(req_id) for req_id in req_ids], rows)
+        return prompts, tokens, SelectedRequests(requests)
 
 
 def load_lora_model(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -59,6 +68,10 @@ def load_lora_model(self: Any, *args: Any, **kwargs: Any) -> Any:
     else:
         upstream = self._determine_batch_execution_and_padding
         self._determine_batch_execution_and_padding = partial(choose_execution, self, upstream)
+        if isinstance(self.lora_manager, PooledLoRAManager):
+            from lora_compose.server.engine.worker.runner_methods import set_active_loras
+
+            self.set_active_loras = partial(set_active_loras, self)
     return model
 
 
