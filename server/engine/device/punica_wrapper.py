@@ -99,21 +99,11 @@ class PooledPunicaWrapper(PunicaWrapperBase):
         `lora_a_stacked` is the number of the layer's pool. `scale` is always 1 (see `stacking`)."""
         torch.ops.lora_compose.add_pooled_deltas(y, x, self._number, lora_a_stacked)
 
-    @override
-    def add_shrink(self, *_: Any, **__: Any) -> None:
-        raise NotImplementedError
+    def _not_offered(self, *_: Any, **__: Any) -> None:
+        raise NotImplementedError("our kernels are for linear layers")
 
-    @override
-    def add_expand(self, *_: Any, **__: Any) -> None:
-        raise NotImplementedError
-
-    @override
-    def add_lora_embedding(self, *_: Any, **__: Any) -> None:
-        raise NotImplementedError
-
-    @override
-    def add_lora_logits(self, *_: Any, **__: Any) -> None:
-        raise NotImplementedError
+    add_shrink = add_expand = apply_lora_full_linear = _not_offered
+    add_lora_embedding = add_lora_logits = _not_offered
 
 
 def _add_pooled_deltas(y: torch.Tensor, x: torch.Tensor, wrapper: int, pool: int) -> None:
