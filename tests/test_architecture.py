@@ -47,6 +47,7 @@ ORDER = (
     "server.playground",
     "server.tenants",
     "server.engine.cpu",
+    "server.engine.device",
     "server.engine.worker",
     "server.engine.frontend",
     "server.compositions",
@@ -137,7 +138,7 @@ FACES: dict[str, set[str]] = {
         "versions",
     },
     "server.client": {"chat", "http", "process", "tied"},
-    "server.engine": {"errors", "plugin", "spec", "start_failure"},
+    "server.engine": {"errors", "kernel_choice", "plugin", "spec", "start_failure"},
     "server.http": {
         "access_log",
         "anthropic_errors",
@@ -164,6 +165,7 @@ FACES: dict[str, set[str]] = {
         "punica_wrapper",
         "row_terms",
     },
+    "server.engine.device": {"layer_pool", "punica_wrapper", "rank_pool", "trial"},
     "server.engine.worker": {"folding"},
     "server.engine.frontend": {"api_types", "inspection", "launch", "loading", "watchdog"},
     "server.compositions": {

@@ -65,6 +65,8 @@ class InProcessEngine:
         """How long each call of the last `prepare` took: the engine's thread does nothing else meanwhile."""
         self._ids: dict[str, int] = {}
         self._added = 0
+        self.runtime_weights = bool(self.rpc("lora_backend")[0]["runtime_weights"])
+        """True if requests for the same adapters have one id, whatever their weights."""
 
     @property
     def vocabulary(self) -> int:
@@ -96,10 +98,11 @@ class InProcessEngine:
         return LoRARequest(*self._identity(weights)) if weights else None
 
     def _identity(self, weights: Weights) -> tuple[str, int, str]:
-        """Name, id and path: the same id for the same spec."""
+        """Name, id and path, as the product's server gives them."""
         spec = self.spec(weights)
-        number = self._ids.setdefault(spec, len(self._ids) + 1)
-        return f"c{number}", number, spec
+        key = str(sorted(weights)) if self.runtime_weights else spec
+        number = self._ids.setdefault(key, len(self._ids) + 1)
+        return spec if self.runtime_weights else f"c{number}", number, spec
 
     def rpc(self, method: str | Callable[..., Any], *args: Any) -> list[Any]:
         """What each worker returns."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lora_compose.benchmarks.machine import cpu_model
+from lora_compose.server.engine.kernel_choice import LoraKernels
 
 Device = Literal["cuda", "cpu"]
 ENOUGH_MEMORY = 16 << 30
@@ -28,7 +29,7 @@ class CheckRun:
     work: Path
     eager: bool = False
     """Whether the part `big` runs without CUDA graphs, for a machine where their capture fails."""
-    kernels: Literal["vllm", "pooled"] = "vllm"
+    kernels: LoraKernels = "vllm"
     """The LoRA kernels on a GPU: vLLM's or ours."""
 
     @property

@@ -19,6 +19,7 @@ SLOTS, IN_MEMORY = 3, 4
 ROOM = {"max_loras": SLOTS, "max_cpu_loras": IN_MEMORY}
 PROMPTS = [[5, 9, 17, 3, 40, 8, 71, 12], [100, 4, 33, 61, 90, 7]]
 TOKENS = 6
+MOVES = 1000
 LIMIT = 0.1
 """Mean |Δ logprob| to the reference. Answers of another composition are at 0.5 and more."""
 BASE: Weights = {}
@@ -85,6 +86,8 @@ def lifecycle(run: CheckRun) -> None:
     life.check("stacks", [STACK, OTHER_STACK])
     _evict(life)
     _load_while_others_answer(life)
+    if life.engine.runtime_weights:
+        _move_sliders(life)
     _fail_in_the_middle(life, before)
     for number in range(2 if run.on_cpu else 20):
         life.load_base(STACK)
@@ -122,6 +125,34 @@ def _load_while_others_answer(life: Lifecycle) -> None:
         engine.step()
     life.check("hot load", [SINGLES[0], SINGLES[1]])
     life.run.say("hot load, steps meanwhile", ok=steps > 0, steps=steps)
+
+
+def _move_sliders(life: Lifecycle) -> None:
+    """Requests for one pair of adapters, each with weights of its own: nothing is built or copied."""
+    moved: list[Weights] = [{0: step / 500 - 1, 1: 0.4 - step / 2000} for step in range(MOVES)]
+    life.engine.prepare(moved[0])
+    life.answers(moved[0])
+    before = life.engine.rpc(_work_done)
+    waits = [life.engine.prepare(weights) for weights in moved]
+    answers = life.engine.generate([PROMPTS[0]] * MOVES, moved, 2)
+    after = life.engine.rpc(_work_done)
+    errors = []
+    for step in range(0, MOVES, MOVES // 8):
+        life.reference.compose(moved[step])
+        errors.append(life.reference.distance(PROMPTS[:1], [answers[step]]).mean)
+    life.run.say(
+        f"{MOVES} moves of a slider",
+        ok=max(errors) < LIMIT and before == after,
+        largest_error=round(max(errors), 4),
+        builds_and_copies=[before, after],
+        longest_wait_ms=round(max(waits) * 1e3, 2),
+    )
+
+
+def _work_done(worker: Any) -> tuple[int, int]:
+    """The adapters that are built, and how many were copied to the device until now."""
+    manager = worker.model_runner.lora_manager
+    return len(manager.prepared()["bytes"]), manager.uploads
 
 
 def _fail_in_the_middle(life: Lifecycle, before: Sequence[EngineAnswer]) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from lora_compose.benchmarks.gpu.run import CheckRun
+from lora_compose.server.engine.kernel_choice import LoraKernels
 
 PACKAGE = "lora_compose.benchmarks.gpu.parts"
 CPU_FACTOR = 8
@@ -53,3 +54,18 @@ PARTS = {
         CheckPart("fuse", 120, "fusion:fusion", "fusing into 8 layers of an 8B shape, by bytes"),
     )
 }
+
+Step = tuple[str, LoraKernels]
+PLAN: tuple[Step, ...] = (
+    ("env", "vllm"),
+    ("pooled", "pooled"),
+    ("graphs", "vllm"),
+    ("lifecycle", "pooled"),
+    ("big", "pooled"),
+    ("big", "vllm"),
+    ("graphs", "pooled"),
+    ("lifecycle", "vllm"),
+    ("kernels", "vllm"),
+    ("fuse", "vllm"),
+)
+"""What runs on a GPU without `--parts`: first what has never run on one, then the comparison."""
