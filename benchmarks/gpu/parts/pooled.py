@@ -4,6 +4,7 @@ The batches are those of the part `big`: one adapter, seven, a stack of four, si
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -29,9 +30,11 @@ BATCHES: Mapping[str, Callable[[int], Members]] = {
 
 def pooled(run: CheckRun) -> None:
     """The self-check, then a finding for each layer, batch and number of rows."""
+    run = replace(run, kernels="pooled")
     dtype = torch.float16 if run.on_cpu else torch.bfloat16
     for checked in (torch.float32, torch.float16, torch.bfloat16):
-        run.attempt(f"pooled self-check:{checked}", partial(self_check, checked, run.device))
+        if run.attempt(f"pooled self-check:{checked}", partial(self_check, checked, run.device)):
+            run.say(f"pooled self-check:{checked}", ok=True)
     for layer in LAYERS_TINY if run.on_cpu else LAYERS_8B:
         counts = (4,) if run.on_cpu else (*ROWS, *PREFILL_ROWS)
         shape = TrialShape(layer.d_in, layer.widths, max_ranks=128, max_rows=max(counts))

@@ -47,7 +47,8 @@ class Kernels:
     @classmethod
     def of(cls, device: torch.device) -> "Kernels":
         """Compiled for a GPU."""
-        return cls(shrink, expand, pdl=torch.cuda.get_device_capability(device)[0] >= 9)
+        is_nvidia = torch.version.hip is None
+        return cls(shrink, expand, pdl=is_nvidia and torch.cuda.get_device_capability(device)[0] >= 9)
 
     @classmethod
     def interpreted(cls) -> "Kernels":

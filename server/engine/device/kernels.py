@@ -49,6 +49,8 @@ def shrink(
 
     `SPLITS_AT_ONCE` is `SPLITS` in a kernel for large batches: it adds the parts in their order itself, and
     writes one split. `WIDEN` multiplies in float32, for Triton's interpreter."""
+    if PDL:  # the expand may be launched now: it waits for the end of this kernel before it reads h
+        tl.extra.cuda.gdc_launch_dependents()
     rank_blocks: tl.constexpr = (MAX_RANKS + BLOCK_R - 1) // BLOCK_R
     piece = tl.program_id(0) // rank_blocks
     first_rank = (tl.program_id(0) % rank_blocks) * BLOCK_R
@@ -82,8 +84,6 @@ def shrink(
                 total += partial
             place = ((split * SLICES + piece) * h_rows + positions)[:, None] * MAX_RANKS + ranks[None, :]
             tl.store(h + place, total, mask=is_row[:, None] & is_rank[None, :])
-    if PDL:
-        tl.extra.cuda.gdc_launch_dependents()
 
 
 @triton.jit

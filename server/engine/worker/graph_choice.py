@@ -5,9 +5,9 @@ one. While a composition is fused, that count is wrong in both directions: reque
 residual, and requests for the fused composition need nothing. Both model runners ask the LoRA manager here.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from typing_extensions import override
@@ -15,6 +15,7 @@ from vllm.lora.request import LoRARequest
 from vllm.v1.worker.gpu.lora_utils import LoraState
 from vllm.v1.worker.lora_model_runner_mixin import LoRAModelRunnerMixin
 
+from lora_compose.server.engine.worker.composition_manager import CompositionLoRAManager
 from lora_compose.server.engine.worker.member_manager import RowCounts
 from lora_compose.server.engine.worker.pooled_weights import PooledLoRAManager, SelectedRequests
 
@@ -25,17 +26,10 @@ LoraInputs = tuple[tuple[int, ...], tuple[int, ...], set[LoRARequest]]
 """The LoRA id of each sampled row and of each token, and the requests with these ids."""
 
 
-class NeedsByRequest(Protocol):
-    """What this module asks of the LoRA manager."""
-
-    def needed(self, lora_requests: Iterable[LoRARequest | None]) -> set[LoRARequest]:
-        """The adapters that rows of these requests need. None is a request for the base."""
-
-
 class NeededLoraState(LoraState):
     """The adapters of requests in the V2 model runner. It counts `get_activate_loras` to choose the graph."""
 
-    def __init__(self, state: LoraState, manager: NeedsByRequest) -> None:
+    def __init__(self, state: LoraState, manager: CompositionLoRAManager[Any]) -> None:
         vars(self).update(vars(state))
         self._manager = manager
 

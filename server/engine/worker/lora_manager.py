@@ -6,7 +6,7 @@ one never evicts an adapter of a running batch. Adapters survive a reload of the
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -18,17 +18,16 @@ from vllm.lora.request import LoRARequest
 
 from lora_compose.adapters.errors import LoraComposeError
 from lora_compose.server.engine.cpu.cost_meter import CountedLoad
-from lora_compose.server.engine.spec import SCHEME, Component, combined, decode_spec, encode_spec
+from lora_compose.server.engine.spec import Component, combined, decode_spec, is_spec
 from lora_compose.server.engine.worker.background_build import State
-from lora_compose.server.engine.worker.composition_manager import CompositionLoRAManager
+from lora_compose.server.engine.worker.composition_manager import (
+    BASE_RESIDUAL,
+    CompositionLoRAManager,
+)
 from lora_compose.server.engine.worker.stacking import Yielding, factors_only, rank_of
 from lora_compose.server.engine.worker.step_times import StepTimes
 
 logger = logging.getLogger(__name__)
-
-RESIDUAL_OF_BASE = 1 << 30
-"""The LoRA id under which the base is served while a composition is fused."""
-BASE_RESIDUAL = LoRARequest("-fused", RESIDUAL_OF_BASE, encode_spec(()))
 
 
 class StackingLoRAManager(CompositionLoRAManager[LoRAModel]):
@@ -78,7 +77,7 @@ class StackingLoRAManager(CompositionLoRAManager[LoRAModel]):
         self._fused = tuple(components)
         self._builds.clear()
         self.remove_all_adapters()
-        self._specs.pop(RESIDUAL_OF_BASE, None)
+        self._specs.pop(BASE_RESIDUAL.lora_int_id, None)
         for lora_int_id, spec in list(self._specs.items()):
             try:
                 self.add_adapter(LoRARequest(f"prepared {lora_int_id}", lora_int_id, spec))
@@ -106,7 +105,7 @@ class StackingLoRAManager(CompositionLoRAManager[LoRAModel]):
             needed = self.needed({*requests, *([None] if 0 in mapping.index_mapping else [])})
             ids = dict.fromkeys((r.lora_int_id for r in requests - needed), 0)
             if BASE_RESIDUAL in needed:
-                ids[0] = RESIDUAL_OF_BASE
+                ids[0] = BASE_RESIDUAL.lora_int_id
             requests = needed
             mapping = replace(
                 mapping,
@@ -115,24 +114,16 @@ class StackingLoRAManager(CompositionLoRAManager[LoRAModel]):
             )
         super().set_active_adapters(requests, mapping)
 
-    def needed(self, lora_requests: Iterable[LoRARequest | None]) -> set[LoRARequest]:
-        """The adapters that rows of these requests need. None is a request for the base."""
-        found = {r for r in lora_requests if r is not None and not self._needs_nothing(r.lora_path)}
-        return found | {BASE_RESIDUAL} if self._fused and None in lora_requests else found
-
     def _needs_nothing(self, path: str) -> bool:
-        return path.startswith(SCHEME) and not combined(decode_spec(path), self._fused)
+        return is_spec(path) and not self._residual(path)
 
     def _meter_step(self, requests: set[LoRARequest], mapping: LoRAMapping) -> None:
         if not self._meter.is_on:
             return
         known = {r.lora_int_id: (r.lora_name, r.lora_path) for r in requests}
         counts = Counter(mapping.index_mapping)
-        names_and_paths = [known.get(lora_int_id, (None, encode_spec(()))) for lora_int_id in counts]
-        members = [
-            {c.directory: c.weight for c in combined(decode_spec(path), self._fused)}
-            for _, path in names_and_paths
-        ]
+        names_and_paths = [known.get(lora_int_id, (None, BASE_RESIDUAL.lora_path)) for lora_int_id in counts]
+        members = [self._residual(path) for _, path in names_and_paths]
         names = [name for name, _ in names_and_paths]
         load = CountedLoad.of(names, members, list(counts.values()), len(mapping.prompt_mapping))
         self._meter.step(load)
@@ -176,4 +167,4 @@ def _size(lora: LoRAModel) -> int:
 
 def _is_dummy(lora_request: LoRARequest) -> bool:
     """Whether vLLM made the request for a run without tokens. Its adapter is in a slot already."""
-    return not lora_request.lora_path.startswith(SCHEME)
+    return not is_spec(lora_request.lora_path)

@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeVar
 from typing_extensions import override
 from vllm.lora.request import LoRARequest
 
-from lora_compose.server.engine.spec import SCHEME, Component, decode_spec
+from lora_compose.server.engine.spec import decode_spec
 from lora_compose.server.engine.worker.background_build import State
 from lora_compose.server.engine.worker.composition_manager import CompositionLoRAManager
 from lora_compose.server.engine.worker.stacking import Yielding
@@ -95,8 +95,3 @@ class MemberLoRAManager(CompositionLoRAManager[M]):
             # It was not prepared, or was unloaded too early. A build here is slow, but the answer is right.
             self._members[directory] = self._build(directory)
         return self._members[directory]
-
-
-def components_of(lora_path: str | None) -> tuple[Component, ...]:
-    """The components of a request's path; none for the base and for vLLM's dummy requests."""
-    return decode_spec(lora_path) if lora_path and lora_path.startswith(SCHEME) else ()

@@ -5,7 +5,7 @@ composition of them costs no build and no copy. Fusing builds nothing either.
 """
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,10 +22,9 @@ from lora_compose.server.engine.device.layer_pool import HostFactors, LayerPool
 from lora_compose.server.engine.device.punica_wrapper import PooledPunicaWrapper
 from lora_compose.server.engine.device.rank_pool import RankPool
 from lora_compose.server.engine.device.trial import self_check
-from lora_compose.server.engine.spec import SCHEME, Component, combined
+from lora_compose.server.engine.spec import Component, components_of
 from lora_compose.server.engine.worker.composition_manager import CompositionLoRAModelManager
-from lora_compose.server.engine.worker.lora_manager import BASE_RESIDUAL
-from lora_compose.server.engine.worker.member_manager import MemberLoRAManager, RowCounts, components_of
+from lora_compose.server.engine.worker.member_manager import MemberLoRAManager, RowCounts
 from lora_compose.server.engine.worker.runtime_weights import factors_of
 from lora_compose.server.engine.worker.stacking import Yielding, factors_only, rank_of
 from lora_compose.server.engine.worker.step_times import StepTimes
@@ -121,17 +120,6 @@ class PooledLoRAManager(MemberLoRAManager[PooledMember]):
         if self._meter.is_on:
             names = [r and r.lora_name for r in lora_requests]
             self._meter.step(CountedLoad.of(names, wanted, counts.tokens, len(names)))
-
-    def needed(self, lora_requests: Iterable[LoRARequest | None]) -> set[LoRARequest]:
-        """The adapters that rows of these requests need. None is a request for the base."""
-        found = {r for r in lora_requests if r is not None and not self._needs_nothing(r.lora_path)}
-        return found | {BASE_RESIDUAL} if self._fused and None in lora_requests else found
-
-    def _needs_nothing(self, path: str) -> bool:
-        return path.startswith(SCHEME) and not self._residual(path)
-
-    def _residual(self, path: str | None) -> dict[str, float]:
-        return {c.directory: c.weight for c in combined(components_of(path), self._fused)}
 
     def _bring(self, names: set[str]) -> None:
         """Copy the adapters that are not on the device."""

@@ -28,9 +28,9 @@ from lora_compose.server.engine.cpu.embedding_layers import (
 from lora_compose.server.engine.cpu.packed_factors import EmbeddingPack, Pack, PackedPair, pack_layer
 from lora_compose.server.engine.cpu.plans import Layer, Member
 from lora_compose.server.engine.cpu.punica_wrapper import GroupedPunicaWrapper
-from lora_compose.server.engine.spec import Component, combined
+from lora_compose.server.engine.spec import Component, combined, components_of
 from lora_compose.server.engine.worker.composition_manager import CompositionLoRAModelManager
-from lora_compose.server.engine.worker.member_manager import MemberLoRAManager, RowCounts, components_of
+from lora_compose.server.engine.worker.member_manager import MemberLoRAManager, RowCounts
 from lora_compose.server.engine.worker.stacking import Yielding, factors_only, rank_of
 from lora_compose.server.engine.worker.vectors import split_vectors, with_vectors
 

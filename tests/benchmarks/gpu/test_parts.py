@@ -76,6 +76,7 @@ def test_a_finding_is_one_line_of_json_with_the_device(
         "part": "small",
         "check": "start",
         "device": "a processor",
+        "kernels": "vllm",
         "ok": True,
         "where": str(tmp_path),
     }

@@ -14,7 +14,8 @@ from vllm.lora.request import LoRARequest
 
 from lora_compose.server.engine.spec import Component, combined, decode_spec, encode_spec
 from lora_compose.server.engine.worker.background_build import BackgroundBuilds, yielding
-from lora_compose.server.engine.worker.lora_manager import RESIDUAL_OF_BASE, StackingLoRAManager
+from lora_compose.server.engine.worker.composition_manager import BASE_RESIDUAL
+from lora_compose.server.engine.worker.lora_manager import StackingLoRAManager
 from lora_compose.server.engine.worker.stacking import Yielding
 from lora_compose.server.engine.worker.step_times import StepTimes
 
@@ -130,8 +131,8 @@ def test_while_something_is_fused_its_own_rows_need_none_and_the_base_s_rows_do(
     manager = Manager(slots=3)
     manager.fuse(FUSED)
     rows = run(manager, [None, request(1, a=1.0, b=0.5), request(2, a=1.0, c=2.0)])
-    assert rows == [RESIDUAL_OF_BASE, 0, 2]
-    assert manager.made_of(RESIDUAL_OF_BASE) == {"a": -1.0, "b": -0.5}
+    assert rows == [BASE_RESIDUAL.lora_int_id, 0, 2]
+    assert manager.made_of(BASE_RESIDUAL.lora_int_id) == {"a": -1.0, "b": -0.5}
     assert manager.made_of(2) == {"b": -0.5, "c": 2.0}
     assert 1 not in manager.slots.adapters
 
@@ -182,7 +183,7 @@ def test_a_dummy_batch_of_vllm_is_left_as_it_is_while_something_is_fused() -> No
     for dummy in dummies:
         manager.slots.add_adapter(SimpleNamespace(id=dummy.lora_int_id))
     assert run(manager, [*dummies, None]) == [1, 2, 0]
-    assert run(manager, [None]) == [RESIDUAL_OF_BASE]
+    assert run(manager, [None]) == [BASE_RESIDUAL.lora_int_id]
 
 
 def test_the_base_is_switched_even_if_an_adapter_is_gone() -> None:
@@ -191,7 +192,7 @@ def test_the_base_is_switched_even_if_an_adapter_is_gone() -> None:
     manager.broken = FileNotFoundError("c")
     manager.fuse(FUSED)
     manager.broken = None
-    assert run(manager, [None, request(1, c=1.0)]) == [RESIDUAL_OF_BASE, 1]
+    assert run(manager, [None, request(1, c=1.0)]) == [BASE_RESIDUAL.lora_int_id, 1]
     assert manager.made_of(1) == {"a": -1.0, "b": -0.5, "c": 1.0}
 
 

@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from typing_extensions import override
 from vllm.lora.layers import LoRAMapping
 from vllm.lora.request import LoRARequest
+from vllm.v1.worker.gpu.lora_utils import LoraState
 
 from lora_compose.server.engine.cpu.packed_factors import PackedPair
 from lora_compose.server.engine.device.layer_pool import HostFactors, LayerPool
@@ -15,7 +17,8 @@ from lora_compose.server.engine.device.punica_wrapper import PooledPunicaWrapper
 from lora_compose.server.engine.device.rank_pool import RankPool
 from lora_compose.server.engine.spec import Component, combined, decode_spec
 from lora_compose.server.engine.worker.background_build import BackgroundBuilds
-from lora_compose.server.engine.worker.lora_manager import BASE_RESIDUAL
+from lora_compose.server.engine.worker.composition_manager import BASE_RESIDUAL
+from lora_compose.server.engine.worker.graph_choice import NeededLoraState
 from lora_compose.server.engine.worker.member_manager import RowCounts
 from lora_compose.server.engine.worker.pooled_weights import (
     PooledLoRAManager,
@@ -187,3 +190,21 @@ def test_a_batch_that_does_not_fit_says_so() -> None:
     manager._ranks.allocate("filler", 20, ())
     with pytest.raises(RuntimeError, match="a composition has rank 18; at most 16 fit"):
         manager.run([request(1, a=1.0, b=1.0, c=1.0, d=1.0)])
+
+
+def test_the_v2_model_runner_selects_its_rows_in_the_order_of_the_batch() -> None:
+    manager = Manager()
+    state = NeededLoraState(LoraState(8), manager)
+    requests: list[LoRARequest | None] = [request(1, a=1.0), None, request(1, a=-2.0, b=0.0)]
+    for row, wanted in enumerate(requests):
+        state.add_request(f"r{row}", row, wanted)
+    order = [2, 1, 0]
+    names, counts = [f"r{row}" for row in order], np.array([2, 1, 3])
+    prompts, tokens, active = state.make_lora_inputs(names, np.array(order), counts)
+    assert (prompts, tokens) == ((1, 0, 1), (1, 1, 0, 1, 1, 1))
+    assert isinstance(active, SelectedRequests)
+    manager.set_active_adapters(active, LoRAMapping(tokens, prompts))
+    out = manager.y[:6].clone()
+    manager._wrapper.add_lora_linear(out, manager.x[:6], manager.number, (), 1.0, WIDTHS)
+    expected = manager.dense([requests[row] for row in order], [2, 1, 3])
+    assert torch.allclose(out.double(), expected, atol=1e-4)
