@@ -66,7 +66,7 @@ class InProcessEngine:
         self._ids: dict[str, int] = {}
         self._added = 0
         self.runtime_weights = bool(self.rpc("lora_backend")[0]["runtime_weights"])
-        """True if requests for the same adapters have one id, whatever their weights."""
+        """True if requests for the same adapters have one id at any weights."""
 
     @property
     def vocabulary(self) -> int:

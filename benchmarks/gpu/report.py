@@ -120,7 +120,7 @@ def _microseconds(one: Finding | None) -> str:
 
 
 TABLES: tuple[Callable[[Sequence[Finding]], str], ...] = (answers_table, speed_table, kernel_table)
-"""Of one choice of LoRA kernels."""
+"""The tables for one choice of LoRA kernels."""
 
 
 def by_kernels(findings: Iterable[Finding]) -> dict[str, list[Finding]]:

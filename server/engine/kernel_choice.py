@@ -12,5 +12,5 @@ def chosen_kernels(additional_config: object) -> LoraKernels:
     chosen = additional_config.get(OPTION, "vllm") if isinstance(additional_config, dict) else "vllm"
     for known in get_args(LoraKernels):
         if chosen == known:
-            return known  # type: ignore[no-any-return]
+            return known
     raise ValueError(f"{OPTION} ({chosen!r}) must be one of {', '.join(get_args(LoraKernels))}")

@@ -1,7 +1,7 @@
 """What happens to an adapter and to the base over time, against the dense reference.
 
 Adapters are evicted and built again, loaded while others answer, fused and restored. A fusion also fails in
-the middle. The server has few slots and little room in host memory, so that adapters compete for both.
+the middle. The engine has few slots and keeps few adapters in host memory, so both are full.
 """
 
 from collections.abc import Callable, Sequence

@@ -13,7 +13,7 @@ from lora_compose.server.engine.device.layer_pool import HostFactors, LayerPool
 from lora_compose.server.engine.device.rank_pool import RankPool
 
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1.5e-2}
-"""Of the deltas, relative. The 16-bit types round the sum y + delta once."""
+"""The relative error of the deltas that is allowed. The 16-bit types round the sum y + delta once."""
 
 
 @dataclass(frozen=True)
