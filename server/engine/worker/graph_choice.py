@@ -41,7 +41,7 @@ class NeededLoraState(LoraState):
     def make_lora_inputs(
         self, req_ids: list[str], idx_mapping: np.ndarray, num_scheduled_tokens: np.ndarray
     ) -> LoraInputs:
-        """All requests of the batch, like upstream. The manager changes the mapping, or sets the batch now."""
+        """All requests of the batch, like upstream. The manager maps them, or sets the batch now."""
         prompts, tokens, _ = super().make_lora_inputs(req_ids, idx_mapping, num_scheduled_tokens)
         requests = super().get_activate_loras(req_ids)
         if not isinstance(self._manager, PooledLoRAManager):
