@@ -126,6 +126,11 @@ class InProcessEngine:
                 return time.perf_counter() - began
             meanwhile()
 
+    def unload(self, weights: Weights) -> None:
+        """Free what is built for a composition. No request may use it."""
+        _, number, spec = self._identity(weights)
+        self.rpc("unload_adapter", number, spec)
+
     def load_base(self, weights: Weights, progress: Path) -> None:
         """Fuse a composition into the base; an empty one restores the base.
 

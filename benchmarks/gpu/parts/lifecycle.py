@@ -24,6 +24,8 @@ LIMIT = 0.1
 """Mean |Δ logprob| to the reference. Answers of another composition are at 0.5 and more."""
 BASE: Weights = {}
 STACK: Weights = {0: 0.7, 1: 0.4}
+SAME_ADAPTERS: Weights = {0: 0.1, 1: 0.9}
+"""The adapters of `STACK`, so with our kernels requests for both have one LoRA id."""
 OTHER_STACK: Weights = {0: 0.7, 2: -0.5, 4: 1.0}
 SINGLES: list[Weights] = [{n: 1.0} for n in range(len(RANKS))]
 
@@ -92,7 +94,7 @@ def lifecycle(run: CheckRun) -> None:
     for number in range(2 if run.on_cpu else 20):
         life.load_base(STACK)
         if number == 0:
-            life.check("while fused", [BASE, STACK])
+            life.check("while fused", [BASE, STACK, SAME_ADAPTERS])
             life.check("while fused, others", [OTHER_STACK, SINGLES[1]])
             _graphs(life)
             _dummy_batches(life)
@@ -118,6 +120,7 @@ def _load_while_others_answer(life: Lifecycle) -> None:
         steps += 1
         engine.step()
 
+    engine.unload(SINGLES[1])
     engine.prepare(SINGLES[0])
     engine.add(PROMPTS[0], SINGLES[0], 64)
     engine.prepare(SINGLES[1], meanwhile=step)

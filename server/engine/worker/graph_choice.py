@@ -81,12 +81,8 @@ def choose_execution(
 
     Its dummy runs give both numbers themselves."""
     if force_has_lora is None and force_num_active_loras is None:
-        force_num_active_loras = len(runner.lora_manager.needed(_requests(runner.input_batch)))
+        # By request, and not by LoRA id: requests with one id may have different weights.
+        requests = [runner.requests[request_id].lora_request for request_id in runner.input_batch.req_ids]
+        force_num_active_loras = len(runner.lora_manager.needed(requests))
     forced = {"force_has_lora": force_has_lora, "force_num_active_loras": force_num_active_loras}
     return upstream(*args, **forced, **kwargs)
-
-
-def _requests(batch: Any) -> list[LoRARequest | None]:
-    """The distinct requests of a batch of the V1 model runner."""
-    has_base_rows = bool((batch.request_lora_mapping[: batch.num_reqs] == 0).any())
-    return [*batch.lora_id_to_lora_request.values(), *([None] if has_base_rows else [])]

@@ -55,15 +55,18 @@ def test_the_v2_model_runner_gives_the_manager_every_request_of_the_batch() -> N
     assert inputs == ((1, 0), (1, 1, 0), {OWN})
 
 
+def chosen_by_v1(needs: Any, batch: Batch) -> Any:
+    """What the V1 model runner's own method gets for a batch."""
+    requests = {f"r{row}": SimpleNamespace(lora_request=wanted) for row, wanted in enumerate(batch)}
+    input_batch = SimpleNamespace(req_ids=list(requests))
+    others = {"ended": SimpleNamespace(lora_request=OTHER)}
+    runner = SimpleNamespace(lora_manager=needs, input_batch=input_batch, requests=requests | others)
+    return choose_execution(runner, lambda *args, **given: (args, given), 7, num_reqs=2)
+
+
 @pytest.mark.parametrize(("is_fused", "batch", "expected"), BATCHES)
 def test_the_v1_model_runner_counts_what_is_left_to_add(is_fused: bool, batch: Batch, expected: int) -> None:
-    rows = np.array([wanted.lora_int_id if wanted else 0 for wanted in batch] + [0, 9])
-    known = {wanted.lora_int_id: wanted for wanted in batch if wanted}
-    input_batch = SimpleNamespace(
-        request_lora_mapping=rows, num_reqs=len(batch), lora_id_to_lora_request=known
-    )
-    runner = SimpleNamespace(lora_manager=manager(is_fused), input_batch=input_batch)
-    chosen = choose_execution(runner, lambda *args, **given: (args, given), 7, num_reqs=2)
+    chosen = chosen_by_v1(manager(is_fused), batch)
     forced = {"force_has_lora": None, "force_num_active_loras": expected}
     assert chosen == ((7,), {"num_reqs": 2, **forced})
 

@@ -28,6 +28,7 @@ from lora_compose.server.engine.worker.pooled_weights import (
 )
 from lora_compose.server.engine.worker.stacking import Yielding
 from lora_compose.server.engine.worker.step_times import StepTimes
+from tests.server.engine.worker.test_graph_choice import chosen_by_v1
 from tests.server.engine.worker.test_lora_manager import FUSED, request
 
 D_IN, WIDTHS = 12, (8, 4)
@@ -208,3 +209,14 @@ def test_the_v2_model_runner_selects_its_rows_in_the_order_of_the_batch() -> Non
     manager._wrapper.add_lora_linear(out, manager.x[:6], manager.number, (), 1.0, WIDTHS)
     expected = manager.dense([requests[row] for row in order], [2, 1, 3])
     assert torch.allclose(out.double(), expected, atol=1e-4)
+
+
+def test_a_request_that_differs_from_the_fused_composition_in_its_weights_only_gets_lora() -> None:
+    manager = Manager()
+    manager.fuse(FUSED)
+    own, other = request(1, a=1.0, b=0.5), request(1, a=0.25, b=0.5)
+    other.lora_name = "the same adapters at other weights"
+    for batch, count in (([own, own], 0), ([own, other], 1), ([other, own], 1)):
+        _, given = chosen_by_v1(manager, batch)
+        assert given["force_num_active_loras"] == count
+    assert_right(manager, [own, other])
