@@ -92,6 +92,22 @@ gpu-kit: setup ## make .gpu/: vLLM for a GPU machine without a network, and prin
 gpu-check: setup ## check the engine's hooks on a GPU, nine minutes (without one: GPU_CHECK='--cpu --parts small')
 	$(BIN)/python -m lora_compose.benchmarks.gpu $(GPU_CHECK)
 
+.PHONY: docs docs-pages
+docs: setup ## build the documentation in site/, check every link, count the code blocks (offline after the first time)
+	@test -x .venv-docs/bin/zensical && cmp -s requirements/docs.lock .venv-docs/docs.lock || { rm -rf .venv-docs; \
+	$(BIN)/python -m venv .venv-docs && .venv-docs/bin/python -m pip install -q --disable-pip-version-check --no-deps -r requirements/docs.lock \
+	&& cp requirements/docs.lock .venv-docs/docs.lock; }
+	.venv-docs/bin/zensical build --strict --clean
+	$(BIN)/python -m tests.docs.site site
+	$(BIN)/python -m tests.docs.blocks
+
+docs-pages: setup ## write the reference pages and the drawings of the documentation again
+	$(BIN)/python -m tests.docs.command_page > docs/reference/commands.md
+	$(BIN)/python -m lora_compose.server.openapi_page > docs/http-api.md
+	$(BIN)/python -m lora_compose.server.options.page > docs/vllm-options.md
+	$(BIN)/python -m tests.docs.http_examples > docs/reference/http-examples.md
+	$(BIN)/python -m tests.docs.pictures
+
 faults: setup ## try every known fault, 200 kills, 10,000 damaged adapters, 10,000 registered adapters (20 minutes)
 	$(BIN)/python -m tests.campaigns.faults.run
 	$(BIN)/python -m tests.campaigns.kill_points --count 200
