@@ -89,7 +89,7 @@ bench-training: setup ## compare the training speed with plain TRL (five minutes
 gpu-kit: setup ## make .gpu/: vLLM for a GPU machine without a network, and print the commands to run there
 	PYTHON="$(CURDIR)/$(BIN)/python" bash benchmarks/gpu/build_kit.sh
 
-gpu-check: setup ## check the engine's hooks on a GPU, eight minutes (without one: GPU_CHECK='--cpu --parts small')
+gpu-check: setup ## check the engine's hooks on a GPU, nine minutes (without one: GPU_CHECK='--cpu --parts small')
 	$(BIN)/python -m lora_compose.benchmarks.gpu $(GPU_CHECK)
 
 .PHONY: docs docs-pages
