@@ -12,7 +12,8 @@ from typing import Any, Final
 
 from lora_compose.adapters.errors import CommandCode, InvalidRequest
 from lora_compose.training.data.messages import Message
-from lora_compose.training.data.rows import read_rows
+from lora_compose.training.data.rows import ReadOptions
+from lora_compose.training.data.unpaired import read_as_it_is
 from lora_compose.training.evaluation.models import Loaded
 
 PROMPTS_FILE: Final = Path(__file__).with_name("prompts.txt")
@@ -49,7 +50,7 @@ def load_prompts(source: str | None) -> list[list[Message]]:
     if source is None or source.endswith(".txt"):
         return _lines(PROMPTS_FILE if source is None else Path(source))
     found = []
-    for row in read_rows(source).dataset:
+    for row in read_as_it_is(source, ReadOptions()).dataset:
         messages = row.get("prompt") or row["messages"]
         end = next((i for i, m in enumerate(messages) if m["role"] == "assistant"), len(messages))
         found.append(messages[:end])
