@@ -51,7 +51,22 @@ class Copies:
 
 
 def find_copies(texts: Sequence[tuple[str, str]], threshold: float = THRESHOLD) -> Copies:
-    """The copies among texts, each with its group. Only texts of one group are compared."""
+    """The copies among texts, each with its group. Only texts of one group are compared.
+
+    The search is repeated without the copies found, until it finds none: with fewer texts, less of them is a
+    template's. So a search among the texts that are left finds nothing.
+    """
+    copies, left = Copies({}, {}), list(range(len(texts)))
+    while True:
+        found = _one_search([texts[number] for number in left], threshold)
+        for all_of_kind, new in ((copies.exact, found.exact), (copies.near, found.near)):
+            all_of_kind |= {left[number]: left[other] for number, other in new.items()}
+        left = [number for number in left if number not in copies.exact and number not in copies.near]
+        if not found.exact and not found.near:
+            return copies
+
+
+def _one_search(texts: Sequence[tuple[str, str]], threshold: float) -> Copies:
     index = TextIndex(texts, threshold)
     copies, kept = Copies({}, {}), set[int]()
     for number in range(len(texts)):
