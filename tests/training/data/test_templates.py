@@ -116,7 +116,7 @@ def test_a_step_that_would_drop_most_rows_stops_and_shows_examples() -> None:
 def test_rows_of_common_sentences_are_compared_whole() -> None:
     """Each sentence is in many rows, but two rows that share all sentences are copies."""
     rng = random.Random(5)
-    known = [sentence(rng, 8).capitalize() + "." for _ in range(24)]
+    known = [sentence(rng, 8).capitalize() + "." for _ in range(40)]
     rows = [made(" ".join(rng.sample(known, 3)), " ".join(rng.sample(known, 3))) for _ in range(100)]
     copies = [
         made("Hi there, " + a["prompt"][0]["content"], a["completion"][0]["content"]) for a in rows[:20]

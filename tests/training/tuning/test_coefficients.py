@@ -116,10 +116,10 @@ def test_the_command_writes_the_winner_and_its_figures(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "width", "words"),
+    ("name", "words"),
     [
-        ("model.layers.0.mlp.up_proj", 4, r"the base has \(\d+, \d+\) there"),
-        ("model.layers.99.up", 4, "no such layer"),
+        ("model.layers.0.mlp.up_proj", r"the base has \(\d+, \d+\) there"),
+        ("model.layers.99.up", "no such layer"),
     ],
 )
 def test_adapters_of_another_base_are_refused(base: Loaded, name: str, words: str) -> None:
