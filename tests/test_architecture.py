@@ -241,7 +241,7 @@ FACES: dict[str, set[str]] = {
         "served_chat",
         "tasks",
     },
-    "training.general": {"cli"},
+    "training.general": {"cli", "replay"},
     "training.planning": {"cli", "memory", "models", "settings"},
     "training.tuning": {"cli", "tune", "weight_search"},
     "training.testbed": {
