@@ -65,7 +65,7 @@ def measure(plan: Plan, where: Where, on_progress: OnProgress) -> BenchmarkResul
         commands=started_commands,
         base=systems.base,
         adapters=list(systems.adapters),
-        skipped=dict(systems.skipped),
+        skipped={**systems.skipped, **measured.left_out},
         plan=measured.plan,
         workload_digest=measured.workload_digest,
         truncated=measured.truncated,

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -62,7 +62,8 @@ def serve(
         typer.Option(help="Also write the report as Markdown.", metavar="FILE", show_default=False),
     ] = None,
     progress: Annotated[
-        str, typer.Option(help="bar, or json: one line of JSON on stdout for each step.")
+        Literal["bar", "json"],
+        typer.Option(help="bar: on stderr. json: one line of JSON on stdout for each step, without --json."),
     ] = "bar",
     api_key: ApiKey = None,
     as_json: AsJson = False,
@@ -90,6 +91,8 @@ def serve(
     from lora_compose.benchmarks.serving.benchmark import Where, measure
     from lora_compose.benchmarks.serving.report.report import write_reports
 
+    if as_json and progress == "json":
+        raise typer.BadParameter("--json and --progress json both write to stdout. Give one of them.")
     where = Where(
         None if url is None else server_root(url),
         tuple(_listed(adapters if adapters is not None else ("" if url else ADAPTERS))),
@@ -239,7 +242,7 @@ def _listed(text: str) -> list[str]:
 
 
 @contextmanager
-def _progress_output(progress: str) -> Iterator[Any]:
+def _progress_output(progress: Literal["bar", "json"]) -> Iterator[Any]:
     if progress == "json":
         yield lambda done, total, what: print(  # noqa: T201  one line for each step
             json.dumps({"progress": {"done": done, "total": total, "what": what}}), flush=True

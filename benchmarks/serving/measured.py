@@ -25,5 +25,7 @@ class Measured:
     stolen: list[float] = field(default_factory=list)
     caveats: list[str] = field(default_factory=list)
     """Parts of the run that the server refused, with the reasons."""
+    left_out: dict[str, str] = field(default_factory=dict)
+    """Arms that were not measured, with the reasons."""
     truncated: bool = False
     """Whether --max-seconds ended the run early, or left out an arm."""

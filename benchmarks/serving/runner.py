@@ -75,7 +75,6 @@ class Runner:
         self._began = perf_counter()
         self._done = 0
         self._refused: set[Group] = set()
-        self._left_out: set[Arm] = set()
         self.measured = Measured(plan)
 
     @property
@@ -113,7 +112,7 @@ class Runner:
         self.measured.others_busy.append(round(await others_share(), DECIMALS))
 
     async def _prepare_all(self) -> None:
-        """Prepare the arms in their order. Arms whose turn comes too late are left out, with a caveat."""
+        """Prepare the arms in their order. Arms whose turn comes too late are left out."""
         for arm in [*self._arms, *self.plan.heat_arms]:
             if arm.kind != "base" and not self._budget.has_time_to_prepare():
                 self._leave_out(arm)
@@ -123,9 +122,8 @@ class Runner:
                 await self._exact_answers(self._members(arm)[0])  # before anything is fused
 
     def _leave_out(self, arm: Arm) -> None:
-        self.measured.caveats.append(f"{arm.name} was not measured: the time of --max-seconds was too short")
+        self.measured.left_out[arm.name] = "the time limit was too short to prepare it"
         self.measured.truncated = True
-        self._left_out.add(arm)
         self._arms = [kept for kept in self._arms if kept != arm]
 
     def steps(self) -> int:
@@ -253,7 +251,7 @@ class Runner:
         if not self.plan.heat_arms:
             return
         for arm in (self.plan.all_arms[0], *self.plan.heat_arms):
-            if arm not in self._left_out and self._allows(_pass_name(self.plan.heat_cell, arm)):
+            if arm.name not in self.measured.left_out and self._allows(_pass_name(self.plan.heat_cell, arm)):
                 await self._pass(self.plan.heat_cell, arm, repeat)
 
     async def _pass(self, cell: Cell, arm: Arm, repeat: int) -> None:

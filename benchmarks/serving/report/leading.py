@@ -72,7 +72,7 @@ def _bar(arm: ArmSummary, most: float) -> Bar:
     width, low, high = (
         round(100 * min(value, most) / most, 2) for value in (ratio.median, ratio.low, ratio.high)
     )
-    interval = f"{100 * ratio.low:.0f} to {percent(ratio.high)}"
+    interval = f"{100 * ratio.low:.0f} to {percent(ratio.high)}" if ratio.count > 1 else ""
     kind: Literal["ours", "other"] = "ours" if is_ours(arm.arm) else "other"
     return Bar(arm_words(arm.arm), arm.arm, kind, percent(ratio.median), interval, width, low, high)
 

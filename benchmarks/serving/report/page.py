@@ -84,7 +84,7 @@ def _pictures(document: BenchmarkResult, summary: Summary) -> Iterator[Picture]:
             charts.ratio_intervals(summary, cell, arms),
             f"{cell.id}; median and 95 % interval.",
         )
-        caption = f"Empirical distributions; {cell.id}."
+        caption = f"Share of the samples that took at most this time. Further left is faster. {cell.id}."
         yield _picture("Distribution of latency", charts.distributions(document, cell, arms), caption)
     if any(cell.loop == "open" for cell in summary.cells):
         caption = (

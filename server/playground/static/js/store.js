@@ -11,6 +11,7 @@ export const isLoaded = signal(false)
 // null: not known yet. An ApiError: why the key does not see it.
 export const fusion = signal(null)
 export const residency = signal(null)
+export const benchmarks = signal(null)
 
 export const weights = signal({})
 export const references = signal({})
@@ -45,6 +46,17 @@ export function setWeight(name, weight) {
   weights.value = { ...weights.value, [name]: weight }
 }
 
+// Forget what an earlier key saw.
+export function forget() {
+  batch(() => {
+    adapters.value = []
+    saved.value = []
+    isLoaded.value = false
+    catalogueError.value = null
+    for (const one of [fusion, residency, benchmarks]) one.value = null
+  })
+}
+
 // Read the catalogue. A reply for another key than that of now is not used.
 export async function refresh() {
   const asked = key.value
@@ -65,9 +77,7 @@ export async function refresh() {
   } catch (error) {
     if (key.value !== asked) return
     batch(() => {
-      adapters.value = []
-      saved.value = []
-      isLoaded.value = false
+      forget()
       catalogueError.value = error
     })
   }

@@ -1,6 +1,7 @@
 // A vote on two columns becomes a preference pair. The pairs leave the page only as a download.
 import { label } from "./answers.js"
 import { columns } from "./conversation.js"
+import { save } from "./files.js"
 import { html, signal } from "./lib.js"
 import { form } from "./store.js"
 
@@ -59,9 +60,5 @@ function vote(kind, [left, right]) {
 
 function download() {
   const lines = pairs().map((pair) => `${JSON.stringify(pair)}\n`)
-  const link = document.createElement("a")
-  link.href = URL.createObjectURL(new Blob(lines, { type: "application/jsonl" }))
-  link.download = "preferences.jsonl"
-  link.click()
-  setTimeout(() => URL.revokeObjectURL(link.href), 10_000)
+  save("preferences.jsonl", "application/jsonl", lines)
 }
