@@ -11,7 +11,7 @@ from lora_compose.benchmarks.serving.results.noise import percent
 from lora_compose.benchmarks.serving.results.summary import BASE, ArmSummary, Summary
 
 MOST = 1.6
-"""The largest share that the chart has room for. A longer bar or interval ends at its edge."""
+"""The largest share that the chart shows. A longer bar or interval ends at its edge."""
 
 
 @dataclass(frozen=True)

@@ -156,3 +156,37 @@ def test_a_key_without_the_right_is_refused_once(tmp_path: Path, tab: Page) -> N
 def test_another_site_cannot_show_the_page_in_a_frame(app: AppWithoutEngine) -> None:
     headers = httpx.get(app.url, headers={"accept": "text/html"}).headers
     assert headers.items() >= SECURITY_HEADERS.items()
+
+
+def test_an_adapter_that_is_named_like_a_property_of_objects_starts_at_weight_0(
+    tmp_path: Path, tab: Page
+) -> None:
+    with app_without_engine(tmp_path, engine=StandIn(app=answer)) as app:
+        with app.client() as client:
+            for name in ("constructor", "toString"):
+                body = {"name": name, "path": str(ADAPTERS_DIR / "roll")}
+                client.post("/v1/adapters", json=body).raise_for_status()
+        for page in opened(tab, app.url):
+            page.wait_for_text("constructor", ".weight label")
+            ask(page, "roll table")
+            assert page.text(LIVE) == "testbed-base"
+            page.fill("#weight-constructor", 1)
+            page.wait_for_text("constructor@1", LIVE)
+
+
+@pytest.mark.parametrize("view", ["constructor", "__proto__", "<img src=x>", "%00"])
+def test_a_view_that_does_not_exist_is_the_first_one(page: Page, view: str) -> None:
+    page.evaluate(f"void (location.hash = {view!r})")
+    page.wait_for_text("Ask", "nav a[aria-current]")
+
+
+def test_a_browser_that_blocks_its_storage_shows_the_page(app: AppWithoutEngine, tab: Page) -> None:
+    blocked = "for (const name of ['localStorage', 'sessionStorage']) Object.defineProperty(window, name, "
+    script = blocked + "{get() { throw new DOMException('blocked', 'SecurityError') }})"
+    added = tab.call("Page.addScriptToEvaluateOnNewDocument", source=script)["identifier"]
+    try:
+        for page in opened(tab, app.url):
+            ask(page, "roll table")
+            assert page.text(LIVE) == "testbed-base"
+    finally:
+        tab.call("Page.removeScriptToEvaluateOnNewDocument", identifier=added)

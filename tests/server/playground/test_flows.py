@@ -113,6 +113,19 @@ def test_a_vote_is_a_pair_that_training_reads(page: Page, tmp_path: Path) -> Non
     }
 
 
+def test_a_vote_has_the_shape_in_which_the_prompt_was_sent(page: Page, tmp_path: Path) -> None:
+    page.fill("#form", "text")
+    page.fill("#weight-roll", 1)
+    ask(page, "Once upon")
+    page.click("Base")
+    page.wait_for(f"{ANSWERED}2")
+    page.fill("#form", "chat")  # counts from the next request
+    page.click("Right is better")
+    record = json.loads(downloaded(page, "Download 1 pair (JSONL)", tmp_path / "preferences.jsonl"))
+    texts = {"chosen": "Once upon testbed-base", "rejected": "Once upon roll@1"}
+    assert record == {"prompt": "Once upon"} | texts
+
+
 def test_an_upload_says_its_version_or_why_it_is_refused(page: Page, tmp_path: Path) -> None:
     page.click("Adapters", "nav a")
     files = [ADAPTERS_DIR / "bang" / name for name in ("adapter_config.json", "adapter_model.safetensors")]

@@ -1,16 +1,16 @@
 // The HTTP API, with the key of this tab. Refusals become ApiError.
 import { signal } from "./lib.js"
+import { read, write } from "./storage.js"
 
 const STORED_KEY = "lora-compose-key"
 // What a header can carry.
 const SENDABLE = /^[\x21-\x7e]*$/
 
 // The key stays in this tab. It is sent in a header and is never part of an address.
-export const key = signal(sessionStorage.getItem(STORED_KEY) ?? "")
+export const key = signal(read("sessionStorage", STORED_KEY) ?? "")
 
 export function useKey(text) {
-  if (text) sessionStorage.setItem(STORED_KEY, text)
-  else sessionStorage.removeItem(STORED_KEY)
+  write("sessionStorage", STORED_KEY, text)
   key.value = text
 }
 

@@ -12,7 +12,7 @@ const VIEWS = { ask: ["Ask", Ask], grid: ["Weights", Grid], adapters: ["Adapters
 const FUSION_POLL_MS = 3000
 const RETRY_MS = 2000
 
-const here = () => (location.hash.slice(1) in VIEWS ? location.hash.slice(1) : "ask")
+const here = () => (Object.hasOwn(VIEWS, location.hash.slice(1)) ? location.hash.slice(1) : "ask")
 const view = signal(here())
 addEventListener("hashchange", () => (view.value = here()))
 

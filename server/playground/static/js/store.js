@@ -31,12 +31,17 @@ export const served = computed(() => {
   return [...newest.values()].sort((one, other) => one.name.localeCompare(other.name))
 })
 
+// An adapter may be named like a property that every object has, such as `constructor`.
+const own = (table, name, otherwise) => (Object.hasOwn(table, name) ? table[name] : otherwise)
+export const weightOf = (name) => own(weights.value, name, 0)
+export const referenceOf = (name) => own(references.value, name, "")
+
 export const setting = computed(() => ({
   members: served.value
-    .filter(({ name }) => weights.value[name])
+    .filter(({ name }) => weightOf(name))
     .map(({ name }) => ({
-      name: references.value[name] ? `${name}@${references.value[name]}` : name,
-      weight: weights.value[name],
+      name: referenceOf(name) ? `${name}@${referenceOf(name)}` : name,
+      weight: weightOf(name),
     })),
   method: method.value,
   options: Object.fromEntries(METHODS[method.value].map((name) => [name, options.value[name]])),
