@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import psutil
 
+SETTLE_SECONDS = 0.5
+"""Threads of a server may wait busily for this long after its last request."""
 QUIET_SECONDS = 1.0
 """Time over which the load of other programs is measured."""
 
@@ -37,10 +39,8 @@ class ProcessorTimes:
 
 
 async def others_share() -> float:
-    """Share of all processors that is busy in the next second.
-
-    While the caller sends nothing, this is the load of other programs.
-    """
+    """Share of all processors that is busy while the caller sends nothing: the load of other programs."""
+    await asyncio.sleep(SETTLE_SECONDS)
     before = ProcessorTimes.now()
     await asyncio.sleep(QUIET_SECONDS)
     return before.busy_share(ProcessorTimes.now())

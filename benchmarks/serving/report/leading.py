@@ -7,11 +7,11 @@ from typing import Literal
 from lora_compose.benchmarks.serving.report.words import arm_words, is_ours
 from lora_compose.benchmarks.serving.results.advice import Advice
 from lora_compose.benchmarks.serving.results.crossovers import busiest_cell, largest_stack
-from lora_compose.benchmarks.serving.results.noise import percent
+from lora_compose.benchmarks.serving.results.noise import is_narrow, percent
 from lora_compose.benchmarks.serving.results.summary import BASE, ArmSummary, Summary
 
 MOST = 1.6
-"""The largest share that the chart shows. A longer bar or interval ends at its edge."""
+"""The largest share of an interval that widens the chart. A longer interval ends at the edge."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,8 @@ def sentence(summary: Summary, advice: Advice) -> str:
     stack = next((arm for arm in measured if arm.arm == largest_stack(summary)), None)
     if stack is None:
         return advice.text.splitlines()[0]
-    best = max((arm for arm in measured if not is_ours(arm.arm)), key=_share, default=None)
+    others = [arm for arm in measured if not is_ours(arm.arm) and is_narrow(arm.ratios["output_throughput"])]
+    best = max(others, key=_share, default=None)
     words = f"A {arm_words(stack.arm)} keeps {percent(_share(stack))} of the base's speed"
     if best is None:
         return f"{words}."
@@ -62,7 +63,8 @@ def chart(summary: Summary) -> Chart | None:
     measured = _measured(summary)
     if not measured:
         return None
-    most = min(MOST, max(1.0, *(arm.ratios["output_throughput"].high for arm in measured)))
+    longest = max(arm.ratios["output_throughput"].high for arm in measured)
+    most = max(1.0, min(MOST, longest), *map(_share, measured))
     base = Bar(arm_words(BASE), BASE, "base", "100 %", "", 100 / most, 100 / most, 100 / most)
     return Chart(measured[0].cell.id, [base, *(_bar(arm, most) for arm in measured)], 100 / most)
 

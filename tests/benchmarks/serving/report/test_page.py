@@ -80,6 +80,12 @@ def test_the_leading_chart_has_a_bar_for_each_way_and_names_other_servers() -> N
     assert "the best of the other servers, stock vLLM, sum of 2 adapters, reaches 2" in made(document)
 
 
+def test_a_server_that_is_faster_than_the_base_has_its_whole_bar() -> None:
+    found = chart(summarize(result(COSTS | {"vllm:1": 0.02})))
+    assert found is not None
+    assert found.bars[-1].width / found.full == pytest.approx(5, abs=0.3)
+
+
 def test_a_wild_interval_ends_at_the_edge_of_the_chart() -> None:
     found = chart(summarize(result(COSTS, noise=3.0)))
     assert found is not None
