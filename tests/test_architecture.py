@@ -258,6 +258,7 @@ FACES: dict[str, set[str]] = {
         "crossovers",
         "document",
         "metrics",
+        "noise",
         "plan",
         "summary",
     },

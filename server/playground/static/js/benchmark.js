@@ -29,7 +29,7 @@ function chosen() {
   return (used.length > 1 ? used : served.value.map(({ name }) => name)).slice(0, LONGEST)
 }
 
-function plan(adapters) {
+function planOf(adapters) {
   const all = adapters.length > 1 ? [`stack:${adapters.length}`, `merge:${adapters.length}`] : []
   return { adapters, arms: ["base", "single", ...all], max_seconds: seconds.value }
 }
@@ -43,7 +43,7 @@ export function Benchmark() {
   const isRunning = found.data.some(({ status }) => status === "running")
   const start = (event) => {
     event.preventDefault()
-    attempt(() => json("POST", "v1/benchmarks", { body: plan(adapters) }))
+    attempt(() => json("POST", "v1/benchmarks", { body: planOf(adapters) }))
   }
   return html`<section aria-label="Benchmark" class="wide">
     <h2>Benchmark</h2>
