@@ -262,6 +262,7 @@ FACES: dict[str, set[str]] = {
         "crossovers",
         "document",
         "metrics",
+        "noise",
         "plan",
         "summary",
     },
