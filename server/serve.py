@@ -188,8 +188,8 @@ def vllm_namespace(config: ServerConfig, vllm_args: Sequence[str]) -> Namespace:
     """vLLM's options: those of a base of this project first, then those of the user. Imports vLLM."""
     from lora_compose.server.engine.frontend.launch import parse_vllm_args, set_environment
 
-    set_environment(config.model)
     args = parse_vllm_args([*options_of_base(config, vllm_args), "--model", config.model, *vllm_args])
+    set_environment(args)
     if config.lora_requests_info and args.disable_log_stats:
         raise LoraComposeError(
             CommandCode.INVALID_OPTION, "--lora-requests-info has no effect with --disable-log-stats."

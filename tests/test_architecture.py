@@ -36,6 +36,7 @@ ORDER = (
     "server.paths",
     "server.versions",
     "server.memory",
+    "server.cpu_defaults",
     "server.model_files",
     "server.home",
     "server.options",
@@ -47,6 +48,7 @@ ORDER = (
     "server.playground",
     "server.tenants",
     "server.engine.cpu",
+    "server.engine.device",
     "server.engine.worker",
     "server.engine.frontend",
     "server.compositions",
@@ -103,6 +105,7 @@ OTHER_TOP: dict[str, dict[str, set[str] | None]] = {
         "adapters": None,
         "server": {
             "server.client",
+            "server.cpu_defaults",
             "server.fusion.policy",
             "server.fusion.token_prices",
             "server.memory",
@@ -137,7 +140,7 @@ FACES: dict[str, set[str]] = {
         "versions",
     },
     "server.client": {"chat", "http", "process", "tied"},
-    "server.engine": {"errors", "plugin", "spec", "start_failure"},
+    "server.engine": {"errors", "kernel_choice", "plugin", "spec", "start_failure"},
     "server.http": {
         "access_log",
         "anthropic_errors",
@@ -164,6 +167,7 @@ FACES: dict[str, set[str]] = {
         "punica_wrapper",
         "row_terms",
     },
+    "server.engine.device": {"layer_pool", "punica_wrapper", "rank_pool", "trial"},
     "server.engine.worker": {"folding"},
     "server.engine.frontend": {"api_types", "inspection", "launch", "loading", "watchdog"},
     "server.compositions": {
@@ -258,6 +262,7 @@ FACES: dict[str, set[str]] = {
         "crossovers",
         "document",
         "metrics",
+        "noise",
         "plan",
         "summary",
     },

@@ -29,11 +29,13 @@ from vllm.utils.argparse_utils import FlexibleArgumentParser
 from vllm.utils.import_utils import import_from_path
 
 from lora_compose.adapters.errors import CommandCode, LoraComposeError
+from lora_compose.server.cpu_defaults import defaults_for
 from lora_compose.server.engine.errors import PluginMissing
 from lora_compose.server.engine.frontend.client import calls_end_with_engine, client_made_in_thread
 from lora_compose.server.engine.frontend.engine import Engine
 from lora_compose.server.engine.frontend.lora_requests_info import replace_lora_info
 from lora_compose.server.engine.frontend.token_accounting import count_tokens
+from lora_compose.server.engine.kernel_choice import OPTION, chosen_kernels
 from lora_compose.server.memory import MAX_NUM_SEQS, plan_kv_cache
 
 logger = logging.getLogger(__name__)
@@ -66,10 +68,12 @@ def parse_vllm_args(arguments: Sequence[str]) -> Namespace:
         use_tqdm_on_load=False,
     )
     if current_platform.is_cpu():
-        # Measured on CPUs without AVX512-BF16: float32 is twice as fast as bfloat16 and more exact.
-        parser.set_defaults(enforce_eager=True, dtype="float32")
+        parser.set_defaults(enforce_eager=True, dtype=None)
     args = parser.parse_args(list(arguments))
+    if current_platform.is_cpu():
+        _choose_for_cpu(args)
     _load_parsers(args)
+    _check_kernels(args)
     if args.max_cpu_loras is None:
         args.max_cpu_loras = max(MAX_CPU_LORAS, args.max_loras)
     elif args.max_cpu_loras < args.max_loras:
@@ -85,6 +89,19 @@ def parse_vllm_args(arguments: Sequence[str]) -> Namespace:
         args.kv_cache_memory_bytes = plan.kv_cache // workers
         logger.info("%s", plan.sentence())
     return args
+
+
+def _check_kernels(args: Namespace) -> None:
+    """Raise LoraComposeError if the LoRA kernels that the user chose do not exist here."""
+    try:
+        chosen = chosen_kernels(args.additional_config)
+    except ValueError as error:
+        raise LoraComposeError(CommandCode.INVALID_OPTION, f"--additional-config: {error}.") from error
+    if chosen == "pooled" and current_platform.is_cpu():
+        raise LoraComposeError(
+            CommandCode.INVALID_OPTION,
+            f"--additional-config: {OPTION} ({chosen!r}) is for GPUs. A CPU has kernels of its own.",
+        )
 
 
 def _load_parsers(args: Namespace) -> None:
@@ -130,6 +147,15 @@ def _check_name(flag: str, name: str | None, known: Sequence[str]) -> None:
     )
 
 
+def _choose_for_cpu(args: Namespace) -> None:
+    """Set the data type that the user left open, and log it with the number of threads.
+
+    Raises LoraComposeError if OMP_NUM_THREADS is not a number."""
+    chosen = defaults_for(args.model, args.dtype)
+    args.dtype = chosen.dtype
+    logger.info("%s", chosen.sentence())
+
+
 def _sizes_kv_cache(args: Namespace) -> bool:
     """Whether the user chose the size of the KV cache, in one of vLLM's three ways."""
     chosen = args.kv_cache_memory_bytes is not None or bool(os.environ.get("VLLM_CPU_KVCACHE_SPACE"))
@@ -146,18 +172,19 @@ def _is_one_process(args: Namespace) -> bool:
     return args.distributed_executor_backend is None and bool(workers == 1)
 
 
-def set_environment(model: str) -> None:
-    """Set defaults that vLLM and the Hub client read from the environment. Variables that are set win."""
+def set_environment(args: Namespace) -> None:
+    """Set defaults that vLLM and the Hub client read from the environment. Variables that are set win.
+
+    `args` are those of `parse_vllm_args`."""
     if current_platform.is_cpu():
         # vLLM compiles a few helpers of its samplers at their first use. That takes seconds and a C++
         # compiler. Without a compiler the first request for logprobs would end the engine.
         os.environ.setdefault("TORCH_COMPILE_DISABLE", "1")
-        # One core is left for the HTTP server. Otherwise every OpenMP barrier waits for that core.
-        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) - 1)))
+        os.environ.setdefault("OMP_NUM_THREADS", str(defaults_for(args.model).threads))
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     # A serving process has threads. A fork of it could inherit a lock that is never released.
     os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
-    if Path(model).is_dir():
+    if Path(args.model).is_dir():
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
@@ -169,7 +196,7 @@ async def launch(args: Namespace, *, lora_requests_info: bool = False) -> AsyncI
     Raises PluginMissing if a worker runs without our plugin, because its answers would be wrong.
     """
     async with client_made_in_thread(args) as client, calls_end_with_engine(client):
-        runtime_weights = await _check_plugin(client)
+        backends = await _check_plugin(client)
         embeddings = await client.collective_rpc("embedding_modules")
         model_dir = _directory_of(args)
         await client.collective_rpc("use_checkpoint", args=(str(model_dir),))
@@ -198,7 +225,8 @@ async def launch(args: Namespace, *, lora_requests_info: bool = False) -> AsyncI
                 max_loras=config.lora_config.max_loras,
                 max_cpu_loras=config.lora_config.max_cpu_loras,
                 dtype=config.lora_config.lora_dtype,
-                runtime_weights=runtime_weights,
+                runtime_weights=all(backend["runtime_weights"] for backend in backends),
+                scales_rows=all(backend["grouped"] for backend in backends),
                 special_token_ids=frozenset(client.tokenizer.all_special_ids if client.tokenizer else ()),
                 parses_tools=bool(args.enable_auto_tool_choice),
                 parses_reasoning=bool(config.structured_outputs_config.reasoning_parser),
@@ -216,9 +244,9 @@ def _show_request_lines() -> None:
         requests.handlers, requests.propagate = ours.handlers, False
 
 
-async def _check_plugin(client: Any) -> bool:
-    """True if the workers apply weights per request. Raises PluginMissing."""
-    backends = await client.collective_rpc("lora_backend")
+async def _check_plugin(client: Any) -> list[dict[str, Any]]:
+    """The LoRA managers and kernels of the workers. Raises PluginMissing."""
+    backends: list[dict[str, Any]] = await client.collective_rpc("lora_backend")
     for backend in backends:
         grouped = backend["grouped"] or not current_platform.is_cpu()
         if not (backend["composes"] and grouped):
@@ -226,7 +254,7 @@ async def _check_plugin(client: Any) -> bool:
                 f"A vLLM worker runs without the lora_compose plugin ({backend}). Check that lora-compose is "
                 "installed in this environment and that VLLM_PLUGINS, if it is set, contains lora_compose."
             )
-    return all(backend["runtime_weights"] for backend in backends)
+    return backends
 
 
 async def _lora_modules(client: Any, targets: Sequence[str] | None) -> frozenset[str] | None:
