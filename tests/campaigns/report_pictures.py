@@ -4,6 +4,7 @@ python -m tests.campaigns.report_pictures benchmarks/results/embedded.json docs/
 """
 
 import tempfile
+from itertools import product
 from pathlib import Path
 from typing import Annotated
 
@@ -27,11 +28,10 @@ def main(
         with browser(Path(temporary) / "profile") as page:
             page.open(html.as_uri())
             page.wait_for("document.querySelectorAll('.keeps li').length > 0")
-            for width, height in SIZES.items():
-                for dark in (False, True):
-                    name = f"report-{width}{'-dark' if dark else ''}.png"
-                    page.screenshot(directory / name, width, height, dark=dark)
-                    assert page.evaluate("document.documentElement.scrollWidth") <= width, name
+            for (width, height), dark in product(SIZES.items(), (False, True)):
+                name = f"report-{width}{'-dark' if dark else ''}.png"
+                page.screenshot(directory / name, width, height, dark=dark)
+                assert page.evaluate("document.documentElement.scrollWidth") <= width, name
             assert page.errors == []
 
 
