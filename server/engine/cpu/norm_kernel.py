@@ -22,7 +22,7 @@ SIGNATURE = numba.void(
 
 
 @numba.njit(fastmath=FAST_MATH)  # type: ignore[untyped-decorator]
-def _scale(row: np.ndarray, epsilon: float) -> float:
+def _scale(row: np.ndarray, epsilon: float) -> np.float32:
     """`1 / √(mean(row²) + ε)`."""
     squares = np.float32(0)
     for i in range(len(row)):
