@@ -48,6 +48,7 @@ ORDER = (
     "server.playground",
     "server.tenants",
     "server.engine.cpu",
+    "server.engine.device",
     "server.engine.worker",
     "server.engine.frontend",
     "server.compositions",
@@ -139,7 +140,7 @@ FACES: dict[str, set[str]] = {
         "versions",
     },
     "server.client": {"chat", "http", "process", "tied"},
-    "server.engine": {"errors", "plugin", "spec", "start_failure"},
+    "server.engine": {"errors", "kernel_choice", "plugin", "spec", "start_failure"},
     "server.http": {
         "access_log",
         "anthropic_errors",
@@ -166,6 +167,7 @@ FACES: dict[str, set[str]] = {
         "punica_wrapper",
         "row_terms",
     },
+    "server.engine.device": {"layer_pool", "punica_wrapper", "rank_pool", "trial"},
     "server.engine.worker": {"folding"},
     "server.engine.frontend": {"api_types", "inspection", "launch", "loading", "watchdog"},
     "server.compositions": {
@@ -239,7 +241,7 @@ FACES: dict[str, set[str]] = {
         "served_chat",
         "tasks",
     },
-    "training.general": {"cli"},
+    "training.general": {"cli", "replay"},
     "training.planning": {"cli", "memory", "models", "settings"},
     "training.tuning": {"cli", "tune", "weight_search"},
     "training.testbed": {
@@ -260,6 +262,7 @@ FACES: dict[str, set[str]] = {
         "crossovers",
         "document",
         "metrics",
+        "noise",
         "plan",
         "summary",
     },

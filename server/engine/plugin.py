@@ -7,6 +7,7 @@ uses upstream's own hooks (`worker_extension_cls`, `add_lora`/`remove_lora`). Af
 
 import importlib
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import Any
 
 from vllm.platforms import current_platform
@@ -33,7 +34,7 @@ class Override:
 WORKER_MANAGER = Override(
     module="vllm.v1.worker.lora_model_runner_mixin",
     attribute="LRUCacheWorkerLoRAManager",
-    replacement="lora_compose.server.engine.worker.lora_manager:StackingLoRAManager",
+    replacement="lora_compose.server.engine.worker.device_manager:device_manager",
     source="vllm.lora.worker_manager:LRUCacheWorkerLoRAManager",
     sha256="b46dd3eaaff82ef13b74933c23db9b39fd6144eb585d000043c460425133b932",
     reason="upstream has no hook to build an adapter from more than one directory",
@@ -83,13 +84,25 @@ TOKEN_COUNT = Override(
     sha256="5bd0ee90459b0e29348891b03548cdc31eef8c9218b3c416d5df4e5e14d1bca2",
     reason="the HTTP layer gets no usage if the client disconnects early; `launch` installs it on our client",
 )
+LORA_STATE = Override(
+    module="vllm.v1.worker.lora_model_runner_mixin",
+    attribute="LoRAModelRunnerMixin.load_lora_model",
+    replacement="lora_compose.server.engine.worker.graph_choice:load_lora_model",
+    source="vllm.v1.worker.gpu.lora_utils:LoraState",
+    sha256="fdf0a8f3413ca4072c39c146211b77f7bbfcc43ce816828d815acb630225f587",
+    reason="the V2 model runner chooses a CUDA graph by its requests' adapters, before our manager maps them",
+)
+V1_GRAPH = Override(
+    module="vllm.v1.worker.gpu_model_runner",
+    attribute="GPUModelRunner._determine_batch_execution_and_padding",
+    replacement="lora_compose.server.engine.worker.graph_choice:choose_execution",
+    source="vllm.v1.worker.gpu_model_runner:GPUModelRunner._determine_batch_execution_and_padding",
+    sha256="8a022812851793da2454822184769ebfd6e28269295f3fc26270882b72523e19",
+    reason="the V1 model runner does the same; `load_lora_model` replaces the method of its instance",
+)
 OVERRIDES = (
-    WORKER_MANAGER,
-    CPU_MANAGER,
-    CPU_WRAPPER,
-    CPU_SELECTION,
-    CPU_PROMPT_LOGPROBS,
-    CPU_NORMS,
+    *(WORKER_MANAGER, LORA_STATE, V1_GRAPH),
+    *(CPU_MANAGER, CPU_WRAPPER, CPU_SELECTION, CPU_PROMPT_LOGPROBS, CPU_NORMS),
     TOKEN_COUNT,
 )
 
@@ -97,18 +110,32 @@ OVERRIDES = (
 def install() -> None:
     """Install the overrides. Calling it again changes nothing."""
     report_start_failures()
-    mixin = importlib.import_module(WORKER_MANAGER.module)
     if current_platform.is_cpu():
-        type(current_platform).get_punica_wrapper = classmethod(lambda _: CPU_WRAPPER.replacement)
-        setattr(mixin, WORKER_MANAGER.attribute, _replacement(CPU_MANAGER))
-        mixin.LoRAModelRunnerMixin.set_active_loras = _replacement(CPU_SELECTION)
-        runner = importlib.import_module(CPU_PROMPT_LOGPROBS.module).GPUModelRunner
-        runner._get_prompt_logprobs_dict = _replacement(CPU_PROMPT_LOGPROBS)
-        importlib.import_module("lora_compose.server.engine.cpu.norms").register()
-        priority = _replacement(CPU_NORMS)
-        type(current_platform).get_default_ir_op_priority = classmethod(lambda _, config: priority(config))
+        install_for_cpus()
     else:
-        setattr(mixin, WORKER_MANAGER.attribute, _replacement(WORKER_MANAGER))
+        install_for_devices()
+
+
+def install_for_cpus() -> None:
+    """The LoRA manager and the kernels for CPUs."""
+    type(current_platform).get_punica_wrapper = classmethod(lambda _: CPU_WRAPPER.replacement)
+    for override in (CPU_MANAGER, CPU_SELECTION, CPU_PROMPT_LOGPROBS):
+        _put(override)
+    importlib.import_module("lora_compose.server.engine.cpu.norms").register()
+    priority = _replacement(CPU_NORMS)
+    type(current_platform).get_default_ir_op_priority = classmethod(lambda _, config: priority(config))
+
+
+def install_for_devices() -> None:
+    """The LoRA manager for slots, and the choice of CUDA graphs."""
+    for override in (WORKER_MANAGER, LORA_STATE):
+        _put(override)
+
+
+def _put(override: Override) -> None:
+    path, _, name = override.attribute.rpartition(".")
+    module = importlib.import_module(override.module)
+    setattr(attrgetter(path)(module) if path else module, name, _replacement(override))
 
 
 def _replacement(override: Override) -> Any:
