@@ -85,6 +85,7 @@ ORDER = (
     "training.testbed.demo",
     "training.testbed.quality",
     "benchmarks",
+    "benchmarks.llamacpp",
     "benchmarks.serving.results",
     "benchmarks.serving.report",
     "benchmarks.serving",
@@ -252,8 +253,10 @@ FACES: dict[str, set[str]] = {
     },
     "training.testbed.smollm2": {"forms", "paths", "subject"},
     "training.testbed.demo": {"table"},
+    "benchmarks.llamacpp": {"files", "layouts", "server", "vocabulary"},
     "benchmarks.serving.results": {
         "advice",
+        "beside",
         "comparison",
         "crossovers",
         "document",

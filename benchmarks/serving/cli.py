@@ -48,6 +48,12 @@ def serve(
         str | None, typer.Option(help="Names of the adapters, separated by commas.", show_default=False)
     ] = None,
     plan: Plan,
+    llama_server: Annotated[
+        Path | None,
+        typer.Option(
+            help="llama.cpp's server. Default: the one on the PATH.", metavar="PATH", show_default=False
+        ),
+    ] = None,
     allow_fuse: Annotated[
         bool, typer.Option(help="With --url: the run may fuse, which changes the base for all clients.")
     ] = False,
@@ -72,7 +78,9 @@ def serve(
     **Arms**: `base`, `single` (one adapter), `stack:K`, `merge:K`, `fused:K` (folded into the base),
     `residual:K` (requests for the base while K adapters are fused), `vllm:K` (stock vLLM) and `peft:K`
     (transformers with PEFT), which both serve the exact sum of K adapters as one adapter, and `direct` (the
-    base behind vLLM's own HTTP app).
+    base behind vLLM's own HTTP app). `weights:K` is a stack with other weights in each of `--compositions`.
+    `llamacpp` adds the base, adapters and stacks of the run on llama.cpp's `llama-server`, in the same
+    precision and with as many threads (`llamacpp:K` names one of them).
 
     **Closed loops** keep a fixed number of requests in flight and measure capacity. **Open loops** send at
     random times and measure latency. Arms take turns, and each is compared with the base within one repeat.
@@ -82,13 +90,15 @@ def serve(
     - `lora-compose bench serve --url http://127.0.0.1:8000 --adapters sql,polite --arms stack:2,merge:2`
     - `lora-compose bench serve --model org/model --adapter-root ./adapters --adapters a,b,c,d`
     - `lora-compose bench serve --ranks 8,32,128`
+    - `lora-compose bench serve --arms single,stack:2,llamacpp --llama-server ./llama-server`
 
     All other options are passed to the vLLM servers that are started. Exit code 1: a request
     failed, or the server refused a part of the run.
     """
     from lora_compose.benchmarks.servers import EMBEDDED_ADAPTERS, EMBEDDED_BASE
-    from lora_compose.benchmarks.serving.benchmark import Where, measure
+    from lora_compose.benchmarks.serving.benchmark import measure
     from lora_compose.benchmarks.serving.report.report import write_reports
+    from lora_compose.benchmarks.serving.systems import Where
 
     where = Where(
         None if url is None else server_root(url),
@@ -98,6 +108,7 @@ def serve(
         tuple(context.args),
         api_key,
         allow_fuse,
+        llama_server,
     )
     with _progress_output(progress) as on_progress:
         document = measure(plan.quick() if quick else plan, where, on_progress)
@@ -220,11 +231,14 @@ def _facts(document: "BenchmarkResult", summary: "Summary") -> dict[str, Any]:
     from lora_compose.benchmarks.serving.report.tables import caveats
     from lora_compose.benchmarks.serving.results.advice import ExpectedTraffic
     from lora_compose.benchmarks.serving.results.advice import advise as advice_of
+    from lora_compose.benchmarks.serving.results.beside import beside_llamacpp
 
     advice = advice_of(document, summary, ExpectedTraffic())
     arms = [{**asdict(entry), "cell": entry.cell.id} for entry in summary.all]
     recommended = {"way": advice.way, "text": advice.text}
-    return {"base": document.base, "arms": arms, "advice": recommended, "caveats": caveats(document, summary)}
+    facts = {"base": document.base, "arms": arms, "advice": recommended}
+    beside = [row.to_json() for row in beside_llamacpp(document)]
+    return {**facts, "llamacpp": beside, "caveats": caveats(document, summary)}
 
 
 def _listed(text: str) -> list[str]:

@@ -25,7 +25,6 @@ from lora_compose.benchmarks.serving.expected_answers import (
     difference,
 )
 from lora_compose.benchmarks.serving.load import (
-    Sending,
     Words,
     body,
     planned,
@@ -43,7 +42,7 @@ from lora_compose.benchmarks.serving.results.document import (
     Switch,
     UnlikeBase,
 )
-from lora_compose.benchmarks.serving.results.plan import EXACT, FUSED, Arm, Cell, Plan, Serves
+from lora_compose.benchmarks.serving.results.plan import EXACT, FUSED, WEIGHTED, Arm, Cell, Plan, Serves
 from lora_compose.benchmarks.serving.systems import SystemsUnderTest
 from lora_compose.server.client.http import Client
 
@@ -166,6 +165,9 @@ class Runner:
         ):
             self._on_progress(self._done, self.steps(), f"warming up {arm.name}")
             await self._first_use(arm, model)
+            if arm.server == "llamacpp":
+                self._expected[arm.name, members] = await self._right_answers(members)
+                continue
             own = await ask_alone(self._clients[arm.server], model, self._pool, self.plan.output_tokens)
             expected = await self._expected_answers(arm, members, own)
             if members and not arm.rank and arm.server == "lora-compose":
@@ -181,7 +183,7 @@ class Runner:
         seconds = []
         for number in range(2):
             request = body(model, self._pool[0], 2, f"first-{len(self.measured.cold)}-{number}")
-            row = await send_one(self._clients[arm.server], request)
+            row = await send_one(self._clients[arm.server], self._systems.sending(arm, request))
             if row.failure or not row.times:
                 raise RuntimeError(
                     f"Arm {arm.name} cannot be measured. A request for {model} failed: {row.failure}"
@@ -199,7 +201,7 @@ class Runner:
         """
         peft = self._clients.get("peft")
         known = self._systems.sums
-        if peft is None or arm.rank or arm.kind not in EXACT:
+        if peft is None or arm.rank or arm.kind not in EXACT or arm.kind in WEIGHTED:
             return own
         name = self._systems.sum_name(members)
         if members and name not in known:
@@ -208,6 +210,12 @@ class Runner:
         if key not in self._expected:
             self._expected[key] = await ask_alone(peft, name, self._pool, self.plan.output_tokens)
         return self._expected[key]
+
+    async def _right_answers(self, members: tuple[str, ...]) -> list[Expected]:
+        """The answers of our base or exact stack, which llama.cpp's server must give too."""
+        if not members:
+            return self._expected["base", ()]
+        return list((await self._exact_answers(members)).answers)
 
     def _note_unlike_base(self, arm: Arm, model: str, expected: Sequence[Expected]) -> None:
         base = next(iter(self._expected.values()))  # the base is always prepared first
@@ -305,7 +313,8 @@ class Runner:
         for item in planned(self.plan, cell, repeat):
             composition = 0 if arm.rank else item.composition
             request = body(models[composition], self._pool[item.prompt], self.plan.output_tokens, item.salt)
-            sendings.append(Sending(request, composition, item.prompt, item.due))
+            sending = self._systems.sending(arm, request)
+            sendings.append(replace(sending, composition=composition, prompt=item.prompt, due=item.due))
         return await send_pass(self._clients[arm.server], sendings, cell.concurrency)
 
     def _is_late(self) -> bool:

@@ -12,8 +12,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 from pydantic import BaseModel
 
-from lora_compose.benchmarks.serving.report import charts
+from lora_compose.benchmarks.serving.report import charts, llamacpp_table
 from lora_compose.benchmarks.serving.report.tables import caveats, ms, ratio
+from lora_compose.benchmarks.serving.results.beside import beside_llamacpp
 from lora_compose.benchmarks.serving.results.crossovers import busiest_cell
 from lora_compose.benchmarks.serving.results.document import BenchmarkResult
 from lora_compose.benchmarks.serving.results.metrics import MetricStats
@@ -153,7 +154,10 @@ def _picture(title: str, svg: str, caption: str) -> Picture:
 
 
 def _small_tables(document: BenchmarkResult) -> Iterator[PageTable]:
-    """Tables of first uses, switches, memory and differences. Empty ones are left out."""
+    """Tables of llama.cpp, first uses, switches, memory and differences. Empty ones are left out."""
+    if beside := beside_llamacpp(document):
+        lines = [PageRow(llamacpp_table.beside_cells(row)) for row in beside]
+        yield PageTable(llamacpp_table.TITLE, llamacpp_table.HEADERS, lines)
     columns = ("same_answers", "mean_abs_logprob", "max_abs_logprob")
     for title, parts, names, scale in (
         (
