@@ -75,7 +75,18 @@ TOKEN_COUNT = Override(
     sha256="5bd0ee90459b0e29348891b03548cdc31eef8c9218b3c416d5df4e5e14d1bca2",
     reason="the HTTP layer gets no usage if the client disconnects early; `launch` installs it on our client",
 )
-OVERRIDES = (WORKER_MANAGER, CPU_MANAGER, CPU_WRAPPER, CPU_SELECTION, CPU_PROMPT_LOGPROBS, TOKEN_COUNT)
+ENGINE_PROCESS = Override(
+    module="vllm.v1.engine.utils",
+    attribute="get_mp_context",
+    replacement="lora_compose.server.engine.frontend.early_process:engine_context",
+    source="vllm.utils.system_utils:get_mp_context",
+    sha256="",
+    reason="upstream's engine on a CPU is a new interpreter, which imports vLLM only after the server has",
+)
+OVERRIDES = (
+    *(WORKER_MANAGER, CPU_MANAGER, CPU_WRAPPER, CPU_SELECTION, CPU_PROMPT_LOGPROBS),
+    *(TOKEN_COUNT, ENGINE_PROCESS),
+)
 
 
 def install() -> None:
