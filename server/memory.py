@@ -143,15 +143,21 @@ def _left_in_groups(root: Path) -> Iterator[int]:
 
 
 def _left_in(tree: Path, path: str, limit_file: str, used_file: str) -> Iterator[int]:
-    group = tree / path.strip("/")
-    # In a container the path may be the host's, and then the container's own group is at the top of the tree.
-    for place in [group, *(parent for parent in group.parents if parent.is_relative_to(tree))]:
+    for place in groups(tree, path):
         try:
             limit, used = (place / limit_file).read_text().strip(), int((place / used_file).read_text())
         except (OSError, ValueError):
             continue
         if limit != "max":
             yield max(0, int(limit) - used + _reclaimable_in(place))
+
+
+def groups(tree: Path, path: str) -> list[Path]:
+    """The directories of a control group and of those around it, up to the top of `tree`.
+
+    In a container the path may be the host's, and then the container's own group is at the top."""
+    group = tree / path.strip("/")
+    return [group, *(parent for parent in group.parents if parent.is_relative_to(tree))]
 
 
 def _reclaimable_in(group: Path) -> int:
@@ -175,6 +181,12 @@ def weight_bytes(directory: Path, bytes_each: int | None) -> int:
             size = size * bytes_each // stored
         total += size
     return total
+
+
+def parameter_count(directory: Path) -> int:
+    """The numbers in the checkpoint; about half of them where they are of four bits, two to a byte."""
+    sizes = ((path.stat().st_size, _stored_bytes_each(path)) for path in directory.glob("*.safetensors"))
+    return sum(size // (stored or 2) for size, stored in sizes)
 
 
 def _stored_bytes_each(path: Path) -> int | None:

@@ -36,6 +36,7 @@ ORDER = (
     "server.paths",
     "server.versions",
     "server.memory",
+    "server.cpu_defaults",
     "server.model_files",
     "server.home",
     "server.options",
@@ -104,6 +105,7 @@ OTHER_TOP: dict[str, dict[str, set[str] | None]] = {
         "adapters": None,
         "server": {
             "server.client",
+            "server.cpu_defaults",
             "server.fusion.policy",
             "server.fusion.token_prices",
             "server.memory",

@@ -12,7 +12,7 @@ from time import perf_counter
 import httpx
 
 from lora_compose.benchmarks.machine import REPOSITORY, describe
-from lora_compose.benchmarks.servers import ENVIRONMENT, server_environment
+from lora_compose.benchmarks.servers import recorded_environment
 from lora_compose.benchmarks.serving.load import Words, words_of
 from lora_compose.benchmarks.serving.results.document import BenchmarkResult, HeldAdapter, Machine, Timeline
 from lora_compose.benchmarks.serving.results.plan import Plan
@@ -43,7 +43,7 @@ def measure(plan: Plan, where: Where, on_progress: OnProgress) -> BenchmarkResul
         seconds=round(perf_counter() - began, 1),
         command=["lora-compose", "bench", "serve", *words_of_command],
         machine=_machine(systems),
-        environment={name: value for name, value in server_environment().items() if name in ENVIRONMENT},
+        environment=recorded_environment(where.model),
         started=where.url is None,
         commands=started_commands,
         base=systems.base,

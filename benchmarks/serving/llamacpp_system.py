@@ -13,7 +13,7 @@ from lora_compose.adapters.peft.checkpoint import Lora, open_adapter
 from lora_compose.benchmarks.llamacpp.files import TYPES, check_adapter, write_adapter, write_base
 from lora_compose.benchmarks.llamacpp.layouts import Layout, cannot_write
 from lora_compose.benchmarks.llamacpp.server import Capacity, find_server, server_command
-from lora_compose.benchmarks.servers import running, server_environment
+from lora_compose.benchmarks.servers import server_environment
 from lora_compose.benchmarks.serving.results.plan import Plan
 from lora_compose.server.client.process import ServerProcess, free_port
 
@@ -62,10 +62,12 @@ class LlamaCpp:
         for file, lora in zip(files, self.adapters.values(), strict=True):
             write_adapter(lora, self.layout, file, dtype)
         port = free_port()
-        threads = int(server_environment().get("OMP_NUM_THREADS", len(os.sched_getaffinity(0))))
+        environment = server_environment(str(self.base))
+        threads = int(environment.get("OMP_NUM_THREADS", len(os.sched_getaffinity(0))))
         slots = max(LEAST_SLOTS, *plan.concurrency)
         capacity = Capacity(threads, slots, plan.prompt_tokens + plan.output_tokens)
         command = server_command(self.program, port, base, files, capacity)
-        with running(command, port, home / "llamacpp.log") as server:
+        log = home / "llamacpp.log"
+        with ServerProcess.run(command, port, log, environment, ready_path="/health") as server:
             server.wait_until_ready()
             yield server, (self.program.name, *command[1:])

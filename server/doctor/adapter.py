@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from lora_compose.adapters.errors import AdapterRejected, Code
 from lora_compose.server.config import EMBEDDED_OPTIONS, ServerConfig
+from lora_compose.server.cpu_defaults import defaults_for
 from lora_compose.server.doctor.check import Check, Finding, fail, ok, warn
 from lora_compose.server.doctor.model import read_config
 
@@ -61,7 +62,8 @@ def admission(directory: Path, model: Path, max_lora_rank: int) -> Finding:
     if not directory.is_dir():
         return fail(f"{directory} is not a directory", "Use the directory that PEFT's save_pretrained wrote")
     try:
-        limits = AdmissionLimits(max_lora_rank, torch.float32, refused_fields=_refused_fields(directory))
+        dtype = getattr(torch, defaults_for(str(model)).dtype)
+        limits = AdmissionLimits(max_lora_rank, dtype, refused_fields=_refused_fields(directory))
         found = admit(directory, shapes_of(model), limits)
     except AdapterRejected as error:
         return fail(f"{error.message} ({error.code})", ADVICE.get(Code(error.code), SAVE_AGAIN))

@@ -7,6 +7,7 @@ import socket
 from functools import partial
 from pathlib import Path
 
+from lora_compose.server.cpu_defaults import find_cpu, threads_of
 from lora_compose.server.doctor.check import Check, Finding, fail, ok, warn
 from lora_compose.server.memory import GIB, PROCESS_BYTES, free_memory
 
@@ -40,20 +41,14 @@ def memory() -> Finding:
 
 
 def cores() -> Finding:
-    """With OpenMP threads on all cores, each barrier waits for the core that the HTTP server uses."""
-    count = len(os.sched_getaffinity(0))
-    threads = os.environ.get("OMP_NUM_THREADS")
-    advice = f"Unset OMP_NUM_THREADS; then `serve` uses {max(1, count - 1)}"
-    if threads is not None and not threads.isdecimal():
-        return fail(f"OMP_NUM_THREADS is {threads!r}, which is not a number", advice)
-    if threads is not None and int(threads) >= count > 1:
-        return warn(
-            f"OMP_NUM_THREADS is {threads} on {count} cores, so no core is left for the HTTP server",
-            advice,
-        )
+    """More OpenMP threads than cores make each barrier wait. Raises LoraComposeError for no number."""
+    count, threads = find_cpu().cores, threads_of(os.environ)
+    if threads is not None and threads > count:
+        advice = "Unset OMP_NUM_THREADS; then `serve` chooses the number, as `doctor` says for the model"
+        return warn(f"OMP_NUM_THREADS is {threads}, but only {count} cores can be used", advice)
     if count < 2:
         return warn("the engine and the HTTP server share one core", "Use a machine with at least two cores")
-    return ok(f"{count} cores, OMP_NUM_THREADS {threads or 'unset'}")
+    return ok(f"{count} cores, OMP_NUM_THREADS {'unset' if threads is None else threads}")
 
 
 def shared_memory() -> Finding:

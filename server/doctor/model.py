@@ -7,7 +7,7 @@ from typing import Any
 from lora_compose.adapters.errors import CommandCode, LoraComposeError
 from lora_compose.adapters.strict_json import parse_object
 from lora_compose.server.doctor.check import Check, Finding, fail, ok, warn
-from lora_compose.server.doctor.weights import dtype, fits_memory, weights_are_whole
+from lora_compose.server.doctor.weights import chosen_for_cpu, dtype, fits_memory, weights_are_whole
 
 SECTION = "model"
 DOWNLOAD = "Download the whole model: `hf download ORG/MODEL --local-dir DIR`"
@@ -21,6 +21,7 @@ def checks(directory: Path) -> list[Check]:
         ("chat template", chat_template),
         ("weights", weights_are_whole),
         ("dtype", lambda path: dtype(read_config(path))),
+        ("speed", chosen_for_cpu),
         ("memory", fits_memory),
         ("shapes", shapes),
     )

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_compose.adapters.errors import LoraComposeError
+from lora_compose.server.cpu_defaults import defaults_for
 from lora_compose.server.doctor.check import Finding, fail, ok, warn
 from lora_compose.server.memory import GIB, plan_kv_cache
 from lora_compose.server.model_files import AGAIN, tensor_names, weights_problem
@@ -42,12 +43,21 @@ def dtype(config: dict[str, Any]) -> Finding:
         return ok(f"quantized ({quantized.get('quant_method', 'unknown method')}); it computes in {found}")
     if found is None:
         return warn(
-            "config.json names no dtype, so float32 is used",
+            "config.json names no dtype, so a GPU uses float32",
             "Choose one, for example `serve --dtype bfloat16`",
         )
     if found not in DTYPES:
         return fail(f"vLLM does not support the dtype {found!r}", f"Use one of {', '.join(DTYPES)}")
-    return ok(f"{found}; on CPUs `serve` uses float32 unless --dtype is given")
+    return ok(f"the weights are stored in {found}")
+
+
+def chosen_for_cpu(directory: Path) -> Finding:
+    """The line that `serve` logs on a CPU when it starts."""
+    from lora_compose.server.engine.frontend.inspection import device
+
+    if device() != "cpu":
+        return ok("on a GPU `serve` uses vLLM's own choices")
+    return ok(defaults_for(str(directory)).sentence())
 
 
 def fits_memory(directory: Path) -> Finding:
@@ -58,7 +68,7 @@ def fits_memory(directory: Path) -> Finding:
     if device() != "cpu":
         return ok(f"{stored / GIB:.1f} GiB of weights; vLLM checks the GPU's memory when it starts")
     try:
-        plan = plan_kv_cache(str(directory))
+        plan = plan_kv_cache(str(directory), defaults_for(str(directory)).dtype)
     except LoraComposeError as error:
         return fail(error.message, "`serve --dtype bfloat16` halves the memory of float32 weights")
     if plan.kv_cache_needed is not None and plan.kv_cache < plan.kv_cache_needed:

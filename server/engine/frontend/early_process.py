@@ -10,7 +10,7 @@ Only the build of vLLM for CPUs uses it. Imports no vLLM.
 import multiprocessing
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from multiprocessing import forkserver
@@ -30,17 +30,16 @@ IMPORTED: Final = (
     "lora_compose.server.engine.cpu.punica_wrapper",
 )
 """What an engine imports before it reads the model."""
-PRELOAD: Final = "LD_PRELOAD"
 
 
-def import_early() -> None:
-    """Start the process that imports vLLM. All variables of the engine's libraries must be set.
+def import_early(environment: Mapping[str, str]) -> None:
+    """Start the process that imports vLLM. `environment` has defaults of variables that libraries read.
 
     It must be called in the main thread. Ctrl-C does not reach the process; `end` ends it."""
     multiprocessing.set_forkserver_preload(list(IMPORTED))
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # what is ignored stays ignored in a new program
     try:
-        with _openmp_preloaded():
+        with _in_environment({**environment, **_openmp_library()}):
             forkserver.ensure_running()
     finally:
         signal.signal(signal.SIGINT, before)
@@ -96,17 +95,19 @@ def engine_context() -> ForkServerContext:
 
 
 @contextmanager
-def _openmp_preloaded() -> Iterator[None]:
-    """Preload torch's OpenMP library in a process that starts meanwhile, as vLLM does for its engine."""
-    before = os.environ.get(PRELOAD)
-    torch = find_spec("torch")
-    found = sorted(Path(torch.origin).parent.glob("lib/libgomp*.so*")) if torch and torch.origin else []
-    if found and "omp" not in (before or ""):
-        os.environ[PRELOAD] = ":".join(filter(None, (before, str(found[0]))))
+def _in_environment(defaults: Mapping[str, str]) -> Iterator[None]:
+    """Give `defaults` to a process that starts meanwhile. Variables that are set win."""
+    missing = {name: value for name, value in defaults.items() if name not in os.environ}
+    os.environ.update(missing)
     try:
         yield
     finally:
-        if before is None:
-            os.environ.pop(PRELOAD, None)
-        else:
-            os.environ[PRELOAD] = before
+        for name in missing:
+            del os.environ[name]
+
+
+def _openmp_library() -> dict[str, str]:
+    """Preloads torch's OpenMP library, as vLLM does for its engine."""
+    torch = find_spec("torch")
+    found = sorted(Path(torch.origin).parent.glob("lib/libgomp*.so*")) if torch and torch.origin else []
+    return {"LD_PRELOAD": str(found[0])} if found else {}

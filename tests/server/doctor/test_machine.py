@@ -1,8 +1,8 @@
-import os
 import socket
 
 import pytest
 
+from lora_compose.server.cpu_defaults import Cpu
 from lora_compose.server.doctor import machine
 from lora_compose.server.doctor.check import examine
 
@@ -20,15 +20,14 @@ def test_a_port_somebody_listens_on_is_said_with_what_to_do() -> None:
     assert machine.port_is_free(port).status == "ok"
 
 
-@pytest.mark.parametrize(("threads", "status"), [("64", "warn"), ("many", "fail")])
-def test_threads_that_leave_no_core_or_are_no_number_are_said(
+@pytest.mark.parametrize(("threads", "status"), [("64", "warn"), ("many", "fail"), ("2", "ok"), ("1", "ok")])
+def test_more_threads_than_cores_or_no_number_of_threads_is_said(
     threads: str, status: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    monkeypatch.setattr(machine, "find_cpu", lambda: Cpu(2, frozenset()))
     monkeypatch.setenv("OMP_NUM_THREADS", threads)
-    assert machine.cores().status == status
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    assert machine.cores().status == "ok"
+    (found,) = [examine(check) for check in machine.checks(port=1) if check.name == "cores"]
+    assert found.status == status
 
 
 @pytest.mark.parametrize(("free", "status"), [(1 << 30, "fail"), (3 << 30, "warn"), (8 << 30, "ok")])
