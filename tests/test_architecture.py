@@ -168,7 +168,15 @@ FACES: dict[str, set[str]] = {
         "row_terms",
     },
     "server.engine.worker": {"folding"},
-    "server.engine.frontend": {"api_types", "inspection", "launch", "loading", "watchdog"},
+    "server.engine.frontend": {
+        "api_types",
+        "early_process",
+        "environment",
+        "inspection",
+        "launch",
+        "loading",
+        "watchdog",
+    },
     "server.compositions": {
         "early_builds",
         "foreign_fields",

@@ -14,6 +14,7 @@ from lora_compose.adapters.dataclass_options import options_from
 from lora_compose.adapters.models.cache import resolve
 from lora_compose.adapters.terminal import progress_bar, stdout
 from lora_compose.benchmarks.serving.results.plan import Plan
+from lora_compose.benchmarks.serving.tune_command import tune
 
 if TYPE_CHECKING:
     from lora_compose.benchmarks.serving.results.document import BenchmarkResult
@@ -26,7 +27,7 @@ EMBEDDED = "the embedded base"
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
-    help="Measure the ways to serve adapters, and recommend one.",
+    help="Measure the ways to serve adapters, and recommend one; find the fastest settings of this machine.",
 )
 
 
@@ -119,6 +120,8 @@ def serve(
     typer.echo(f"wrote {output}", err=True)
     raise typer.Exit(1 if summary.failed or document.caveats else 0)
 
+
+app.command(context_settings=VLLM_OPTIONS)(tune)
 
 Result = Annotated[Path, typer.Argument(help="Result of `bench serve`.", metavar="FILE")]
 

@@ -80,11 +80,19 @@ ENGINE_PROCESS = Override(
     attribute="get_mp_context",
     replacement="lora_compose.server.engine.frontend.early_process:engine_context",
     source="vllm.utils.system_utils:get_mp_context",
-    sha256="",
+    sha256="8b045a017577026e90790f9cddb8eb05ed195508934e5e1667ce3ae91d6a45d3",
     reason="upstream's engine on a CPU is a new interpreter, which imports vLLM only after the server has",
 )
+CPU_KV_CACHE = Override(
+    module="vllm.v1.worker.gpu_model_runner",
+    attribute="allocate_kv_cache",
+    replacement="lora_compose.server.engine.worker.kv_cache:allocate_on_demand",
+    source="vllm.v1.worker.utils:allocate_kv_cache",
+    sha256="b1f3e24311485a090404f9ca264b1325cc0a965023221a46c18f45acf3c0ddfd",
+    reason="upstream fills the whole cache with zeros at the start, which takes its memory and seconds",
+)
 OVERRIDES = (
-    *(WORKER_MANAGER, CPU_MANAGER, CPU_WRAPPER, CPU_SELECTION, CPU_PROMPT_LOGPROBS),
+    *(WORKER_MANAGER, CPU_MANAGER, CPU_WRAPPER, CPU_SELECTION, CPU_PROMPT_LOGPROBS, CPU_KV_CACHE),
     *(TOKEN_COUNT, ENGINE_PROCESS),
 )
 
@@ -97,8 +105,9 @@ def install() -> None:
         type(current_platform).get_punica_wrapper = classmethod(lambda _: CPU_WRAPPER.replacement)
         setattr(mixin, WORKER_MANAGER.attribute, _replacement(CPU_MANAGER))
         mixin.LoRAModelRunnerMixin.set_active_loras = _replacement(CPU_SELECTION)
-        runner = importlib.import_module(CPU_PROMPT_LOGPROBS.module).GPUModelRunner
-        runner._get_prompt_logprobs_dict = _replacement(CPU_PROMPT_LOGPROBS)
+        runners = importlib.import_module(CPU_PROMPT_LOGPROBS.module)
+        runners.GPUModelRunner._get_prompt_logprobs_dict = _replacement(CPU_PROMPT_LOGPROBS)
+        runners.allocate_kv_cache = _replacement(CPU_KV_CACHE)
     else:
         setattr(mixin, WORKER_MANAGER.attribute, _replacement(WORKER_MANAGER))
 

@@ -39,7 +39,7 @@ def import_early(environment: Mapping[str, str]) -> None:
     multiprocessing.set_forkserver_preload(list(IMPORTED))
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # what is ignored stays ignored in a new program
     try:
-        with _in_environment({**environment, **_openmp_library()}):
+        with in_environment({**environment, **_openmp_library()}):
             forkserver.ensure_running()
     finally:
         signal.signal(signal.SIGINT, before)
@@ -95,7 +95,7 @@ def engine_context() -> ForkServerContext:
 
 
 @contextmanager
-def _in_environment(defaults: Mapping[str, str]) -> Iterator[None]:
+def in_environment(defaults: Mapping[str, str]) -> Iterator[None]:
     """Give `defaults` to a process that starts meanwhile. Variables that are set win."""
     missing = {name: value for name, value in defaults.items() if name not in os.environ}
     os.environ.update(missing)

@@ -12,7 +12,7 @@ from lora_compose.adapters.command_line import AsJson, echo_json
 from lora_compose.adapters.errors import CommandCode, LoraComposeError
 from lora_compose.adapters.models.cache import resolve
 from lora_compose.adapters.terminal import progress_bar, stdout
-from lora_compose.benchmarks.tuning.settings import Setting, Tried, best_of, settings_to_try
+from lora_compose.benchmarks.serving.tuning_settings import Setting, Tried, best_of, settings_to_try
 
 EMBEDDED = "the embedded base"
 EMBEDDED_ADAPTER = "roll"
@@ -44,7 +44,7 @@ def tune(
     All other options are passed to the servers. Exit code 1: no setting could be measured.
     """
     from lora_compose.benchmarks.servers import EMBEDDED_ADAPTERS, EMBEDDED_BASE, is_cpu_build
-    from lora_compose.benchmarks.tuning.tune import Model, started, try_all
+    from lora_compose.benchmarks.serving.tuning import Model, started, try_all
     from lora_compose.server.cpu_defaults import BF16_FLAGS, defaults_for, find_cpu
 
     if not is_cpu_build():

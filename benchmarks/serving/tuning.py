@@ -14,7 +14,7 @@ from lora_compose.benchmarks.client import open_client
 from lora_compose.benchmarks.servers import our_command, running
 from lora_compose.benchmarks.serving.load import Sending, body, prompt_pool, send_pass, words_of
 from lora_compose.benchmarks.serving.results.plan import Plan
-from lora_compose.benchmarks.tuning.settings import Setting, Tried
+from lora_compose.benchmarks.serving.tuning_settings import Setting, Tried
 from lora_compose.server.client.http import Client
 from lora_compose.server.client.process import ServerProcess, free_port
 

@@ -1,7 +1,7 @@
 import pytest
 
-from lora_compose.benchmarks.tuning.cli import sentence, table_of
-from lora_compose.benchmarks.tuning.settings import Setting, Tried, best_of, settings_to_try
+from lora_compose.benchmarks.serving.tune_command import sentence, table_of
+from lora_compose.benchmarks.serving.tuning_settings import Setting, Tried, best_of, settings_to_try
 
 ONE, TWO = Setting(1, "float32"), Setting(2, "float32")
 HALF = Setting(2, "bfloat16")
