@@ -178,6 +178,7 @@ async def launch(args: Namespace, *, lora_requests_info: bool = False) -> AsyncI
         embeddings = await client.collective_rpc("embedding_modules")
         model_dir = _directory_of(args)
         await client.collective_rpc("use_checkpoint", args=(str(model_dir),))
+        await client.collective_rpc("give_back_memory")
         replace_lora_info(client, lora_requests_info)
         count_tokens(client)
         tasks = await client.get_supported_tasks()
