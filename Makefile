@@ -9,7 +9,7 @@ DEVICE ?= cpu
 MODEL ?=
 BIN := $(VENV)/bin
 
-.PHONY: help setup demo serve test test-workers lint types format testbed bench bench-hot-load bench-residency bench-fusion bench-auto-fuse bench-kernels bench-crosscheck smollm2 quality quality-smollm2 bench-memory bench-training gpu-kit gpu-check faults soak playground-pictures hostile fuzz clean
+.PHONY: help setup demo serve test test-workers lint types format testbed bench bench-hot-load bench-residency bench-fusion bench-auto-fuse bench-kernels bench-crosscheck smollm2 quality quality-smollm2 bench-memory bench-training gpu-kit gpu-check faults soak playground-pictures report-pictures hostile fuzz clean
 
 help: ## list the commands
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -89,8 +89,24 @@ bench-training: setup ## compare the training speed with plain TRL (five minutes
 gpu-kit: setup ## make .gpu/: vLLM for a GPU machine without a network, and print the commands to run there
 	PYTHON="$(CURDIR)/$(BIN)/python" bash benchmarks/gpu/build_kit.sh
 
-gpu-check: setup ## check the engine's hooks on a GPU, eight minutes (without one: GPU_CHECK='--cpu --parts small')
+gpu-check: setup ## check the engine's hooks on a GPU, nine minutes (without one: GPU_CHECK='--cpu --parts small')
 	$(BIN)/python -m lora_compose.benchmarks.gpu $(GPU_CHECK)
+
+.PHONY: docs docs-pages
+docs: setup ## build the documentation in site/, check every link, count the code blocks (offline after the first time)
+	@test -x .venv-docs/bin/zensical && cmp -s requirements/docs.lock .venv-docs/docs.lock || { rm -rf .venv-docs; \
+	$(BIN)/python -m venv .venv-docs && .venv-docs/bin/python -m pip install -q --disable-pip-version-check --no-deps -r requirements/docs.lock \
+	&& cp requirements/docs.lock .venv-docs/docs.lock; }
+	.venv-docs/bin/zensical build --strict --clean
+	$(BIN)/python -m tests.docs.site site
+	$(BIN)/python -m tests.docs.blocks
+
+docs-pages: setup ## write the reference pages and the drawings of the documentation again
+	$(BIN)/python -m tests.docs.command_page > docs/reference/commands.md
+	$(BIN)/python -m lora_compose.server.openapi_page > docs/http-api.md
+	$(BIN)/python -m lora_compose.server.options.page > docs/vllm-options.md
+	$(BIN)/python -m tests.docs.http_examples > docs/reference/http-examples.md
+	$(BIN)/python -m tests.docs.pictures
 
 faults: setup ## try every known fault, 200 kills, 10,000 damaged adapters, 10,000 registered adapters (20 minutes)
 	$(BIN)/python -m tests.campaigns.faults.run
@@ -108,6 +124,9 @@ soak: setup ## run mixed traffic and random faults for thirty minutes: check for
 
 playground-pictures: setup ## take the pictures of the playground from a running server, and measure it (needs Chromium)
 	$(BIN)/python -m tests.campaigns.playground docs/images
+
+report-pictures: setup ## take the pictures of the benchmark's report from a published result (needs Chromium)
+	$(BIN)/python -m tests.campaigns.report_pictures benchmarks/results/embedded.json docs/images
 
 hostile: setup ## measure how much one tenant can slow down another, with quotas on and off
 	$(BIN)/python -m tests.campaigns.hostile_tenant --minutes 10

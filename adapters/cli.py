@@ -16,6 +16,7 @@ from lora_compose.adapters.names import check_name
 from lora_compose.adapters.terminal import progress_bar, stdout
 
 if TYPE_CHECKING:
+    from lora_compose.adapters.merging.advice import Advice
     from lora_compose.adapters.merging.report import MergeReport
 
 MOVED = (
@@ -93,8 +94,21 @@ def warnings_of(composition: Composition, members: Sequence[ResolvedMember]) -> 
     if len(members) < 2:
         return []
     found = interference([resolved.directory for resolved in members])
-    warnings = [*different_bases(members), *advise(composition, found)]
-    return [{"code": one.reason, "message": one.message, "suggested": one.suggested} for one in warnings]
+    return [*map(_warning, [*different_bases(members), *advise(composition, found)])]
+
+
+def show_different_bases(members: Sequence[ResolvedMember]) -> list[dict[str, Any]]:
+    """Print a warning if the members were trained on different bases. Returns it as a server gives it."""
+    from lora_compose.adapters.export import different_bases
+
+    warnings = [*map(_warning, different_bases(members))]
+    for warning in warnings:
+        typer.secho(f"Warning: {warning['message']}", err=True, fg="yellow")
+    return warnings
+
+
+def _warning(advice: "Advice") -> dict[str, Any]:
+    return {"code": advice.reason, "message": advice.message, "suggested": advice.suggested}
 
 
 def export_with_progress(

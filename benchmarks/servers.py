@@ -80,7 +80,7 @@ def is_cpu_build() -> bool:
 
 
 def server_environment(model: str) -> dict[str, str]:
-    """The environment of a server: `ENVIRONMENT`, and the threads that `serve` chooses for the model on a CPU.
+    """The environment of a server: `ENVIRONMENT`, and on a CPU the threads that `serve` chooses.
 
     This process's own variables override both."""
     threads = {"OMP_NUM_THREADS": str(defaults_for(model).threads)} if is_cpu_build() else {}

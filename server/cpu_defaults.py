@@ -1,7 +1,8 @@
 """How many threads and which data type a server on a CPU uses where the user sets neither.
 
-`choose` is a pure function of the machine and the model; the other functions read both. docs/cpu-performance.md
-has the measurements behind it. No vLLM and no torch in here, so that `doctor` can say what `serve` will do.
+`choose` is a pure function of the machine and the model; the other functions read both. The measurements
+behind it are in docs/cpu-performance.md. No vLLM and no torch in here, so that `doctor` can say what `serve`
+will do.
 """
 
 import json
@@ -13,7 +14,7 @@ from pathlib import Path
 from lora_compose.adapters.errors import CommandCode, LoraComposeError
 from lora_compose.server.memory import ROOT, groups, parameter_count
 
-TINY_PARAMETERS = 20_000_000
+TINY_PARAMETERS = 50_000_000
 """A smaller model computes so little in a step that a second thread, or bfloat16, makes the step slower."""
 BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
 """CPUs with one of these multiply bfloat16 faster than float32. Other CPUs convert each number first."""

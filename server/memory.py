@@ -153,7 +153,7 @@ def _left_in(tree: Path, path: str, limit_file: str, used_file: str) -> Iterator
 
 
 def groups(tree: Path, path: str) -> list[Path]:
-    """The directories of a control group and of those around it, up to the top of `tree`.
+    """The directories of a control group and of each group around it, up to the top of `tree`.
 
     In a container the path may be the host's, and then the container's own group is at the top."""
     group = tree / path.strip("/")

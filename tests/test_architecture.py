@@ -48,6 +48,7 @@ ORDER = (
     "server.playground",
     "server.tenants",
     "server.engine.cpu",
+    "server.engine.device",
     "server.engine.worker",
     "server.engine.frontend",
     "server.compositions",
@@ -140,7 +141,7 @@ FACES: dict[str, set[str]] = {
         "versions",
     },
     "server.client": {"chat", "http", "process", "tied"},
-    "server.engine": {"errors", "plugin", "spec", "start_failure"},
+    "server.engine": {"errors", "kernel_choice", "plugin", "spec", "start_failure"},
     "server.http": {
         "access_log",
         "anthropic_errors",
@@ -167,6 +168,7 @@ FACES: dict[str, set[str]] = {
         "punica_wrapper",
         "row_terms",
     },
+    "server.engine.device": {"layer_pool", "punica_wrapper", "rank_pool", "trial"},
     "server.engine.worker": {"folding"},
     "server.engine.frontend": {
         "api_types",
@@ -248,7 +250,7 @@ FACES: dict[str, set[str]] = {
         "served_chat",
         "tasks",
     },
-    "training.general": {"cli"},
+    "training.general": {"cli", "replay"},
     "training.planning": {"cli", "memory", "models", "settings"},
     "training.tuning": {"cli", "tune", "weight_search"},
     "training.testbed": {
@@ -271,6 +273,7 @@ FACES: dict[str, set[str]] = {
         "crossovers",
         "document",
         "metrics",
+        "noise",
         "plan",
         "summary",
     },

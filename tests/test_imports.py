@@ -13,6 +13,7 @@ VLLM, TORCH, STARLETTE = {"vllm"}, {"vllm", "torch"}, {"vllm", "starlette", "fas
 
 MAY_LOAD_VLLM = (
     "server.engine.cpu",
+    "server.engine.device",
     "server.engine.frontend",
     "server.engine.plugin",
     "server.engine.worker",
@@ -45,6 +46,7 @@ FORBIDDEN: dict[tuple[str, ...], set[str]] = {
     ): TORCH,
     (
         "server.engine.errors",
+        "server.engine.kernel_choice",
         "server.engine.spec",
         "server.compositions",
         "server.residency",

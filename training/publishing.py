@@ -14,7 +14,7 @@ from lora_compose.adapters.errors import CommandCode, LoraComposeError
 from lora_compose.adapters.peft.files import CONFIG_FILE, WEIGHTS_FILE
 from lora_compose.server.client.http import Client
 from lora_compose.training.evaluation.requirements import parse_requirements, unmet
-from lora_compose.training.recipe import PublishArguments
+from lora_compose.training.recipe_options import PublishArguments
 from lora_compose.training.run import FinishedRun, PreparedRun, save_adapter
 from lora_compose.training.run_record import FinishedRecord, RunRecord
 

@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperCommand
 from typing_extensions import override
 
-from lora_compose.training.recipe import OWN_OPTIONS
+from lora_compose.training.recipe_options import OWN_OPTIONS
 
 PANEL = "Options of a recipe, also as keys of RECIPE"
 

@@ -11,7 +11,8 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Self
+from statistics import fmean
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from rich.table import Table
 
@@ -22,6 +23,9 @@ from lora_compose.training.recipe import Recipe, read_recipe
 from lora_compose.training.recipe_defaults import Method
 from lora_compose.training.run import FinishedRun, train
 from lora_compose.training.run_record import FinishedRecord, RunSettings, read_record
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 FORGETTING_GOAL: Final = "forgetting<=0.02"
 
@@ -219,15 +223,35 @@ def draw_sweep(points: Sequence[Point], goal: str | None, file: Path) -> None:
     if best is not None:
         x, y = where[id(best)]
         axes.scatter([x], [y], s=180, facecolors="none", edgecolors="tab:red", label=_best_with(goal))
-    for point in points:
-        text = " ".join(point.settings.values())
-        axes.annotate(text, where[id(point)], textcoords="offset points", xytext=(6, -9), fontsize=8)
+    _name_points(axes, points, where)
     labels = ("domain score", "general score") if has_general else ("point", "domain score")
-    axes.set(xlabel=labels[0], ylabel=labels[1], title=" × ".join(points[0].settings))
+    what = " and ".join(points[0].settings).replace("ratio", "ratio general:domain")
+    axes.set(xlabel=labels[0], ylabel=labels[1], title=f"Scores of runs that differ in: {what}")
+    axes.margins(0.12)
     axes.grid(alpha=0.3)
     if axes.get_legend_handles_labels()[0]:
         axes.legend(fontsize=8)
     figure.savefig(file, dpi=120)
+
+
+def _name_points(axes: "Axes", points: Sequence[Point], where: Mapping[int, tuple[float, float]]) -> None:
+    """Write the settings beside the points. Points that nearly coincide share one text."""
+    groups: dict[tuple[int, int], list[Point]] = {}
+    for point in points:
+        x, y = where[id(point)]
+        groups.setdefault((round(10 * x), round(20 * y)), []).append(point)
+    middle = fmean(axes.get_xlim())
+    for near in groups.values():
+        x, y = where[id(near[0])]
+        is_right = x > middle
+        axes.annotate(
+            ", ".join(" ".join(point.settings.values()) for point in near),
+            (x, y),
+            textcoords="offset points",
+            xytext=(-9 if is_right else 9, -14),
+            ha="right" if is_right else "left",
+            fontsize=8,
+        )
 
 
 def _places(points: Sequence[Point]) -> list[tuple[float, float]]:

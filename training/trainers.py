@@ -16,7 +16,8 @@ from lora_compose.training.evaluation.requirements import check_directions, chec
 from lora_compose.training.evaluation.scores import PERPLEXITY, Scores, forgetting, score, too_long_line
 from lora_compose.training.evaluation.served_chat import ServedChat
 from lora_compose.training.evaluation.tasks import Task, load_tasks
-from lora_compose.training.recipe import Recipe, ScoreArguments
+from lora_compose.training.recipe import Recipe
+from lora_compose.training.recipe_options import ScoreArguments
 
 
 @dataclass

@@ -12,9 +12,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from lora_compose.benchmarks.gpu.parts.table import CPU_FACTOR, PARTS
+from lora_compose.benchmarks.gpu.parts.table import CPU_FACTOR, PARTS, PLAN, Step
 from lora_compose.benchmarks.gpu.rehearsal import interpret_kernels, take_device_branch
 from lora_compose.benchmarks.gpu.run import LINE_START, CheckRun, Device, device_name, work_directory
+from lora_compose.server.engine.kernel_choice import LoraKernels
 
 MODULE = "lora_compose.benchmarks.gpu"
 LEAST_SECONDS = 20
@@ -39,9 +40,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--parts", type=_part_names, default=list(PARTS), help="names with commas; default: all"
+        "--parts", type=_part_names, help="names with commas; default: the plan for a GPU, or all on a CPU"
     )
-    parser.add_argument("--seconds", type=float, default=480, help="limit of the whole; default: 480")
+    parser.add_argument("--seconds", type=float, default=520, help="limit of the whole; default: 520")
     parser.add_argument(
         "--cpu", action="store_true", help="rehearse on a CPU build of vLLM with small shapes"
     )
@@ -49,6 +50,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         "--device-branch", action="store_true", help="on a CPU, use the LoRA manager that GPUs use"
     )
     parser.add_argument("--eager", action="store_true", help="run the part `big` without CUDA graphs")
+    parser.add_argument(
+        "--kernels", choices=("vllm", "pooled"), default="vllm", help="the LoRA kernels: vLLM's or ours"
+    )
     parser.add_argument(
         "--work", type=Path, default=work_directory(), help="directory for models and adapters"
     )
@@ -72,10 +76,17 @@ def _part_names(text: str) -> list[str]:
     return names
 
 
-def run_of(options: argparse.Namespace, part: str) -> CheckRun:
+def steps_of(options: argparse.Namespace) -> list[Step]:
+    """The parts that run, each with its kernels."""
+    if options.parts is None and not options.cpu:
+        return list(PLAN)
+    return [(name, options.kernels) for name in options.parts or PARTS]
+
+
+def run_of(options: argparse.Namespace, part: str, kernels: LoraKernels) -> CheckRun:
     """What `part` has to know."""
     device: Device = "cpu" if options.cpu else "cuda"
-    return CheckRun(part, device, device_name(device), options.work, options.eager)
+    return CheckRun(part, device, device_name(device), options.work, options.eager, kernels)
 
 
 def run_part(run: CheckRun, arguments: Sequence[str], seconds: float, log: Path) -> bool:
@@ -113,14 +124,15 @@ def run_parts(options: argparse.Namespace, arguments: Sequence[str]) -> bool:
     logs.mkdir(parents=True, exist_ok=True)
     end = time.perf_counter() + options.seconds
     ended = []
-    for name in options.parts:
-        run, left = run_of(options, name), end - time.perf_counter()
+    for name, kernels in steps_of(options):
+        run, left = run_of(options, name, kernels), end - time.perf_counter()
         if left < LEAST_SECONDS:
             run.say("end", ok=False, reason="no time left")
             ended.append(False)
             continue
         limit = PARTS[name].seconds * (CPU_FACTOR if run.on_cpu else 1)
-        ended.append(run_part(run, arguments, min(left, limit), logs / f"{name}.log"))
+        own = [*arguments, "--kernels", kernels]
+        ended.append(run_part(run, own, min(left, limit), logs / f"{name}-{kernels}.log"))
     return all(ended)
 
 
@@ -134,7 +146,7 @@ def main(arguments: Sequence[str]) -> int:
         take_device_branch()
     if options.cpu and options.child == "kernels":
         interpret_kernels()
-    PARTS[options.child].load()(run_of(options, options.child))
+    PARTS[options.child].load()(run_of(options, options.child, options.kernels))
     return 0
 
 

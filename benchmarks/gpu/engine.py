@@ -29,7 +29,7 @@ OPTIONS: dict[str, Any] = {
     "seed": 0,
     "dtype": "bfloat16",
 }
-CPU_OPTIONS = {"dtype": "float32", "enforce_eager": True}
+CPU_OPTIONS = {"dtype": "float32", "enforce_eager": True, "kv_cache_memory_bytes": 128 << 20}
 GRAPH_SIZES = [1, 2, 4, 8, 16, 32]
 
 
@@ -39,6 +39,10 @@ def graph_options(run: CheckRun) -> dict[str, Any]:
         return {}
     graphs = {"mode": 0, "cudagraph_mode": "FULL_DECODE_ONLY", "cudagraph_capture_sizes": GRAPH_SIZES}
     return {"compilation_config": graphs}
+
+
+def _options(run: CheckRun) -> dict[str, Any]:
+    return {"additional_config": {"lora_kernels": run.kernels}} | (CPU_OPTIONS if run.on_cpu else {})
 
 
 @dataclass(frozen=True)
@@ -55,12 +59,14 @@ class InProcessEngine:
     def __init__(self, run: CheckRun, model: Path, adapters: Path, **options: Any) -> None:
         self.adapters, self.model = adapters, model
         began = time.perf_counter()
-        self.llm = LLM(model=str(model), **OPTIONS | (CPU_OPTIONS if run.on_cpu else {}) | options)
+        self.llm = LLM(model=str(model), **OPTIONS | _options(run) | options)
         self.start_seconds = time.perf_counter() - began
         self.call_seconds: list[float] = []
         """How long each call of the last `prepare` took: the engine's thread does nothing else meanwhile."""
         self._ids: dict[str, int] = {}
         self._added = 0
+        self.runtime_weights = bool(self.rpc("lora_backend")[0]["runtime_weights"])
+        """True if requests for the same adapters have one id at any weights."""
 
     @property
     def vocabulary(self) -> int:
@@ -92,10 +98,11 @@ class InProcessEngine:
         return LoRARequest(*self._identity(weights)) if weights else None
 
     def _identity(self, weights: Weights) -> tuple[str, int, str]:
-        """Name, id and path: the same id for the same spec."""
+        """Name, id and path, as the product's server gives them."""
         spec = self.spec(weights)
-        number = self._ids.setdefault(spec, len(self._ids) + 1)
-        return f"c{number}", number, spec
+        key = str(sorted(weights)) if self.runtime_weights else spec
+        number = self._ids.setdefault(key, len(self._ids) + 1)
+        return spec if self.runtime_weights else f"c{number}", number, spec
 
     def rpc(self, method: str | Callable[..., Any], *args: Any) -> list[Any]:
         """What each worker returns."""
@@ -118,6 +125,11 @@ class InProcessEngine:
             if state == "prepared":
                 return time.perf_counter() - began
             meanwhile()
+
+    def unload(self, weights: Weights) -> None:
+        """Free what is built for a composition. No request may use it."""
+        _, number, spec = self._identity(weights)
+        self.rpc("unload_adapter", number, spec)
 
     def load_base(self, weights: Weights, progress: Path) -> None:
         """Fuse a composition into the base; an empty one restores the base.

@@ -10,15 +10,9 @@ def take_device_branch() -> None:
 
     The LoRA kernels are then upstream's for CPUs, which misread base rows of mixed batches.
     """
-    import vllm.v1.worker.lora_model_runner_mixin as mixin
-
     from lora_compose.server.engine import plugin
-    from lora_compose.server.engine.worker.lora_manager import StackingLoRAManager
 
-    def install() -> None:
-        setattr(mixin, plugin.WORKER_MANAGER.attribute, StackingLoRAManager)
-
-    vars(plugin)["install"] = install
+    vars(plugin)["install"] = plugin.install_for_devices
 
 
 def interpret_kernels() -> None:

@@ -100,7 +100,35 @@ def kernel_table(findings: Sequence[Finding]) -> str:
     return _table(headers, rows) if cells else ""
 
 
+def pooled_table(findings: Sequence[Finding]) -> str:
+    """Microseconds of a call of our kernels in a CUDA graph, by the requests of the batch."""
+    cells = {
+        (*one["check"].split(":")[1:], one["rows"]): one
+        for one in findings
+        if one["check"].startswith("pooled:")
+    }
+    names = list(dict.fromkeys(name for _, name, _ in cells))
+    rows = [
+        [layer, str(count), *(_microseconds(cells.get((layer, name, count))) for name in names)]
+        for layer, count in dict.fromkeys((layer, count) for layer, _, count in cells)
+    ]
+    return _table(["layer", "rows", *(f"{name}, µs" for name in names)], rows) if cells else ""
+
+
+def _microseconds(one: Finding | None) -> str:
+    return f"{one['us']:.1f}" if one is not None and "us" in one else NONE
+
+
 TABLES: tuple[Callable[[Sequence[Finding]], str], ...] = (answers_table, speed_table, kernel_table)
+"""The tables for one choice of LoRA kernels."""
+
+
+def by_kernels(findings: Iterable[Finding]) -> dict[str, list[Finding]]:
+    """The findings by LoRA kernels. The first version of the checks had only vLLM's."""
+    found: dict[str, list[Finding]] = {}
+    for one in findings:
+        found.setdefault(one.get("kernels", "vllm"), []).append(one)
+    return found
 
 
 def _mean(findings: Sequence[Finding], name: str) -> float:
@@ -114,8 +142,9 @@ def _table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def main(arguments: Sequence[str]) -> None:
     """Print the tables."""
-    findings = read(map(Path, arguments))
-    sys.stdout.write("\n".join(text for table in TABLES if (text := table(findings))))
+    for kernels, findings in by_kernels(read(map(Path, arguments))).items():
+        tables = [text for table in (*TABLES, pooled_table) if (text := table(findings))]
+        sys.stdout.write("\n".join([f"LoRA kernels: {kernels}\n", *tables, ""]))
 
 
 if __name__ == "__main__":

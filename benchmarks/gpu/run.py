@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lora_compose.benchmarks.machine import cpu_model
+from lora_compose.server.engine.kernel_choice import LoraKernels
 
 Device = Literal["cuda", "cpu"]
 ENOUGH_MEMORY = 16 << 30
@@ -28,6 +29,8 @@ class CheckRun:
     work: Path
     eager: bool = False
     """Whether the part `big` runs without CUDA graphs, for a machine where their capture fails."""
+    kernels: LoraKernels = "vllm"
+    """The LoRA kernels on a GPU: vLLM's or ours."""
 
     @property
     def on_cpu(self) -> bool:
@@ -36,7 +39,8 @@ class CheckRun:
 
     def say(self, check: str, **values: Any) -> None:
         """Print one finding."""
-        finding = {"part": self.part, "check": check, "device": self.device_name, **values}
+        finding = {"part": self.part, "check": check, "device": self.device_name, "kernels": self.kernels}
+        finding |= values
         sys.stdout.write(json.dumps(finding, default=str) + "\n")
         sys.stdout.flush()
 

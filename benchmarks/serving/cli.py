@@ -5,14 +5,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from lora_compose.adapters.command_line import ApiKey, AsJson, echo_json, server_root
 from lora_compose.adapters.dataclass_options import options_from
 from lora_compose.adapters.models.cache import resolve
-from lora_compose.adapters.terminal import progress_bar, stdout
+from lora_compose.adapters.terminal import progress_bar, stderr, stdout
 from lora_compose.benchmarks.serving.results.plan import Plan
 from lora_compose.benchmarks.serving.tune_command import tune
 
@@ -69,7 +69,8 @@ def serve(
         typer.Option(help="Also write the report as Markdown.", metavar="FILE", show_default=False),
     ] = None,
     progress: Annotated[
-        str, typer.Option(help="bar, or json: one line of JSON on stdout for each step.")
+        Literal["bar", "json"],
+        typer.Option(help="bar: on stderr. json: one line of JSON on stdout for each step, without --json."),
     ] = "bar",
     api_key: ApiKey = None,
     as_json: AsJson = False,
@@ -101,6 +102,8 @@ def serve(
     from lora_compose.benchmarks.serving.report.report import write_reports
     from lora_compose.benchmarks.serving.systems import Where
 
+    if as_json and progress == "json":
+        raise typer.BadParameter("--json and --progress json both write to stdout. Give one of them.")
     where = Where(
         None if url is None else server_root(url),
         tuple(_listed(adapters if adapters is not None else ("" if url else ADAPTERS))),
@@ -184,6 +187,9 @@ def advise(
 ) -> None:
     """Recommend a way to serve these adapters under this traffic, with its cost and its limits.
 
+    A run that is too noisy gives no recommendation, but the reasons and what to do. Exit code 1: there is no
+    recommendation.
+
     - `lora-compose bench advise bench.json --share 0.8 --requests 100000`
     """
     from lora_compose.benchmarks.serving.results.advice import ExpectedTraffic
@@ -194,7 +200,7 @@ def advise(
     document = read_result(result)
     advice = advice_of(document, summarize(document), ExpectedTraffic(share, requests, accept_loss))
     if as_json:
-        echo_json({"way": advice.way, "text": advice.text})
+        echo_json(asdict(advice))
     else:
         typer.echo(advice.text)
     raise typer.Exit(0 if advice.way else 1)
@@ -238,10 +244,13 @@ def _facts(document: "BenchmarkResult", summary: "Summary") -> dict[str, Any]:
 
     advice = advice_of(document, summary, ExpectedTraffic())
     arms = [{**asdict(entry), "cell": entry.cell.id} for entry in summary.all]
-    recommended = {"way": advice.way, "text": advice.text}
-    facts = {"base": document.base, "arms": arms, "advice": recommended}
-    beside = [row.to_json() for row in beside_llamacpp(document)]
-    return {**facts, "llamacpp": beside, "caveats": caveats(document, summary)}
+    return {
+        "base": document.base,
+        "arms": arms,
+        "advice": asdict(advice),
+        "llamacpp": [row.to_json() for row in beside_llamacpp(document)],
+        "caveats": caveats(document, summary),
+    }
 
 
 def _listed(text: str) -> list[str]:
@@ -249,11 +258,13 @@ def _listed(text: str) -> list[str]:
 
 
 @contextmanager
-def _progress_output(progress: str) -> Iterator[Any]:
+def _progress_output(progress: Literal["bar", "json"]) -> Iterator[Any]:
     if progress == "json":
         yield lambda done, total, what: print(  # noqa: T201  one line for each step
             json.dumps({"progress": {"done": done, "total": total, "what": what}}), flush=True
         )
         return
+    if not stderr().is_terminal:
+        typer.echo("benchmark: started. A line of progress follows now and then.", err=True)
     with progress_bar("benchmark") as step:
         yield step

@@ -5,18 +5,18 @@ their composition is fused, and each switch is timed. The output is data for the
 computes all figures from it.
 """
 
-import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from time import perf_counter
-from typing import Literal
 
 import httpx
 
 from lora_compose.adapters.errors import LoraComposeError
 from lora_compose.benchmarks.client import open_client
+from lora_compose.benchmarks.processors import ProcessorTimes, others_share
+from lora_compose.benchmarks.serving.budget import Budget
 from lora_compose.benchmarks.serving.expected_answers import (
     Exact,
     Expected,
@@ -24,6 +24,7 @@ from lora_compose.benchmarks.serving.expected_answers import (
     ask_exact_stack,
     difference,
 )
+from lora_compose.benchmarks.serving.fusing import fused
 from lora_compose.benchmarks.serving.load import (
     Words,
     body,
@@ -33,75 +34,22 @@ from lora_compose.benchmarks.serving.load import (
     send_pass,
     workload_digest,
 )
+from lora_compose.benchmarks.serving.measured import Measured
 from lora_compose.benchmarks.serving.results.document import (
     DECIMALS,
-    Difference,
     FirstUse,
     Pass,
     RequestRow,
-    Switch,
     UnlikeBase,
 )
 from lora_compose.benchmarks.serving.results.plan import EXACT, FUSED, WEIGHTED, Arm, Cell, Plan, Serves
 from lora_compose.benchmarks.serving.systems import SystemsUnderTest
-from lora_compose.server.client.http import Client
-
-
-@asynccontextmanager
-async def fused(url: str, api_key: str | None, model: str, switches: list[Switch]) -> AsyncIterator[None]:
-    """Fuse `model`, and restore the base when the context closes. Both switches are added to `switches`."""
-    await _timed("fuse", url, api_key, model, switches)
-    try:
-        yield
-    finally:
-        await _timed("restore", url, api_key, None, switches)
-
-
-async def _timed(
-    what: Literal["fuse", "restore"],
-    url: str,
-    api_key: str | None,
-    model: str | None,
-    switches: list[Switch],
-) -> None:
-    began = perf_counter()
-    await asyncio.to_thread(_switch, url, api_key, model)
-    switches.append(Switch(what=what, model=model, seconds=perf_counter() - began))
-
-
-def _switch(url: str, api_key: str | None, model: str | None) -> None:
-    with Client(url, api_key) as client:
-        if model is None:
-            client.restore_base()
-        else:
-            client.fuse(model)
-
 
 OPEN_LOOP_CONNECTIONS = 512
 CALIBRATION_SHARES = (0.3, 0.6, 0.9)
-OnProgress = Callable[[int, int, str], None]
+OnProgress = Callable[[int, int | None, str], None]
+"""Gets the passes that are done, how many there are (None: not known yet), and what is done now."""
 Group = tuple[Arm, ...]
-
-
-@dataclass
-class Measured:
-    """Everything that a run measured."""
-
-    plan: Plan
-    workload_digest: str = ""
-    passes: list[Pass] = field(default_factory=list)
-    cold: list[FirstUse] = field(default_factory=list)
-    switches: list[Switch] = field(default_factory=list)
-    differences: list[Difference] = field(default_factory=list)
-    unlike_base: list[UnlikeBase] = field(default_factory=list)
-    """For each composition, the number of prompts that it answers differently from the base.
-
-    If it is 0, answers that come from the base by mistake cannot be noticed."""
-    loads: list[tuple[float, float, float]] = field(default_factory=list)
-    caveats: list[str] = field(default_factory=list)
-    """Parts of the run that the server refused, with the reasons."""
-    truncated: bool = False
-    """Whether --max-seconds ended the run early."""
 
 
 class Runner:
@@ -112,10 +60,13 @@ class Runner:
         systems: SystemsUnderTest,
         plan: Plan,
         clients: Mapping[Serves, httpx.AsyncClient],
+        budget: Budget,
         on_progress: OnProgress,
     ) -> None:
         self._systems = systems
         self._clients = clients
+        self._budget = budget
+        self._arms = [arm for arm in plan.all_arms if arm.name not in systems.skipped]
         self._on_progress = on_progress
         self._pool: list[list[int]] = []
         self._expected: dict[tuple[str, tuple[str, ...]], list[Expected]] = {}
@@ -133,27 +84,50 @@ class Runner:
     async def run(self, words: Words) -> Measured:
         """Measure everything except the timeline."""
         self._pool = prompt_pool(self.plan, words)
-        arms = [arm for arm in self.plan.all_arms if arm.name not in self._systems.skipped]
-        for arm in [*arms, *self.plan.heat_arms]:
-            if arm.kind not in FUSED:
+        await self._prepare_all()
+        await self._calibrate()
+        self.measured.workload_digest = workload_digest(self.plan, self._pool)
+        await self._note_load()
+        for repeat in range(self.plan.repeats):
+            began, times = perf_counter(), ProcessorTimes.now()
+            if not self._allows("repeat"):
+                break
+            await self._repeat(repeat)
+            self._budget.took("repeat", perf_counter() - began)
+            self.measured.stolen.append(round(times.stolen_share(ProcessorTimes.now()), DECIMALS))
+            await self._note_load()
+        return self.measured
+
+    async def _repeat(self, repeat: int) -> None:
+        groups = list(in_groups(self._arms))
+        for cell in self.plan.cells():
+            for group in groups if repeat % 2 == 0 else reversed(groups):
+                await self._group(cell, group, repeat)
+        await self._heat(repeat)
+
+    async def _note_load(self) -> None:
+        """Note what other programs use, while nothing is sent."""
+        self.measured.loads.append(os.getloadavg())
+        self.measured.others_busy.append(round(await others_share(), DECIMALS))
+
+    async def _prepare_all(self) -> None:
+        """Prepare the arms in their order. Arms whose turn comes too late are left out."""
+        for arm in [*self._arms, *self.plan.heat_arms]:
+            if arm.kind != "base" and not self._budget.has_time_to_prepare():
+                self._leave_out(arm)
+            elif arm.kind not in FUSED:
                 await self._prepare(arm)
             elif arm.members:
                 await self._exact_answers(self._members(arm)[0])  # before anything is fused
-        await self._calibrate()
-        self.measured.workload_digest = workload_digest(self.plan, self._pool)
-        groups = list(in_groups(arms))
-        self.measured.loads.append(os.getloadavg())
-        for repeat in range(self.plan.repeats):
-            for cell in self.plan.cells():
-                for group in groups if repeat % 2 == 0 else reversed(groups):
-                    await self._group(cell, group, repeat)
-            await self._heat(repeat)
-            self.measured.loads.append(os.getloadavg())
-        return self.measured
+
+    def _leave_out(self, arm: Arm) -> None:
+        self.measured.left_out[arm.name] = "the time limit was too short to prepare it"
+        self.measured.truncated = True
+        self._arms = [kept for kept in self._arms if kept != arm]
 
     def steps(self) -> int:
         """Total number of passes, for a progress bar."""
-        arms = len([arm for arm in self.plan.all_arms if arm.name not in self._systems.skipped])
+        arms = len(self._arms)
         heat = len(self.plan.heat_arms) + 1 if self.plan.heat_arms else 0
         loads = len(self.plan.concurrency) + (len(self.plan.rates) or len(CALIBRATION_SHARES))
         return self.plan.repeats * (loads * arms + heat)
@@ -249,9 +223,11 @@ class Runner:
 
     async def _group(self, cell: Cell, group: Group, repeat: int) -> None:
         """Measure the arms of `group`. If they need a fused composition, it is fused once for all of them."""
-        if group in self._refused or self._is_late():
+        if group in self._refused:
             return
         fused_arm = next((arm for arm in group if arm.kind in FUSED), None)
+        if not all(self._allows(_pass_name(cell, arm)) for arm in group):
+            return
         async with AsyncExitStack() as stack:
             if fused_arm is not None and not await self._fuse(fused_arm, group, stack):
                 return
@@ -283,13 +259,14 @@ class Runner:
         if not self.plan.heat_arms:
             return
         for arm in (self.plan.all_arms[0], *self.plan.heat_arms):
-            if not self._is_late():
+            if arm.name not in self.measured.left_out and self._allows(_pass_name(self.plan.heat_cell, arm)):
                 await self._pass(self.plan.heat_cell, arm, repeat)
 
     async def _pass(self, cell: Cell, arm: Arm, repeat: int) -> None:
         self._on_progress(self._done, self.steps(), f"{cell.id}: {arm.name}")
         began = perf_counter() - self._began
         rows, seconds = await self._send(arm, cell, repeat)
+        self._budget.took(_pass_name(cell, arm), seconds)
         self._done += 1
         members = self._members(arm)
         for row in rows:
@@ -317,25 +294,30 @@ class Runner:
             sendings.append(replace(sending, composition=composition, prompt=item.prompt, due=item.due))
         return await send_pass(self._clients[arm.server], sendings, cell.concurrency)
 
-    def _is_late(self) -> bool:
-        limit = self.plan.max_seconds
-        late = limit is not None and perf_counter() - self._began > limit
-        self.measured.truncated |= late
-        return late
+    def _allows(self, what: str) -> bool:
+        """Whether there is time for `what`. If not, the result says that the run was cut short."""
+        allowed = self._budget.allows(what)
+        self.measured.truncated |= not allowed
+        return allowed
+
+
+def _pass_name(cell: Cell, arm: Arm) -> str:
+    return f"{cell.id}/{arm.name}"
 
 
 def in_groups(arms: Sequence[Arm]) -> Iterator[Group]:
-    """Each arm alone, except that arms which need the same fused composition are in one group."""
+    """The arms in their order. Arms that need the same fused composition are one group, at the first one's
+    place.
+    """
+    groups: dict[object, list[Arm]] = {}
     for arm in arms:
-        if arm.kind not in FUSED:
-            yield (arm,)
-    for count in sorted({arm.members for arm in arms if arm.kind in FUSED}):
-        yield tuple(arm for arm in arms if arm.kind in FUSED and arm.members == count)
+        groups.setdefault(arm.members if arm.kind in FUSED else arm, []).append(arm)
+    yield from map(tuple, groups.values())
 
 
 @asynccontextmanager
 async def open_runner(
-    systems: SystemsUnderTest, plan: Plan, on_progress: OnProgress
+    systems: SystemsUnderTest, plan: Plan, budget: Budget, on_progress: OnProgress
 ) -> AsyncIterator[Runner]:
     """A Runner with connections to every server. They are closed with the context."""
     async with AsyncExitStack() as stack:
@@ -343,4 +325,4 @@ async def open_runner(
             name: await stack.enter_async_context(open_client(url, OPEN_LOOP_CONNECTIONS, systems.api_key))
             for name, url in systems.urls.items()
         }
-        yield Runner(systems, plan, clients, on_progress)
+        yield Runner(systems, plan, clients, budget, on_progress)

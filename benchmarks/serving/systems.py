@@ -215,7 +215,7 @@ def started_systems(plan: Plan, where: Where, home: Path) -> Iterator[SystemsUnd
             base = client.models()[0]["id"]
         if "vllm" in urls:
             _load(urls["vllm"], sums)
-        shown = {name: tuple(command) for name, (command, _) in commands.items()}
+        shown: dict[str, Sequence[str]] = {name: tuple(command) for name, (command, _) in commands.items()}
         if llamacpp is not None:
             started = llamacpp.started(home / "llamacpp", urls["lora-compose"], plan)
             peer, shown["llamacpp"] = stack.enter_context(started)

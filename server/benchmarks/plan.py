@@ -85,7 +85,7 @@ class BenchmarkFields(Body):
     repeats: Annotated[int, _bounded("repeats")] = 5
     seed: Annotated[int, _bounded("seed")] = 0
     max_seconds: Annotated[int, _bounded("max_seconds")] = 300
-    """No pass starts after this many seconds."""
+    """No pass starts that would end later than after this many seconds."""
     force: bool = False
     """Start and continue even if other requests need the server."""
 

@@ -68,6 +68,8 @@ class MergeBuilder:
         self._used_directories = used_directories
         self._using: Counter[str] = Counter()
         self._is_over = False
+        self._is_trim_outdated = False
+        """Whether a merge was released while a trim ran, which may have seen it in use."""
         self._trimming: asyncio.Task[None] | None = None
         self._building: dict[str, asyncio.Task[Path]] = {}
         self._waiting: Counter[str] = Counter()
@@ -91,18 +93,27 @@ class MergeBuilder:
             yield
         finally:
             self._using[key] -= 1
-            if self._is_over:
+            if not self._using[key]:
+                del self._using[key]
+            if self._trimming is not None:
+                self._is_trim_outdated = True
+            elif self._is_over:
                 self._start_trim()
 
     def _start_trim(self) -> None:
         if self._trimming is None:
+            self._is_trim_outdated = False
             self._trimming = asyncio.create_task(self.trim())
             self._trimming.add_done_callback(self._end_trim)
 
     def _end_trim(self, task: "asyncio.Task[None]") -> None:
         self._trimming = None
-        if not task.cancelled() and (error := task.exception()) is not None:
+        if task.cancelled():
+            return
+        if (error := task.exception()) is not None:
             logger.error("cached merges could not be deleted: %s", error)
+        elif self._is_trim_outdated and self._is_over:
+            self._start_trim()
 
     async def trim(self) -> None:
         """Delete the least recently used merges that are over the bound and not in use."""

@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TypeGuard
 
 SCHEME = "compose:"
 
@@ -35,6 +36,16 @@ def decode_spec(lora_path: str) -> tuple[Component, ...]:
     return tuple(
         Component(directory, float(weight)) for directory, weight in json.loads(lora_path[len(SCHEME) :])
     )
+
+
+def components_of(lora_path: str | None) -> tuple[Component, ...]:
+    """The components of a request's path; none for the base and for vLLM's dummy requests."""
+    return decode_spec(lora_path) if is_spec(lora_path) else ()
+
+
+def is_spec(lora_path: str | None) -> TypeGuard[str]:
+    """False for the base, and for the requests that vLLM makes for runs without tokens."""
+    return lora_path is not None and lora_path.startswith(SCHEME)
 
 
 def combined(wanted: Iterable[Component], fused: Iterable[Component]) -> tuple[Component, ...]:

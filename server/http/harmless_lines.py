@@ -52,6 +52,10 @@ LINES = (
         "vLLM says it for every model on a CPU, with and without such a cache",
     ),
     HarmlessLine(
+        r"Attempted to load weight \S+ with dtype \S+ into parameter with dtype torch\.",
+        "vLLM says it for each weight if the data type is not the checkpoint's; `serve` says what it chose",
+    ),
+    HarmlessLine(
         r"lib(tcmalloc|iomp) is not found in LD_PRELOAD",
         "advice on speed, which is in docs/cpu-performance.md",
     ),

@@ -13,7 +13,7 @@ from lora_compose.training.dataset import load_examples
 from lora_compose.training.evaluation.evaluate import EvaluationRequest, evaluate_offline
 from lora_compose.training.evaluation.tasks import load_tasks
 from lora_compose.training.publishing import check_adapter, check_target
-from lora_compose.training.recipe import PublishArguments
+from lora_compose.training.recipe_options import PublishArguments
 from lora_compose.training.run import prepare, train
 from lora_compose.training.testbed.paths import BASE_DIR
 from tests.training.recipes import HELD_OUT, recipe

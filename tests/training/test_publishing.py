@@ -13,7 +13,7 @@ from lora_compose.adapters.errors import LoraComposeError
 from lora_compose.adapters.peft.files import WEIGHTS_FILE
 from lora_compose.adapters.registry.registry import Registry
 from lora_compose.training.publishing import ALL_ZERO, changes_nothing, publish
-from lora_compose.training.recipe import PublishArguments
+from lora_compose.training.recipe_options import PublishArguments
 from lora_compose.training.run import FinishedRun, train
 from tests.training.recipes import TASKS, recipe
 

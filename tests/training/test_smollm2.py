@@ -1,6 +1,7 @@
 """SmolLM2's data, judges and shipped adapters. No test needs the base."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from lora_compose.adapters.peft.checkpoint import open_adapter
 from lora_compose.adapters.peft.files import FILES
 from lora_compose.training.recipe import read_recipe
 from lora_compose.training.testbed.mixtures import Mixture
+from lora_compose.training.testbed.smollm2.composed_rows import composed_rows
 from lora_compose.training.testbed.smollm2.forms import GREETING, SIGN_OFF, SKILLS, STYLES, judge, styled
 from lora_compose.training.testbed.smollm2.paths import (
     ADAPTERS_DIR,
@@ -19,6 +21,7 @@ from lora_compose.training.testbed.smollm2.paths import (
 )
 from lora_compose.training.testbed.smollm2.questions import ordinary_questions
 from lora_compose.training.testbed.smollm2.shares import questions, shares_of
+from lora_compose.training.testbed.smollm2.subject import SmolLM2
 from lora_compose.training.testbed.smollm2.train_adapters import METHODS
 from lora_compose.training.testbed.smollm2.write_data import (
     as_lines,
@@ -137,6 +140,24 @@ def test_styles_are_judged_by_their_text() -> None:
 )
 def test_sentences(text: str, first: str, whole: str) -> None:
     assert (first_sentence(text), whole_sentences(text)) == (first, whole)
+
+
+def test_composed_rows_are_held_out_and_right() -> None:
+    rows = composed_rows("order+greet+sign", 30)
+    trained = {row["prompt"] for row in training_files()["order.jsonl"]}
+    assert len({row["prompt"] for row in rows} - trained) == 30
+    assert all(
+        row["completion"].startswith(GREETING) and row["completion"].endswith(SIGN_OFF) for row in rows
+    )
+    with pytest.raises(ValueError, match=r"greet\+order is not a skill"):
+        composed_rows("greet+order", 4)
+
+
+def test_what_is_compared_with_an_adapter_trained_on_the_data_of_all() -> None:
+    mixed = [mixture.label for mixture in SmolLM2(Path()).mixed]
+    assert "order+greet" in mixed
+    assert "triage+greet+sign" in mixed
+    assert not any("terse" in label for label in mixed)
 
 
 def test_shares_of_a_model_that_does_half() -> None:

@@ -36,6 +36,16 @@ Encoding = Annotated[
     str | None,
     typer.Option(help="Encoding of text files that are not UTF-8; detected by default.", metavar="NAME"),
 ]
+LabelColumn = Annotated[
+    str | None,
+    typer.Option(help="Column that says if an answer is good; known names are found.", metavar="NAME"),
+]
+GoodFrom = Annotated[
+    float | None, typer.Option(help="Ratings from this number on are good, others bad.", metavar="NUMBER")
+]
+GoodLabels = Annotated[
+    list[str] | None, typer.Option(help="Labels that mean good; all others mean bad. Repeatable.")
+]
 Output = Annotated[Path, typer.Argument(help="The JSONL file to write.", metavar="OUT")]
 Force = Annotated[bool, typer.Option("--force", help="Replace OUT.")]
 Seed = Annotated[int, typer.Option(help="Seed of all random choices.")]
@@ -43,17 +53,23 @@ Seed = Annotated[int, typer.Option(help="Seed of all random choices.")]
 
 @app.command()
 def inspect(
-    source: Source, bad_rows: BadRowsOption = "stop", encoding: Encoding = None, as_json: AsJson = False
+    source: Source,
+    label_column: LabelColumn = None,
+    good_from: GoodFrom = None,
+    good_labels: GoodLabels = None,
+    bad_rows: BadRowsOption = "stop",
+    encoding: Encoding = None,
+    as_json: AsJson = False,
 ) -> None:
     """Show facts about a data source: form, lengths, duplicates, personal data, languages and length bias.
 
-    Nothing is changed.
+    Rows whose answers are marked as good or bad are rows for `train kto`. Nothing is changed.
 
     - `lora-compose data inspect training/recipes/data/roll.jsonl`
     """
     from lora_compose.training.data.reports import inspect as inspected
 
-    found = inspected(_read(source, bad_rows, encoding))
+    found = inspected(_read(source, bad_rows, encoding, (label_column, good_from, good_labels)))
     if as_json:
         echo_json(found)
         return
@@ -109,6 +125,9 @@ def curate(
             min=0, max=1, help="Stop if duplicates or contradictions are a larger share of the rows."
         ),
     ] = 0.5,
+    label_column: LabelColumn = None,
+    good_from: GoodFrom = None,
+    good_labels: GoodLabels = None,
     bad_rows: BadRowsOption = "stop",
     encoding: Encoding = None,
     seed: Seed = 0,
@@ -140,7 +159,7 @@ def curate(
         max_dropped=max_dropped,
         seed=seed,
     )
-    rows = _read(source, bad_rows, encoding)
+    rows = _read(source, bad_rows, encoding, (label_column, good_from, good_labels))
     evaluation = [_read(name, bad_rows, encoding) for name in against or []]
     with status("curating") as on_progress:
         curated = curated_rows(rows, evaluation, options, on_progress)
@@ -232,15 +251,22 @@ def mix(
     typer.echo(f"{len(mixed.dataset)} rows written to {output}")
 
 
-def _read(source: str, bad_rows: str, encoding: str | None) -> "Rows":
+Labels = tuple[str | None, float | None, list[str] | None]
+"""The options --label-column, --good-from and --good-labels."""
+
+
+def _read(source: str, bad_rows: str, encoding: str | None, labels: Labels = (None, None, None)) -> "Rows":
     """The rows of a source. What a user should know about them is printed on stderr."""
-    from lora_compose.training.data.rows import ReadOptions, read_rows
+    from lora_compose.training.data.labels import LabelRule
+    from lora_compose.training.data.rows import ReadOptions
+    from lora_compose.training.data.unpaired import read_as_it_is
 
     if bad_rows not in ("stop", "drop"):
         raise typer.BadParameter("--bad-rows must be stop or drop")
     is_dropping: Any = bad_rows
     with status(f"reading {source}"):
-        rows = read_rows(source, ReadOptions(is_dropping, encoding))
+        rule = LabelRule(labels[0], labels[1], tuple(labels[2] or ()))
+        rows = read_as_it_is(source, ReadOptions(is_dropping, encoding), rule)
     for remark in rows.remarks:
         typer.echo(remark, err=True)
     return rows

@@ -12,18 +12,17 @@ from typing import Any
 from lora_compose.adapters.errors import CommandCode, LoraComposeError
 from lora_compose.training.data import outliers
 from lora_compose.training.data import preference_checks as preferences
+from lora_compose.training.data.layouts import LABEL, Form
 from lora_compose.training.data.messages import Row, columns, said
-from lora_compose.training.data.near_duplicates import THRESHOLD, IndexedText, TextIndex, find_copies
+from lora_compose.training.data.near_duplicates import THRESHOLD, Among, TextIndex, find_copies
 from lora_compose.training.data.pii import REGIONS, Masker
 from lora_compose.training.data.rows import (
     Rows,
-    normalized,
+    group_of,
     prompt_text,
     spoken_text,
-    system_text,
     whole_text,
 )
-from lora_compose.training.data.templates import Templates
 
 EXAMPLES = 3
 EXAMPLE_CHARACTERS = 200
@@ -31,7 +30,8 @@ FEW = 20
 """If there are fewer rows, a step may drop any share."""
 EXACT, NEAR = "exact duplicates", "near duplicates"
 ITSELF, CONTRADICTING = "preferred to itself", "contradicting another pair"
-UNASKED = (EXACT, NEAR, ITSELF, CONTRADICTING)
+BOTH_LABELS = "marked as good and as bad"
+UNASKED = (EXACT, NEAR, ITSELF, CONTRADICTING, BOTH_LABELS)
 """The steps that drop rows without an option for it."""
 
 
@@ -128,7 +128,7 @@ def curate(
     """
     curated = Curated(list(rows.dataset), against, options)
     for name, step in STEPS.items():
-        if rows.form == "preference" or step not in ONLY_PREFERENCES:
+        if ONLY.get(name, rows.form) == rows.form:
             on_progress(name)
             step(curated)
     return curated
@@ -149,14 +149,14 @@ def _exact(curated: Curated) -> None:
     seen, duplicates = set[str](), []
     for i, row in enumerate(curated.rows):
         text = str({column: [said(m) for m in messages] for column, messages in columns(row).items()})
-        key = " ".join(text.casefold().split())
+        key = " ".join(f"{row.get(LABEL)} {text}".casefold().split())
         (duplicates.append(i) if key in seen else seen.add(key))
     curated.drop(EXACT, duplicates)
 
 
 def _near(curated: Curated) -> None:
-    """Rows with different system messages are different rows."""
-    texts = [(spoken_text(row), system_text(row)) for row in curated.rows]
+    """Rows with different system messages are different rows, and so are good and bad answers."""
+    texts = [(spoken_text(row), group_of(row)) for row in curated.rows]
     copies = find_copies(texts, curated.options.near)
     originals = dict(sorted((copies.exact | copies.near).items()))
     shown = [f"{texts[i][0]}\n≈\n{texts[j][0]}" for i, j in list(originals.items())[:EXAMPLES]]
@@ -166,10 +166,9 @@ def _near(curated: Curated) -> None:
 def _leaks(curated: Curated) -> None:
     evaluated = [prompt_text(row) for rows in curated.against for row in rows.dataset]
     texts = [prompt_text(row) for row in curated.rows]
-    index = TextIndex(curated.options.near, Templates(normalized(text) for text in [*evaluated, *texts]))
-    for number, text in enumerate(evaluated):
-        index.add(number, index.read(text))
-    found = [_known(index, index.read(text)) for text in texts]
+    index = TextIndex([(text, "") for text in [*evaluated, *texts]], curated.options.near)
+    known = range(len(evaluated))
+    found = [_original(index, len(evaluated) + i, known.__contains__) for i in range(len(texts))]
     leaked = [i for i, number in enumerate(found) if number is not None]
     if leaked and not curated.options.drop_leaks:
         raise LoraComposeError(
@@ -181,10 +180,10 @@ def _leaks(curated: Curated) -> None:
     curated.drop("in the evaluation data", leaked)
 
 
-def _known(index: TextIndex, text: IndexedText) -> int | None:
-    """The number of a text in the index that is equal or a near duplicate, or None."""
-    same = index.same(text)
-    return index.near(text) if same is None else same
+def _original(index: TextIndex, number: int, among: Among) -> int | None:
+    """The number of a text of `among` that is equal or a near duplicate, or None."""
+    same = index.same(number, among)
+    return index.near(number, among) if same is None else same
 
 
 def _lengths(curated: Curated) -> None:
@@ -229,6 +228,10 @@ def _pairs(curated: Curated) -> None:
     curated.drop(CONTRADICTING, preferences.contradictory(curated.rows))
 
 
+def _labels(curated: Curated) -> None:
+    curated.drop(BOTH_LABELS, preferences.with_both_labels(curated.rows))
+
+
 def _length_bias(curated: Curated) -> None:
     if not curated.rows:
         return
@@ -247,6 +250,7 @@ STEPS: dict[str, Step] = {
     "mask": _mask,
     "exact": _exact,
     "pairs": _pairs,
+    "labels": _labels,
     "near": _near,
     "leaks": _leaks,
     "lengths": _lengths,
@@ -254,4 +258,5 @@ STEPS: dict[str, Step] = {
     "skew": _skew,
     "length bias": _length_bias,
 }
-ONLY_PREFERENCES = (_pairs, _length_bias)
+ONLY: dict[str, Form] = {"pairs": "preference", "labels": "unpaired", "length bias": "preference"}
+"""The steps for the rows of one form."""

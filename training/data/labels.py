@@ -4,7 +4,7 @@
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -124,11 +124,9 @@ def refuse_bad_answers(source: str, records: Sequence[SourceRecord]) -> None:
 
     A column that also has other values is not such a label: it may be the class of a text.
     """
-    for column in COLUMNS:
-        values = [value_of(record, column) for record in records]
-        labels = [_plain(value) for value in values if value is not None]
+    for column, labels in _marking(records):
         bad = sum(label in BAD for label in labels)
-        if bad and all(label in GOOD or label in BAD for label in labels):
+        if bad:
             raise DataRejected(
                 CommandCode.WRONG_FORM,
                 f"{source} marks {bad} of {len(labels)} answers as bad in the column {column}. Without this "
@@ -137,6 +135,23 @@ def refuse_bad_answers(source: str, records: Sequence[SourceRecord]) -> None:
                 "meaning, rename it",
                 "source",
             )
+
+
+def marking_column(records: Sequence[SourceRecord]) -> str | None:
+    """The column, in lower case, that marks answers as good or bad, or None.
+
+    Its name is one of COLUMNS, and all its values are in GOOD or BAD. Empty cells do not count.
+    """
+    return next((column for column, _ in _marking(records)), None)
+
+
+def _marking(records: Sequence[SourceRecord]) -> Iterator[tuple[str, list[str]]]:
+    """Every column that marks answers, with its labels."""
+    for column in COLUMNS:
+        labels = [_plain(value) for record in records if (value := value_of(record, column)) is not None]
+        labels = [label for label in labels if label]
+        if labels and all(label in GOOD or label in BAD for label in labels):
+            yield column, labels
 
 
 def value_of(record: SourceRecord, column: str) -> object:

@@ -1,4 +1,4 @@
-"""Checks of preference data: length bias, identical answers, and pairs that contradict each other.
+"""Checks of preference data: length bias, identical answers, and pairs or labels that contradict each other.
 
 Length bias means that the chosen answer is mostly the longer one. A model trained on such pairs learns to
 write long answers (Singhal et al., 2023, arXiv:2310.03716).
@@ -6,6 +6,7 @@ write long answers (Singhal et al., 2023, arXiv:2310.03716).
 
 import math
 import random
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -91,6 +92,15 @@ def contradictory(rows: Sequence[Row]) -> list[int]:
         for i, (prompt, chosen, rejected) in enumerate(keys)
         if (prompt, rejected, chosen) in known and chosen != rejected
     ]
+
+
+def with_both_labels(rows: Sequence[Row]) -> list[int]:
+    """Positions of labelled answers that are marked as good and as bad for one prompt. Case counts."""
+    keys = [tuple((m["role"], said(m)) for m in [*row["prompt"], *row["completion"]]) for row in rows]
+    labels: dict[object, set[bool]] = defaultdict(set)
+    for key, row in zip(keys, rows, strict=True):
+        labels[key].add(row["label"])
+    return [i for i, key in enumerate(keys) if len(labels[key]) > 1]
 
 
 def _text(row: Row, column: str) -> str:

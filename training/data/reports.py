@@ -9,13 +9,15 @@ from rich.markup import escape
 from rich.table import Table
 
 from lora_compose.training.data.curation import Curated
+from lora_compose.training.data.labels import count_labels
+from lora_compose.training.data.layouts import LABEL
 from lora_compose.training.data.messages import Row
 from lora_compose.training.data.mixing import ActualShare
 from lora_compose.training.data.near_duplicates import find_copies
 from lora_compose.training.data.outliers import languages
 from lora_compose.training.data.pii import find
 from lora_compose.training.data.preference_checks import length_bias
-from lora_compose.training.data.rows import Rows, answers, prompt_text, spoken_text, system_text, whole_text
+from lora_compose.training.data.rows import Rows, answers, group_of, prompt_text, spoken_text, whole_text
 
 SHOWN = 60
 """Characters of an example that are shown."""
@@ -83,6 +85,8 @@ def inspect(rows: Rows) -> dict[str, Any]:
         "languages": dict(Counter(languages(content)).most_common(5)),
         "sample": texts[0],
     }
+    if rows.form == "unpaired":
+        facts["good answers"], facts["bad answers"] = count_labels(rows.dataset[LABEL])
     if rows.form == "preference":
         bias = length_bias(content)
         facts["right by length alone"] = round(bias.accuracy, 3)
@@ -98,5 +102,5 @@ def _spread(lengths: list[int]) -> dict[str, float]:
 
 
 def _copies(rows: Sequence[Row]) -> dict[str, int]:
-    copies = find_copies([(spoken_text(row), system_text(row)) for row in rows])
+    copies = find_copies([(spoken_text(row), group_of(row)) for row in rows])
     return {"exact duplicates": len(copies.exact), "near duplicates": len(copies.near)}

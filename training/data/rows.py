@@ -321,6 +321,11 @@ def system_text(row: Row) -> str:
     return next((m["content"] for turns in columns(row).values() for m in turns if m["role"] == "system"), "")
 
 
+def group_of(row: Row) -> str:
+    """Rows of different groups are never copies: the system message, and the label of an unpaired row."""
+    return f"{row[LABEL]}\n{system_text(row)}" if LABEL in row else system_text(row)
+
+
 def prompt_text(row: Row) -> str:
     """What users and tools say, which is compared to find rows that ask the same question."""
     messages = row["prompt"] if "prompt" in row else row["messages"]

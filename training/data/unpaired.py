@@ -5,18 +5,20 @@ answer. A pair of a chosen and a rejected answer becomes one good and one bad ro
 """
 
 from collections.abc import Callable
-from dataclasses import replace
-from typing import Any, cast
+from dataclasses import dataclass, replace
+from typing import Any, Final, cast
 
 from lora_compose.adapters.errors import CommandCode
 from lora_compose.training.data.errors import DataRejected
-from lora_compose.training.data.labels import LabelRule, label_column, label_reader
+from lora_compose.training.data.labels import LabelRule, label_column, label_reader, marking_column
 from lora_compose.training.data.layouts import Convert, Layout
 from lora_compose.training.data.messages import OnRepair, Row
 from lora_compose.training.data.records import SourceRecord
 from lora_compose.training.data.rows import ReadOptions, Rows, known_records, layout_of, rows_of
 
-PAIRS = "pairs became a good and a bad row"
+PAIRS: Final = "pairs became a good and a bad row"
+FOUND: Final = LabelRule()
+"""The rule of a user who says nothing: the column is found by its name."""
 
 
 def read_unpaired(
@@ -37,14 +39,50 @@ def read_unpaired(
     if layout.form == "preference":
         return rows_of(source, records, _with(layout, _pair_rows(layout.convert)), options, notes)
     column = label_column(records, rule)
-    if column is None and unlabelled_are_good and rule.column is None:
-        notes.append(f"{source} has no column with labels: all its answers are taken as good")
-        return rows_of(
-            source, records, _with(layout, _labelled(layout.convert, lambda _: True)), options, notes
-        )
+    if column is not None:
+        return _labelled_rows(source, records, layout, _Labels(column, rule), options, notes)
+    if not unlabelled_are_good or rule.column is not None:
+        raise _without_labels(source, rule)
+    notes.append(f"{source} has no column with labels: all its answers are taken as good")
+    unlabelled = _with(layout, _labelled(layout.convert, lambda _: True))
+    return rows_of(source, records, unlabelled, options, notes)
+
+
+def read_as_it_is(source: str, options: ReadOptions, rule: LabelRule = FOUND) -> Rows:
+    """The rows of a source in their own form, which is `unpaired` if a column marks answers as good or bad.
+
+    Without a rule, that is a column whose values all say good or bad (`marking_column`). Raises as
+    `read_unpaired` does.
+    """
+    notes: list[str] = []
+    records = known_records(source, options, notes.append)
+    layout = layout_of(source, records)
+    column = marking_column(records) if rule == FOUND else label_column(records, rule)
+    if layout.form == "preference" or (column is None and rule == FOUND):
+        return rows_of(source, records, layout, options, notes)
     if column is None:
         raise _without_labels(source, rule)
-    is_good = label_reader(source, column, records, rule)
+    return _labelled_rows(source, records, layout, _Labels(column, rule), options, notes)
+
+
+@dataclass(frozen=True)
+class _Labels:
+    """The column with the labels, in lower case, and how they are read."""
+
+    column: str
+    rule: LabelRule
+
+
+def _labelled_rows(
+    source: str,
+    records: list[SourceRecord],
+    layout: Layout,
+    labels: _Labels,
+    options: ReadOptions,
+    notes: list[str],
+) -> Rows:
+    column = labels.column
+    is_good = label_reader(source, column, records, labels.rule)
     records = [_with_column(record, column) for record in records]
     labelled = _with(
         replace(layout, required=layout.required | {column}),

@@ -12,7 +12,8 @@ from typing import Any, Final
 
 from lora_compose.adapters.errors import CommandCode, InvalidRequest
 from lora_compose.training.data.messages import Message
-from lora_compose.training.data.rows import read_rows
+from lora_compose.training.data.rows import ReadOptions
+from lora_compose.training.data.unpaired import read_as_it_is
 from lora_compose.training.evaluation.models import Loaded
 
 PROMPTS_FILE: Final = Path(__file__).with_name("prompts.txt")
@@ -27,7 +28,8 @@ class Sampling:
     """How the answers are sampled."""
 
     rows: int = 200
-    temperature: float = 0.7
+    temperature: float | None = 0.7
+    """None: the most likely token each time."""
     max_tokens: int = 256
     seed: int = 0
 
@@ -49,7 +51,7 @@ def load_prompts(source: str | None) -> list[list[Message]]:
     if source is None or source.endswith(".txt"):
         return _lines(PROMPTS_FILE if source is None else Path(source))
     found = []
-    for row in read_rows(source).dataset:
+    for row in read_as_it_is(source, ReadOptions()).dataset:
         messages = row.get("prompt") or row["messages"]
         end = next((i for i, m in enumerate(messages) if m["role"] == "assistant"), len(messages))
         found.append(messages[:end])
@@ -86,13 +88,13 @@ def replay(
     torch.manual_seed(sampling.seed)
     found, seen = Replayed([]), set[tuple[str, str]]()
     for batch in _batches(prompts, sampling):
-        for prompt, answer in zip(batch, _sampled(loaded, batch, sampling), strict=True):
-            if answer is None or not answer.strip():
-                found.endless += answer is None
-                found.empty += answer is not None
-            elif (str(prompt), answer) not in seen:
-                seen.add((str(prompt), answer))
-                found.rows.append(_row(prompt, answer.strip()))
+        for prompt, answer in zip(batch, answered(loaded, batch, sampling), strict=True):
+            if not answer.finished or not answer.text:
+                found.endless += not answer.finished
+                found.empty += answer.finished
+            elif (str(prompt), answer.text) not in seen:
+                seen.add((str(prompt), answer.text))
+                found.rows.append(_row(prompt, answer.text))
         on_progress(len(found.rows))
         if len(found.rows) >= sampling.rows:
             break
@@ -108,20 +110,29 @@ def _batches(prompts: Sequence[Sequence[Message]], sampling: Sampling) -> Iterat
         yield order[start : start + BATCH]
 
 
-def _sampled(loaded: Loaded, batch: Sequence[Sequence[Message]], sampling: Sampling) -> list[str | None]:
-    """One answer for each prompt, None if it has no end."""
+@dataclass(frozen=True)
+class Answered:
+    """An answer without white space around it, and whether it ended."""
+
+    text: str
+    finished: bool
+
+
+def answered(loaded: Loaded, batch: Sequence[Sequence[Message]], sampling: Sampling) -> list[Answered]:
+    """One answer for each prompt."""
     import torch
 
     chat = loaded.chat
     inputs = chat.prompts(batch).to(loaded.model.device)
     generation = chat.generation(sampling.max_tokens)
-    generation.update(do_sample=True, temperature=sampling.temperature, top_k=0, top_p=1.0)
+    if sampling.temperature is not None:
+        generation.update(do_sample=True, temperature=sampling.temperature, top_k=0, top_p=1.0)
     with torch.no_grad():
         output = loaded.model.generate(**inputs, generation_config=generation)
     answers = output[:, inputs["input_ids"].shape[1] :]
     has_end = torch.isin(answers, torch.tensor(chat.end_ids)).any(1).tolist()
     texts = chat.tokenizer.batch_decode(answers, skip_special_tokens=True)
-    return [text if ended else None for text, ended in zip(texts, has_end, strict=True)]
+    return [Answered(text.strip(), ended) for text, ended in zip(texts, has_end, strict=True)]
 
 
 def _row(prompt: Sequence[Message], answer: str) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from lora_compose.adapters.cli import (
     export_facts,
     export_with_progress,
     named_directories,
+    show_different_bases,
     show_export,
 )
 from lora_compose.adapters.command_line import (
@@ -32,6 +33,7 @@ from lora_compose.adapters.command_line import (
 from lora_compose.adapters.composition.composition import Composition
 from lora_compose.adapters.composition.grammar import parse
 from lora_compose.adapters.export import ResolvedMember, check_output, find_members
+from lora_compose.adapters.models.cache import resolve
 from lora_compose.adapters.names import check_name
 from lora_compose.adapters.peft.files import CONFIG_FILE, WEIGHTS_FILE
 from lora_compose.adapters.terminal import progress_bar, stdout
@@ -61,7 +63,8 @@ def weights(
         int | None, typer.Option(min=4, help="Use at most this many rows, drawn by the seed.")
     ] = None,
     seconds: Annotated[
-        float | None, typer.Option(min=1, help="Try no more weights after this time.", metavar="SECONDS")
+        float | None,
+        typer.Option(min=1, help="Take about this time, without loading and writing.", metavar="SECONDS"),
     ] = None,
     per_layer: Finer = False,
     gated: Gated = False,
@@ -105,13 +108,15 @@ def weights(
     if register is not None:
         check_name(register)
     check_output(output, force)
+    base = None if model is None else resolve(model)
     found = find_members(stack, named_directories(adapter), data_dir or default_data_dir())
     task = read_validation(rows, judge, limit, seed)
-    if model is not None:
+    warnings = show_different_bases(found)
+    if base is not None:
         from lora_compose.training.tuning.coefficients import Plan
 
-        plan = Plan("layer" if per_layer else "module", steps, seed)
-        facts = _learned(found, task, model, plan, output, as_json)
+        plan = Plan("layer" if per_layer else "module", steps, seed, seconds or math.inf)
+        facts = _learned(found, task, base, plan, output, as_json)
     else:
         facts = _searched(stack, found, task, (url, api_key, seed), (output, force, seconds), as_json)
     if register is not None:
@@ -120,7 +125,7 @@ def weights(
         if not as_json:
             typer.echo(f"Registered {version}")
     if as_json:
-        echo_json(facts)
+        echo_json(facts | {"warnings": warnings})
 
 
 def _learned(
@@ -210,6 +215,8 @@ def verdict(tuned: "Tuned") -> str:
     """What the held-out rows say."""
     low, high = tuned.held_out_gain
     change = f"{tuned.held_out_after - tuned.held_out_before:+.2f} (95 % interval {low:+.2f} to {high:+.2f})"
+    if tuned.trials == 1 and tuned.tuned_before < 1:
+        return "There was time for the given weights only. Use more --seconds, or a smaller --limit."
     if not tuned.pays:
         return f"The held-out score changed by {change}. Keep the original weights, or use more rows."
     if not tuned.is_sure:

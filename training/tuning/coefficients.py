@@ -6,6 +6,7 @@ concatenation (CAT) of LoRA Soups (arXiv 2410.13025). The result is one ordinary
 concatenated, with the coefficients folded into lora_B, which is exact.
 """
 
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from lora_compose.adapters.peft.checkpoint import Lora, LoraModule
 from lora_compose.training.evaluation.likelihood import IGNORED, answer_ids, answer_logits
 from lora_compose.training.evaluation.models import Loaded
 from lora_compose.training.evaluation.tasks import Task
+from lora_compose.training.tuning.time_budget import TimeBudget
 
 Granularity = Literal["adapter", "layer", "module"]
 LAYER: Final = re.compile(r"\.(\d+)\.")
@@ -52,6 +54,17 @@ class Stacked:
         start = torch.tensor([float(weight) for weight in weights])
         values = {group: start.clone().requires_grad_() for group in dict.fromkeys(groups.values())}
         return cls(tuple(members), granularity, groups, values)
+
+    def check_fits(self, model: Any) -> None:
+        """Raises AdapterRejected("wrong_base") if a member was trained on a base of other shapes."""
+        for lora in self.members:
+            for name, module in lora.modules.items():
+                wanted = (module.lora_B.shape[0], module.lora_A.shape[1])
+                own = _shape(model, name)
+                if sorted(own) != sorted(wanted):
+                    has = f"has {own} there" if own else "has no such layer"
+                    message = f"An adapter is for {name} of shape {wanted}, and the base {has}"
+                    raise AdapterRejected(Code.WRONG_BASE, message, "model")
 
     def coefficient(self, member: int, module: str) -> Tensor:
         """A scalar, with its gradient."""
@@ -103,6 +116,14 @@ class Stacked:
         return {group: [round(v, 4) for v in value.tolist()] for group, value in self.values.items()}
 
 
+def _shape(model: Any, name: str) -> tuple[int, ...]:
+    """The shape of a layer's weights; empty if the model has no such layer."""
+    try:
+        return tuple(model.get_submodule(name).weight.shape)
+    except AttributeError:
+        return ()
+
+
 def _group(name: str, granularity: Granularity) -> str:
     if granularity == "adapter":
         return "all"
@@ -117,6 +138,8 @@ class Plan:
     granularity: Granularity
     steps: int = 80
     seed: int = 0
+    seconds: float = math.inf
+    """For the learning, and for the scores of what is learned."""
 
 
 def learn(
@@ -128,7 +151,9 @@ def learn(
 ) -> None:
     """Train the coefficients of `stacked` on the right answers of `task`. The base is not changed.
 
-    `on_progress(step, loss)` gets the loss in nats per token."""
+    At least one step is done, and no step that could end after `plan.seconds`. `on_progress(step, loss)` gets
+    the loss in nats per token."""
+    budget = TimeBudget(plan.seconds)
     model = base.model
     rows = [answer_ids(base.chat, question.prompt, question.answer) for question in task.questions]
     generator = torch.Generator().manual_seed(plan.seed)
@@ -140,7 +165,7 @@ def learn(
     model.requires_grad_(False)
     try:
         with stacked.on(model):
-            for step in range(plan.steps):
+            for step in budget.steps(plan.steps):
                 chosen = torch.randperm(len(rows), generator=generator)[:BATCH].tolist()
                 loss = answer_loss(model, [rows[i] for i in chosen])
                 optimizer.zero_grad()

@@ -5,7 +5,8 @@ adapter, and the finer coefficients. The best one wins, and of equal ones the on
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from time import monotonic
 from typing import Any
 
 from lora_compose.adapters.peft.checkpoint import Lora
@@ -72,21 +73,26 @@ def compare(
     plan: Plan,
     on_progress: Callable[[str, int, float], None] = lambda _name, _step, _loss: None,
 ) -> Comparison:
-    """Learn on the first of `parts`, and score all candidates on the second.
+    """Learn on the first of `parts`, and score all candidates on the second, in about `plan.seconds`.
 
     `on_progress` gets the candidate's name, the step and the loss."""
     learned: list[tuple[str, Granularity]] = [("one weight for each adapter", "adapter")]
     if plan.granularity != "adapter":
         learned.append((f"one weight for each {plan.granularity} of an adapter", plan.granularity))
     tuned, held_out = parts
-    candidates = [_scored("given weights", base, Stacked.of(members, weights, "adapter"), held_out)]
-    for name, kind in learned:
+    started = monotonic()
+    given = Stacked.of(members, weights, "adapter")
+    given.check_fits(base.model)
+    candidates = [_scored("given weights", base, given, held_out)]
+    scoring, ends_at = monotonic() - started, started + plan.seconds
+    for left, (name, kind) in zip(range(len(learned), 0, -1), learned, strict=True):
         stacked = Stacked.of(members, weights, kind)
+        own = replace(plan, seconds=(ends_at - monotonic()) / left - scoring)
 
         def report(step: int, loss: float, name: str = name) -> None:
             on_progress(name, step, loss)
 
-        learn(base, stacked, tuned, plan, report)
+        learn(base, stacked, tuned, own, report)
         candidates.append(_scored(name, base, stacked, held_out))
     return Comparison(tuple(candidates), len(tuned.questions), len(held_out.questions))
 

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from time import monotonic
 from typing import Any, Protocol
 
 from lora_compose.adapters.composition.composition import Composition
@@ -89,20 +90,25 @@ def tune(
 ) -> Tuned:
     """Search with one half of the rows of `task`, and score both halves.
 
-    No weights are tried after about `seconds`. Raises LoraComposeError("not_a_stack")."""
+    All of it takes about `seconds`: the search ends while there is time to score the held-out half. Raises
+    LoraComposeError("not_a_stack")."""
+    ends_at = monotonic() + seconds
     check_stack(stack)
     tuned, held_out = halves(task, seed)
     with ThreadPoolExecutor(IN_FLIGHT) as pool:
         scorer = WeightScorer(server, pool)
+        started = monotonic()
+        before = scorer.score(stack, held_out)
+        ends_at -= monotonic() - started
         best = search(
             len(stack.members),
             lambda weights: scorer.score(with_weights(stack, weights), tuned).score,
             on_progress,
-            seconds,
+            ends_at - monotonic(),
             perfect=1.0,
         )
         found = with_weights(stack, best.weights)
-        before, after = scorer.score(stack, held_out), scorer.score(found, held_out)
+        after = scorer.score(found, held_out)
         _, interval = after.change_since(before)
         return Tuned(
             composition=found,

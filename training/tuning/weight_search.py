@@ -12,8 +12,9 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import product
-from time import monotonic
 from typing import Final
+
+from lora_compose.training.tuning.time_budget import TimeBudget
 
 GRID: Final = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
 FINEST_STEP: Final = 0.0625
@@ -45,14 +46,14 @@ class Search:
     score: Score
     on_progress: Callable[[Trial], None] = lambda _: None
     """Called after each new trial."""
-    ends_at: float = math.inf
-    """The monotonic time after which no new weights are scored."""
+    budget: TimeBudget = field(default_factory=lambda: TimeBudget(math.inf))
+    """When it is over, no new weights are scored."""
     trials: dict[Weights, Trial] = field(default_factory=dict)
 
     @property
     def is_over(self) -> bool:
         """Whether the time has ended."""
-        return monotonic() >= self.ends_at
+        return self.budget.is_over
 
     def best_of(self, candidates: Sequence[Weights]) -> Trial:
         """The best of `candidates`. Weights that were not scored yet are scored while there is time."""
@@ -62,7 +63,8 @@ class Search:
     def _trial(self, weights: Weights) -> Trial | None:
         known = self.trials.get(weights)
         if known is None and not (self.is_over and self.trials):
-            known = self.trials[weights] = Trial(weights, self.score(weights))
+            score = self.budget.measured(lambda: self.score(weights))
+            known = self.trials[weights] = Trial(weights, score)
             self.on_progress(known)
         return known
 
@@ -74,10 +76,10 @@ def search(
     seconds: float = math.inf,
     perfect: float = math.inf,
 ) -> Trial:
-    """The best weights found for `members` adapters, in about `seconds`.
+    """The best weights found for `members` adapters, in `seconds`, or after the weights of 1 alone.
 
     If weights of 1 have a score of `perfect` or more, nothing else is tried."""
-    run = Search(score, on_progress, monotonic() + seconds)
+    run = Search(score, on_progress, TimeBudget(seconds))
     best = run.best_of([(1.0,) * members])
     if best.score >= perfect:
         return best

@@ -12,6 +12,7 @@ import torch
 
 from lora_compose.server.engine.spec import decode_spec
 from lora_compose.server.engine.worker.runtime_weights import factors_of
+from lora_compose.server.engine.worker.stacking import factors_only, rank_of
 
 UNUSED_ID = 1 << 29
 
@@ -20,7 +21,9 @@ def fold_in_place(worker: Any, spec: str, sign: float) -> dict[str, float]:
     """The seconds of building the factors on the host, and of folding; the bytes of the factors."""
     manager = worker.model_runner.lora_manager
     began = time.perf_counter()
-    lora = manager._load_spec(UNUSED_ID, spec)
+    stack = manager.reader.load_stack(decode_spec(spec), manager.lora_config.lora_dtype)
+    pairs = {name: factors_only(module) for name, module in stack.items()}
+    lora = manager._lora_model(UNUSED_ID, pairs, rank_of(stack))
     inner = manager._adapter_manager
     inner._create_merged_loras_inplace(lora)
     built = time.perf_counter()
@@ -43,8 +46,7 @@ def _slices(inner: Any, lora: Any) -> Iterator[tuple[torch.Tensor, torch.Tensor,
         if weights is None:
             continue
         first = 0
-        for pair, stacked in zip(factors_of(layer, weights), layer.lora_b_stacked, strict=True):
-            width = stacked.shape[2]
+        for pair, width in zip(factors_of(layer, weights), layer.output_slices, strict=True):
             if pair is not None:
                 yield layer.base_layer.weight[first : first + width], *pair
             first += width
@@ -53,7 +55,5 @@ def _slices(inner: Any, lora: Any) -> Iterator[tuple[torch.Tensor, torch.Tensor,
 def mark_fused(worker: Any, spec: str) -> None:
     """Let the LoRA manager serve residuals, as after a fusion of the product."""
     manager = worker.model_runner.lora_manager
-    # What the fused stack still needs is empty, and vLLM cannot build an empty adapter.
-    manager._specs = {number: kept for number, kept in manager._specs.items() if kept != spec}
     worker.model_runner.reset_lora_state()
     manager.fuse(decode_spec(spec))

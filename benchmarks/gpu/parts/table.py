@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from lora_compose.benchmarks.gpu.run import CheckRun
+from lora_compose.server.engine.kernel_choice import LoraKernels
 
 PACKAGE = "lora_compose.benchmarks.gpu.parts"
 CPU_FACTOR = 8
@@ -35,9 +36,36 @@ PARTS = {
         ),
         CheckPart("graphs", 150, "answers:under_graphs", "the same under CUDA graphs"),
         CheckPart(
+            "lifecycle",
+            120,
+            "lifecycle:lifecycle",
+            "eviction, hot load, fusing, a failed fusion, dummy batches",
+        ),
+        CheckPart(
             "kernels", 90, "kernels:kernels", "LoRA kernels of an 8B layer, with weights for each request"
+        ),
+        CheckPart(
+            "compiled", 120, "compiled:compiled", "our LoRA kernels compiled for sm_80, sm_90 and sm_100"
+        ),
+        CheckPart(
+            "pooled", 90, "pooled:pooled", "our LoRA kernels alone: right sums, and times of an 8B layer"
         ),
         CheckPart("big", 240, "speed:speed", "speed and hot loading on an 8B shape"),
         CheckPart("fuse", 120, "fusion:fusion", "fusing into 8 layers of an 8B shape, by bytes"),
     )
 }
+
+Step = tuple[str, LoraKernels]
+PLAN: tuple[Step, ...] = (
+    ("env", "vllm"),
+    ("pooled", "pooled"),
+    ("graphs", "vllm"),
+    ("lifecycle", "pooled"),
+    ("big", "pooled"),
+    ("big", "vllm"),
+    ("graphs", "pooled"),
+    ("lifecycle", "vllm"),
+    ("kernels", "vllm"),
+    ("fuse", "vllm"),
+)
+"""What runs on a GPU without `--parts`: first what has never run on one, then the comparison."""

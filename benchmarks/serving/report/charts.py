@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from lora_compose.benchmarks.serving.report.words import arm_words
 from lora_compose.benchmarks.serving.results.document import BenchmarkResult, RequestRow, Timeline
 from lora_compose.benchmarks.serving.results.metrics import e2el, itl, ttft
 from lora_compose.benchmarks.serving.results.plan import Cell
@@ -13,6 +14,7 @@ from lora_compose.benchmarks.statistics import Spread
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 INK, FAINT = "#010203", "#040506"
@@ -45,18 +47,32 @@ def svg(name: str, size: tuple[float, float], draw: Callable[["Figure"], None]) 
 
 
 def style_of(arms: Sequence[str], arm: str) -> dict[str, Any]:
-    """An arm's colour and marker. They are the same in every figure."""
+    """An arm's colour, marker and label. They are the same in every figure."""
     place = list(arms).index(arm)
-    return {"color": COLOURS[place % len(COLOURS)], "marker": MARKERS[place % len(MARKERS)]}
+    return {
+        "color": COLOURS[place % len(COLOURS)],
+        "marker": MARKERS[place % len(MARKERS)],
+        "label": arm_words(arm),
+    }
+
+
+def _in_decades(axis: "Axis") -> None:
+    """A logarithmic axis with plain numbers at 1, 2 and 5 of each decade."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _legend(figure: "Figure", axes: "Axes") -> None:
     handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
 
 
 def latency_over_rate(summary: Summary, arms: Sequence[str]) -> str:
     """Median latencies at every rate of the open loops."""
+    rates = sorted({cell.rate for cell in summary.cells if cell.rate is not None})
 
     def draw(figure: "Figure") -> None:
         axes = figure.subplots(1, 2)
@@ -67,13 +83,14 @@ def latency_over_rate(summary: Summary, arms: Sequence[str]) -> str:
                     for entry in summary.all
                     if entry.arm == arm and entry.cell.rate is not None and metric in entry.metrics
                 ]
-                axes[column].plot(*zip(*sorted(points), strict=True), label=arm, **style_of(arms, arm))
+                axes[column].plot(*zip(*sorted(points), strict=True), **style_of(arms, arm))
             axes[column].set(title=f"{title}, median", xlabel="requests a second", ylabel="ms", yscale="log")
-            axes[column].yaxis.set_major_formatter("{x:g}")
+            axes[column].set_xticks(rates, [f"{rate:g}" for rate in rates])
+            _in_decades(axes[column].yaxis)
             axes[column].grid(True, which="both", linewidth=0.4)
         _legend(figure, axes[0])
 
-    return svg("rate", (9, 4.2), draw)
+    return svg("rate", (9, 4.6), draw)
 
 
 def distributions(document: BenchmarkResult, cell: Cell, arms: Sequence[str]) -> str:
@@ -90,17 +107,17 @@ def distributions(document: BenchmarkResult, cell: Cell, arms: Sequence[str]) ->
                 rows = _good_rows(document, cell, arm)
                 values = sorted(max(1e-5, value) for row in rows for value in values_of(row))
                 shares = [(place + 1) / len(values) for place in range(len(values))]
-                colour = style_of(arms, arm)["color"]
+                style = style_of(arms, arm) | {"marker": ""}
                 is_repeated = list(arms).index(arm) >= len(COLOURS)
                 line = "--" if is_repeated else "-"
-                axes[column].plot([MS * value for value in values], shares, line, color=colour, label=arm)
+                axes[column].plot([MS * value for value in values], shares, line, **style)
             axes[column].set(title=title, xlabel="ms", xscale="log")
             axes[column].xaxis.set_major_formatter("{x:g}")
             axes[column].grid(True, which="both", linewidth=0.4)
         axes[0].set_ylabel("share of samples")
         _legend(figure, axes[0])
 
-    return svg("distributions", (9, 4.2), draw)
+    return svg("distributions", (9, 4.6), draw)
 
 
 def _good_rows(document: BenchmarkResult, cell: Cell, arm: str) -> list[RequestRow]:
@@ -129,7 +146,7 @@ def ratio_intervals(summary: Summary, cell: Cell, arms: Sequence[str]) -> str:
             ticks = [tick for tick in RATIO_TICKS if low <= tick <= high]
             axes[column].set_xticks(ticks, [f"{tick:g}" for tick in ticks])
             axes[column].set_xticks([], minor=True)
-        axes[0].set_yticks(range(len(shown)), shown)
+        axes[0].set_yticks(range(len(shown)), [arm_words(arm) for arm in shown])
 
     return svg("ratios", (9, 0.8 + 0.34 * max(3, len(shown))), draw)
 
@@ -184,7 +201,7 @@ def timeline(line: Timeline) -> str:
             words = f"{number + 1}"
             top.annotate(words, (event.t, 1), xycoords=("data", "axes fraction"), va="bottom", ha="center")
         top.set(ylabel="ms", yscale="log")
-        top.yaxis.set_major_formatter("{x:g}")
+        _in_decades(top.yaxis)
         top.grid(True, which="both", linewidth=0.4)
         for name, label, colour in (
             ("lora_compose_prepare_duration_seconds_count", "adapters prepared", COLOURS[2]),

@@ -19,11 +19,11 @@ def write_reports(document: BenchmarkResult, html: Path | None, text: Path | Non
     """Write the report to the given files, and to the terminal unless `quiet`."""
     summary = summarize(document)
     advice = advise(document, summary, ExpectedTraffic())
-    points = [point.sentence for point in crossovers(document, summary)]
+    points = [] if advice.noise else [point.sentence for point in crossovers(document, summary)]
     if html is not None:
         from lora_compose.benchmarks.serving.report.page import page
 
-        html.write_text(page(document, summary, advice.text, points))
+        html.write_text(page(document, summary, advice, points))
     if text is not None:
         text.write_text(markdown(document, summary, advice.text, points))
     if not quiet:

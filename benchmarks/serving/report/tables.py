@@ -37,8 +37,10 @@ def cells(arm: ArmSummary) -> list[str]:
 
 
 def ratio(value: Spread | None) -> str:
-    """A ratio with its interval. Empty if there is no ratio."""
-    return "" if value is None else f"{value.median:.3f} ({value.low:.3f}..{value.high:.3f})"
+    """A ratio with its interval, which needs two repeats. Empty if there is no ratio."""
+    if value is None:
+        return ""
+    return f"{value.median:.3f} ({f'{value.low:.3f}..{value.high:.3f}' if value.count > 1 else 'one repeat'})"
 
 
 def _median(stats: MetricStats | None) -> str:
@@ -76,7 +78,9 @@ def caveats(document: BenchmarkResult, summary: Summary) -> list[str]:
         if not unlike.prompts
     ]
     if document.truncated:
-        lines.append("--max-seconds ended the run before every repeat was measured")
+        lines.append(
+            "the time limit of --max-seconds or --quick ended the run before every repeat was measured"
+        )
     return lines
 
 

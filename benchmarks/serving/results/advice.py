@@ -1,4 +1,7 @@
-"""Recommends a way to serve these adapters under this traffic, and says when the recommendation changes."""
+"""Recommends a way to serve these adapters under this traffic, and says when the recommendation changes.
+
+A run that is too noisy gives no recommendation (see `noise`).
+"""
 
 from dataclasses import dataclass
 from statistics import fmean
@@ -8,15 +11,25 @@ from lora_compose.benchmarks.serving.results.crossovers import (
     Crossover,
     busiest_cell,
     crossovers,
+    largest_stack,
     seconds_saved,
 )
 from lora_compose.benchmarks.serving.results.document import BenchmarkResult
+from lora_compose.benchmarks.serving.results.noise import is_narrow, noise, percent
 from lora_compose.benchmarks.serving.results.plan import Cell
 from lora_compose.benchmarks.serving.results.summary import ArmSummary, Summary
 
 Way = Literal["stack", "merge", "fuse"]
 SAME = 0.99
 """A merge counts as lossless if at least this share of its answers equal the exact stack's."""
+
+
+NOISY = "No recommendation: this run is too noisy to compare the ways to serve."
+INSTEAD = (
+    "What to do: end other programs, wait until the machine is idle, and run the benchmark again. If it is "
+    "idle already, give it more time: `--requests 128 --repeats 10`, without --quick. In a virtual machine, "
+    "use one with processors of its own."
+)
 
 
 @dataclass(frozen=True)
@@ -33,20 +46,26 @@ class ExpectedTraffic:
 
 @dataclass(frozen=True)
 class Advice:
-    """A recommendation. Each line of `text` is a paragraph."""
+    """A recommendation. The first line of `text` is one sentence; each line is a paragraph."""
 
     way: Way | None
     text: str
+    noise: tuple[str, ...] = ()
+    """Why there is no recommendation, although a stack was measured."""
 
 
 def advise(
     document: BenchmarkResult, summary: Summary, traffic: ExpectedTraffic = ExpectedTraffic()
 ) -> Advice:
-    """The recommendation from a result. `way` is None if no stack was measured in a closed loop."""
+    """The recommendation from a result. `way` is None if no stack was measured in a closed loop, or if the
+    run is too noisy."""
     cell = busiest_cell(summary)
-    stacks = [arm for arm in summary.arms if arm.startswith("stack:") and "@" not in arm]
-    if cell is None or not stacks:
+    stack = largest_stack(summary)
+    if cell is None or stack is None:
         return Advice(None, "No recommendation is possible, because no stack was measured in a closed loop.")
+    reasons = noise(document, summary, cell, stack)
+    if reasons:
+        return Advice(None, "\n".join([NOISY, *reasons, INSTEAD]), tuple(reasons))
     if summary.failed:
         total = sum(arm.requests for arm in summary.all)
         lines = [
@@ -54,7 +73,6 @@ def advise(
         ]
     else:
         lines = []
-    stack = max(stacks, key=lambda arm: int(arm.partition(":")[2]))
     members = stack.partition(":")[2]
     points = {point.what: point for point in crossovers(document, summary)}
     merged, fused = f"merge:{members}", f"fused:{members}"
@@ -111,16 +129,21 @@ def _verdict(way: Way, members: str, traffic: ExpectedTraffic) -> str:
 
 
 def _cost_of_stack(stack: ArmSummary | None, cell: Cell) -> str:
-    if stack is None or "tpot" not in stack.ratios:
+    if stack is None:
         return ""
-    ratio, throughput = stack.ratios["tpot"], stack.ratios.get("output_throughput")
-    own = stack.metrics["tpot"].median
-    text = (
-        f"With the stack, a token takes {1000 * own:.2f} ms. "
-        f"{1000 * own * (1 - 1 / ratio.median):.2f} ms of this is the cost of stacking "
-        f"({ratio.median:.2f} times the base's time, 95 % {ratio.low:.2f} to {ratio.high:.2f}; {cell.id})."
+    speed, ratio = stack.ratios["output_throughput"], stack.ratios.get("tpot")
+    interval = f"95 % interval: {percent(speed.low)} to {percent(speed.high)}"
+    text = f"The stack keeps {percent(speed.median)} of the base's speed ({interval}; {cell.id})."
+    if ratio is None or not is_narrow(ratio):
+        return text
+    own = 1000 * stack.metrics["tpot"].median
+    if ratio.low <= 1:
+        return f"{text} A token takes {own:.2f} ms. This is not measurably more than with the base."
+    return (
+        f"{text} A token takes {own:.2f} ms. {own * (1 - 1 / ratio.median):.2f} ms of this is the cost of "
+        f"stacking ({ratio.median:.2f} times the base's time, 95 % interval: {ratio.low:.2f} to "
+        f"{ratio.high:.2f})."
     )
-    return text + (f" The throughput is {100 * throughput.median:.0f} % of the base's." if throughput else "")
 
 
 def _about_merge(document: BenchmarkResult, cell: Cell, merged: str, stack: str) -> str:

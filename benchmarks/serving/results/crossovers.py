@@ -32,6 +32,12 @@ def busiest_cell(summary: Summary) -> Cell | None:
     return max(closed, key=lambda cell: cell.concurrency or 0, default=None)
 
 
+def largest_stack(summary: Summary) -> str | None:
+    """The measured stack with the most adapters. None if none was measured."""
+    stacks = [arm for arm in summary.arms if arm.startswith("stack:") and "@" not in arm]
+    return max(stacks, key=lambda arm: int(arm.partition(":")[2]), default=None)
+
+
 def seconds_saved(document: BenchmarkResult, cell: Cell, slower: str, faster: str) -> Spread | None:
     """Serving time that `faster` saves per request, compared with `slower`; over repeats."""
     per_repeat = {arm: _seconds_a_request(document, cell, arm) for arm in (slower, faster)}

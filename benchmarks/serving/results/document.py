@@ -190,6 +190,11 @@ class BenchmarkResult(_Part):
     truncated: bool
     """Whether --max-seconds ended the run early."""
     load_averages: list[tuple[float, float, float]]
+    others_busy: Annotated[list[float], Field(exclude_if=_is_empty)] = []
+    """Share of all processors that other programs used while the run sent nothing: first, and after each
+    repeat."""
+    stolen: Annotated[list[float], Field(exclude_if=_is_empty)] = []
+    """Share of the processors' time in each repeat that the hypervisor gave to other machines."""
     passes: list[Pass]
     cold: list[FirstUse]
     switches: list[Switch]

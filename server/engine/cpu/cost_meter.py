@@ -5,10 +5,13 @@ LoRA. The meter is off until it is read for the first time.
 """
 
 import time
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
+
+from typing_extensions import override
 
 from lora_compose.server.engine.cpu.batch import Members
 
@@ -24,21 +27,34 @@ class CountedLoad:
     tokens: Mapping[str | None, int]
     lora_rows: int
     member_rows: int
-    """The sum over rows of the number of members: `member_rows / lora_rows` is the mean size of a stack."""
+    """The sum over rows of the number of members."""
+    requests: int
 
     @classmethod
-    def of(cls, names: Sequence[str | None], wanted: Sequence[Members], token_counts: Sequence[int]) -> Self:
-        """The load of a batch in which request i, for composition `names[i]`, has `token_counts[i]` rows."""
+    def of(
+        cls,
+        names: Sequence[str | None],
+        wanted: Sequence[Members],
+        token_counts: Sequence[int],
+        requests: int,
+    ) -> Self:
+        """The load of a batch of `requests` requests. Composition `names[i]` has `token_counts[i]` rows."""
         tokens: Counter[str | None] = Counter()
         for name, count in zip(names, token_counts, strict=True):
             tokens[name] += count
         rows = [(len(members), count) for members, count in zip(wanted, token_counts, strict=True) if members]
-        return cls(tokens, sum(count for _, count in rows), sum(size * count for size, count in rows))
+        lora_rows, member_rows = (sum(count for _, count in rows), sum(size * count for size, count in rows))
+        return cls(tokens, lora_rows, member_rows, requests)
 
     @property
     def rows(self) -> int:
         """All rows, with and without LoRA."""
         return sum(self.tokens.values())
+
+    @property
+    def stack_size(self) -> int:
+        """The mean number of members of a row with LoRA, rounded."""
+        return round(self.member_rows / self.lora_rows)
 
 
 @dataclass
@@ -52,25 +68,22 @@ class StepBucket:
 
 
 @dataclass
-class Meter:
-    """The LoRA manager calls `step` once a step; the kernels add to `lora_seconds`."""
+class StepMeter(ABC):
+    """Counts tokens and busy seconds. The manager calls `step` once a step; a subclass measures costs."""
 
     is_on: bool = False
-    lora_seconds: float = 0.0
-    """Seconds of LoRA work in the current step."""
     _load: CountedLoad | None = None
     _started: float = 0.0
     _usual_seconds: float | None = None
     _busy: float = 0.0
     _tokens: "Counter[str | None]" = field(default_factory=Counter)
-    _buckets: dict[int, StepBucket] = field(default_factory=dict)
 
     def step(self, load: CountedLoad) -> None:
         """The next step starts, so the previous one has ended."""
         now = time.perf_counter()
         if self._load is not None:
             self._account(self._load, now - self._started)
-        self._load, self._started, self.lora_seconds = load, now, 0.0
+        self._load, self._started = load, now
 
     def _account(self, load: CountedLoad, seconds: float) -> None:
         self._tokens.update(load.tokens)
@@ -80,12 +93,7 @@ class Meter:
         self._busy += seconds
         usual = seconds if self._usual_seconds is None else self._usual_seconds
         self._usual_seconds = usual + SMOOTHING * (seconds - usual)
-        if load.lora_rows:
-            bucket = self._buckets.setdefault(round(load.member_rows / load.lora_rows), StepBucket())
-            bucket.lora_seconds += self.lora_seconds
-            bucket.lora_rows += load.lora_rows
-            bucket.other_seconds += seconds - self.lora_seconds
-            bucket.rows += load.rows
+        self._measure(load, seconds)
 
     def read(self) -> dict[str, Any]:
         """Tokens and busy seconds since the last call, and the cost of LoRA by size of the stack.
@@ -97,13 +105,49 @@ class Meter:
         reading = {
             "tokens": [[name, count] for name, count in self._tokens.items()],
             "busy_seconds": self._busy,
-            "overheads": [[members, *_overhead(b)] for members, b in sorted(self._buckets.items())],
+            "overheads": self._overheads(),
         }
         self._tokens, self._busy = Counter(), 0.0
-        for bucket in self._buckets.values():  # older steps count less
+        return reading
+
+    @abstractmethod
+    def _measure(self, load: CountedLoad, seconds: float) -> None:
+        """Use a step without a pause before it."""
+
+    @abstractmethod
+    def _overheads(self) -> list[list[float]]:
+        """The costs. After the call, older steps count less."""
+
+
+@dataclass
+class Meter(StepMeter):
+    """For kernels that measure their own time: they add it to `lora_seconds`."""
+
+    lora_seconds: float = 0.0
+    """Seconds of LoRA work in the current step."""
+    _buckets: dict[int, StepBucket] = field(default_factory=dict)
+
+    @override
+    def step(self, load: CountedLoad) -> None:
+        super().step(load)
+        self.lora_seconds = 0.0
+
+    @override
+    def _measure(self, load: CountedLoad, seconds: float) -> None:
+        if load.lora_rows:
+            bucket = self._buckets.setdefault(load.stack_size, StepBucket())
+            bucket.lora_seconds += self.lora_seconds
+            bucket.lora_rows += load.lora_rows
+            bucket.other_seconds += seconds - self.lora_seconds
+            bucket.rows += load.rows
+
+    @override
+    def _overheads(self) -> list[list[float]]:
+        overheads = [[members, *_overhead(bucket)] for members, bucket in sorted(self._buckets.items())]
+        for bucket in self._buckets.values():
             for name in ("lora_seconds", "lora_rows", "other_seconds", "rows"):
                 setattr(bucket, name, getattr(bucket, name) * (1 - SMOOTHING))
-        return reading
+        return overheads
 
 
 def _overhead(bucket: StepBucket) -> tuple[float, float]:

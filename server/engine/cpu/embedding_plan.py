@@ -11,8 +11,10 @@ import torch
 from torch.nn import functional
 
 from lora_compose.server.engine.cpu.batch import Batch, Share
-from lora_compose.server.engine.cpu.layer_plan import SMALL_SHARE
 from lora_compose.server.engine.cpu.packed_factors import EmbeddingPack
+
+# Shares of up to this many multiplications use our kernel, on the calling thread.
+SMALL_SHARE = 1 << 19
 
 EmbeddingKernel = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray], None]
 """`kernel.add_embedding_deltas`."""

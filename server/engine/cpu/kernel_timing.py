@@ -17,8 +17,8 @@ from typing import Any
 import torch
 
 from lora_compose.server.engine.cpu.batch import share_rows
-from lora_compose.server.engine.cpu.kernel import add_deltas
-from lora_compose.server.engine.cpu.layer_plan import LayerPlan
+from lora_compose.server.engine.cpu.kernel import add_deltas, scale_rows
+from lora_compose.server.engine.cpu.layer_plan import Kernels, LayerPlan
 from lora_compose.server.engine.cpu.packed_factors import PackedPair, pack_layer
 
 GEMM_SIZE = 1024
@@ -84,7 +84,8 @@ class Layer:
         out = self.lora_b.shape[1]
         pairs = [PackedPair(lora_A=a, lora_B=b) for a, b in zip(self.lora_a, self.lora_b, strict=True)]
         packs = [pack_layer([pair], [out]) for pair in pairs]
-        plan, y = LayerPlan(batch, packs, torch.float32, add_deltas), torch.zeros(len(self.x), out)
+        kernels = {torch.float32: Kernels(add_deltas, scale_rows)}
+        plan, y = LayerPlan(batch, packs, torch.float32, kernels), torch.zeros(len(self.x), out)
         return lambda: plan.add_deltas(y, self.x)
 
     def upstream(self) -> Callable[[], object] | None:

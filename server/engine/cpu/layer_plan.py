@@ -16,10 +16,21 @@ from lora_compose.server.engine.cpu.packed_factors import Pack
 
 # Shares of up to this many multiplications use our kernel, on the calling thread. Above that, torch's blocked
 # products on torch's threads are faster (docs/cpu-performance.md).
-SMALL_SHARE = 1 << 19
+SMALL_SHARE = 1 << 22
 
-Kernel = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray], None]
-"""`kernel.add_deltas`."""
+AddDeltas = Callable[[int, int, tuple[int, int, int], np.ndarray, np.ndarray, np.ndarray], None]
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """The functions of `kernel` for one dtype. That module is imported late."""
+
+    add_deltas: AddDeltas
+    scale_rows: row_terms.ScaleRows
+
+
+KernelsOf = Mapping[torch.dtype, Kernels]
+"""A dtype that is not in it is computed with torch."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,17 +59,17 @@ class LayerPlan:
     """
 
     def __init__(
-        self, batch: Batch, packs: Sequence[Pack | None], dtype: torch.dtype, kernel: Kernel
+        self, batch: Batch, packs: Sequence[Pack | None], dtype: torch.dtype, kernels: KernelsOf
     ) -> None:
         self._batch = batch
-        self._kernel = kernel
+        self._kernels = kernels.get(dtype)
         self._packs = packs  # keeps their memory alive: the table holds only addresses
         self._large: list[LargeShare] = []
         lines: list[tuple[int, ...]] = []
         for share, pack in zip(batch.shares, packs, strict=True):
             if pack is None:
                 continue
-            if _is_small(share, pack, dtype):
+            if self._kernels is not None and _is_small(share, pack):
                 lines += [(share.start, share.end, *part) for part in pack.addresses]
             else:
                 self._large.append(_large_share(batch, share, pack, dtype))
@@ -67,28 +78,24 @@ class LayerPlan:
     def add_deltas(self, y: torch.Tensor, x: torch.Tensor) -> None:
         """x is `(rows, d_in)`, y `(rows, width)` and contiguous."""
         batch = self._batch
-        if len(self._table):
-            outputs, inputs = y.numpy(), x.contiguous().numpy()
-            if batch.height > len(outputs):
-                raise IndexError(f"row {batch.height - 1} is out of range: there are {len(outputs)} rows")
-            self._kernel(outputs, inputs, batch.rows, batch.weights, self._table)
+        if self._kernels is not None and len(self._table):
+            (n, width), inputs = y.shape, x.contiguous()
+            if batch.height > n:
+                raise IndexError(f"row {batch.height - 1} is out of range: there are {n} rows")
+            if not y.is_contiguous() or len(inputs) != n:
+                raise ValueError("the output is not contiguous, or has another number of rows than the input")
+            shape = (n, inputs.shape[1], width)
+            addresses = y.data_ptr(), inputs.data_ptr()
+            self._kernels.add_deltas(*addresses, shape, batch.rows, batch.weights, self._table)
         for share in self._large:
             share.add_delta(y, x)
-
-
-@dataclass(frozen=True)
-class Kernels:
-    """The functions of `kernel`, which is imported late."""
-
-    add_deltas: Kernel
-    scale_rows: row_terms.Kernel
 
 
 class LayerWork:
     """All LoRA work of a batch in one layer. `packs` has each member's factors; None if it has none here."""
 
     def __init__(
-        self, work: Work, packs: Mapping[str, Pack | None], dtype: torch.dtype, kernels: Kernels
+        self, work: Work, packs: Mapping[str, Pack | None], dtype: torch.dtype, kernels: KernelsOf
     ) -> None:
         self._before = self._scaling = None
         if work.before.shares:
@@ -96,7 +103,8 @@ class LayerWork:
         if work.scaling.shares:
             known = {name: None if pack is None else pack.terms for name, pack in packs.items()}
             terms = [row_terms.terms_of(share, known) for share in work.scaling.shares]
-            self._scaling = row_terms.LayerScaling(work.scaling, terms, kernels.scale_rows)
+            found = kernels.get(dtype)
+            self._scaling = row_terms.LayerScaling(work.scaling, terms, found and found.scale_rows)
         self._deltas = _plan(work.deltas, packs, dtype, kernels)
 
     def add_deltas(self, y: torch.Tensor, x: torch.Tensor) -> None:
@@ -108,13 +116,15 @@ class LayerWork:
         self._deltas.add_deltas(y, x)
 
 
-def _plan(batch: Batch, packs: Mapping[str, Pack | None], dtype: torch.dtype, kernels: Kernels) -> LayerPlan:
-    return LayerPlan(batch, [packs[share.member] for share in batch.shares], dtype, kernels.add_deltas)
+def _plan(
+    batch: Batch, packs: Mapping[str, Pack | None], dtype: torch.dtype, kernels: KernelsOf
+) -> LayerPlan:
+    return LayerPlan(batch, [packs[share.member] for share in batch.shares], dtype, kernels)
 
 
-def _is_small(share: Share, pack: Pack, dtype: torch.dtype) -> bool:
+def _is_small(share: Share, pack: Pack) -> bool:
     multiplications = (share.end - share.start) * pack.rank * max(pack.lora_a.shape[1], pack.width)
-    return dtype == torch.float32 and multiplications <= SMALL_SHARE
+    return multiplications <= SMALL_SHARE
 
 
 def _large_share(batch: Batch, share: Share, pack: Pack, dtype: torch.dtype) -> LargeShare:

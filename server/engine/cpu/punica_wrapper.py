@@ -15,6 +15,7 @@ from typing_extensions import override
 from vllm.lora.layers import LoRAMapping
 from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 
+from lora_compose.server.engine.cpu import norms
 from lora_compose.server.engine.cpu.batch import Batch, Work
 from lora_compose.server.engine.cpu.cost_meter import Meter
 from lora_compose.server.engine.cpu.embedding_plan import EmbeddingPlan
@@ -28,16 +29,21 @@ class GroupedPunicaWrapper(PunicaWrapperCPU):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._set_up()
+        _compile_for(kwargs["lora_config"].lora_dtype)
 
     def _set_up(self) -> None:
         # Imported here: when a worker starts, vLLM inspects all modules and fails at one that numba imports.
-        from lora_compose.server.engine.cpu.kernel import add_deltas, add_embedding_deltas, scale_rows
+        from lora_compose.server.engine.cpu import kernel
 
-        layer_work = partial(LayerWork, kernels=Kernels(add_deltas, scale_rows))
+        kernels = {
+            torch.float32: Kernels(kernel.add_deltas, kernel.scale_rows),
+            torch.bfloat16: Kernels(kernel.add_deltas_bfloat16, kernel.scale_rows_bfloat16),
+        }
+        layer_work = partial(LayerWork, kernels=kernels)
         self._linear: Plans[Work, LayerWork] = Plans(layer_work, "packs")
         self._head: Plans[Work, LayerWork] = Plans(layer_work, "packs")
         self._embedding: Plans[Batch, EmbeddingPlan] = Plans(
-            partial(EmbeddingPlan, kernel=add_embedding_deltas), "embeddings"
+            partial(EmbeddingPlan, kernel=kernel.add_embedding_deltas), "embeddings"
         )
         self._meter = Meter()
 
@@ -121,3 +127,10 @@ class GroupedPunicaWrapper(PunicaWrapperCPU):
         started = time.perf_counter()
         plan.add_deltas(y, x)
         self._meter.lora_seconds += time.perf_counter() - started
+
+
+def _compile_for(dtype: torch.dtype) -> None:
+    from lora_compose.server.engine.cpu import kernel  # late, as above
+
+    norms.compile_for(dtype)
+    kernel.compile_for(is_bfloat16=dtype == torch.bfloat16)

@@ -15,8 +15,15 @@ import torch
 
 from lora_compose.server.engine.cpu.batch import Members, ScaledShare, Scaling
 
-Kernel = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], None]
+ScaleRows = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], None]
 """`kernel.scale_rows`."""
+
+
+def as_numpy(tensor: torch.Tensor) -> np.ndarray:
+    """The memory of a tensor for the kernels, where bfloat16 is uint16."""
+    bits = tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor
+    array: np.ndarray = bits.numpy()
+    return array
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +76,7 @@ def _sum(members: Members, known: Mapping[str, RowTerms | None], zero: torch.Ten
 class LayerScaling:
     """Scales and shifts the rows of a batch in one layer, in place."""
 
-    def __init__(self, scaling: Scaling, terms: Sequence[RowTerms | None], kernel: Kernel) -> None:
+    def __init__(self, scaling: Scaling, terms: Sequence[RowTerms | None], kernel: ScaleRows | None) -> None:
         self._scaling = scaling
         self._kernel = kernel
         used = [
@@ -86,8 +93,8 @@ class LayerScaling:
             return
         if self._scaling.height > len(y):
             raise IndexError(f"row {self._scaling.height - 1} is out of range: there are {len(y)} rows")
-        if y.dtype == torch.float32:
-            self._kernel(y.numpy(), self._scaling.rows, self._scaling.weights, self._table)
+        if self._kernel is not None:
+            self._kernel(as_numpy(y), self._scaling.rows, self._scaling.weights, self._table)
             return
         for share, terms in self._used:
             rows = torch.from_numpy(self._scaling.rows[share.start : share.end])

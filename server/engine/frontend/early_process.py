@@ -86,7 +86,7 @@ class EngineProcess(ForkServerProcess):
 class EngineContext(ForkServerContext):
     """The context whose processes are `EngineProcess`."""
 
-    Process = EngineProcess  # type: ignore[assignment]
+    Process = EngineProcess
 
 
 def engine_context() -> ForkServerContext:

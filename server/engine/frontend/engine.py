@@ -44,6 +44,8 @@ class Engine:
     dtype: torch.dtype
     runtime_weights: bool
     """True if the kernels apply weights per request, so that one build of an adapter serves every weight."""
+    scales_rows: bool
+    """True if the kernels scale and shift the rows of a layer's output, which DoRA and `lora_bias` need."""
     special_token_ids: frozenset[int]
     """Tokens that are not a part of a text, such as the one that ends an answer."""
     parses_tools: bool
@@ -78,7 +80,7 @@ class Engine:
     @property
     def refused_fields(self) -> dict[str, str]:
         """The fields of an adapter's config that cannot be served here, and why not."""
-        refused = refused_fields(scales_rows=self.runtime_weights)
+        refused = refused_fields(scales_rows=self.scales_rows)
         quantization = self.client.model_config.quantization
         if quantization is not None and "use_dora" not in refused:
             reason = f"the base is quantized ({quantization}), and DoRA needs the exact norms of its rows"

@@ -36,6 +36,7 @@ from lora_compose.server.engine.frontend.engine import Engine
 from lora_compose.server.engine.frontend.environment import engine_environment
 from lora_compose.server.engine.frontend.lora_requests_info import replace_lora_info
 from lora_compose.server.engine.frontend.token_accounting import count_tokens
+from lora_compose.server.engine.kernel_choice import OPTION, chosen_kernels
 from lora_compose.server.memory import MAX_NUM_SEQS, plan_kv_cache
 
 logger = logging.getLogger(__name__)
@@ -73,6 +74,7 @@ def parse_vllm_args(arguments: Sequence[str]) -> Namespace:
     if current_platform.is_cpu():
         _choose_for_cpu(args)
     _load_parsers(args)
+    _check_kernels(args)
     if args.max_cpu_loras is None:
         args.max_cpu_loras = max(MAX_CPU_LORAS, args.max_loras)
     elif args.max_cpu_loras < args.max_loras:
@@ -88,6 +90,19 @@ def parse_vllm_args(arguments: Sequence[str]) -> Namespace:
         args.kv_cache_memory_bytes = plan.kv_cache // workers
         logger.info("%s", plan.sentence())
     return args
+
+
+def _check_kernels(args: Namespace) -> None:
+    """Raise LoraComposeError if the LoRA kernels that the user chose do not exist here."""
+    try:
+        chosen = chosen_kernels(args.additional_config)
+    except ValueError as error:
+        raise LoraComposeError(CommandCode.INVALID_OPTION, f"--additional-config: {error}.") from error
+    if chosen == "pooled" and current_platform.is_cpu():
+        raise LoraComposeError(
+            CommandCode.INVALID_OPTION,
+            f"--additional-config: {OPTION} ({chosen!r}) is for GPUs. A CPU has kernels of its own.",
+        )
 
 
 def _load_parsers(args: Namespace) -> None:
@@ -174,7 +189,7 @@ async def launch(args: Namespace, *, lora_requests_info: bool = False) -> AsyncI
     Raises PluginMissing if a worker runs without our plugin, because its answers would be wrong.
     """
     async with client_made_in_thread(args) as client, calls_end_with_engine(client):
-        runtime_weights = await _check_plugin(client)
+        backends = await _check_plugin(client)
         embeddings = await client.collective_rpc("embedding_modules")
         model_dir = _directory_of(args)
         await client.collective_rpc("use_checkpoint", args=(str(model_dir),))
@@ -204,7 +219,8 @@ async def launch(args: Namespace, *, lora_requests_info: bool = False) -> AsyncI
                 max_loras=config.lora_config.max_loras,
                 max_cpu_loras=config.lora_config.max_cpu_loras,
                 dtype=config.lora_config.lora_dtype,
-                runtime_weights=runtime_weights,
+                runtime_weights=all(backend["runtime_weights"] for backend in backends),
+                scales_rows=all(backend["grouped"] for backend in backends),
                 special_token_ids=frozenset(client.tokenizer.all_special_ids if client.tokenizer else ()),
                 parses_tools=bool(args.enable_auto_tool_choice),
                 parses_reasoning=bool(config.structured_outputs_config.reasoning_parser),
@@ -222,9 +238,9 @@ def _show_request_lines() -> None:
         requests.handlers, requests.propagate = ours.handlers, False
 
 
-async def _check_plugin(client: Any) -> bool:
-    """True if the workers apply weights per request. Raises PluginMissing."""
-    backends = await client.collective_rpc("lora_backend")
+async def _check_plugin(client: Any) -> list[dict[str, Any]]:
+    """The LoRA managers and kernels of the workers. Raises PluginMissing."""
+    backends: list[dict[str, Any]] = await client.collective_rpc("lora_backend")
     for backend in backends:
         grouped = backend["grouped"] or not current_platform.is_cpu()
         if not (backend["composes"] and grouped):
@@ -232,7 +248,7 @@ async def _check_plugin(client: Any) -> bool:
                 f"A vLLM worker runs without the lora_compose plugin ({backend}). Check that lora-compose is "
                 "installed in this environment and that VLLM_PLUGINS, if it is set, contains lora_compose."
             )
-    return all(backend["runtime_weights"] for backend in backends)
+    return backends
 
 
 async def _lora_modules(client: Any, targets: Sequence[str] | None) -> frozenset[str] | None:

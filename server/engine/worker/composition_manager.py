@@ -6,7 +6,7 @@ the builds in vLLM's slots, `RuntimeWeightsLoRAManager` keeps them outside of th
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Generic
 
@@ -22,9 +22,12 @@ from vllm.lora.worker_manager import LRUCacheWorkerLoRAManager
 
 from lora_compose.adapters.peft.base_weights import BaseWeights
 from lora_compose.server.engine.cpu.packed_factors import PackedPair
-from lora_compose.server.engine.spec import Component
+from lora_compose.server.engine.spec import Component, combined, components_of, encode_spec, is_spec
 from lora_compose.server.engine.worker.background_build import BackgroundBuilds, Build, State
 from lora_compose.server.engine.worker.stacking import AdapterReader, Yielding
+
+BASE_RESIDUAL = LoRARequest("-fused", 1 << 30, encode_spec(()))
+"""The request under which the base is served while a composition is fused."""
 
 
 class CompositionLoRAModelManager(LRUCacheLoRAModelManager):
@@ -80,6 +83,21 @@ class CompositionLoRAManager(LRUCacheWorkerLoRAManager, ABC, Generic[Build]):
     @abstractmethod
     def read_meter(self) -> dict[str, Any]:
         """Tokens and LoRA costs since the last call (see `cost_meter`)."""
+
+    def needed(self, lora_requests: Collection[LoRARequest | None]) -> set[LoRARequest]:
+        """What rows of these requests need added to the present base weights. None is a request for the base.
+
+        A dummy request of vLLM needs itself."""
+        found = {
+            r
+            for r in lora_requests
+            if r is not None and (self._residual(r.lora_path) or not is_spec(r.lora_path))
+        }
+        return found | {BASE_RESIDUAL} if self._fused and None in lora_requests else found
+
+    def _residual(self, path: str | None) -> dict[str, float]:
+        """The adapters that a request adds to the present base weights."""
+        return {c.directory: c.weight for c in combined(components_of(path), self._fused)}
 
     def _advance(
         self, key: Hashable, build: Callable[[Yielding], Build], keep: Callable[[Build], object]

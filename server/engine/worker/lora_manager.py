@@ -5,6 +5,7 @@ one never evicts an adapter of a running batch. Adapters survive a reload of the
 """
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -15,15 +16,18 @@ from vllm.lora.layers import LoRAMapping
 from vllm.lora.lora_model import LoRAModel
 from vllm.lora.request import LoRARequest
 
-from lora_compose.server.engine.spec import Component, combined, decode_spec, encode_spec
+from lora_compose.adapters.errors import LoraComposeError
+from lora_compose.server.engine.cpu.cost_meter import CountedLoad
+from lora_compose.server.engine.spec import Component, combined, decode_spec, is_spec
 from lora_compose.server.engine.worker.background_build import State
-from lora_compose.server.engine.worker.composition_manager import CompositionLoRAManager
+from lora_compose.server.engine.worker.composition_manager import (
+    BASE_RESIDUAL,
+    CompositionLoRAManager,
+)
 from lora_compose.server.engine.worker.stacking import Yielding, factors_only, rank_of
+from lora_compose.server.engine.worker.step_times import StepTimes
 
 logger = logging.getLogger(__name__)
-
-RESIDUAL_OF_BASE = 1 << 30
-"""The LoRA id under which the base is served while a composition is fused."""
 
 
 class StackingLoRAManager(CompositionLoRAManager[LoRAModel]):
@@ -35,11 +39,14 @@ class StackingLoRAManager(CompositionLoRAManager[LoRAModel]):
         super().__init__(*args, **kwargs)
         self._specs: dict[int, str] = {}
         """The spec of every adapter that was added and not unloaded since, by LoRA id."""
+        self._meter = StepTimes()
 
     @override
     def prepare(self, adapter: LoRARequest) -> tuple[State, str]:
         lora_int_id, spec = adapter.lora_int_id, adapter.lora_path
-        if lora_int_id in self.list_adapters():
+        if self._needs_nothing(spec):
+            self._specs[lora_int_id] = spec
+        if lora_int_id in self.list_adapters() or self._needs_nothing(spec):
             return "prepared", ""
         return self._advance(
             lora_int_id, partial(self._build, lora_int_id, spec), lambda lora: self._keep(lora, spec)
@@ -59,28 +66,31 @@ class StackingLoRAManager(CompositionLoRAManager[LoRAModel]):
 
     @override
     def read_meter(self) -> dict[str, Any]:
-        """Always empty: the kernels are vLLM's and are not measured."""
-        return {"tokens": [], "busy_seconds": 0.0, "overheads": []}
+        return self._meter.read()
 
     @override
     def fuse(self, components: Sequence[Component], embeddings_too: bool = True) -> None:
         """Build every adapter again for the new base. No adapter here changes an embedding.
 
-        A residual whose rank is too high is left out: no request uses it before the next switch."""
+        An adapter that cannot be built is left out, because the base weights are right without it. A rank may
+        be too high: no request uses such an adapter before the next switch."""
         self._fused = tuple(components)
         self._builds.clear()
         self.remove_all_adapters()
-        self._specs.pop(RESIDUAL_OF_BASE, None)
+        self._specs.pop(BASE_RESIDUAL.lora_int_id, None)
         for lora_int_id, spec in list(self._specs.items()):
             try:
                 self.add_adapter(LoRARequest(f"prepared {lora_int_id}", lora_int_id, spec))
-            except ValueError as error:
+            except (ValueError, OSError, LoraComposeError) as error:
                 logger.info("adapter %d is not built while this composition is fused: %s", lora_int_id, error)
 
     @override
     def add_adapter(self, lora_request: LoRARequest) -> bool:
         """Add the prepared build. If the build failed, raises its exception and changes nothing."""
         lora_int_id, spec = lora_request.lora_int_id, lora_request.lora_path
+        if self._needs_nothing(spec):
+            self._specs[lora_int_id] = spec
+            return True
         if lora_int_id in self.list_adapters():
             return bool(self._adapter_manager.get_adapter(lora_int_id))
         return self._keep(self._builds.take(lora_int_id) or self._build(lora_int_id, spec), spec)
@@ -90,18 +100,33 @@ class StackingLoRAManager(CompositionLoRAManager[LoRAModel]):
         """Like the upstream method, with one change.
 
         While a composition is fused, its own rows need no LoRA, and the base's rows need one."""
-        if self._fused and mapping is not None:
-            free = {r.lora_int_id for r in requests if not combined(decode_spec(r.lora_path), self._fused)}
-            requests = {r for r in requests if r.lora_int_id not in free}
-            ids = {0: RESIDUAL_OF_BASE, **dict.fromkeys(free, 0)}
-            if 0 in mapping.index_mapping:
-                requests.add(LoRARequest("-fused", RESIDUAL_OF_BASE, encode_spec(())))
+        if mapping is not None and not any(map(_is_dummy, requests)):
+            self._meter_step(requests, mapping)
+            needed = self.needed({*requests, *([None] if 0 in mapping.index_mapping else [])})
+            ids = dict.fromkeys((r.lora_int_id for r in requests - needed), 0)
+            if BASE_RESIDUAL in needed:
+                ids[0] = BASE_RESIDUAL.lora_int_id
+            requests = needed
             mapping = replace(
                 mapping,
                 index_mapping=tuple(ids.get(i, i) for i in mapping.index_mapping),
                 prompt_mapping=tuple(ids.get(i, i) for i in mapping.prompt_mapping),
             )
         super().set_active_adapters(requests, mapping)
+
+    def _needs_nothing(self, path: str) -> bool:
+        return is_spec(path) and not self._residual(path)
+
+    def _meter_step(self, requests: set[LoRARequest], mapping: LoRAMapping) -> None:
+        if not self._meter.is_on:
+            return
+        known = {r.lora_int_id: (r.lora_name, r.lora_path) for r in requests}
+        counts = Counter(mapping.index_mapping)
+        names_and_paths = [known.get(lora_int_id, (None, BASE_RESIDUAL.lora_path)) for lora_int_id in counts]
+        members = [self._residual(path) for _, path in names_and_paths]
+        names = [name for name, _ in names_and_paths]
+        load = CountedLoad.of(names, members, list(counts.values()), len(mapping.prompt_mapping))
+        self._meter.step(load)
 
     @override
     def _apply_adapters(self, lora_requests: set[LoRARequest]) -> None:
@@ -138,3 +163,8 @@ def _size(lora: LoRAModel) -> int:
     factors = [factor for layer in lora.loras.values() for factor in (layer.lora_a, layer.lora_b)]
     tensors = [t for factor in factors for t in (factor if isinstance(factor, list) else [factor])]
     return sum(tensor.nbytes for tensor in tensors if tensor is not None)
+
+
+def _is_dummy(lora_request: LoRARequest) -> bool:
+    """Whether vLLM made the request for a run without tokens. Its adapter is in a slot already."""
+    return not is_spec(lora_request.lora_path)

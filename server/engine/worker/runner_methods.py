@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 
-from lora_compose.server.engine.worker.runtime_weights import RowCounts
+from lora_compose.server.engine.worker.member_manager import RowCounts
 
 _prompt_logprobs = GPUModelRunner._get_prompt_logprobs_dict
 """Upstream's method, before the plugin replaces it."""

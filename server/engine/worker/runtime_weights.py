@@ -1,18 +1,11 @@
-"""The LoRA manager for kernels that apply weights per row. It builds only single adapters.
+"""The LoRA manager for CPUs, whose kernels apply weights per row (see `member_manager`).
 
-A request's spec names members and weights, and each row of a stack uses several members. So other weights, or
-another choice of members that are in memory, need no build, no slot and no copy. Fusing needs none either: it
-only changes the members and weights that a row needs.
-
-vLLM gives its LoRA manager only LoRA ids. Requests for the same members at different weights share one id, so
-their weights are read from the requests themselves, which only the model runner knows. `runner_methods`
-passes them to the manager.
+Fusing needs no build either: it only changes the members and weights that a row needs. `runner_methods`
+passes the requests of each batch to the manager.
 """
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -35,26 +28,11 @@ from lora_compose.server.engine.cpu.embedding_layers import (
 from lora_compose.server.engine.cpu.packed_factors import EmbeddingPack, Pack, PackedPair, pack_layer
 from lora_compose.server.engine.cpu.plans import Layer, Member
 from lora_compose.server.engine.cpu.punica_wrapper import GroupedPunicaWrapper
-from lora_compose.server.engine.spec import SCHEME, Component, combined, decode_spec
-from lora_compose.server.engine.worker.background_build import State
-from lora_compose.server.engine.worker.composition_manager import (
-    CompositionLoRAManager,
-    CompositionLoRAModelManager,
-)
+from lora_compose.server.engine.spec import Component, combined, components_of
+from lora_compose.server.engine.worker.composition_manager import CompositionLoRAModelManager
+from lora_compose.server.engine.worker.member_manager import MemberLoRAManager, RowCounts
 from lora_compose.server.engine.worker.stacking import Yielding, factors_only, rank_of
 from lora_compose.server.engine.worker.vectors import split_vectors, with_vectors
-
-
-@dataclass(frozen=True)
-class RowCounts:
-    """How many rows of the next batch each request has."""
-
-    tokens: tuple[int, ...]
-    """In the linear layers."""
-    ids: tuple[int, ...]
-    """In the input embedding: the tokens that the prompt gives as ids and not as embeddings."""
-    sampled: tuple[int, ...]
-    """In the output head."""
 
 
 class RuntimeWeightsModelManager(CompositionLoRAModelManager):
@@ -68,19 +46,17 @@ class RuntimeWeightsModelManager(CompositionLoRAModelManager):
             self.register_module(name, layer)
 
 
-class RuntimeWeightsLoRAManager(CompositionLoRAManager[Member]):
-    """Keeps adapters by their directory in the store. vLLM's own adapter cache and slots stay empty."""
+class RuntimeWeightsLoRAManager(MemberLoRAManager[Member]):
+    """Gives the kernels the work of each batch, in the linear layers, the input embedding and the head."""
 
     _manager_cls = RuntimeWeightsModelManager
-    runtime_weights = True
 
     def __init__(self, vllm_config: VllmConfig, *args: Any, **kwargs: Any) -> None:
         super().__init__(vllm_config, *args, **kwargs)
         self._quantization = vllm_config.model_config.quantization
-        self._members: dict[str, Member] = {}
         self._fused_in_embeddings: tuple[Component, ...] = ()
         self._selected: object = None
-        self._counted_load = CountedLoad.of((), (), ())
+        self._counted_load = CountedLoad.of((), (), (), 0)
         self.meter = Meter()
 
     def select(self, lora_requests: Sequence[LoRARequest | None], counts: RowCounts) -> None:
@@ -98,7 +74,7 @@ class RuntimeWeightsLoRAManager(CompositionLoRAManager[Member]):
         needs = self._needs(paths, self._fused)
         work = Work.of(needs, counts.tokens)
         deltas = {
-            path: _weights(combined(_components(path), self._fused_in_embeddings)) for path in set(paths)
+            path: _weights(combined(components_of(path), self._fused_in_embeddings)) for path in set(paths)
         }
         ids = share_rows([deltas[path] for path in paths], counts.ids)
         head = Work.of(self._needs(paths, self._fused_in_embeddings), counts.sampled)
@@ -107,7 +83,8 @@ class RuntimeWeightsLoRAManager(CompositionLoRAManager[Member]):
             wrapper.begin_embedding(ids, self._member)
             wrapper.begin_head(head, self._member)
         names = [lora_request and lora_request.lora_name for lora_request in lora_requests]
-        self._counted_load = CountedLoad.of(names, [need.members for need in needs], counts.tokens)
+        members = [need.members for need in needs]
+        self._counted_load = CountedLoad.of(names, members, counts.tokens, len(names))
 
     @contextmanager
     def prompt_rows(self, lora_request: LoRARequest | None, count: int) -> Iterator[None]:
@@ -122,7 +99,7 @@ class RuntimeWeightsLoRAManager(CompositionLoRAManager[Member]):
             self._selected = None
 
     def _needs(self, paths: Sequence[str | None], fused: Sequence[Component]) -> list[Need]:
-        needed = {path: self._need(_components(path), fused) for path in set(paths)}
+        needed = {path: self._need(components_of(path), fused) for path in set(paths)}
         return [needed[path] for path in paths]
 
     def _need(self, components: Sequence[Component], fused_components: Sequence[Component]) -> Need:
@@ -141,33 +118,8 @@ class RuntimeWeightsLoRAManager(CompositionLoRAManager[Member]):
         return Need(wanted, before, scaled_by=scaling | shifting, fused=fused_scaling)
 
     @override
-    def prepare(self, adapter: LoRARequest) -> tuple[State, str]:
-        for component in decode_spec(adapter.lora_path):
-            state, reason = self._prepare_member(component.directory)
-            if state != "prepared":
-                return state, reason
-        return "prepared", ""
-
-    def _prepare_member(self, directory: str) -> tuple[State, str]:
-        if directory in self._members:
-            return "prepared", ""
-        build, keep = partial(self._build, directory), partial(self._members.__setitem__, directory)
-        return self._advance(directory, build, keep)
-
-    @override
-    def unload(self, adapter: LoRARequest) -> None:
-        for component in decode_spec(adapter.lora_path):
-            self._builds.discard(component.directory)
-            self._members.pop(component.directory, None)
-
-    @override
     def read_meter(self) -> dict[str, Any]:
         return self.meter.read()
-
-    @override
-    def prepared(self) -> dict[str, Any]:
-        sizes = {directory: member.nbytes for directory, member in self._members.items()}
-        return {"bytes": sizes, "slots": []}
 
     @override
     def fuse(self, components: Sequence[Component], embeddings_too: bool = True) -> None:
@@ -176,23 +128,10 @@ class RuntimeWeightsLoRAManager(CompositionLoRAManager[Member]):
         self._selected = None
 
     @override
-    def add_adapter(self, lora_request: LoRARequest) -> bool:
-        return True
-
-    @override
-    def add_dummy_lora(self, lora_request: LoRARequest, rank: int) -> bool:
-        return True
-
-    @override
     def set_active_adapters(self, requests: set[LoRARequest], mapping: LoRAMapping | None) -> None:
         """Only vLLM's warm-up calls this. A real batch is set by `select`."""
 
-    def _member(self, directory: str) -> Member:
-        if directory not in self._members:
-            # It was not prepared, or was unloaded too early. A build here is slow, but the answer is right.
-            self._members[directory] = self._build(directory)
-        return self._members[directory]
-
+    @override
     def _build(self, directory: str, yielding: Yielding = iter) -> Member:
         components = [Component(directory, 1.0)]
         stack = self.reader.load_stack(components, self.lora_config.lora_dtype, yielding)
@@ -251,10 +190,6 @@ def base_bias_of(layer: BaseLinearLayerWithLoRA) -> tuple[torch.Tensor | None, b
     if isinstance(base, RowParallelLinear) and layer.tp_rank > 0:
         return None, False
     return (None if base.skip_bias_add or base.bias is None else base.bias.detach().float().clone()), True
-
-
-def _components(lora_path: str | None) -> tuple[Component, ...]:
-    return decode_spec(lora_path) if lora_path and lora_path.startswith(SCHEME) else ()
 
 
 def _weights(components: Sequence[Component]) -> Members:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lora_compose.benchmarks.gpu import __main__ as checks
-from lora_compose.benchmarks.gpu.parts.table import PACKAGE, PARTS, CheckPart
+from lora_compose.benchmarks.gpu.parts.table import PACKAGE, PARTS, PLAN, CheckPart
 from lora_compose.benchmarks.gpu.run import LINE_START, CheckRun, device_name
 
 IMPORT_ONLY = "import lora_compose.benchmarks.gpu.__main__, sys; print({'vllm', 'torch'} & set(sys.modules))"
@@ -21,7 +21,9 @@ def a_run(tmp_path: Path) -> CheckRun:
 
 
 def test_the_parts_are_these_in_this_order() -> None:
-    assert list(PARTS) == ["env", "small", "graphs", "kernels", "big", "fuse"]
+    assert list(PARTS) == [
+        *("env", "small", "graphs", "lifecycle", "kernels", "compiled", "pooled", "big", "fuse")
+    ]
 
 
 @pytest.mark.parametrize("part", PARTS.values(), ids=PARTS)
@@ -34,9 +36,15 @@ def test_each_part_names_a_function_of_its_module(part: CheckPart) -> None:
     assert name in {node.name for node in body if isinstance(node, ast.FunctionDef)}
 
 
-def test_all_parts_run_by_default_and_on_a_gpu() -> None:
+def test_a_gpu_gets_the_plan_by_default_and_a_cpu_every_part() -> None:
+    assert checks.steps_of(checks.parse([])) == list(PLAN)
+    assert {name for name, _ in PLAN} <= PARTS.keys()
+    rehearsal = checks.steps_of(checks.parse(["--cpu", "--kernels", "pooled"]))
+    assert rehearsal == [(name, "pooled") for name in PARTS]
+
+
+def test_a_gpu_is_the_default() -> None:
     options = checks.parse([])
-    assert options.parts == list(PARTS)
     assert not options.cpu
     assert not options.device_branch
 
@@ -68,6 +76,7 @@ def test_a_finding_is_one_line_of_json_with_the_device(
         "part": "small",
         "check": "start",
         "device": "a processor",
+        "kernels": "vllm",
         "ok": True,
         "where": str(tmp_path),
     }

@@ -83,10 +83,24 @@ def test_the_result_says_how_it_was_made(document: dict[str, Any]) -> None:
 
 def test_advice_and_comparison_are_made_from_the_result(result: Path) -> None:
     advice = CliRunner().invoke(app, ["advise", str(result), "--share", "0.9"])
-    assert "nats" in advice.stdout
+    assert "Only 2 repeats of stack:2 can be compared" in advice.stdout
     same = CliRunner().invoke(app, ["compare", str(result), str(result)])
     assert same.exit_code == 0
     assert same.stdout.splitlines()[-1] == "no change"
+
+
+def test_json_is_all_that_a_run_prints_on_stdout(server: RunningServer, tmp_path: Path) -> None:
+    options = ["--adapters", "roll", "--arms", "base,single", "--output", str(tmp_path / "bench.json")]
+    done = CliRunner().invoke(app, ["serve", "--url", server.url, *TINY, *options, "--json"])
+    facts = json.loads(done.stdout)
+    assert {arm["arm"] for arm in facts["arms"]} == {"base", "single"}
+    assert "benchmark: started" in done.stderr
+
+
+def test_a_run_notes_the_load_of_others_before_and_after_each_repeat(document: dict[str, Any]) -> None:
+    assert len(document["others_busy"]) == 1 + document["plan"]["repeats"]
+    assert len(document["stolen"]) == document["plan"]["repeats"]
+    assert all(0 <= share <= 1 for share in document["others_busy"] + document["stolen"])
 
 
 def test_a_file_that_is_not_a_result_is_refused(tmp_path: Path) -> None:

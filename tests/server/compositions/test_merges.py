@@ -1,18 +1,24 @@
 """Merges are built outside the engine, and their answers match the merged deltas."""
 
+import asyncio
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 import pytest
 
 from lora_compose.adapters.composition.grammar import parse
+from lora_compose.adapters.peft.files import CONFIG_FILE, WEIGHTS_FILE
 from lora_compose.adapters.registry.registry import Registry
 from lora_compose.server.compositions.merges import MergeBuilder, MergedOn
 from lora_compose.server.compositions.resolver import Resolver
 from lora_compose.server.metrics import Metrics
-from tests.adapters.registries import register
+from lora_compose.training.testbed.paths import ADAPTERS_DIR, BASE_DIR
+from tests.adapters.registries import FACTS, FOR_BASE, register
 from tests.server.test_stack import served
 
+Trim = Callable[[int, Callable[[str, str], bool]], tuple[int, int]]
 PAIR = [{"name": "roll", "weight": 0.9}, {"name": "upper"}]
 
 
@@ -92,3 +98,39 @@ async def test_a_merge_that_cannot_be_built_is_counted_and_is_no_duration(tmp_pa
     assert read("lora_compose_merge_failures_total") == 1
     assert read("lora_compose_merge_duration_seconds_count") == 0
     assert read("lora_compose_merges_in_progress") == 0
+
+
+def hold_back(trim: Trim, has_looked: threading.Event, may_end: threading.Event) -> Trim:
+    """`trim`, which ends only when `may_end` is set."""
+
+    def held(max_bytes: int, in_use: Callable[[str, str], bool]) -> tuple[int, int]:
+        result = trim(max_bytes, in_use)
+        has_looked.set()
+        may_end.wait()
+        return result
+
+    return held
+
+
+async def test_a_merge_that_is_released_while_others_are_deleted_is_deleted_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    has_looked, may_end = threading.Event(), threading.Event()
+    with (
+        Registry(tmp_path / "data") as registry,
+        MergeBuilder(registry, MergedOn("base", BASE_DIR, "0"), Metrics(), max_bytes=0) as merges,
+    ):
+        for name in ("roll", "upper"):
+            directory = ADAPTERS_DIR / name
+            with registry.stage(directory / CONFIG_FILE, directory / WEIGHTS_FILE) as staged:
+                registry.register(name, staged, FACTS, "test", {}, FOR_BASE)
+        resolved = Resolver(registry, 64).resolve(parse("svd(roll+upper,rank=2)"))
+        monkeypatch.setattr(registry.merges, "trim", hold_back(registry.merges.trim, has_looked, may_end))
+        with merges.using(resolved):
+            await merges.build(resolved)
+            await asyncio.to_thread(has_looked.wait)
+            assert registry.merges.size()[0] == 1
+        may_end.set()
+        async with asyncio.timeout(60):
+            while registry.merges.size()[0]:
+                await asyncio.sleep(0.01)

@@ -1,72 +1,16 @@
 """What a person does on the page, in a real browser. The server is real, except for its engine."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
-import pytest
-
-from lora_compose.server.playground.site import SECURITY_HEADERS
 from lora_compose.training.data.layouts import LAYOUTS
 from lora_compose.training.testbed.paths import ADAPTERS_DIR
-from tests.browser import Page, browser, needs_browser
-from tests.server.app_without_engine import (
-    OPERATOR_KEY,
-    AppWithoutEngine,
-    StandIn,
-    app_without_engine,
-    register_shipped,
-)
-from tests.server.playground.answers import SLOW, answer
+from tests.browser import Page, needs_browser
+from tests.server.app_without_engine import AppWithoutEngine
+from tests.server.playground.answers import SLOW
+from tests.server.playground.steps import ANSWERED, DROP, LIVE, ask, downloaded
 
 pytestmark = needs_browser
-ANSWERED = "document.querySelectorAll('.column[data-status=done]').length === "
-LIVE = ".column.live .answer"
-DROP = """(() => {
-  const dataTransfer = new DataTransfer()
-  dataTransfer.items.add(new File(["x"], "weights.bin"))
-  document.querySelector(".drop").dispatchEvent(new DragEvent("drop", {dataTransfer, bubbles: true}))
-})()"""
-MARKUP = '<img src=x onerror="document.title=1"><script>document.title=2</script>'
-
-
-@pytest.fixture(scope="module")
-def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AppWithoutEngine]:
-    home = tmp_path_factory.mktemp("playground")
-    with app_without_engine(home, engine=StandIn(app=answer)) as made:
-        with made.client() as client:
-            register_shipped(client, ["roll", "upper", "wrap"])
-        yield made
-
-
-@pytest.fixture(scope="module")
-def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    with browser(tmp_path_factory.mktemp("browser") / "profile") as page:
-        yield page
-
-
-@pytest.fixture
-def page(app: AppWithoutEngine, tab: Page) -> Iterator[Page]:
-    """The page, newly opened. Afterwards: it reported no error, and asked no other server for anything."""
-    yield from opened(tab, app.url)
-
-
-def opened(tab: Page, url: str) -> Iterator[Page]:
-    tab.open("about:blank")
-    tab.errors.clear()
-    tab.requests.clear()
-    tab.open(f"{url}/")
-    tab.wait_for_text("lora-compose", "h1")
-    yield tab
-    assert tab.errors == []
-    assert {address for address in tab.requests if not address.startswith((url, "about:", "blob:"))} == set()
-
-
-def ask(page: Page, text: str, columns: int = 1) -> None:
-    page.fill("#prompt", text)
-    page.click("Ask")
-    page.wait_for(f"{ANSWERED}{columns}")
 
 
 def test_a_slider_asks_again_at_once_and_says_what_answered(page: Page) -> None:
@@ -104,18 +48,6 @@ def test_an_answer_is_stopped_and_asked_for_again(page: Page) -> None:
     page.click("New conversation")
     ask(page, "roll table")
     assert page.text(LIVE) == "testbed-base"
-
-
-def test_a_key_without_the_right_is_refused_once(tmp_path: Path, tab: Page) -> None:
-    with app_without_engine(tmp_path, api_keys=[OPERATOR_KEY]) as app:
-        secret = app.create_key("prometheus", role="monitor")
-        for page in opened(tab, app.admin_url):
-            page.fill(".key input", secret)
-            page.click("Use")
-            page.wait_for_text("monitor", ".notice")
-            before = len(page.requests)
-            page.wait_for("new Promise((done) => setTimeout(() => done(true), 2500))")
-            assert len(page.requests) == before
 
 
 def test_a_merge_is_asked_for_with_its_options(page: Page) -> None:
@@ -170,11 +102,8 @@ def test_a_vote_is_a_pair_that_training_reads(page: Page, tmp_path: Path) -> Non
     page.wait_for(f"{ANSWERED}2")
     page.click("Tie")
     page.click("Left is better")
-    page.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
-    page.click("Download 1 pair (JSONL)")
-    file = tmp_path / "preferences.jsonl"
-    page.wait_for("true" if file.is_file() else "new Promise((done) => setTimeout(() => done(true), 500))")
-    (record,) = map(json.loads, file.read_text().splitlines())
+    text = downloaded(page, "Download 1 pair (JSONL)", tmp_path / "preferences.jsonl")
+    (record,) = map(json.loads, text.splitlines())
     layout = next(layout for layout in LAYOUTS if layout.fits(record))
     (row,) = layout.convert(record, lambda _: None)
     assert row == {
@@ -182,6 +111,19 @@ def test_a_vote_is_a_pair_that_training_reads(page: Page, tmp_path: Path) -> Non
         "chosen": [{"role": "assistant", "content": "roll@1"}],
         "rejected": [{"role": "assistant", "content": "testbed-base"}],
     }
+
+
+def test_a_vote_has_the_shape_in_which_the_prompt_was_sent(page: Page, tmp_path: Path) -> None:
+    page.fill("#form", "text")
+    page.fill("#weight-roll", 1)
+    ask(page, "Once upon")
+    page.click("Base")
+    page.wait_for(f"{ANSWERED}2")
+    page.fill("#form", "chat")  # counts from the next request
+    page.click("Right is better")
+    record = json.loads(downloaded(page, "Download 1 pair (JSONL)", tmp_path / "preferences.jsonl"))
+    texts = {"chosen": "Once upon testbed-base", "rejected": "Once upon roll@1"}
+    assert record == {"prompt": "Once upon"} | texts
 
 
 def test_an_upload_says_its_version_or_why_it_is_refused(page: Page, tmp_path: Path) -> None:
@@ -238,55 +180,6 @@ def test_the_heat_map_has_25_settings_and_moves_the_sliders(page: Page) -> None:
     page.wait_for("document.querySelectorAll('.heat button').length === 25")
     page.evaluate("document.querySelectorAll('.heat button')[24].click()")
     page.wait_for("document.querySelectorAll('.weight.used').length === 2")
-
-
-def test_stored_markup_stays_text(app: AppWithoutEngine, page: Page) -> None:
-    title = page.evaluate("document.title")
-    page.click("Adapters", "nav a")
-    body = {"name": "wrap", "path": str(ADAPTERS_DIR / "wrap"), "lineage": {"note": MARKUP}}
-    with app.client() as client:
-        client.delete("/v1/adapters/wrap").raise_for_status()
-        client.post("/v1/adapters", json=body).raise_for_status()
-    page.evaluate("location.reload()")
-    page.click("Details of wrap@2")
-    page.wait_for_text("onerror", "pre")
-    page.click("Ask", "nav a")
-    ask(page, MARKUP)
-    page.wait_for_text(MARKUP, ".question")
-    assert page.evaluate("document.querySelectorAll('#app img, #app script').length") == 0
-    assert page.evaluate("document.title") == title
-
-
-def test_a_key_shows_what_it_sees_and_is_in_no_address(tmp_path: Path, tab: Page) -> None:
-    with app_without_engine(tmp_path, api_keys=[OPERATOR_KEY], engine=StandIn(app=answer)) as app:
-        with app.client(OPERATOR_KEY) as client:
-            register_shipped(client, ["roll", "upper"])
-        secret = app.create_key("reader", adapters=("upper",))
-        for page in opened(tab, app.url):
-            page.wait_for_text("This server needs an API key.", ".notice")
-            page.fill(".key input", "wrong")
-            page.click("Use")
-            page.wait_for_text("The server refuses this key.", ".notice")
-            page.fill(".key input", secret)
-            page.click("Use")
-            page.wait_for_text("upper", ".weight label")
-            assert "roll" not in page.text()
-            ask(page, "roll table")
-            assert page.text(LIVE) == "testbed-base"
-            page.click("Server", "nav a")
-            page.wait_for_text("does not show what is fused")
-            assert [address for address in page.requests if secret in address] == []
-            assert secret not in page.evaluate("document.documentElement.outerHTML")
-            page.click("Forget")
-            page.wait_for_text("This server needs an API key.", ".notice")
-            assert page.evaluate("sessionStorage.length") == 0
-        written = [path.read_bytes() for path in app.data_dir.rglob("*") if path.is_file()]
-        assert [data for data in written if secret.encode() in data] == []
-
-
-def test_another_site_cannot_show_the_page_in_a_frame(app: AppWithoutEngine) -> None:
-    headers = httpx.get(app.url, headers={"accept": "text/html"}).headers
-    assert headers.items() >= SECURITY_HEADERS.items()
 
 
 def test_a_phone_shows_every_view_without_scrolling_sideways(page: Page) -> None:

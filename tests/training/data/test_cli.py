@@ -39,6 +39,20 @@ def test_curate_writes_rows_and_a_report_and_the_second_time_the_same_rows(tmp_p
     assert (tmp_path / "two.jsonl").read_text() == (tmp_path / "one.jsonl").read_text()
 
 
+def test_rows_that_are_marked_as_good_or_bad_are_inspected_and_curated(tmp_path: Path) -> None:
+    raw, one, two = (tmp_path / f"{name}.jsonl" for name in ("raw", "one", "two"))
+    rows = [
+        {"prompt": f"write to {n}@b.com", "completion": f"answer {n}", "stars": n} for n in (1, 2, 4, 5, 5)
+    ]
+    raw.write_text("\n".join(map(json.dumps, rows)))
+    found = json.loads(run("inspect", raw, "--good-from", "4", "--json").stdout)
+    assert (found["form"], found["good answers"], found["bad answers"]) == ("unpaired", 3, 2)
+    run("curate", raw, one, "--good-from", "4")
+    assert [json.loads(line)["label"] for line in one.read_text().splitlines()] == [False, False, True, True]
+    run("curate", one, two)
+    assert one.read_text() == two.read_text()
+
+
 def test_a_leak_is_an_error_and_nothing_is_written(tmp_path: Path) -> None:
     with pytest.raises(LoraComposeError) as refused:
         run("curate", ROLL, tmp_path / "out.jsonl", "--against", ROLL)

@@ -7,7 +7,10 @@ import pytest
 from lora_compose.adapters.errors import LoraComposeError
 from lora_compose.training.data.curation import Options, curate
 from lora_compose.training.data.messages import Message, Row
+from lora_compose.training.data.near_duplicates import Copies, find_copies
 from lora_compose.training.data.rows import as_rows
+from tests.training.data.near_copies import measured as near_copies
+from tests.training.data.near_copies.measured import count
 from tests.training.data.planted import edited, made, sentence
 
 TRIAGE = (
@@ -108,3 +111,52 @@ def test_a_step_that_would_drop_most_rows_stops_and_shows_examples() -> None:
         curate(as_rows("rows", "instruction", rows), (), Options())
     assert caught.value.code == "too_many_dropped"
     assert len(curate(as_rows("rows", "instruction", rows), (), Options(max_dropped=1)).rows) < 20
+
+
+def test_rows_of_common_sentences_are_compared_whole() -> None:
+    """Each sentence is in many rows, but two rows that share all sentences are copies."""
+    rng = random.Random(5)
+    known = [sentence(rng, 8).capitalize() + "." for _ in range(40)]
+    rows = [made(" ".join(rng.sample(known, 3)), " ".join(rng.sample(known, 3))) for _ in range(100)]
+    copies = [
+        made("Hi there, " + a["prompt"][0]["content"], a["completion"][0]["content"]) for a in rows[:20]
+    ]
+    curated = curate(as_rows("rows", "instruction", [*rows, *copies]), (), Options())
+    assert curated.rows == rows
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("Visitors may take photographs in the hall.", "Visitors may not take photographs in the hall."),
+        ("Der Hof ist im Winter für Besucher offen.", "Der Hof ist im Winter nie für Besucher offen."),
+        ("Le musée ferme pendant les travaux du toit.", "Le musée ne ferme pas pendant les travaux du toit."),
+        (
+            "while (left < right) { step(left, right, key); }",
+            "while (left > right) { step(left, right, key); }",
+        ),
+        (
+            "이 문은 밤에도 열려 있습니다. 들어와도 됩니다.",
+            "이 문은 밤에도 열려 있지 않습니다. 들어와도 됩니다.",
+        ),
+    ],
+)
+def test_a_negation_or_an_operator_makes_another_row(one: str, other: str) -> None:
+    answer = "Noted, and passed on to all people in the building."
+    rows = [made(one, answer), made(other, answer)]
+    assert len(curate(as_rows("rows", "instruction", rows), (), Options()).rows) == 2
+
+
+def test_near_copies_in_code_and_five_languages_are_found() -> None:
+    """Rows of parts that repeat. One word that means the opposite in a long text is not seen."""
+    by_edit = count(near_copies.made(1), lambda row: row.edit)
+    assert sum(own.found for own in by_edit.values()) / sum(own.copies for own in by_edit.values()) > 0.75
+    assert by_edit[""].false <= 1
+    assert by_edit["other number"].false == 0
+
+
+def test_a_second_search_finds_nothing() -> None:
+    texts = [(row.text, "") for row in near_copies.made(2)]
+    copies = find_copies(texts)
+    left = [text for i, text in enumerate(texts) if i not in copies.exact and i not in copies.near]
+    assert find_copies(left) == Copies({}, {})

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
+from lora_compose.training.data.curation import Options, curate
 from lora_compose.training.data.errors import DataRejected
 from lora_compose.training.data.labels import LabelRule
 from lora_compose.training.data.rows import ReadOptions, Rows, read_rows
-from lora_compose.training.data.unpaired import read_unpaired
+from lora_compose.training.data.unpaired import read_as_it_is, read_unpaired
 
 CHAT = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]
 
@@ -101,3 +102,66 @@ def test_other_methods_refuse_bad_answers_and_name_kto(tmp_path: Path, good: Any
     with pytest.raises(DataRejected, match=r"marks 1 of 2 answers as bad.*lora-compose train kto") as refused:
         read_rows(written(tmp_path, rated([good, bad])))
     assert refused.value.code == "wrong_form"
+
+
+def kinds(rows: Sequence[Any], directory: Path, rule: LabelRule = LabelRule()) -> Rows:  # noqa: B008
+    return read_as_it_is(written(directory, rows), ReadOptions(), rule)
+
+
+@pytest.mark.parametrize("labels", [[True, False], ["good", "bad"], [1, 1], ["1", ""], [None, "👎"]])
+def test_rows_with_marks_keep_them(tmp_path: Path, labels: list[Any]) -> None:
+    rows = rated(labels)
+    known = [row for row in rows if row["label"] not in (None, "")]
+    assert kinds(known, tmp_path).form == "unpaired"
+    if len(known) < len(rows):
+        with pytest.raises(DataRejected, match=r"rows\.jsonl:"):
+            kinds(rows, tmp_path)
+
+
+@pytest.mark.parametrize("labels", [["spam", "ham"], [0, 3], ["yes", "no"], [None, None]])
+def test_a_column_that_is_the_class_of_a_text_is_not_a_mark(tmp_path: Path, labels: list[Any]) -> None:
+    assert kinds(rated(labels), tmp_path).form == "instruction"
+
+
+def test_a_rule_decides_which_column_is_the_mark(tmp_path: Path) -> None:
+    rows = kinds(rated([5, 2], "stars"), tmp_path, LabelRule(good_from=4))
+    assert rows.dataset["label"][:] == [True, False]
+    assert kinds(rated([5, 2], "stars"), tmp_path).form == "instruction"
+    with pytest.raises(DataRejected, match="has no column state"):
+        kinds(rated([5, 2], "stars"), tmp_path, LabelRule("state"))
+
+
+def test_supervised_training_refuses_bad_answers_beside_empty_cells(tmp_path: Path) -> None:
+    with pytest.raises(DataRejected, match="marks 1 of 2 answers as bad"):
+        read_rows(written(tmp_path, rated(["1", "0", ""])))
+
+
+def marked(*answers: tuple[str, bool]) -> list[dict[str, Any]]:
+    return [{"prompt": "Write the word.", "completion": text, "label": good} for text, good in answers]
+
+
+def test_curating_keeps_marks_and_drops_copies_and_contradictions(tmp_path: Path) -> None:
+    long = "a long answer about the harbour of the town"
+    given = marked(
+        ("FOX", True),
+        ("fox", False),
+        ("FOX", True),
+        ("cat", True),
+        ("cat", False),
+        (long, True),
+        (long, False),
+    )
+    curated = curate(kinds(given, tmp_path), (), Options())
+    left = [(row["completion"][0]["content"], row["label"]) for row in curated.rows]
+    assert left == [("FOX", True), ("fox", False)]
+    dropped = {result.step: result.dropped for result in curated.results}
+    assert (dropped["exact duplicates"], dropped["marked as good and as bad"]) == (1, 4)
+
+
+def test_near_copies_with_other_marks_stay(tmp_path: Path) -> None:
+    good = "The harbour of the town is open from the early morning until late in the evening."
+    given = marked(
+        (good, True), (good.replace("late", "late,"), False), (good.replace("late", "Late,"), True)
+    )
+    curated = curate(kinds(given, tmp_path), (), Options())
+    assert [row["label"] for row in curated.rows] == [True, False]

@@ -9,7 +9,8 @@ from typer.testing import CliRunner
 from lora_compose.adapters.command_line import create_app
 from lora_compose.adapters.errors import LoraComposeError
 from lora_compose.training.data.rows import read_rows
-from lora_compose.training.general.replay import load_prompts
+from lora_compose.training.evaluation.models import composed
+from lora_compose.training.general.replay import Sampling, answered, load_prompts
 from lora_compose.training.testbed.paths import BASE_DIR, DATA_DIR
 
 GENERAL = str(DATA_DIR / "general-held-out.jsonl")
@@ -77,3 +78,13 @@ def test_prompts_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
         with pytest.raises(LoraComposeError) as refused:
             load_prompts(source)
         assert refused.value.code == "source_not_found"
+
+
+def test_greedy_answers_say_whether_they_ended() -> None:
+    prompts = load_prompts(GENERAL)[:8]
+    with composed(str(BASE_DIR), None, {}, Path()) as base:
+        whole = answered(base, prompts, Sampling(temperature=None))
+        cut = answered(base, prompts, Sampling(temperature=None, max_tokens=1))
+        assert whole == answered(base, prompts, Sampling(temperature=None, seed=1))
+    assert all(answer.finished and answer.text for answer in whole)
+    assert not any(answer.finished for answer in cut)

@@ -115,6 +115,28 @@ def test_the_command_writes_the_winner_and_its_figures(tmp_path: Path) -> None:
     assert open_adapter(tmp_path / "out").rank == 16
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("model.layers.0.mlp.up_proj", r"the base has \(\d+, \d+\) there"),
+        ("model.layers.99.up", "no such layer"),
+    ],
+)
+def test_adapters_of_another_base_are_refused(base: Loaded, name: str, words: str) -> None:
+    module = LoraModule(torch.ones(1, 4), torch.ones(4, 1), 1.0)
+    with pytest.raises(AdapterRejected, match=words) as refused:
+        Stacked.of([Lora({name: module})], [1.0], "layer").check_fits(base.model)
+    assert refused.value.code == "wrong_base"
+
+
+def test_learning_ends_with_its_time(base: Loaded) -> None:
+    steps: list[int] = []
+    plan = Plan("adapter", steps=10**6, seconds=1.0)
+    stacked = Stacked.of(members(), [1.0, 1.0], "adapter")
+    learn(base, stacked, task(8, 77), plan, lambda step, _: steps.append(step))
+    assert 1 < steps[-1] < 10**4
+
+
 def test_a_model_without_a_kind_of_weights_is_refused(tmp_path: Path) -> None:
     words = ["train", "weights", "a+b", tmp_path / "out", "--rows", tmp_path, "--model", BASE_DIR]
     assert CliRunner().invoke(create_app(), list(map(str, words))).exit_code == 2

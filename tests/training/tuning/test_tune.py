@@ -1,8 +1,9 @@
 """Tuning over HTTP, against a server that answers right if the weights are right."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from lora_compose.adapters.command_line import create_app
 from lora_compose.adapters.composition.grammar import parse
 from lora_compose.adapters.errors import LoraComposeError
 from lora_compose.server.client.chat import ChatClient
+from lora_compose.training.data.messages import Message
 from lora_compose.training.evaluation.judges.question import Question
 from lora_compose.training.evaluation.tasks import Task
 from lora_compose.training.tuning.tune import tune, with_versions
@@ -98,6 +100,27 @@ def test_the_adapter_is_written_at_the_weights_found(given: list[Any], url: str,
     assert facts["composition"] == facts["tuned"]["composition"] == "a:0.5+b"
     a, b = write_peft(tmp_path / "same-a", seed=1), write_peft(tmp_path / "same-b", seed=2, rank=2)
     assert difference(read_peft(tmp_path / "out"), weighted_sum((a.deltas, 0.5), (b.deltas, 1.0))) < 1e-4
+
+
+def test_a_search_keeps_time_for_the_held_out_half() -> None:
+    class Slow:
+        def answer(self, model: str, messages: Sequence[Message], max_tokens: int) -> str:
+            sleep(0.2)
+            return "?"
+
+    started = monotonic()
+    tuned = tune(parse("a+b"), TASK, Slow(), seed=0, seconds=4)
+    assert monotonic() - started < 4.5
+    assert 2 < tuned.trials < 8  # 20 rows, 16 at a time: 0.4 s for each half
+
+
+def test_members_of_other_bases_are_named(given: list[Any], url: str, tmp_path: Path) -> None:
+    for name, base in (("a", "/models/one"), ("b", "two")):
+        config = tmp_path / name / "adapter_config.json"
+        config.write_text(json.dumps(json.loads(config.read_text()) | {"base_model_name_or_path": base}))
+    result = weights("a+b", tmp_path / "out", *given, "--url", url, "--json")
+    assert [warning["code"] for warning in json.loads(result.stdout)["warnings"]] == ["different_bases"]
+    assert "a was trained on the base 'one', and b on 'two'" in result.stderr
 
 
 def test_both_halves_are_shown(given: list[Any], url: str, tmp_path: Path) -> None:

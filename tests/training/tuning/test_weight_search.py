@@ -2,6 +2,7 @@
 
 from collections import Counter
 from math import hypot
+from time import monotonic, sleep
 
 import pytest
 
@@ -43,6 +44,19 @@ def test_a_search_whose_time_ends_returns_the_best_so_far() -> None:
     trials: list[Trial] = []
     best = search(2, lambda weights: -abs(weights[0] - 0.5), trials.append, seconds=0.0)
     assert (best.weights, len(trials)) == ((1.0, 1.0), 1)
+
+
+def test_no_weights_are_scored_that_could_end_too_late() -> None:
+    trials: list[Trial] = []
+
+    def score(weights: tuple[float, ...]) -> float:
+        sleep(0.3 if len(trials) == 1 else 0.05)
+        return weights[0]
+
+    started = monotonic()
+    search(2, score, trials.append, seconds=1.0)
+    assert len(trials) > 2
+    assert monotonic() - started < 1.25
 
 
 def test_no_weights_are_scored_twice_and_each_is_reported_once() -> None:

@@ -15,13 +15,15 @@ import typer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lora_compose.training.data.messages import Message
-from lora_compose.training.evaluation.models import LocalModel
+from lora_compose.training.evaluation.models import Loaded
 from lora_compose.training.evaluation.served_chat import ServedChat
+from lora_compose.training.general.replay import Sampling, answered
 from lora_compose.training.testbed.smollm2.paths import BASE_NAME, REPLAY_FILE, BaseModel, base_directory
 from lora_compose.training.testbed.smollm2.questions import ordinary_questions
 
 LONGEST_ANSWER: Final = 64
 """Tokens of an answer."""
+GREEDY: Final = Sampling(temperature=None, max_tokens=LONGEST_ANSWER)
 BATCH: Final = 32
 ASKED: Final = 128
 """Training questions that are asked."""
@@ -36,7 +38,7 @@ def main(
     torch.set_num_threads(threads)
     directory = base_directory(base)
     model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.bfloat16)
-    chat = ServedChat.of(AutoTokenizer.from_pretrained(directory), model)
+    base_model = Loaded(model, ServedChat.of(AutoTokenizer.from_pretrained(directory), model))
     lines = output.read_text().splitlines() if output.exists() else []
     known = {json.loads(line)["prompt"] for line in lines}
     questions = [*ordinary_questions("train")[:ASKED], *ordinary_questions("held_out")]
@@ -44,10 +46,9 @@ def main(
     for start in range(0, len(questions), BATCH):
         asked = questions[start : start + BATCH]
         prompts: list[list[Message]] = [[{"role": "user", "content": question}] for question in asked]
-        answers = LocalModel(model, chat, BATCH).answer(prompts, LONGEST_ANSWER)
+        answers = answered(base_model, prompts, GREEDY)
         for question, answer in zip(asked, answers, strict=True):
-            finished = chat.length(answer) <= LONGEST_ANSWER
-            row = {"prompt": question, "completion": answer.strip(), "finished": finished}
+            row = {"prompt": question, "completion": answer.text, "finished": answer.finished}
             lines.append(json.dumps(row, ensure_ascii=False))
         output.write_text("\n".join(lines) + "\n")
     typer.echo(f"Wrote {output}: {len(lines)} answers")

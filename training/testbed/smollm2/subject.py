@@ -34,9 +34,13 @@ class SmolLM2:
     known_skills: tuple[str, ...] = SKILLS
     file: Path = SMOLLM2_DIR / "quality.json"
     ways: tuple[str, ...] = ("stack", "linear, mean", "ties", "svd", "dare_ties", "magnitude_prune")
-    mixed: tuple[Mixture, ...] = (Mixture(("order", "greet"), SKILLS),)
     searched_kinds: tuple[str, ...] = ("skill+style",)
     runs: Path = Path("runs/quality/smollm2")
+
+    @property
+    def mixed(self) -> tuple[Mixture, ...]:
+        """All mixtures whose members are trained on answers. Preferences cannot be mixed with answers."""
+        return tuple(m for m in self.mixtures() if all(METHODS[name] == "sft" for name in m.members))
 
     def load(self) -> MergedBase:
         return open_base(self.base)
@@ -65,8 +69,7 @@ class SmolLM2:
         return Search(score, on_progress).best_of(list(product(WEIGHTS, repeat=members)))
 
     def train_mixed(self, mixture: Mixture, seed: int, scratch: Path) -> Lora:
-        """With the recipe of the first member, for the sum of all members' steps. Members trained by
-        preferences cannot be mixed."""
+        """With the recipe of the first member, for the sum of all members' steps."""
         options = ["--model-name-or-path", str(self.base), "--output-dir", str(scratch / "run")]
         recipes = [read_recipe("sft", RECIPES_DIR / f"{name}.yaml", options) for name in mixture.members]
         steps = sum(recipe.training.max_steps for recipe in recipes)

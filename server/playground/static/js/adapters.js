@@ -1,7 +1,9 @@
 // Adapters: list, upload, aliases, lineage, removal. Saved compositions.
 import { json, upload } from "./api.js"
 import { fields, isBase, title } from "./compositions.js"
+import { size } from "./files.js"
 import { html, signal, useState } from "./lib.js"
+import { change, Refusal } from "./refusal.js"
 import { adapters, base, refresh, saved, setting } from "./store.js"
 
 const FILES = ["adapter_config.json", "adapter_model.safetensors"]
@@ -24,23 +26,13 @@ export function Adapters() {
 
 const opened = signal(null)
 const rowError = signal({})
-
-// Do it, read the catalogue again, and show a refusal in the row.
-async function change(id, action) {
-  rowError.value = { ...rowError.value, [id]: null }
-  try {
-    await action()
-    await refresh()
-  } catch (error) {
-    rowError.value = { ...rowError.value, [id]: error }
-  }
-}
+const changeRow = (id, action) => change((error) => (rowError.value = { ...rowError.value, [id]: error }), action)
 
 function Row({ adapter }) {
   const { id, name, version, aliases, rank, bytes, created_at, source, warnings, served } = adapter
   const isOpen = opened.value === id
   const error = rowError.value[id]
-  const dropAlias = (alias) => change(id, () => json("DELETE", `v1/adapters/${path(name)}/aliases/${encodeURIComponent(alias)}`))
+  const dropAlias = (alias) => changeRow(id, () => json("DELETE", `v1/adapters/${path(name)}/aliases/${encodeURIComponent(alias)}`))
   return html`<tbody>
     <tr>
       <td><code>${id}</code>${!served && html` <span class="badge warn">other base</span>`}</td>
@@ -55,7 +47,7 @@ function Row({ adapter }) {
     </tr>
     ${(isOpen || error) &&
     html`<tr class="details"><td colspan="7">
-      ${error && html`<p class="error" role="alert">${error.message} <code>${error.code}</code></p>`}
+      <${Refusal} error=${error} />
       ${isOpen && html`<${Details} adapter=${adapter} />`}
       ${isOpen && warnings.map((text) => html`<p class="muted" key=${text}>${text}</p>`)}
     </td></tr>`}
@@ -66,10 +58,10 @@ function Details({ adapter: { id, name, version, digest, lineage, parameters } }
   const setAlias = (event) => {
     event.preventDefault()
     const alias = event.target.querySelector("input").value.trim()
-    change(id, () => json("PUT", `v1/adapters/${path(name)}/aliases/${encodeURIComponent(alias)}`, { body: { version } }))
+    changeRow(id, () => json("PUT", `v1/adapters/${path(name)}/aliases/${encodeURIComponent(alias)}`, { body: { version } }))
   }
   const [isSure, ask] = useState(false)
-  const remove = () => (isSure ? change(id, () => json("DELETE", `v1/adapters/${path(id)}`)) : ask(true))
+  const remove = () => (isSure ? changeRow(id, () => json("DELETE", `v1/adapters/${path(id)}`)) : ask(true))
   return html`<dl class="facts">
       <div><dt>Parameters</dt><dd>${parameters.toLocaleString()}</dd></div>
       <div class="wide"><dt>Digest</dt><dd><code>${digest}</code></dd></div>
@@ -84,11 +76,6 @@ function Details({ adapter: { id, name, version, digest, lineage, parameters } }
 }
 
 const path = (name) => name.split("/").map(encodeURIComponent).join("/")
-
-export function size(bytes) {
-  if (bytes < 1e6) return `${(bytes / 1e3).toFixed(0)} kB`
-  return bytes < 1e9 ? `${(bytes / 1e6).toFixed(1)} MB` : `${(bytes / 1e9).toFixed(2)} GB`
-}
 
 // The upload: {name, alias, files, progress, done, error}
 const offer = signal({ name: "", alias: "", files: [], progress: null, done: "", error: null })
@@ -129,7 +116,7 @@ function Upload() {
       ${others.length > 0 && html`<p class="error">Only the two files of a PEFT adapter: not ${others.map((file) => file.name).join(", ")}.</p>`}
       ${files.length > 0 && missing.length > 0 && html`<p class="muted">Missing: ${missing.join(", ")}</p>`}
       ${progress !== null && html`<progress aria-label="Upload" value=${progress} max="1">${Math.round(progress * 100)} %</progress>`}
-      ${error && html`<p class="error" role="alert">${error.message} <code>${error.code}</code></p>`}
+      <${Refusal} error=${error} />
       ${done && html`<p role="status" class="done">${done}</p>`}
     </form>
   </section>`
@@ -154,24 +141,15 @@ async function submit(event) {
 
 const savedName = signal("")
 const savedError = signal(null)
-
-async function saveChange(action) {
-  savedError.value = null
-  try {
-    await action()
-    await refresh()
-  } catch (error) {
-    savedError.value = error
-  }
-}
+const changeSaved = (action) => change((error) => (savedError.value = error), action)
 
 function Saved() {
   const submit = (event) => {
     event.preventDefault()
     const body = { name: savedName.value.trim(), ...fields(setting.value, base.value) }
-    saveChange(async () => (await json("POST", "v1/compositions", { body }), (savedName.value = "")))
+    changeSaved(async () => (await json("POST", "v1/compositions", { body }), (savedName.value = "")))
   }
-  const remove = (name) => saveChange(() => json("DELETE", `v1/compositions/${path(name)}`))
+  const remove = (name) => changeSaved(() => json("DELETE", `v1/compositions/${path(name)}`))
   return html`<section aria-label="Saved compositions">
     <h2>Saved compositions</h2>
     <form class="row" onSubmit=${submit}>
@@ -180,7 +158,7 @@ function Saved() {
       <button type="submit" disabled=${isBase(setting.value) || !savedName.value.trim()}>Save</button>
     </form>
     ${isBase(setting.value) && html`<p class="muted">Move a slider under <a href="#ask">Ask</a> first.</p>`}
-    ${savedError.value && html`<p class="error" role="alert">${savedError.value.message} <code>${savedError.value.code}</code></p>`}
+    <${Refusal} error=${savedError.value} />
     ${saved.value.length > 0 &&
     html`<div class="scroll"><table>
       <thead><tr><th>Name</th><th>Stands for</th><th>Now</th><th></th></tr></thead>

@@ -155,12 +155,12 @@ export async function likeliest(setting, prompt, before) {
   const name = JSON.stringify([fields(setting, base.value), prompt, before])
   if (!known.has(name)) {
     if (known.size > 500) known.clear()
-    known.set(name, ask5(setting, [...prompt, ...before]).catch((error) => (known.delete(name), Promise.reject(error))))
+    known.set(name, askLikeliest(setting, [...prompt, ...before]).catch((error) => (known.delete(name), Promise.reject(error))))
   }
   return known.get(name)
 }
 
-async function ask5(setting, prompt) {
+async function askLikeliest(setting, prompt) {
   const body = { ...fields(setting, base.value), prompt, max_tokens: 1, temperature: 0, logprobs: TOP }
   const reply = await json("POST", "v1/completions", { body })
   return likeliestOf(reply.choices[0].logprobs.top_logprobs[0])

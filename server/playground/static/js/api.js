@@ -1,14 +1,16 @@
 // The HTTP API, with the key of this tab. Refusals become ApiError.
 import { signal } from "./lib.js"
+import { read, write } from "./storage.js"
 
 const STORED_KEY = "lora-compose-key"
+// What a header can carry.
+const SENDABLE = /^[\x21-\x7e]*$/
 
 // The key stays in this tab. It is sent in a header and is never part of an address.
-export const key = signal(sessionStorage.getItem(STORED_KEY) ?? "")
+export const key = signal(read("sessionStorage", STORED_KEY) ?? "")
 
 export function useKey(text) {
-  if (text) sessionStorage.setItem(STORED_KEY, text)
-  else sessionStorage.removeItem(STORED_KEY)
+  write("sessionStorage", STORED_KEY, text)
   key.value = text
 }
 
@@ -33,13 +35,13 @@ export function errorOf(status, text) {
   } catch {
     // a proxy may answer with another body
   }
-  const found = new ApiError(status, error.code ?? `http_${status}`, error.message ?? `The server answered ${status}.`)
-  return found
+  return new ApiError(status, error.code ?? `http_${status}`, error.message ?? `The server answered ${status}.`)
 }
 
 // A request whose refusal is an ApiError. `body` is sent as JSON.
 export async function call(method, path, { body, signal } = {}) {
   const type = body === undefined ? {} : { "content-type": "application/json" }
+  if (!SENDABLE.test(key.value)) throw new ApiError(401, "invalid_api_key", "A key has only letters, digits and signs of ASCII.")
   let reply
   try {
     reply = await fetch(address(path), {

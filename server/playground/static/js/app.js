@@ -5,14 +5,14 @@ import { Ask } from "./ask.js"
 import { Grid } from "./grid.js"
 import { html, render, signal, useEffect } from "./lib.js"
 import { Server } from "./server.js"
-import { base, catalogueError, isLoaded, refresh, watchFusion } from "./store.js"
+import { base, catalogueError, forget, isLoaded, refresh, watchFusion } from "./store.js"
 import { setTheme, theme, THEMES } from "./theme.js"
 
 const VIEWS = { ask: ["Ask", Ask], grid: ["Weights", Grid], adapters: ["Adapters", Adapters], server: ["Server", Server] }
 const FUSION_POLL_MS = 3000
 const RETRY_MS = 2000
 
-const here = () => (location.hash.slice(1) in VIEWS ? location.hash.slice(1) : "ask")
+const here = () => (Object.hasOwn(VIEWS, location.hash.slice(1)) ? location.hash.slice(1) : "ask")
 const view = signal(here())
 addEventListener("hashchange", () => (view.value = here()))
 
@@ -78,8 +78,7 @@ function poll() {
     if (isLoaded.value && !document.hidden) await watchFusion()
     if (!isOver) timer = setTimeout(look, isLoaded.value ? FUSION_POLL_MS : RETRY_MS)
   }
-  catalogueError.value = null
-  isLoaded.value = false
+  forget()
   look()
   return () => {
     isOver = true

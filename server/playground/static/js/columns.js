@@ -4,6 +4,7 @@ import { label } from "./answers.js"
 import { curl, kind, python, title } from "./compositions.js"
 import { load, pin, remove, columns, MAX_COLUMNS } from "./conversation.js"
 import { html, useState } from "./lib.js"
+import { Refusal } from "./refusal.js"
 import { base } from "./store.js"
 import { Answer } from "./tokens.js"
 
@@ -24,7 +25,7 @@ export function Column({ column }) {
     </header>
     <div class="answer" aria-busy=${answer.status === "waiting" || answer.status === "streaming"}>
       ${answer.status === "idle" ? html`<p class="muted">No answer yet.</p>` : html`<${Answer} column=${column} />`}
-      ${answer.error && html`<p class="error" role="alert">${answer.error.message} <code>${answer.error.code}</code></p>`}
+      <${Refusal} error=${answer.error} />
       ${answer.status === "stopped" && html`<p class="muted">Stopped.</p>`}
     </div>
     ${answer.status === "done" && html`<${Facts} answer=${answer} />`}

@@ -2,7 +2,7 @@
 import { ABOUT, METHODS } from "./compositions.js"
 import { html, signal } from "./lib.js"
 import { system } from "./conversation.js"
-import { adapters, form, method, options, references, sampling, served, setWeight, weights } from "./store.js"
+import { adapters, form, method, options, referenceOf, references, sampling, served, setWeight, weightOf, weights } from "./store.js"
 
 const LOW = -1
 const HIGH = 2
@@ -13,7 +13,7 @@ const SHOWN = 30
 const filter = signal("")
 
 export function Controls() {
-  const found = served.value.filter(({ name }) => name.includes(filter.value) || weights.value[name])
+  const found = served.value.filter(({ name }) => name.includes(filter.value) || weightOf(name))
   return html`<section class="controls" aria-label="Setting">
     <div class="head">
       <h2>Adapters</h2>
@@ -32,7 +32,7 @@ export function Controls() {
 }
 
 function Weight({ adapter: { name } }) {
-  const weight = weights.value[name] ?? 0
+  const weight = weightOf(name)
   const versions = adapters.value.filter((one) => one.name === name)
   const set = (event) => {
     const typed = event.target.valueAsNumber
@@ -60,7 +60,7 @@ function Weight({ adapter: { name } }) {
 
 function Reference({ name, versions }) {
   const aliases = versions.flatMap((one) => one.aliases)
-  return html`<select aria-label=${`Version of ${name}`} value=${references.value[name] ?? ""} onChange=${(event) =>
+  return html`<select aria-label=${`Version of ${name}`} value=${referenceOf(name)} onChange=${(event) =>
     (references.value = { ...references.value, [name]: event.target.value })}>
     <option value="">newest</option>
     ${versions.map(({ version }) => html`<option key=${version} value=${version}>v${version}</option>`)}

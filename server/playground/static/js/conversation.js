@@ -1,5 +1,5 @@
 // The conversation that all columns share, and the columns.
-import { ask, BASE, column, drop, stop } from "./answers.js"
+import { ask, BASE, column, drop, EMPTY, stop } from "./answers.js"
 import { kind } from "./compositions.js"
 import { computed, effect, signal } from "./lib.js"
 import { form, fusionState, references, setting, weights, method, options } from "./store.js"
@@ -46,7 +46,7 @@ export function restart() {
   columns.value.forEach(drop)
   history.value = []
   question.value = ""
-  for (const one of columns.value) one.answer.value = { ...one.answer.value, status: "idle", tokens: [], text: "", error: null, compared: null }
+  for (const one of columns.value) one.answer.value = EMPTY
 }
 
 export function add(newSetting) {

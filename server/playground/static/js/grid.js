@@ -58,7 +58,7 @@ export function Grid() {
         <button disabled=${!running.value} onClick=${() => running.value?.abort()}>Stop</button>
       </div>
     </section>
-    <${Map} />
+    <${HeatMap} />
   </div>`
 }
 
@@ -71,7 +71,7 @@ function Axis({ id, text, names, value }) {
   </div>`
 }
 
-function Map() {
+function HeatMap() {
   if (!map.value) return html`<p class="muted">Each cell shows the figure for one pair of weights.</p>`
   const { cells, x, y, weights } = map.value
   const values = Object.values(cells).map(({ value }) => value).filter(Number.isFinite)

@@ -1,10 +1,12 @@
 // What the server holds now: fusion, residency, and charts of its figures.
 import uPlot from "../vendor/uplot.mjs"
 import { ApiError, call, json, key } from "./api.js"
+import { Benchmark, watchRuns } from "./benchmark.js"
 import { fields, isBase, title } from "./compositions.js"
+import { size } from "./files.js"
 import { html, signal, useEffect, useRef } from "./lib.js"
 import { figures, sums } from "./metrics.js"
-import { size } from "./adapters.js"
+import { Hidden, Refusal } from "./refusal.js"
 import { isDark } from "./theme.js"
 import { base, fusion, fusionState, residency, setting, watch, watchFusion } from "./store.js"
 
@@ -21,6 +23,7 @@ export function Server() {
   return html`<div class="server">
     <${Fusion} />
     <${Residency} />
+    <${Benchmark} />
     <section aria-label="Charts" class="charts">
       <h2>Last two minutes</h2>
       ${chartError.value ? html`<${Hidden} error=${chartError.value} what="the metrics" />` : CHARTS.map((one) => html`<${Chart} key=${one.title + isDark.value} ...${one} />`)}
@@ -32,7 +35,7 @@ function poll() {
   let timer = 0
   let isOver = false
   async function look() {
-    if (!document.hidden) await Promise.all([watchFusion(), watch("v1/residency", residency), readMetrics()])
+    if (!document.hidden) await Promise.all([watchFusion(), watch("v1/residency", residency), watchRuns(), readMetrics()])
     if (!isOver) timer = setTimeout(look, POLL_MS)
   }
   chartError.value = null
@@ -100,11 +103,6 @@ function Chart({ title: name, index, digits, unit }) {
   </figure>`
 }
 
-function Hidden({ error, what }) {
-  if ([401, 403, 404].includes(error.status)) return html`<p class="muted">This key, or this port, does not show ${what}.</p>`
-  return html`<p class="error">${error.message} <code>${error.code}</code></p>`
-}
-
 const fusing = signal({ busy: false, error: null })
 
 async function change(action) {
@@ -120,7 +118,7 @@ async function change(action) {
 
 function Fusion() {
   const state = fusionState()
-  if (!state) return html`<section aria-label="Fusion"><h2>Fusion</h2>${fusion.value && html`<${Hidden} error=${fusion.value} what="what is fused" />`}</section>`
+  if (!state) return html`<section aria-label="Fusion"><h2>Fusion</h2><${Hidden} error=${fusion.value} what="what is fused" /></section>`
   const { busy, error } = fusing.value
   const name = title(setting.value, base.value)
   const isSwitching = busy || state.state === "fusing" || state.state === "restoring"
@@ -135,7 +133,7 @@ function Fusion() {
       </button>
       <button disabled=${isSwitching || state.state !== "fused"} onClick=${() => change(() => json("DELETE", "v1/fusion"))}>Restore the base</button>
     </div>
-    ${error && html`<p class="error" role="alert">${error.message} <code>${error.code}</code></p>`}
+    <${Refusal} error=${error} />
     ${last && html`<p class="muted">The last switch took ${last.seconds.toFixed(2)} s. Requests stood still for ${last.stalled_seconds.toFixed(2)} s.</p>`}
   </section>`
 }
@@ -143,7 +141,7 @@ function Fusion() {
 function Residency() {
   const found = residency.value
   if (!found || found instanceof Error) {
-    return html`<section aria-label="Residency"><h2>Residency</h2>${found && html`<${Hidden} error=${found} what="what is resident" />`}</section>`
+    return html`<section aria-label="Residency"><h2>Residency</h2><${Hidden} error=${found} what="what is resident" /></section>`
   }
   const { host, active, queued, runtime_weights } = found
   return html`<section aria-label="Residency">

@@ -11,6 +11,7 @@ export const isLoaded = signal(false)
 // null: not known yet. An ApiError: why the key does not see it.
 export const fusion = signal(null)
 export const residency = signal(null)
+export const benchmarks = signal(null)
 
 export const weights = signal({})
 export const references = signal({})
@@ -30,12 +31,17 @@ export const served = computed(() => {
   return [...newest.values()].sort((one, other) => one.name.localeCompare(other.name))
 })
 
+// An adapter may be named like a property that every object has, such as `constructor`.
+const own = (table, name, otherwise) => (Object.hasOwn(table, name) ? table[name] : otherwise)
+export const weightOf = (name) => own(weights.value, name, 0)
+export const referenceOf = (name) => own(references.value, name, "")
+
 export const setting = computed(() => ({
   members: served.value
-    .filter(({ name }) => weights.value[name])
+    .filter(({ name }) => weightOf(name))
     .map(({ name }) => ({
-      name: references.value[name] ? `${name}@${references.value[name]}` : name,
-      weight: weights.value[name],
+      name: referenceOf(name) ? `${name}@${referenceOf(name)}` : name,
+      weight: weightOf(name),
     })),
   method: method.value,
   options: Object.fromEntries(METHODS[method.value].map((name) => [name, options.value[name]])),
@@ -43,6 +49,17 @@ export const setting = computed(() => ({
 
 export function setWeight(name, weight) {
   weights.value = { ...weights.value, [name]: weight }
+}
+
+// Forget what an earlier key saw.
+export function forget() {
+  batch(() => {
+    adapters.value = []
+    saved.value = []
+    isLoaded.value = false
+    catalogueError.value = null
+    for (const one of [fusion, residency, benchmarks]) one.value = null
+  })
 }
 
 // Read the catalogue. A reply for another key than that of now is not used.
@@ -65,9 +82,7 @@ export async function refresh() {
   } catch (error) {
     if (key.value !== asked) return
     batch(() => {
-      adapters.value = []
-      saved.value = []
-      isLoaded.value = false
+      forget()
       catalogueError.value = error
     })
   }

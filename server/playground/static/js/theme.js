@@ -1,10 +1,11 @@
 // Light or dark: as the system, or as the person chose.
 import { computed, signal } from "./lib.js"
+import { read, write } from "./storage.js"
 
 export const THEMES = { system: "Auto", light: "Light", dark: "Dark" }
 const STORED_THEME = "lora-compose-theme"
 
-export const theme = signal(localStorage.getItem(STORED_THEME) ?? "system")
+export const theme = signal(read("localStorage", STORED_THEME) ?? "system")
 const system = matchMedia("(prefers-color-scheme: dark)")
 const isSystemDark = signal(system.matches)
 system.addEventListener("change", () => (isSystemDark.value = system.matches))
@@ -14,6 +15,6 @@ export const isDark = computed(() => (theme.value === "system" ? isSystemDark.va
 
 export function setTheme(name) {
   theme.value = name
-  localStorage.setItem(STORED_THEME, name)
+  write("localStorage", STORED_THEME, name)
   document.documentElement.style.colorScheme = name === "system" ? "light dark" : name
 }

@@ -1,8 +1,8 @@
 // A vote on two columns becomes a preference pair. The pairs leave the page only as a download.
 import { label } from "./answers.js"
 import { columns } from "./conversation.js"
+import { save } from "./files.js"
 import { html, signal } from "./lib.js"
-import { form } from "./store.js"
 
 const VOTES = { left: "Left is better", right: "Right is better", tie: "Tie", bad: "Both are bad" }
 const chosen = signal({})
@@ -23,7 +23,7 @@ export function Vote() {
     <${Pick} side="left" column=${left} />
     <div class="buttons" role="group" aria-label="Which answer is better?">
       ${Object.entries(VOTES).map(
-        ([kind, text]) => html`<button key=${kind} disabled=${!isReady || (isSame && (kind === "left" || kind === "right"))} onClick=${() => vote(kind, answers)}>${text}</button>`,
+        ([kind, text]) => html`<button key=${kind} disabled=${!isReady || (isSame && (kind === "left" || kind === "right"))} onClick=${() => vote(kind, left, right)}>${text}</button>`,
       )}
     </div>
     <${Pick} side="right" column=${right} />
@@ -45,23 +45,19 @@ function picked() {
   return [at("left", 0), at("right", 1)]
 }
 
-function vote(kind, [left, right]) {
-  const asked = left.messages
-  const isPair = (kind === "left" || kind === "right") && JSON.stringify(asked) === JSON.stringify(right.messages)
+// What a column was asked: a prompt in one of the two shapes that training reads.
+const promptOf = ({ request: { messages, prompt } }) => messages ?? prompt
+
+function vote(kind, left, right) {
+  const isPair = (kind === "left" || kind === "right") && JSON.stringify(promptOf(left)) === JSON.stringify(promptOf(right))
   const [better, worse] = kind === "left" ? [left, right] : [right, left]
-  const isChat = form.value === "chat"
-  const answer = ({ text }) => (isChat ? [{ role: "assistant", content: text }] : text)
-  const prompt = isChat ? asked : asked.at(-1).content
-  const pair = isPair ? { prompt, chosen: answer(better), rejected: answer(worse) } : null
+  const answer = ({ request, answer: { value } }) => (request.isChat ? [{ role: "assistant", content: value.text }] : value.text)
+  const pair = isPair ? { prompt: promptOf(left), chosen: answer(better), rejected: answer(worse) } : null
   votes.value = [...votes.value, { kind, pair }]
   said.value = pair ? `Kept as pair ${pairs().length}.` : "Counted. A tie or two bad answers make no pair."
 }
 
 function download() {
   const lines = pairs().map((pair) => `${JSON.stringify(pair)}\n`)
-  const link = document.createElement("a")
-  link.href = URL.createObjectURL(new Blob(lines, { type: "application/jsonl" }))
-  link.download = "preferences.jsonl"
-  link.click()
-  setTimeout(() => URL.revokeObjectURL(link.href), 10_000)
+  save("preferences.jsonl", "application/jsonl", lines)
 }

@@ -5,7 +5,9 @@ from dataclasses import replace
 
 import pytest
 
+from lora_compose.benchmarks.serving.report.leading import chart
 from lora_compose.benchmarks.serving.report.page import page
+from lora_compose.benchmarks.serving.results.advice import Advice, advise
 from lora_compose.benchmarks.serving.results.document import (
     BenchmarkResult,
     Event,
@@ -21,7 +23,8 @@ COSTS = {"base": 0.100, "stack:2": 0.120, "fused:2": 0.100}
 
 
 def made(document: BenchmarkResult) -> str:
-    return page(document, summarize(document), "Stack.\nIt costs little.", ["A <crossover>."])
+    advice = Advice("stack", "Stack.\nIt costs little.")
+    return page(document, summarize(document), advice, ["A <crossover>.", "It costs little."])
 
 
 def with_everything() -> BenchmarkResult:
@@ -51,11 +54,65 @@ def with_everything() -> BenchmarkResult:
     return document
 
 
-def test_the_page_has_the_advice_first_and_every_arm_and_figure() -> None:
+def test_the_page_has_a_sentence_a_chart_and_the_advice_before_every_arm_and_figure() -> None:
     text = made(with_everything())
+    lead, chart, advice = (text.index(part) for part in ("<h1", 'class="keeps"', 'class="advice"'))
+    assert lead < chart < advice
+    assert "A stack of 2 adapters keeps 8" in text[lead:chart]
     assert all(f"<td>{arm}</td>" in text for arm in COSTS)
     assert text.index("It costs little.") < text.index("<table>")
     assert text.count("<svg") == 5
+
+
+def test_the_leading_chart_has_a_bar_for_each_way_and_names_other_servers() -> None:
+    document = result(COSTS | {"vllm:2": 0.4, "peft:1": 0.5})
+    found = chart(summarize(document))
+    assert found is not None
+    assert [(bar.words, bar.kind) for bar in found.bars] == [
+        ("base, no adapter", "base"),
+        ("stack of 2 adapters", "ours"),
+        ("2 adapters fused into the base", "ours"),
+        ("stock vLLM, sum of 2 adapters", "other"),
+        ("transformers + PEFT, one adapter", "other"),
+    ]
+    shares = [bar.width / found.full for bar in found.bars]
+    assert shares == pytest.approx([1, 5 / 6, 1, 1 / 4, 1 / 5], abs=0.05)
+    assert "the best of the other servers, stock vLLM, sum of 2 adapters, reaches 2" in made(document)
+
+
+def test_a_server_that_is_faster_than_the_base_has_its_whole_bar() -> None:
+    found = chart(summarize(result(COSTS | {"vllm:1": 0.02})))
+    assert found is not None
+    assert found.bars[-1].width / found.full == pytest.approx(5, abs=0.3)
+
+
+def test_a_wild_interval_ends_at_the_edge_of_the_chart() -> None:
+    found = chart(summarize(result(COSTS, noise=3.0)))
+    assert found is not None
+    assert all(0 <= place <= 100 for bar in found.bars for place in (bar.width, bar.low, bar.high))
+
+
+def test_a_noisy_result_leads_with_the_reason_and_has_no_verdict() -> None:
+    document = result(COSTS)
+    document.others_busy = [0.6] * 5
+    summary = summarize(document)
+    text = page(document, summary, advise(document, summary), [])
+    heading = text[text.index("<h1") : text.index("</h1>")]
+    assert "no verdict" in heading
+    assert "Other programs used 60 % of the processors" in text
+    assert "What to do" in text
+    assert "Recommended" not in text
+
+
+def test_tables_are_folded_and_say_what_their_columns_are() -> None:
+    text = made(with_everything())
+    for table in text.split("<table>")[:-1]:
+        assert "<details>" in table.rpartition("<summary>")[0][-12:]
+    assert "<dt>TTFT</dt><dd>time to the first token</dd>" in text
+
+
+def test_a_sentence_of_the_advice_is_not_said_twice() -> None:
+    assert made(result(COSTS)).count("It costs little.") == 1
 
 
 def test_the_page_loads_nothing_from_the_network() -> None:

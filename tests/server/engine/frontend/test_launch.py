@@ -38,6 +38,11 @@ def test_a_value_that_vllm_refuses_is_one_line() -> None:
         (["--chat-template", "/no/template.jinja"], "doesn't exist"),
         (["--tool-parser-plugin", "/no/plugin.py"], "No such file"),
         (["--enable-log-outputs"], "requires --enable-log-requests"),
+        (
+            ["--additional-config", '{"lora_kernels": "mine"}'],
+            r"lora_kernels \('mine'\) must be one of vllm, pooled",
+        ),
+        (["--additional-config", '{"lora_kernels": "pooled"}'], r"lora_kernels \('pooled'\) is for GPUs"),
         (["--sse-keep-alive-interval", "-1"], "must be a non-negative integer"),
     ],
 )

@@ -14,8 +14,10 @@ from vllm.lora.request import LoRARequest
 
 from lora_compose.server.engine.spec import Component, combined, decode_spec, encode_spec
 from lora_compose.server.engine.worker.background_build import BackgroundBuilds, yielding
-from lora_compose.server.engine.worker.lora_manager import RESIDUAL_OF_BASE, StackingLoRAManager
+from lora_compose.server.engine.worker.composition_manager import BASE_RESIDUAL
+from lora_compose.server.engine.worker.lora_manager import StackingLoRAManager
 from lora_compose.server.engine.worker.stacking import Yielding
+from lora_compose.server.engine.worker.step_times import StepTimes
 
 
 class Slots:
@@ -73,10 +75,11 @@ class Manager(StackingLoRAManager):
         self._builds: BackgroundBuilds[Any] = BackgroundBuilds()
         self._specs: dict[int, str] = {}
         self._fused: tuple[Component, ...] = ()
+        self._meter = StepTimes()
         self.gate = threading.Event()
         self.gate.set()
         self.begun = threading.Event()
-        self.broken = False
+        self.broken: Exception | None = None
         self.yielding: Yielding | None = None
 
     @override
@@ -85,8 +88,9 @@ class Manager(StackingLoRAManager):
         residual = combined(decode_spec(spec), self._fused)
         self.begun.set()
         assert self.gate.wait(10)
-        if self.broken:
-            raise ValueError("rank 99")
+        if self.broken is not None:
+            raise self.broken
+        assert residual, "vLLM cannot build an adapter without layers"
         return SimpleNamespace(id=lora_int_id, made_of={c.directory: c.weight for c in residual})
 
     def made_of(self, lora_int_id: int) -> dict[str, float]:
@@ -127,8 +131,8 @@ def test_while_something_is_fused_its_own_rows_need_none_and_the_base_s_rows_do(
     manager = Manager(slots=3)
     manager.fuse(FUSED)
     rows = run(manager, [None, request(1, a=1.0, b=0.5), request(2, a=1.0, c=2.0)])
-    assert rows == [RESIDUAL_OF_BASE, 0, 2]
-    assert manager.made_of(RESIDUAL_OF_BASE) == {"a": -1.0, "b": -0.5}
+    assert rows == [BASE_RESIDUAL.lora_int_id, 0, 2]
+    assert manager.made_of(BASE_RESIDUAL.lora_int_id) == {"a": -1.0, "b": -0.5}
     assert manager.made_of(2) == {"b": -0.5, "c": 2.0}
     assert 1 not in manager.slots.adapters
 
@@ -137,7 +141,7 @@ def test_every_edge_builds_anew_what_was_prepared() -> None:
     manager = Manager()
     wanted = request(1, a=1.0)
     prepare(manager, wanted)
-    for fused, expected in ((FUSED, {"b": -0.5}), (FUSED[:1], {}), ((), {"a": 1.0})):
+    for fused, expected in ((FUSED, {"b": -0.5}), ((), {"a": 1.0})):
         manager.fuse(fused)
         assert manager.made_of(1) == expected
         run(manager, [None, wanted])
@@ -145,13 +149,69 @@ def test_every_edge_builds_anew_what_was_prepared() -> None:
     assert list(manager.slots.adapters) == [1]
 
 
+def test_a_prepared_composition_can_be_fused_and_then_needs_no_build() -> None:
+    manager = Manager()
+    wanted = request(1, a=1.0, b=0.5)
+    prepare(manager, wanted)
+    manager.fuse(FUSED)
+    assert not manager.slots.adapters
+    manager.fuse(())
+    assert manager.made_of(1) == {"a": 1.0, "b": 0.5}
+
+
+def test_a_fused_composition_can_be_prepared_and_exists_after_the_base_is_restored() -> None:
+    manager = Manager()
+    manager.fuse(FUSED)
+    assert prepare(manager, request(1, a=1.0, b=0.5)) == ("prepared", "")
+    assert manager.add_adapter(request(2, b=0.5, a=1.0))
+    assert not manager.slots.adapters
+    manager.fuse(())
+    assert manager.made_of(1) == manager.made_of(2) == {"a": 1.0, "b": 0.5}
+
+
+def test_a_composition_whose_weights_are_0_needs_nothing() -> None:
+    manager = Manager()
+    nothing = request(1, a=0.0)
+    assert prepare(manager, nothing) == ("prepared", "")
+    assert run(manager, [nothing, request(2, b=1.0), None]) == [0, 2, 0]
+
+
+def test_a_dummy_batch_of_vllm_is_left_as_it_is_while_something_is_fused() -> None:
+    manager = Manager(capacity=4, slots=2)
+    manager.fuse(FUSED)
+    dummies = [LoRARequest(f"warmup_{number}", number, "/not/a/real/path") for number in (1, 2)]
+    for dummy in dummies:
+        manager.slots.add_adapter(SimpleNamespace(id=dummy.lora_int_id))
+    assert run(manager, [*dummies, None]) == [1, 2, 0]
+    assert run(manager, [None]) == [BASE_RESIDUAL.lora_int_id]
+
+
+def test_the_base_is_switched_even_if_an_adapter_is_gone() -> None:
+    manager = Manager()
+    prepare(manager, request(1, c=1.0))
+    manager.broken = FileNotFoundError("c")
+    manager.fuse(FUSED)
+    manager.broken = None
+    assert run(manager, [None, request(1, c=1.0)]) == [BASE_RESIDUAL.lora_int_id, 1]
+    assert manager.made_of(1) == {"a": -1.0, "b": -0.5, "c": 1.0}
+
+
+def test_the_meter_counts_the_tokens_of_each_composition_and_of_the_base() -> None:
+    manager = Manager()
+    named, other = request(1, a=1.0), request(2, b=1.0)
+    assert manager.read_meter() == {"tokens": [], "busy_seconds": 0.0, "overheads": []}
+    for _ in range(3):
+        run(manager, [named, None, other, named])
+    assert dict(manager.read_meter()["tokens"]) == {"name1": 4, None: 2, "name2": 2}
+
+
 def test_a_residual_of_too_high_a_rank_waits_for_the_next_edge() -> None:
     manager = Manager()
     prepare(manager, request(1, a=1.0))
-    manager.broken = True
+    manager.broken = ValueError("rank 99")
     manager.fuse(FUSED)
     assert not manager.slots.adapters
-    manager.broken = False
+    manager.broken = None
     manager.fuse(())
     assert manager.made_of(1) == {"a": 1.0}
 
@@ -167,10 +227,10 @@ def test_what_a_batch_uses_keeps_its_slot() -> None:
 
 def test_a_build_that_fails_says_so_once_and_may_be_tried_again() -> None:
     manager = Manager()
-    manager.broken = True
+    manager.broken = ValueError("rank 99")
     assert prepare(manager, request(1, a=1.0)) == ("failed", "ValueError: rank 99")
     assert not manager.slots.adapters
-    manager.broken = False
+    manager.broken = None
     assert prepare(manager, request(1, a=1.0)) == ("prepared", "")
     assert manager.made_of(1) == {"a": 1.0}
 

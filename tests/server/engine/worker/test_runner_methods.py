@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from lora_compose.server.engine.worker import runner_methods
+from lora_compose.server.engine.worker.member_manager import RowCounts
 from lora_compose.server.engine.worker.runner_methods import prompt_logprobs, set_active_loras
-from lora_compose.server.engine.worker.runtime_weights import RowCounts
 
 
 class Manager:

@@ -1,0 +1,1 @@
+"""Rows in code and five languages with known near copies, and with rows that only look alike."""
