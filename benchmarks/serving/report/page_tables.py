@@ -49,7 +49,7 @@ def page_tables(document: BenchmarkResult, summary: Summary) -> Iterator[PageTab
 
 def _beside_llamacpp(document: BenchmarkResult) -> PageTable:
     rows = [PageRow(llamacpp_table.beside_cells(row)) for row in beside_llamacpp(document)]
-    about = "Our server and llama.cpp's, with the same weights, adapters and requests. Ratios are taken within repeats."
+    about = "Our server and llama.cpp's had the same weights, adapters and requests."
     return PageTable(llamacpp_table.TITLE, llamacpp_table.HEADERS, rows, about)
 
 

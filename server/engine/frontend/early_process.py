@@ -37,12 +37,13 @@ def import_early(environment: Mapping[str, str]) -> None:
 
     It must be called in the main thread. Ctrl-C does not reach the process; `end` ends it."""
     multiprocessing.set_forkserver_preload(list(IMPORTED))
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # what is ignored stays ignored in a new program
+    # What is blocked stays blocked in a new program. This process gets a signal of meanwhile afterwards.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         with in_environment({**environment, **_openmp_library()}):
             forkserver.ensure_running()
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def is_running() -> bool:
