@@ -92,7 +92,7 @@ class SystemsUnderTest:
     """Directory of the adapters, if this run started the servers."""
     api_key: str | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
-    """Versions of servers that are no Python packages."""
+    """Versions of servers that are not Python packages."""
 
     def models(self, arm: Arm, plan: Plan) -> list[str]:
         """The `model` of the arm's requests, for each composition."""

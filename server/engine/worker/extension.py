@@ -44,7 +44,7 @@ class CompositionWorkerExtension:
     def give_back_memory(self) -> None:
         """Give the system what was freed since the model was loaded: the weights that oneDNN has copied.
 
-        The C library keeps freed memory between pieces that are in use, until it is told to."""
+        The C library keeps freed memory between pieces that are in use until this call."""
         with suppress(AttributeError):  # a C library other than glibc
             CDLL(None).malloc_trim(0)
 

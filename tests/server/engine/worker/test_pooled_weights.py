@@ -85,8 +85,9 @@ class Manager(PooledLoRAManager):
     def dense(self, requests: Batch, counts: Sequence[int] | None = None) -> torch.Tensor:
         """What it has to be: `y + x ΔWᵀ` in float64, with what each request adds to the fused weights."""
         counts = counts or [1] * len(requests)
-        expected, xs = self.y[: sum(counts)].double(), self.x[: sum(counts)].double().split(list(counts))
-        for wanted, part, x in zip(requests, expected.split(list(counts)), xs, strict=True):
+        expected = self.y[: sum(counts)].double()
+        xs = torch.split(self.x[: sum(counts)].double(), list(counts))
+        for wanted, part, x in zip(requests, torch.split(expected, list(counts)), xs, strict=True):
             for component in combined(decode_spec(wanted.lora_path) if wanted else (), self._fused):
                 part += component.weight * x @ self._change(component.directory).T
         return expected
@@ -152,21 +153,24 @@ def test_fusing_changes_only_what_each_row_needs() -> None:
     assert (manager.built, manager.uploads) == (3, 3)
 
 
+def runs_kernels(manager: Manager) -> bool:
+    return manager._wrapper.is_active
+
+
 def test_a_batch_without_adapters_runs_no_kernel_and_a_dummy_batch_runs_them_on_nothing() -> None:
     manager = Manager()
-    wrapper = manager._wrapper
     manager.run([request(1, a=1.0)])
-    assert wrapper.is_active
+    assert runs_kernels(manager)
     manager.run([None])
-    assert not wrapper.is_active
+    assert not runs_kernels(manager)
     dummies = {LoRARequest("warmup_1", 1, "/not/a/real/path")}
     manager.set_active_adapters(dummies, LoRAMapping((1,), (1,)))
-    assert wrapper.is_active
+    assert runs_kernels(manager)
     out = manager.y.clone()
-    wrapper.add_lora_linear(out, manager.x, manager.number, (), 1.0, WIDTHS)
+    manager._wrapper.add_lora_linear(out, manager.x, manager.number, (), 1.0, WIDTHS)
     assert torch.equal(out, manager.y)
     manager.set_active_adapters(set(), LoRAMapping((0,), (0,)))
-    assert not wrapper.is_active
+    assert not runs_kernels(manager)
 
 
 def test_the_v2_model_runner_s_call_after_select_changes_nothing() -> None:
