@@ -81,7 +81,13 @@ def compile_kernel(
 
 def _constants(kernel: Any, blocks: Blocks, *, is_small: bool, pdl: bool) -> dict[str, object]:
     height = SMALL_TILE if is_small else LARGE_TILE
-    both = {"MAX_RANKS": MAX_RANKS, "SLICES": SLICES, "BLOCK_M": height, "WIDEN": False, "PDL": pdl}
+    both: dict[str, object] = {
+        "MAX_RANKS": MAX_RANKS,
+        "SLICES": SLICES,
+        "BLOCK_M": height,
+        "WIDEN": False,
+        "PDL": pdl,
+    }
     if kernel is shrink:
         once = 1 if is_small else SPLITS
         sizes = {"BLOCK_R": blocks.shrink_ranks, "BLOCK_K": blocks.shrink_k}

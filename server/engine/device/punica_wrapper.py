@@ -17,7 +17,7 @@ from lora_compose.server.engine.device.batch_table import BatchTable, Limits, Me
 from lora_compose.server.engine.device.layer_pool import LayerPool
 from lora_compose.server.engine.device.torch_deltas import add_deltas
 
-LIBRARY = torch.library.Library("lora_compose", "FRAGMENT")
+LIBRARY = torch.library.Library("lora_compose", "FRAGMENT")  # type: ignore[no-untyped-call]
 WRAPPERS: "WeakValueDictionary[int, PooledPunicaWrapper]" = WeakValueDictionary()
 """By number. A custom operator gets only tensors and numbers."""
 

@@ -30,7 +30,7 @@ class NeededLoraState(LoraState):
     """The adapters of requests in the V2 model runner. It counts `get_activate_loras` to choose the graph."""
 
     def __init__(self, state: LoraState, manager: CompositionLoRAManager[Any]) -> None:
-        vars(self).update(vars(state))
+        self.__dict__.update(vars(state))
         self._manager = manager
 
     @override

@@ -72,7 +72,7 @@ def test_the_v1_model_runner_counts_what_is_left_to_add(is_fused: bool, batch: B
 
 
 def test_a_dummy_run_of_the_v1_model_runner_keeps_its_numbers() -> None:
-    forced = {"force_has_lora": True, "force_num_active_loras": 4}
+    forced: dict[str, Any] = {"force_has_lora": True, "force_num_active_loras": 4}
     assert choose_execution(SimpleNamespace(), lambda **given: given, **forced) == forced
 
 

@@ -85,8 +85,11 @@ class Manager(PooledLoRAManager):
     def dense(self, requests: Batch, counts: Sequence[int] | None = None) -> torch.Tensor:
         """What it has to be: `y + x ΔWᵀ` in float64, with what each request adds to the fused weights."""
         counts = counts or [1] * len(requests)
-        expected, xs = self.y[: sum(counts)].double(), self.x[: sum(counts)].double().split(list(counts))
-        for wanted, part, x in zip(requests, expected.split(list(counts)), xs, strict=True):
+        expected, xs = (
+            self.y[: sum(counts)].double(),
+            torch.split(self.x[: sum(counts)].double(), list(counts)),
+        )
+        for wanted, part, x in zip(requests, torch.split(expected, list(counts)), xs, strict=True):
             for component in combined(decode_spec(wanted.lora_path) if wanted else (), self._fused):
                 part += component.weight * x @ self._change(component.directory).T
         return expected
@@ -158,7 +161,7 @@ def test_a_batch_without_adapters_runs_no_kernel_and_a_dummy_batch_runs_them_on_
     manager.run([request(1, a=1.0)])
     assert wrapper.is_active
     manager.run([None])
-    assert not wrapper.is_active
+    assert wrapper.is_active is False
     dummies = {LoRARequest("warmup_1", 1, "/not/a/real/path")}
     manager.set_active_adapters(dummies, LoRAMapping((1,), (1,)))
     assert wrapper.is_active
