@@ -155,6 +155,7 @@ class CommandCode(StrEnum):
     KERNELS_NOT_TIMED = "kernels_not_timed"
     KEYS_NEEDED = "keys_needed"
     LEAKED = "leaked"
+    LLAMACPP_UNAVAILABLE = "llamacpp_unavailable"
     MISSING_METHOD = "missing_method"
     MIXED_FORMS = "mixed_forms"
     MODEL_CHANGED = "model_changed"

@@ -12,6 +12,7 @@ from typing import NoReturn
 
 from lora_compose.adapters.command_line import error_line
 from lora_compose.adapters.errors import LoraComposeError
+from lora_compose.server.engine.frontend import early_process
 from lora_compose.server.engine.frontend.loading import kill
 
 logger = logging.getLogger(__name__)
@@ -20,6 +21,7 @@ logger = logging.getLogger(__name__)
 def end_now(*_: object) -> NoReturn:
     """Handle a signal: end this process at once, with the processes that `multiprocessing` has started."""
     kill(multiprocessing.active_children())
+    early_process.end()
     with suppress(RuntimeError):  # another line is being written
         logger.info("stopped")
     os._exit(0)
@@ -45,6 +47,7 @@ def leaving() -> Iterator[None]:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
     kill(multiprocessing.active_children())
+    early_process.end()
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()

@@ -28,6 +28,8 @@ from lora_compose.adapters.errors import CommandCode, LoraComposeError
 from lora_compose.adapters.models.cache import resolve
 from lora_compose.adapters.registry.registry import Registry
 from lora_compose.server.config import ServerConfig, options_of_base
+from lora_compose.server.engine.frontend.early_process import import_early
+from lora_compose.server.engine.frontend.environment import engine_environment, is_cpu_build
 from lora_compose.server.engine.frontend.loading import in_loading_thread, memory_of
 from lora_compose.server.home import check_shared_memory, set_home
 from lora_compose.server.http.benchmark_traffic import BenchmarkTraffic
@@ -83,6 +85,8 @@ def run(config: ServerConfig, vllm_args: Sequence[str]) -> None:
     sys.setswitchinterval(SWITCH_SECONDS)
     with leaving(), _stderr(config) as stream, _removed_at_the_end(config.http.uds):
         configure(config.log_format, config.data_dir, config.log_level, stream)
+        if is_cpu_build():
+            import_early(engine_environment(config.model))
         with Registry(config.data_dir) as registry, KeyStore(config.data_dir) as keys:
             front = Front(config, [*main, *admin], _auth_context(config, keys), started)
             app_switch = AppSwitch()

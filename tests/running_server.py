@@ -25,9 +25,10 @@ class RunningServer(ServerProcess):
         super().wait_until_ready(seconds)
 
     def engine(self) -> psutil.Process:
-        """The child that holds the model. Raises ValueError, or psutil.NoSuchProcess, where there is none."""
-        children = psutil.Process(self.process.pid).children()
-        return max(children, key=lambda child: child.memory_info().rss)
+        """The process that holds the model. Raises ValueError or psutil.NoSuchProcess where there is none."""
+        top = psutil.Process(self.process.pid)
+        forked = [below for child in top.children() for below in child.children()]
+        return max(forked or top.children(), key=lambda process: process.memory_info().rss)
 
     @override
     def stop(self) -> int:

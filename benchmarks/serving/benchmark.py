@@ -5,7 +5,6 @@ import re
 import sys
 import tempfile
 from contextlib import ExitStack
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,22 +18,9 @@ from lora_compose.benchmarks.serving.measured import Measured
 from lora_compose.benchmarks.serving.results.document import BenchmarkResult, HeldAdapter, Machine, Timeline
 from lora_compose.benchmarks.serving.results.plan import Plan
 from lora_compose.benchmarks.serving.runner import OnProgress, open_runner
-from lora_compose.benchmarks.serving.systems import SystemsUnderTest, running_systems, started_systems
+from lora_compose.benchmarks.serving.systems import SystemsUnderTest, Where, running_systems, started_systems
 from lora_compose.benchmarks.serving.timeline import RATE_SHARE, timeline
 from lora_compose.server.client.http import Client
-
-
-@dataclass(frozen=True)
-class Where:
-    """The servers to measure: the URL of a running server, or what is needed to start servers."""
-
-    url: str | None
-    names: tuple[str, ...]
-    model: str
-    root: Path
-    options: tuple[str, ...] = ()
-    api_key: str | None = None
-    may_fuse: bool = False
 
 
 def measure(plan: Plan, where: Where, on_progress: OnProgress) -> BenchmarkResult:
@@ -46,9 +32,7 @@ def measure(plan: Plan, where: Where, on_progress: OnProgress) -> BenchmarkResul
         else:
             home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lora-compose-bench-")))
             on_progress(0, None, "starting servers (about a minute)")
-            systems = stack.enter_context(
-                started_systems(plan, where.model, where.root, where.names, home, where.options)
-            )
+            systems = stack.enter_context(started_systems(plan, where, home))
         with Client(systems.urls["lora-compose"], systems.api_key) as client:
             words = words_of(client, systems.base)
         measured, line = asyncio.run(_measure(plan, systems, words, budget, on_progress))
@@ -59,7 +43,7 @@ def measure(plan: Plan, where: Where, on_progress: OnProgress) -> BenchmarkResul
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         seconds=round(budget.spent, 1),
         command=["lora-compose", "bench", "serve", *words_of_command],
-        machine=Machine(**describe()),
+        machine=_machine(systems),
         environment=recorded_environment(where.model),
         started=where.url is None,
         commands=started_commands,
@@ -81,6 +65,11 @@ def measure(plan: Plan, where: Where, on_progress: OnProgress) -> BenchmarkResul
         timeline=line,
         caveats=measured.caveats,
     )
+
+
+def _machine(systems: SystemsUnderTest) -> Machine:
+    machine = Machine(**describe())
+    return machine.model_copy(update={"versions": {**machine.versions, **systems.versions}})
 
 
 def without_paths(word: str) -> str:

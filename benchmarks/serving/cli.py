@@ -14,6 +14,7 @@ from lora_compose.adapters.dataclass_options import options_from
 from lora_compose.adapters.models.cache import resolve
 from lora_compose.adapters.terminal import progress_bar, stderr, stdout
 from lora_compose.benchmarks.serving.results.plan import Plan
+from lora_compose.benchmarks.serving.tune_command import tune
 
 if TYPE_CHECKING:
     from lora_compose.benchmarks.serving.results.document import BenchmarkResult
@@ -26,7 +27,7 @@ EMBEDDED = "the embedded base"
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
-    help="Measure the ways to serve adapters, and recommend one.",
+    help="Measure the ways to serve adapters, and recommend one; find the fastest settings of this machine.",
 )
 
 
@@ -48,6 +49,12 @@ def serve(
         str | None, typer.Option(help="Names of the adapters, separated by commas.", show_default=False)
     ] = None,
     plan: Plan,
+    llama_server: Annotated[
+        Path | None,
+        typer.Option(
+            help="llama.cpp's server. Default: the one on the PATH.", metavar="PATH", show_default=False
+        ),
+    ] = None,
     allow_fuse: Annotated[
         bool, typer.Option(help="With --url: the run may fuse, which changes the base for all clients.")
     ] = False,
@@ -73,7 +80,9 @@ def serve(
     **Arms**: `base`, `single` (one adapter), `stack:K`, `merge:K`, `fused:K` (folded into the base),
     `residual:K` (requests for the base while K adapters are fused), `vllm:K` (stock vLLM) and `peft:K`
     (transformers with PEFT), which both serve the exact sum of K adapters as one adapter, and `direct` (the
-    base behind vLLM's own HTTP app).
+    base behind vLLM's own HTTP app). `weights:K` is a stack with other weights in each of `--compositions`.
+    `llamacpp` adds the base, adapters and stacks of the run on llama.cpp's `llama-server`, in the same
+    precision and with as many threads (`llamacpp:K` names one of them).
 
     **Closed loops** keep a fixed number of requests in flight and measure capacity. **Open loops** send at
     random times and measure latency. Arms take turns, and each is compared with the base within one repeat.
@@ -83,13 +92,15 @@ def serve(
     - `lora-compose bench serve --url http://127.0.0.1:8000 --adapters sql,polite --arms stack:2,merge:2`
     - `lora-compose bench serve --model org/model --adapter-root ./adapters --adapters a,b,c,d`
     - `lora-compose bench serve --ranks 8,32,128`
+    - `lora-compose bench serve --arms single,stack:2,llamacpp --llama-server ./llama-server`
 
     All other options are passed to the vLLM servers that are started. Exit code 1: a request
     failed, or the server refused a part of the run.
     """
     from lora_compose.benchmarks.servers import EMBEDDED_ADAPTERS, EMBEDDED_BASE
-    from lora_compose.benchmarks.serving.benchmark import Where, measure
+    from lora_compose.benchmarks.serving.benchmark import measure
     from lora_compose.benchmarks.serving.report.report import write_reports
+    from lora_compose.benchmarks.serving.systems import Where
 
     if as_json and progress == "json":
         raise typer.BadParameter("--json and --progress json both write to stdout. Give one of them.")
@@ -101,6 +112,7 @@ def serve(
         tuple(context.args),
         api_key,
         allow_fuse,
+        llama_server,
     )
     with _progress_output(progress) as on_progress:
         document = measure(plan.quick() if quick else plan, where, on_progress)
@@ -111,6 +123,8 @@ def serve(
     typer.echo(f"wrote {output}", err=True)
     raise typer.Exit(1 if summary.failed or document.caveats else 0)
 
+
+app.command(context_settings=VLLM_OPTIONS)(tune)
 
 Result = Annotated[Path, typer.Argument(help="Result of `bench serve`.", metavar="FILE")]
 
@@ -226,6 +240,7 @@ def _facts(document: "BenchmarkResult", summary: "Summary") -> dict[str, Any]:
     from lora_compose.benchmarks.serving.report.tables import caveats
     from lora_compose.benchmarks.serving.results.advice import ExpectedTraffic
     from lora_compose.benchmarks.serving.results.advice import advise as advice_of
+    from lora_compose.benchmarks.serving.results.beside import beside_llamacpp
 
     advice = advice_of(document, summary, ExpectedTraffic())
     arms = [{**asdict(entry), "cell": entry.cell.id} for entry in summary.all]
@@ -233,6 +248,7 @@ def _facts(document: "BenchmarkResult", summary: "Summary") -> dict[str, Any]:
         "base": document.base,
         "arms": arms,
         "advice": asdict(advice),
+        "llamacpp": [row.to_json() for row in beside_llamacpp(document)],
         "caveats": caveats(document, summary),
     }
 

@@ -22,6 +22,7 @@ import httpx
 
 from lora_compose.adapters.errors import LoraComposeError
 from lora_compose.benchmarks.client import PATH
+from lora_compose.benchmarks.llamacpp.vocabulary import token_ids
 from lora_compose.benchmarks.serving.results.document import RequestRow
 from lora_compose.benchmarks.serving.results.plan import Cell, Plan, spread_over
 from lora_compose.benchmarks.workload import prompt as random_text
@@ -41,6 +42,8 @@ class Sending:
     composition: int = 0
     prompt: int = 0
     due: float = 0.0
+    ids_as_text: bool = False
+    """Whether the answer's text is the ids of its tokens."""
 
 
 async def send_pass(
@@ -74,7 +77,7 @@ async def send_pass(
     seconds = perf_counter() - began
     for row, lines in kept:
         body = sendings[row.i].body
-        read_answer(row, lines, streamed=bool(body.get("stream")))
+        read_answer(row, lines, streamed=bool(body.get("stream")), ids_as_text=sendings[row.i].ids_as_text)
         if row.failure is None and row.tokens != body["max_tokens"]:
             row.failure = "wrong_length"
         if concurrency is not None:
@@ -82,9 +85,9 @@ async def send_pass(
     return sorted((row for row, _ in kept), key=lambda row: row.i), seconds
 
 
-async def send_one(client: httpx.AsyncClient, body: dict[str, Any]) -> RequestRow:
+async def send_one(client: httpx.AsyncClient, sending: Sending) -> RequestRow:
     """Send one request alone."""
-    (row,), _ = await send_pass(client, [Sending(body)], 1)
+    (row,), _ = await send_pass(client, [sending], 1)
     return row
 
 
@@ -111,8 +114,10 @@ async def _collect(response: httpx.Response, lines: Lines, now: Callable[[], flo
             lines.append((now(), line))
 
 
-def read_answer(row: RequestRow, lines: Lines, *, streamed: bool = True) -> None:
-    """Fill in `row` from the lines of its answer: server-sent events if `streamed`, else a JSON document."""
+def read_answer(row: RequestRow, lines: Lines, *, streamed: bool = True, ids_as_text: bool = False) -> None:
+    """Fill in `row` from the lines of its answer: server-sent events if `streamed`, else a JSON document.
+
+    With `ids_as_text` the text is the ids of the tokens, as `benchmarks.llamacpp.vocabulary` says."""
     if row.failure is not None:
         return
     for when, line in lines:
@@ -121,7 +126,7 @@ def read_answer(row: RequestRow, lines: Lines, *, streamed: bool = True) -> None
             row.ended = when
             return
         try:
-            row.failure = _read_chunk(row, when, json.loads(data))
+            row.failure = _read_chunk(row, when, json.loads(data), ids_as_text)
         except (ValueError, KeyError, TypeError, AttributeError):
             row.failure = "unreadable_chunk"
         if row.failure is not None:
@@ -130,12 +135,14 @@ def read_answer(row: RequestRow, lines: Lines, *, streamed: bool = True) -> None
         row.failure = "cut_stream"
 
 
-def _read_chunk(row: RequestRow, when: float, chunk: dict[str, Any]) -> str | None:
+def _read_chunk(row: RequestRow, when: float, chunk: dict[str, Any], ids_as_text: bool) -> str | None:
     if "error" in chunk:
         return "error_event"
     for choice in chunk.get("choices", ()):
+        if ids_as_text and not choice["text"]:
+            continue  # llama.cpp's last chunk of an answer has no token
         row.times.append(when)
-        row.ids += choice.get("token_ids") or []
+        row.ids += token_ids(choice["text"]) if ids_as_text else choice.get("token_ids") or []
     if usage := chunk.get("usage"):
         row.tokens, row.prompt_tokens = usage["completion_tokens"], usage.get("prompt_tokens", 0)
     return None

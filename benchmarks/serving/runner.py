@@ -26,7 +26,6 @@ from lora_compose.benchmarks.serving.expected_answers import (
 )
 from lora_compose.benchmarks.serving.fusing import fused
 from lora_compose.benchmarks.serving.load import (
-    Sending,
     Words,
     body,
     planned,
@@ -43,7 +42,7 @@ from lora_compose.benchmarks.serving.results.document import (
     RequestRow,
     UnlikeBase,
 )
-from lora_compose.benchmarks.serving.results.plan import EXACT, FUSED, Arm, Cell, Plan, Serves
+from lora_compose.benchmarks.serving.results.plan import EXACT, FUSED, WEIGHTED, Arm, Cell, Plan, Serves
 from lora_compose.benchmarks.serving.systems import SystemsUnderTest
 
 OPEN_LOOP_CONNECTIONS = 512
@@ -140,6 +139,9 @@ class Runner:
         ):
             self._on_progress(self._done, self.steps(), f"warming up {arm.name}")
             await self._first_use(arm, model)
+            if arm.server == "llamacpp":
+                self._expected[arm.name, members] = await self._right_answers(members)
+                continue
             own = await ask_alone(self._clients[arm.server], model, self._pool, self.plan.output_tokens)
             expected = await self._expected_answers(arm, members, own)
             if members and not arm.rank and arm.server == "lora-compose":
@@ -155,7 +157,7 @@ class Runner:
         seconds = []
         for number in range(2):
             request = body(model, self._pool[0], 2, f"first-{len(self.measured.cold)}-{number}")
-            row = await send_one(self._clients[arm.server], request)
+            row = await send_one(self._clients[arm.server], self._systems.sending(arm, request))
             if row.failure or not row.times:
                 raise RuntimeError(
                     f"Arm {arm.name} cannot be measured. A request for {model} failed: {row.failure}"
@@ -173,7 +175,7 @@ class Runner:
         """
         peft = self._clients.get("peft")
         known = self._systems.sums
-        if peft is None or arm.rank or arm.kind not in EXACT:
+        if peft is None or arm.rank or arm.kind not in EXACT or arm.kind in WEIGHTED:
             return own
         name = self._systems.sum_name(members)
         if members and name not in known:
@@ -182,6 +184,12 @@ class Runner:
         if key not in self._expected:
             self._expected[key] = await ask_alone(peft, name, self._pool, self.plan.output_tokens)
         return self._expected[key]
+
+    async def _right_answers(self, members: tuple[str, ...]) -> list[Expected]:
+        """The answers of our base or exact stack, which llama.cpp's server must give too."""
+        if not members:
+            return self._expected["base", ()]
+        return list((await self._exact_answers(members)).answers)
 
     def _note_unlike_base(self, arm: Arm, model: str, expected: Sequence[Expected]) -> None:
         base = next(iter(self._expected.values()))  # the base is always prepared first
@@ -282,7 +290,8 @@ class Runner:
         for item in planned(self.plan, cell, repeat):
             composition = 0 if arm.rank else item.composition
             request = body(models[composition], self._pool[item.prompt], self.plan.output_tokens, item.salt)
-            sendings.append(Sending(request, composition, item.prompt, item.due))
+            sending = self._systems.sending(arm, request)
+            sendings.append(replace(sending, composition=composition, prompt=item.prompt, due=item.due))
         return await send_pass(self._clients[arm.server], sendings, cell.concurrency)
 
     def _allows(self, what: str) -> bool:

@@ -1,7 +1,7 @@
 """The systems under test: a running server, or servers that are started for the run.
 
-Our server, stock vLLM and transformers + PEFT can be started. Stock vLLM and PEFT cannot compose adapters, so
-they get the exact sum of the adapters as one PEFT directory.
+Our server, stock vLLM, transformers + PEFT and llama.cpp's server can be started. Stock vLLM and PEFT cannot
+compose adapters, so they get the exact sum of the adapters as one PEFT directory.
 """
 
 import json
@@ -20,6 +20,7 @@ from lora_compose.adapters.composition.grammar import parse
 from lora_compose.adapters.errors import Code, InvalidRequest
 from lora_compose.adapters.export import export, find_members
 from lora_compose.adapters.peft.checkpoint import Lora, LoraModule, open_adapter, write_adapter
+from lora_compose.benchmarks.llamacpp.server import request_body
 from lora_compose.benchmarks.servers import (
     direct_command,
     is_cpu_build,
@@ -28,8 +29,19 @@ from lora_compose.benchmarks.servers import (
     stock_command,
     stock_environment,
 )
+from lora_compose.benchmarks.serving.llamacpp_system import LlamaCpp
+from lora_compose.benchmarks.serving.load import Sending
 from lora_compose.benchmarks.serving.results.document import AdapterVersion
-from lora_compose.benchmarks.serving.results.plan import FUSED, Arm, Plan, Serves, choices, model_of
+from lora_compose.benchmarks.serving.results.plan import (
+    FUSED,
+    WEIGHTED,
+    Arm,
+    Plan,
+    Serves,
+    choices,
+    model_of,
+    weighted,
+)
 from lora_compose.server.client.http import Client
 from lora_compose.server.client.process import free_port
 
@@ -79,6 +91,8 @@ class SystemsUnderTest:
     root: Path | None = None
     """Directory of the adapters, if this run started the servers."""
     api_key: str | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """Versions of servers that are no Python packages."""
 
     def models(self, arm: Arm, plan: Plan) -> list[str]:
         """The `model` of the arm's requests, for each composition."""
@@ -91,7 +105,8 @@ class SystemsUnderTest:
             return [self.generated[arm.rank][: arm.members]]
         if not arm.members or arm.kind == "residual":
             return [()] * plan.compositions
-        return choices(ids, arm.members, plan.compositions)
+        sets = weighted if arm.kind in WEIGHTED else choices
+        return sets(ids, arm.members, plan.compositions)
 
     def fused_model(self, arm: Arm) -> str:
         """The stack that is fused while the arm is measured. It has the first adapters."""
@@ -104,7 +119,29 @@ class SystemsUnderTest:
     def _model(self, arm: Arm, members: Sequence[str], plan: Plan) -> str:
         if arm.server == "lora-compose":
             return model_of(arm, self.base, members, plan.merge)
-        return self.sum_name(members)
+        return "+".join(members) if arm.server == "llamacpp" else self.sum_name(members)
+
+    def sending(self, arm: Arm, body: dict[str, Any]) -> Sending:
+        """A request as the arm's server understands it."""
+        if arm.server != "llamacpp":
+            return Sending(body)
+        names = [adapter.id.partition("@")[0] for adapter in self.adapters]
+        return Sending(request_body(body, names), ids_as_text=True)
+
+
+@dataclass(frozen=True)
+class Where:
+    """The servers to measure: the URL of a running server, or what is needed to start servers."""
+
+    url: str | None
+    names: tuple[str, ...]
+    model: str
+    root: Path
+    options: tuple[str, ...] = ()
+    api_key: str | None = None
+    may_fuse: bool = False
+    llama_server: Path | None = None
+    """llama.cpp's server. None: the one on the PATH."""
 
 
 def sum_name(members: Sequence[str]) -> str:
@@ -139,18 +176,20 @@ def running_systems(
 
 
 @contextmanager
-def started_systems(
-    plan: Plan, model: str, root: Path, names: Sequence[str], home: Path, options: Sequence[str]
-) -> Iterator[SystemsUnderTest]:
+def started_systems(plan: Plan, where: Where, home: Path) -> Iterator[SystemsUnderTest]:
     """Starts every server that the arms need, with its adapters. They are stopped when the context closes.
 
-    Raises InvalidRequest("too_few_adapters") or LoraComposeError("server_not_ready").
+    Raises InvalidRequest("too_few_adapters"), or LoraComposeError: llamacpp_unavailable, server_not_ready.
     """
+    model, root, names = where.model, where.root, where.names
     most = max((arm.members for arm in plan.all_arms), default=0)
     if most > len(names):
         raise InvalidRequest(
             Code.TOO_FEW_ADAPTERS, f"The arms need {most} adapters, but --adapters names {len(names)}."
         )
+    llamacpp = None
+    if any(arm.server == "llamacpp" for arm in plan.all_arms):
+        llamacpp = LlamaCpp.checked(where.llama_server, model, {name: root / name for name in names})
     ranks = _ranks_needed(plan, root, names)
     ours_root = home / "adapters"
     _copy_links(root, names, ours_root)
@@ -161,7 +200,7 @@ def started_systems(
         if arm.server in {"vllm", "peft"}
         for members in choices(list(names), arm.members, plan.compositions)
     }
-    commands = _commands(plan, model, ranks, sums, home, options)
+    commands = _commands(plan, model, ranks, sums, home, where.options)
     with ExitStack() as stack:
         servers = {}
         for name, (command, port) in commands.items():
@@ -176,14 +215,20 @@ def started_systems(
             base = client.models()[0]["id"]
         if "vllm" in urls:
             _load(urls["vllm"], sums)
+        shown: dict[str, Sequence[str]] = {name: tuple(command) for name, (command, _) in commands.items()}
+        if llamacpp is not None:
+            started = llamacpp.started(home / "llamacpp", urls["lora-compose"], plan)
+            peer, shown["llamacpp"] = stack.enter_context(started)
+            urls["llamacpp"] = peer.url
         yield SystemsUnderTest(
             urls,  # type: ignore[arg-type]
             base,
             tuple(_version(registered[name]) for name in names),
             {rank: tuple(registered[name]["id"] for name in group) for rank, group in generated.items()},
-            {name: tuple(command) for name, (command, _) in commands.items()},
+            shown,
             sums=frozenset(sums),
             root=ours_root,
+            versions={} if llamacpp is None else {"llama-server": llamacpp.version},
         )
 
 
@@ -196,7 +241,7 @@ def _commands(
     options: Sequence[str],
 ) -> dict[str, tuple[list[str], int]]:
     """Command and port of each server that an arm needs. Our own server is always included."""
-    needed = {"lora-compose", *(arm.server for arm in plan.all_arms)}
+    needed = {"lora-compose", *(arm.server for arm in plan.all_arms)}  # llama.cpp's is started later
     commands = {}
     port = free_port()
     our_options = ["--max-lora-rank", str(ranks["lora-compose"]), *options]

@@ -29,7 +29,7 @@ from lora_compose.benchmarks.servers import (
     stock_command,
     stock_environment,
 )
-from lora_compose.benchmarks.serving.load import DATA, Lines, receive, send_one
+from lora_compose.benchmarks.serving.load import DATA, Lines, Sending, receive, send_one
 from lora_compose.benchmarks.synthetic import write_fresh
 from lora_compose.benchmarks.workload import Prompts, completion_body
 from lora_compose.server.client.process import free_port
@@ -93,7 +93,7 @@ async def measure(
         if not reply.is_success:
             window.failures += 1
             continue
-        row = await send_one(client, completion_body(path.name, "roll table", 4, stream=True))
+        row = await send_one(client, Sending(completion_body(path.name, "roll table", 4, stream=True)))
         window.failures += row.failure is not None
         if row.times:
             window.first_answers.append(row.times[0] - row.sent)

@@ -60,7 +60,7 @@ async def first_tokens(client: httpx.AsyncClient, names: list[str], pairs: int) 
 
 async def _first(client: httpx.AsyncClient, model: str, prompts: Prompts) -> float:
     (prompt,) = prompts.take(1, 32)
-    row = await send_one(client, completion_body(model, prompt, 2, stream=True))
+    row = await send_one(client, Sending(completion_body(model, prompt, 2, stream=True)))
     if row.failure or not row.times:
         raise RuntimeError(f"A request for {model} failed: {row.failure}")
     return row.times[0] - row.sent

@@ -100,10 +100,26 @@ V1_GRAPH = Override(
     sha256="8a022812851793da2454822184769ebfd6e28269295f3fc26270882b72523e19",
     reason="the V1 model runner does the same; `load_lora_model` replaces the method of its instance",
 )
+ENGINE_PROCESS = Override(
+    module="vllm.v1.engine.utils",
+    attribute="get_mp_context",
+    replacement="lora_compose.server.engine.frontend.early_process:engine_context",
+    source="vllm.utils.system_utils:get_mp_context",
+    sha256="8b045a017577026e90790f9cddb8eb05ed195508934e5e1667ce3ae91d6a45d3",
+    reason="upstream's engine on a CPU is a new interpreter, which imports vLLM only after the server has",
+)
+CPU_KV_CACHE = Override(
+    module="vllm.v1.worker.gpu_model_runner",
+    attribute="allocate_kv_cache",
+    replacement="lora_compose.server.engine.worker.kv_cache:allocate_on_demand",
+    source="vllm.v1.worker.utils:allocate_kv_cache",
+    sha256="b1f3e24311485a090404f9ca264b1325cc0a965023221a46c18f45acf3c0ddfd",
+    reason="upstream fills the whole cache with zeros at the start, which takes its memory and seconds",
+)
 OVERRIDES = (
     *(WORKER_MANAGER, LORA_STATE, V1_GRAPH),
-    *(CPU_MANAGER, CPU_WRAPPER, CPU_SELECTION, CPU_PROMPT_LOGPROBS, CPU_NORMS),
-    TOKEN_COUNT,
+    *(CPU_MANAGER, CPU_WRAPPER, CPU_SELECTION, CPU_PROMPT_LOGPROBS, CPU_NORMS, CPU_KV_CACHE),
+    *(TOKEN_COUNT, ENGINE_PROCESS),
 )
 
 
@@ -119,7 +135,7 @@ def install() -> None:
 def install_for_cpus() -> None:
     """The LoRA manager and the kernels for CPUs."""
     type(current_platform).get_punica_wrapper = classmethod(lambda _: CPU_WRAPPER.replacement)
-    for override in (CPU_MANAGER, CPU_SELECTION, CPU_PROMPT_LOGPROBS):
+    for override in (CPU_MANAGER, CPU_SELECTION, CPU_PROMPT_LOGPROBS, CPU_KV_CACHE):
         _put(override)
     importlib.import_module("lora_compose.server.engine.cpu.norms").register()
     priority = _replacement(CPU_NORMS)

@@ -31,12 +31,13 @@ def check(page: str, home: Path, url: str, **environment: str) -> None:
 
 @contextmanager
 def left_as_found(http: httpx.Client) -> Iterator[None]:
-    """Other tests share the server: no fused composition, and the compositions that were there."""
+    """Other tests share the server: no fused composition, no alias, and the compositions that were there."""
     before = {one["name"] for one in http.get("/v1/compositions").json()["data"]}
     try:
         yield
     finally:
         http.delete("/v1/fusion")
+        http.delete("/v1/adapters/roll/aliases/prod")
         for one in http.get("/v1/compositions").json()["data"]:
             if one["name"] not in before:
                 http.delete(f"/v1/compositions/{one['name']}").raise_for_status()

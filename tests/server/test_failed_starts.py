@@ -27,8 +27,8 @@ def engine_of(server: "subprocess.Popen[str]") -> psutil.Process:
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         for child in psutil.Process(server.pid).children():
-            if any("spawn_main" in word for word in child.cmdline()):
-                return child
+            for forked in child.children():
+                return forked
         time.sleep(0.1)
     raise AssertionError("there is no engine")
 

@@ -155,7 +155,7 @@ def _exact(curated: Curated) -> None:
 
 
 def _near(curated: Curated) -> None:
-    """Rows with different system messages are different rows, and so are good and bad answers."""
+    """Rows with different system messages are different rows. A good and a bad answer are different too."""
     texts = [(spoken_text(row), group_of(row)) for row in curated.rows]
     copies = find_copies(texts, curated.options.near)
     originals = dict(sorted((copies.exact | copies.near).items()))

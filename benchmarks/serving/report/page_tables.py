@@ -3,8 +3,10 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from lora_compose.benchmarks.serving.report import llamacpp_table
 from lora_compose.benchmarks.serving.report.tables import ms, ratio
 from lora_compose.benchmarks.serving.report.words import TERMS, load_words
+from lora_compose.benchmarks.serving.results.beside import beside_llamacpp
 from lora_compose.benchmarks.serving.results.document import BenchmarkResult
 from lora_compose.benchmarks.serving.results.metrics import MetricStats
 from lora_compose.benchmarks.serving.results.plan import Cell
@@ -39,10 +41,16 @@ def page_tables(document: BenchmarkResult, summary: Summary) -> Iterator[PageTab
     """A table for each load, and those of first uses, switches, memory and differences that are not empty."""
     for cell in summary.cells:
         yield _every_way(document, summary, cell)
-    for make in (_first_uses, _switches, _memory, _differences):
+    for make in (_beside_llamacpp, _first_uses, _switches, _memory, _differences):
         table = make(document)
         if table.rows:
             yield table
+
+
+def _beside_llamacpp(document: BenchmarkResult) -> PageTable:
+    rows = [PageRow(llamacpp_table.beside_cells(row)) for row in beside_llamacpp(document)]
+    about = "Our server and llama.cpp's had the same weights, adapters and requests."
+    return PageTable(llamacpp_table.TITLE, llamacpp_table.HEADERS, rows, about)
 
 
 def _every_way(document: BenchmarkResult, summary: Summary, cell: Cell) -> PageTable:

@@ -6,8 +6,10 @@ The report depends on the result's JSON only, so it can be written again at any 
 from pathlib import Path
 
 from lora_compose.adapters.terminal import stdout
+from lora_compose.benchmarks.serving.report.llamacpp_table import beside_table
 from lora_compose.benchmarks.serving.report.tables import caveats, markdown, terminal_tables
 from lora_compose.benchmarks.serving.results.advice import ExpectedTraffic, advise
+from lora_compose.benchmarks.serving.results.beside import beside_llamacpp
 from lora_compose.benchmarks.serving.results.crossovers import crossovers
 from lora_compose.benchmarks.serving.results.document import BenchmarkResult
 from lora_compose.benchmarks.serving.results.summary import Summary, summarize
@@ -33,6 +35,8 @@ def _show(document: BenchmarkResult, summary: Summary, advice: str) -> None:
     console = stdout()
     for table in terminal_tables(summary):
         console.print(table, "")
+    if beside := beside_llamacpp(document):
+        console.print(beside_table(beside), "")
     for line in caveats(document, summary):
         console.print(f"[yellow]caveat:[/] {line}", highlight=False)
     console.print("", advice, sep="\n", highlight=False, markup=False)

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from rich.markup import escape
 from rich.table import Table
 
+from lora_compose.benchmarks.serving.report import llamacpp_table
+from lora_compose.benchmarks.serving.results.beside import beside_llamacpp, split_batches
 from lora_compose.benchmarks.serving.results.crossovers import busiest_cell
 from lora_compose.benchmarks.serving.results.document import BenchmarkResult
 from lora_compose.benchmarks.serving.results.metrics import MetricStats
@@ -68,7 +70,7 @@ def caveats(document: BenchmarkResult, summary: Summary) -> list[str]:
     """All reasons not to trust some of the numbers, one in each line."""
     lines = [f"{arm.cell.id}, {arm.arm}: {flag}" for arm in summary.all for flag in arm.flags]
     lines += [f"{arm} was not measured: {why}" for arm, why in document.skipped.items()]
-    lines += document.caveats
+    lines += [*document.caveats, *split_batches(document)]
     lines += [
         f"{unlike.arm}: all its answers are equal to the base's, so an answer that came from the base by "
         "mistake would not be noticed"
@@ -95,6 +97,10 @@ def markdown(document: BenchmarkResult, summary: Summary, advice: str, points: S
     for cell in summary.cells:
         lines += ["", f"**{cell.id}**", "", _row(HEADERS), _row(["---"] * len(HEADERS))]
         lines += [_row(cells(arm)) for arm in summary.all if arm.cell == cell]
+    if beside := beside_llamacpp(document):
+        heads = llamacpp_table.HEADERS
+        lines += ["", f"**{llamacpp_table.TITLE}**", "", _row(heads), _row(["---"] * len(heads))]
+        lines += [_row(llamacpp_table.beside_cells(row)) for row in beside]
     if points:
         lines += ["", *(f"- {point}" for point in points)]
     if listed := caveats(document, summary):

@@ -8,6 +8,9 @@ An arm is a way to serve some adapters:
 - `residual:4`: requests for the base while these four are folded into it
 - `vllm:4`, `peft:4`: the exact sum of the four as one adapter, served by stock vLLM or transformers + PEFT
 - `direct`: the base behind vLLM's own HTTP app, with our plugin in the engine but without our HTTP layer
+- `weights:2`: two adapters, stacked with other weights in each composition
+- `llamacpp:2`, `llamacpp-weights:2`: the same on llama.cpp's server; `llamacpp:0` is the base there, and
+  `llamacpp` alone stands for the arms of llama.cpp that answer what the other arms of the run answer
 
 The plan also says which compositions the requests use, and how often.
 """
@@ -24,18 +27,36 @@ from pydantic import ConfigDict, with_config
 from lora_compose.adapters.dataclass_options import ATTRIBUTE_DOCSTRINGS
 from lora_compose.adapters.errors import Code, CommandCode, InvalidRequest
 
-Kind = Literal["base", "single", "stack", "merge", "fused", "residual", "direct", "vllm", "peft"]
-Serves = Literal["lora-compose", "direct", "vllm", "peft"]
+Kind = Literal[
+    "base",
+    "single",
+    "stack",
+    "weights",
+    "merge",
+    "fused",
+    "residual",
+    "direct",
+    "vllm",
+    "peft",
+    "llamacpp",
+    "llamacpp-weights",
+]
+Serves = Literal["lora-compose", "direct", "vllm", "peft", "llamacpp"]
 KINDS: Final = get_args(Kind)
 ALONE: Final = ("base", "single", "direct")
 FUSED: Final = ("fused", "residual")
-EXACT: Final = ("base", "direct", "single", "stack", "fused", "vllm", "peft")
+WEIGHTED: Final = ("weights", "llamacpp-weights")
+EXACT: Final = (
+    *("base", "direct", "single", "stack", "weights", "fused", "vllm", "peft"),
+    *("llamacpp", "llamacpp-weights"),
+)
 """Kinds whose answers must equal those of the exact stack of their members (those of the base without
 members).
 """
+EVERYTHING_ON_LLAMACPP: Final = "llamacpp"
 QUICK_SECONDS = 270.0
 """Time limit of a quick plan. The rest of five minutes is for the last pass and for stopping the servers."""
-NAME = re.compile(rf"({'|'.join(KINDS)})(?::([1-9][0-9]?))?(?:@r([1-9][0-9]{{0,2}}))?")
+NAME = re.compile(rf"({'|'.join(KINDS)})(?::(0|[1-9][0-9]?))?(?:@r([1-9][0-9]{{0,2}}))?")
 
 
 @dataclass(frozen=True)
@@ -56,14 +77,27 @@ class Arm:
     def server(self) -> Serves:
         """The kind of server that serves this arm."""
         of: dict[str, Serves] = {"direct": "direct", "vllm": "vllm", "peft": "peft"}
+        if self.kind.startswith("llamacpp"):
+            return "llamacpp"
         return of.get(self.kind, "lora-compose")
+
+    @property
+    def on_llamacpp(self) -> "Arm | None":
+        """The arm of llama.cpp that has the same answers. None for an arm that llama.cpp cannot serve."""
+        if self.rank is not None or self.kind not in {"base", "single", "stack", "weights"}:
+            return None
+        return Arm("llamacpp-weights" if self.kind == "weights" else "llamacpp", self.members)
 
 
 def parse_arm(text: str) -> Arm:
     """The arm that `text` names. Raises InvalidRequest("invalid_arm")."""
     match = NAME.fullmatch(text.strip())
-    if match is None or (match[1] in ALONE and match[2]):
-        known = "base, direct, single, stack:K, merge:K, fused:K, residual:K, vllm:K, peft:K"
+    needs_none = match is not None and (match[1] in ALONE or (match[2] == "0" and match[1] != "llamacpp"))
+    if match is None or (needs_none and match[2]):
+        known = (
+            "base, direct, single, stack:K, weights:K, merge:K, fused:K, residual:K, vllm:K, peft:K, "
+            "llamacpp, llamacpp:K, llamacpp-weights:K"
+        )
         raise InvalidRequest(CommandCode.INVALID_ARM, f"{text!r} is not an arm. Arms are {known}.", "arms")
     kind: Kind = match[1]  # type: ignore[assignment]
     members = (
@@ -77,8 +111,11 @@ def parse_arms(text: str) -> tuple[Arm, ...]:
 
     The base is always first, because the others are compared with it.
     """
-    arms = [parse_arm(part) for part in text.split(",") if part.strip()]
-    return tuple(dict.fromkeys([Arm("base", 0), *arms]))
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    arms = [Arm("base", 0), *(parse_arm(part) for part in parts if part != EVERYTHING_ON_LLAMACPP)]
+    if EVERYTHING_ON_LLAMACPP in parts:
+        arms += [arm.on_llamacpp for arm in arms if arm.on_llamacpp is not None]
+    return tuple(dict.fromkeys(arms))
 
 
 def choices(adapters: Sequence[str], members: int, count: int) -> list[tuple[str, ...]]:
@@ -95,6 +132,20 @@ def choices(adapters: Sequence[str], members: int, count: int) -> list[tuple[str
             "adapters",
         )
     return sets
+
+
+def weighted(adapters: Sequence[str], members: int, count: int) -> list[tuple[str, ...]]:
+    """`count` times the first `members` adapters, with other weights each time: `sql:0.30`, `polite:1.20`.
+
+    Raises InvalidRequest("too_few_adapters")."""
+    (chosen,) = choices(adapters, members, 1)
+    steps = [number / count for number in range(count)]
+    return [
+        tuple(
+            f"{name}:{0.3 + 0.9 * (step if at % 2 == 0 else 1 - step):.3f}" for at, name in enumerate(chosen)
+        )
+        for step in steps
+    ]
 
 
 def model_of(arm: Arm, base: str, members: Sequence[str], merge: str) -> str:

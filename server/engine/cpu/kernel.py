@@ -18,6 +18,7 @@ from lora_compose.server.engine.cpu.numba_numbers import (
     float_pointer,
     narrow,
     widen,
+    widen_row,
 )
 from lora_compose.server.engine.cpu.packed_factors import RANKS_AT_ONCE
 
@@ -128,12 +129,6 @@ def _places(rows: np.ndarray, table: np.ndarray, height: int) -> tuple[np.ndarra
 
 
 @numba.njit  # type: ignore[untyped-decorator]
-def _widen_row(to: np.ndarray, row: np.ndarray) -> None:
-    for i in range(len(row)):
-        to[i] = widen(row[i])
-
-
-@numba.njit  # type: ignore[untyped-decorator]
 def _add_row(y: np.ndarray, delta: np.ndarray) -> None:
     for i in range(len(delta)):
         y[i] = narrow(widen(y[i]) + delta[i])
@@ -156,7 +151,7 @@ def add_deltas_bfloat16(
     inputs = np.empty((len(used), d_in), np.float32)
     deltas = np.zeros((len(used), outputs), np.float32)
     for i in range(len(used)):
-        _widen_row(inputs[i], x[used[i]])
+        widen_row(inputs[i], x[used[i]])
     for line in table:
         start, end, rank = line[0], line[1], line[4]
         lora_a = numba.carray(bfloat16_pointer(line[2]), (rank, d_in))

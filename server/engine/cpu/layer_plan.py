@@ -104,7 +104,8 @@ class LayerWork:
             known = {name: None if pack is None else pack.terms for name, pack in packs.items()}
             terms = [row_terms.terms_of(share, known) for share in work.scaling.shares]
             found = kernels.get(dtype)
-            self._scaling = row_terms.LayerScaling(work.scaling, terms, found and found.scale_rows)
+            kernel = None if found is None else found.scale_rows
+            self._scaling = row_terms.LayerScaling(work.scaling, terms, kernel)
         self._deltas = _plan(work.deltas, packs, dtype, kernels)
 
     def add_deltas(self, y: torch.Tensor, x: torch.Tensor) -> None:

@@ -13,6 +13,7 @@ from lora_compose.server.engine.cpu.numba_numbers import (
     float_pointer,
     narrow,
     widen,
+    widen_row,
 )
 
 SIGNATURE = numba.void(
@@ -22,7 +23,7 @@ SIGNATURE = numba.void(
 
 
 @numba.njit(fastmath=FAST_MATH)  # type: ignore[untyped-decorator]
-def _scale(row: np.ndarray, epsilon: float) -> float:
+def _scale(row: np.ndarray, epsilon: float) -> np.float32:
     """`1 / √(mean(row²) + ε)`."""
     squares = np.float32(0)
     for i in range(len(row)):
@@ -60,12 +61,6 @@ def _sum_rows(total: np.ndarray, residual: np.ndarray, x: np.ndarray) -> None:
 
 
 @numba.njit  # type: ignore[untyped-decorator]
-def _widen_row(to: np.ndarray, row: np.ndarray) -> None:
-    for i in range(len(row)):
-        to[i] = widen(row[i])
-
-
-@numba.njit  # type: ignore[untyped-decorator]
 def norm(
     y_address: int, x_address: int, residual: int, weight: int, shape: tuple[int, int], epsilon: float
 ) -> None:
@@ -97,5 +92,5 @@ def norm_bfloat16(
         if residual != 0:
             _sum_rows(row, numba.carray(bfloat16_pointer(residual), shape)[i], x[i])
         else:
-            _widen_row(row, x[i])
+            widen_row(row, x[i])
         _norm_row_bfloat16(y[i], row, weights, epsilon)

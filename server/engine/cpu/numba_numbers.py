@@ -6,6 +6,7 @@ numba has no bfloat16, so such numbers are uint16 there.
 from typing import Any
 
 import numba
+import numpy as np
 from llvmlite import ir
 from numba.extending import intrinsic
 
@@ -61,3 +62,10 @@ def narrow(_: Any, number: Any) -> Any:
         return builder.trunc(chosen, ir.IntType(16))
 
     return numba.types.uint16(number), generate
+
+
+@numba.njit  # type: ignore[untyped-decorator]
+def widen_row(to: np.ndarray, row: np.ndarray) -> None:
+    """Write the numbers of a row to `to`, which is float32."""
+    for i in range(len(row)):
+        to[i] = widen(row[i])

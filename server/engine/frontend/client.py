@@ -11,11 +11,13 @@ import psutil
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.entrypoints.launchers.cli_args import propagate_flash_late_interaction
 from vllm.usage.usage_lib import UsageContext
+from vllm.v1.engine import utils
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 
 from lora_compose.adapters.errors import LoraComposeError
 from lora_compose.server.engine.errors import EngineDied, EngineNotStarted
+from lora_compose.server.engine.frontend.early_process import engine_context, is_running
 from lora_compose.server.engine.frontend.loading import in_loading_thread
 from lora_compose.server.engine.start_failure import StartFailures, cause_of_end, start_failures
 
@@ -31,6 +33,7 @@ async def client_made_in_thread(args: Namespace) -> AsyncIterator[AsyncLLM]:
     Raises EngineNotStarted if an engine process ended."""
 
     def make() -> AsyncLLM:
+        fork_engines()
         engine_args = AsyncEngineArgs.from_cli_args(args)
         propagate_flash_late_interaction(args, engine_args)
         config = engine_args.create_engine_config(usage_context=UsageContext.OPENAI_API_SERVER)
@@ -47,6 +50,12 @@ async def client_made_in_thread(args: Namespace) -> AsyncIterator[AsyncLLM]:
         yield client
     finally:
         client.shutdown(timeout=client.vllm_config.shutdown_timeout)
+
+
+def fork_engines() -> None:
+    """Let vLLM fork its engine from the early process, if `import_early` was called."""
+    if is_running():
+        utils.get_mp_context = engine_context
 
 
 async def _made(make: Callable[[], AsyncLLM], failures: StartFailures) -> AsyncLLM:

@@ -33,6 +33,7 @@ from lora_compose.server.cpu_defaults import defaults_for
 from lora_compose.server.engine.errors import PluginMissing
 from lora_compose.server.engine.frontend.client import calls_end_with_engine, client_made_in_thread
 from lora_compose.server.engine.frontend.engine import Engine
+from lora_compose.server.engine.frontend.environment import engine_environment
 from lora_compose.server.engine.frontend.lora_requests_info import replace_lora_info
 from lora_compose.server.engine.frontend.token_accounting import count_tokens
 from lora_compose.server.engine.kernel_choice import OPTION, chosen_kernels
@@ -176,16 +177,8 @@ def set_environment(args: Namespace) -> None:
     """Set defaults that vLLM and the Hub client read from the environment. Variables that are set win.
 
     `args` are those of `parse_vllm_args`."""
-    if current_platform.is_cpu():
-        # vLLM compiles a few helpers of its samplers at their first use. That takes seconds and a C++
-        # compiler. Without a compiler the first request for logprobs would end the engine.
-        os.environ.setdefault("TORCH_COMPILE_DISABLE", "1")
-        os.environ.setdefault("OMP_NUM_THREADS", str(defaults_for(args.model).threads))
-    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-    # A serving process has threads. A fork of it could inherit a lock that is never released.
-    os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
-    if Path(args.model).is_dir():
-        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    for name, value in engine_environment(args.model).items():
+        os.environ.setdefault(name, value)
 
 
 @asynccontextmanager
@@ -200,6 +193,7 @@ async def launch(args: Namespace, *, lora_requests_info: bool = False) -> AsyncI
         embeddings = await client.collective_rpc("embedding_modules")
         model_dir = _directory_of(args)
         await client.collective_rpc("use_checkpoint", args=(str(model_dir),))
+        await client.collective_rpc("give_back_memory")
         replace_lora_info(client, lora_requests_info)
         count_tokens(client)
         tasks = await client.get_supported_tasks()

@@ -1,5 +1,7 @@
 """Methods that run in vLLM's workers: vLLM adds this class to its worker class (`worker_extension_cls`)."""
 
+from contextlib import suppress
+from ctypes import CDLL
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,13 @@ class CompositionWorkerExtension:
     def use_checkpoint(self, directory: str) -> None:
         """Set the directory of the base's files, which DoRA needs. vLLM may know only its name on the Hub."""
         self._lora_manager.reader.base = BaseWeights(Path(directory))
+
+    def give_back_memory(self) -> None:
+        """Give the system what was freed since the model was loaded: the weights that oneDNN has copied.
+
+        The C library keeps freed memory between pieces that are in use, until it is told to."""
+        with suppress(AttributeError):  # a C library other than glibc
+            CDLL(None).malloc_trim(0)
 
     def lora_modules(self) -> set[str]:
         """The last parts of the names of the modules that can have factors here, such as "q_proj"."""

@@ -19,7 +19,7 @@ USAGE = 'data: {"choices": [], "usage": {"completion_tokens": 4}}\n\n'
 async def asked(handler: Handler, *, stream: bool = False) -> RequestRow:
     transport = httpx.MockTransport(handler)
     async with httpx.AsyncClient(transport=transport, base_url="http://server") as client:
-        return await send_one(client, completion_body("m", "hello", 4, stream=stream))
+        return await send_one(client, Sending(completion_body("m", "hello", 4, stream=stream)))
 
 
 def replying(status: int, text: str) -> Handler:

@@ -6,13 +6,13 @@ from pathlib import Path
 
 from lora_compose.benchmarks.client import open_client
 from lora_compose.benchmarks.servers import EMBEDDED_ADAPTERS
-from lora_compose.benchmarks.serving.benchmark import Where, measure
+from lora_compose.benchmarks.serving.benchmark import measure
 from lora_compose.benchmarks.serving.load import Words
 from lora_compose.benchmarks.serving.report.tables import caveats
 from lora_compose.benchmarks.serving.results.document import AdapterVersion, BenchmarkResult
 from lora_compose.benchmarks.serving.results.plan import Cell, Plan
 from lora_compose.benchmarks.serving.results.summary import ArmSummary, Summary, summarize
-from lora_compose.benchmarks.serving.systems import SystemsUnderTest
+from lora_compose.benchmarks.serving.systems import SystemsUnderTest, Where
 from lora_compose.benchmarks.serving.timeline import timeline
 from tests.benchmarks.serving.faulty_server import Fault, faulty
 

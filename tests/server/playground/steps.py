@@ -6,6 +6,8 @@ from pathlib import Path
 from tests.browser import Page
 
 ANSWERED = "document.querySelectorAll('.column[data-status=done]').length === "
+ANSWER_SECONDS = 90.0
+"""A first merge starts a process that imports torch, which takes long while other programs run."""
 LIVE = ".column.live .answer"
 DROP = """(() => {
   const dataTransfer = new DataTransfer()
@@ -28,7 +30,7 @@ def opened(tab: Page, url: str) -> Iterator[Page]:
 def ask(page: Page, text: str, columns: int = 1) -> None:
     page.fill("#prompt", text)
     page.click("Ask")
-    page.wait_for(f"{ANSWERED}{columns}")
+    page.wait_for(f"{ANSWERED}{columns}", ANSWER_SECONDS)
 
 
 def downloaded(page: Page, button: str, file: Path) -> str:

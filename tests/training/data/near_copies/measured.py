@@ -10,7 +10,6 @@ import random
 import re
 import sys
 import unicodedata
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -160,10 +159,14 @@ def code(rng: random.Random) -> Iterator[Made]:
                 "fence": lambda pair, _: (pair[0], f"```\n{pair[1]}\n```"),
             }
             look_alikes: dict[str, Edit] = {
-                "other operator": lambda pair, _, changed=changed: (pair[0], pair[1].replace(*changed)),  # type: ignore[misc]
+                "other operator": replacing(*changed),
                 "other number": lambda pair, rng: (f"{pair[0]} Use {rng.randint(2, 9)} lines.", pair[1]),
             }
             yield from edited("code", pair, (copies, look_alikes), rng)
+
+
+def replacing(old: str, new: str) -> Edit:
+    return lambda pair, _: (pair[0], pair[1].replace(old, new))
 
 
 def filled(text: str, names: Sequence[str]) -> str:
@@ -195,16 +198,14 @@ def count(rows: list[Made], by: Callable[[Made], str]) -> dict[str, Counts]:
 
 
 def summed(parts: list[dict[str, Counts]]) -> dict[str, Counts]:
-    names = Counter(name for part in parts for name in part)
-    return {
-        name: Counts(
-            *(
-                sum(getattr(part[name], key) for part in parts if name in part)
-                for key in ("copies", "found", "false", "others")
-            )
-        )
-        for name in names
-    }
+    total: dict[str, Counts] = {}
+    for name, own in (item for part in parts for item in part.items()):
+        known = total.setdefault(name, Counts())
+        known.copies += own.copies
+        known.found += own.found
+        known.false += own.false
+        known.others += own.others
+    return total
 
 
 def table(counts: dict[str, Counts]) -> str:
@@ -227,7 +228,12 @@ def blind() -> list[Made]:
 
 def main() -> None:
     sets = [made(seed) for seed in SEEDS]
-    for by in (lambda _: "all", lambda row: row.language, lambda row: row.edit):
+    views: tuple[Callable[[Made], str], ...] = (
+        lambda _: "all",
+        lambda row: row.language,
+        lambda row: row.edit,
+    )
+    for by in views:
         sys.stdout.write(table(summed([count(rows, by) for rows in sets])) + "\n\n")
     sys.stdout.write(f"written by hand afterwards\n{table(count(blind(), lambda row: row.language))}\n")
     sys.stdout.write(table(count(blind(), lambda _: "all")) + "\n")
