@@ -25,5 +25,5 @@ def added(
 
 def _delta(x: torch.Tensor, pool: LayerPool, rows: list[int]) -> torch.Tensor:
     shrunk = pool.lora_a[:, rows].double() @ x
-    parts = torch.split(pool.lora_b[rows].double(), pool.widths, dim=1)
+    parts = torch.split(pool.lora_b[rows].double(), list(pool.widths), dim=1)
     return torch.cat([h @ b for h, b in zip(shrunk, parts, strict=True)])

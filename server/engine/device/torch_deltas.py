@@ -16,7 +16,7 @@ def add_deltas(y: torch.Tensor, x: torch.Tensor, pool: LayerPool, table: BatchTa
         entries = table.entries[start : start + rank]
         rows = table.rows[first : first + height]
         weights = table.weights[table.compositions[first : first + height], :rank]
-        parts = torch.split(pool.lora_b[entries].float(), pool.widths, dim=1)
+        parts = torch.split(pool.lora_b[entries].float(), list(pool.widths), dim=1)
         shrunk = [x[rows].float() @ lora_a.float().T * weights for lora_a in pool.lora_a[:, entries]]
         delta = torch.cat([h @ b for h, b in zip(shrunk, parts, strict=True)], dim=1)
         y[rows] = (y[rows].float() + delta).to(y.dtype)
