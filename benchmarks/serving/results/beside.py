@@ -18,7 +18,7 @@ SPEED = "output_throughput"
 
 @dataclass(frozen=True)
 class Beside:
-    """An arm of this server and its counterpart in one cell. Ratios are taken within repeats; None: no repeat."""
+    """An arm of this server and its counterpart in one cell. Ratios are taken within repeats; None: none."""
 
     cell: Cell
     arm: str
