@@ -106,9 +106,8 @@ def stock_environment() -> dict[str, str]:
 
 
 def running(
-    command: Sequence[str], port: int, log: Path, environment: Mapping[str, str] | None = None
+    command: Sequence[str], model: str, port: int, log: Path, environment: Mapping[str, str] | None = None
 ) -> ServerProcess:
-    """Start a server in the environment of the benchmarks. Every compared server answers /health."""
-    model = command[command.index("--model") + 1]
+    """Start a server of `model` in the environment of the benchmarks. Every server answers /health."""
     variables = server_environment(model) | dict(environment or {})
     return ServerProcess.run(command, port, log, variables, ready_path="/health")

@@ -106,7 +106,7 @@ def cold_adapters(vllm_bench: VllmBench, home: Path) -> dict[str, Any]:
     paths = write_fresh(2 * CAPACITY, root)
     options = ["--max-cpu-loras", str(CAPACITY)]
     command = our_command(port, str(EMBEDDED_BASE), home, root, options)
-    with running(command, port, home / "server.log") as server:
+    with running(command, str(EMBEDDED_BASE), port, home / "server.log") as server:
         server.wait_until_ready()
         with Client(server.url) as client:
             for path in paths:

@@ -106,7 +106,7 @@ def server_with_adapters(home: Path) -> Iterator[str]:
     """Runs our server on the embedded base, with the adapters of the cells. Yields its URL."""
     port = free_port()
     command = our_command(port, str(EMBEDDED_BASE), home, EMBEDDED_ADAPTERS, [])
-    with running(command, port, home / "server.log") as server:
+    with running(command, str(EMBEDDED_BASE), port, home / "server.log") as server:
         server.wait_until_ready()
         with Client(server.url) as client:
             for name in ("roll", "upper"):

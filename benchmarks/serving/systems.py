@@ -205,7 +205,9 @@ def started_systems(plan: Plan, where: Where, home: Path) -> Iterator[SystemsUnd
         servers = {}
         for name, (command, port) in commands.items():
             environment = stock_environment() if name == "vllm" else None
-            servers[name] = stack.enter_context(running(command, port, home / f"{name}.log", environment))
+            servers[name] = stack.enter_context(
+                running(command, model, port, home / f"{name}.log", environment)
+            )
         for server in servers.values():
             server.wait_until_ready()
         urls = {name: server.url for name, server in servers.items()}

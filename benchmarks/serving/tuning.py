@@ -43,7 +43,7 @@ def started(model: Model, home: Path, options: Sequence[str]) -> Start:
     def start(setting: Setting) -> Iterator[ServerProcess]:
         port, place = free_port(), home / f"{setting.threads}-{setting.dtype}"
         command = our_command(port, model.base, place, model.root, [*options, *setting.flags])
-        with running(command, port, place / "server.log", setting.environment) as server:
+        with running(command, model.base, port, place / "server.log", setting.environment) as server:
             server.wait_until_ready()
             yield server
 

@@ -169,7 +169,7 @@ def fusion(
         home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lora-compose-bench-")))
         port = free_port()
         command = our_command(port, str(EMBEDDED_BASE), home, EMBEDDED_ADAPTERS, [])
-        server = stack.enter_context(running(command, port, home / "log"))
+        server = stack.enter_context(running(command, str(EMBEDDED_BASE), port, home / "log"))
         server.wait_until_ready()
         results = asyncio.run(study(server.url, rounds, switches))
     show(f"fusing {FUSED}, {rounds} rounds", results, {"benchmark": "fusion", "rounds": rounds})

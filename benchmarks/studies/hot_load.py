@@ -167,14 +167,14 @@ def hot_load(
         root = home / "adapters"
         root.mkdir()
         ports = free_port(), free_port()
-        ours = stack.enter_context(
-            running(our_command(ports[0], str(EMBEDDED_BASE), home, root, []), ports[0], home / "ours.log")
-        )
-        servers = {OURS: ours}
+        model = str(EMBEDDED_BASE)
+        command = our_command(ports[0], model, home, root, [])
+        servers = {OURS: stack.enter_context(running(command, model, ports[0], home / "ours.log"))}
         if stock:
-            command = stock_command(ports[1], str(EMBEDDED_BASE), is_cpu_build())
-            log = home / "stock.log"
-            servers["stock vLLM"] = stack.enter_context(running(command, ports[1], log, stock_environment()))
+            command = stock_command(ports[1], model, is_cpu_build())
+            servers["stock vLLM"] = stack.enter_context(
+                running(command, model, ports[1], home / "stock.log", stock_environment())
+            )
         for server in servers.values():
             server.wait_until_ready()
         urls = {name: server.url for name, server in servers.items()}

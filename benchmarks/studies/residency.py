@@ -165,7 +165,7 @@ def residency(
         port = free_port()
         options = ["--max-loras", str(slots), "--max-cpu-loras", str(capacity)]
         command = our_command(port, str(EMBEDDED_BASE), home, root, options)
-        server = stack.enter_context(running(command, port, home / "log"))
+        server = stack.enter_context(running(command, str(EMBEDDED_BASE), port, home / "log"))
         server.wait_until_ready()
         results = asyncio.run(study(server.url, paths, pairs, requests))
     show("residency", results, {"benchmark": "residency", "adapters": adapters, "slots": slots})
