@@ -85,9 +85,9 @@ def run(config: ServerConfig, vllm_args: Sequence[str]) -> None:
     sys.setswitchinterval(SWITCH_SECONDS)
     with leaving(), _stderr(config) as stream, _removed_at_the_end(config.http.uds):
         configure(config.log_format, config.data_dir, config.log_level, stream)
-        if is_cpu_build():
-            import_early(engine_environment(config.model))
         with Registry(config.data_dir) as registry, KeyStore(config.data_dir) as keys:
+            if is_cpu_build():  # after the registry is opened: it empties its directory for temporary files
+                import_early(engine_environment(config.model))
             front = Front(config, [*main, *admin], _auth_context(config, keys), started)
             app_switch = AppSwitch()
             server = front.server(app_switch)

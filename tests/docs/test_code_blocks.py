@@ -8,6 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from lora_compose.training.testbed.paths import ADAPTERS_DIR
 from tests.docs.blocks import PAGES_NOT_RUN, ROOT, Block, all_blocks, blocks_in
 from tests.docs.page_run import missing_lines, run_blocks
 from tests.running_server import RunningServer
@@ -31,13 +32,18 @@ def check(page: str, home: Path, url: str, **environment: str) -> None:
 
 @contextmanager
 def left_as_found(http: httpx.Client) -> Iterator[None]:
-    """Other tests share the server: no fused composition, no alias, and the compositions that were there."""
+    """Other tests share the server: no fused composition, no alias, and what was registered and saved.
+
+    A page uploads adapters that the server already has, which changes their source."""
     before = {one["name"] for one in http.get("/v1/compositions").json()["data"]}
     try:
         yield
     finally:
         http.delete("/v1/fusion")
         http.delete("/v1/adapters/roll/aliases/prod")
+        for name in ("roll", "upper"):
+            body = {"name": name, "path": str(ADAPTERS_DIR / name)}
+            http.post("/v1/adapters", json=body).raise_for_status()
         for one in http.get("/v1/compositions").json()["data"]:
             if one["name"] not in before:
                 http.delete(f"/v1/compositions/{one['name']}").raise_for_status()

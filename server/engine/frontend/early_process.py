@@ -108,7 +108,9 @@ def in_environment(defaults: Mapping[str, str]) -> Iterator[None]:
 
 
 def _openmp_library() -> dict[str, str]:
-    """Preloads torch's OpenMP library, as vLLM does for its engine."""
+    """Preloads torch's OpenMP library, as vLLM does for its engine.
+
+    The loader separates paths by blanks and colons, so a path that has one cannot be preloaded."""
     torch = find_spec("torch")
     found = sorted(Path(torch.origin).parent.glob("lib/libgomp*.so*")) if torch and torch.origin else []
-    return {"LD_PRELOAD": str(found[0])} if found else {}
+    return {"LD_PRELOAD": str(path) for path in found[:1] if not {*" :"} & {*str(path)}}
