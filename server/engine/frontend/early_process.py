@@ -113,4 +113,5 @@ def _openmp_library() -> dict[str, str]:
     The loader separates paths by blanks and colons, so a path that has one cannot be preloaded."""
     torch = find_spec("torch")
     found = sorted(Path(torch.origin).parent.glob("lib/libgomp*.so*")) if torch and torch.origin else []
-    return {"LD_PRELOAD": str(path) for path in found[:1] if not {*" :"} & {*str(path)}}
+    usable = [path for path in map(str, found) if not {*" :"} & {*path}]
+    return {"LD_PRELOAD": usable[0]} if usable else {}
