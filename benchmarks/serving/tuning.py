@@ -92,7 +92,7 @@ def memory_of(server: ServerProcess) -> int:
 async def _speed(url: str, model: str, pool: Sequence[Sequence[int]], in_flight: int, rounds: int) -> float:
     """Tokens a second of `in_flight * rounds` requests."""
     sendings = [
-        Sending(body(model, pool[number % len(pool)], TOKENS.output_tokens, f"{in_flight}/{rounds}/{number}"))
+        Sending(body(model, pool[number % len(pool)], TOKENS.output_tokens, f"{in_flight}-{rounds}-{number}"))
         for number in range(in_flight * rounds)
     ]
     async with open_client(url, in_flight) as client:
