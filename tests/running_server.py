@@ -25,7 +25,7 @@ class RunningServer(ServerProcess):
         super().wait_until_ready(seconds)
 
     def engine(self) -> psutil.Process:
-        """The process that holds the model. Raises ValueError or psutil.NoSuchProcess where there is none."""
+        """The process that holds the model. Without one: ValueError or psutil.NoSuchProcess."""
         top = psutil.Process(self.process.pid)
         forked = [below for child in top.children() for below in child.children()]
         return max(forked or top.children(), key=lambda process: process.memory_info().rss)

@@ -23,7 +23,6 @@ from lora_compose.adapters.peft.checkpoint import Lora, LoraModule, open_adapter
 from lora_compose.benchmarks.llamacpp.server import request_body
 from lora_compose.benchmarks.servers import (
     direct_command,
-    is_cpu_build,
     our_command,
     running,
     stock_command,
@@ -44,6 +43,7 @@ from lora_compose.benchmarks.serving.results.plan import (
 )
 from lora_compose.server.client.http import Client
 from lora_compose.server.client.process import free_port
+from lora_compose.server.cpu_defaults import is_cpu_build
 
 
 def write_sum(members: Sequence[str], root: Path, home: Path) -> Path:

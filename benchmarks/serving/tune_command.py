@@ -43,9 +43,9 @@ def tune(
 
     All other options are passed to the servers. Exit code 1: no setting could be measured.
     """
-    from lora_compose.benchmarks.servers import EMBEDDED_ADAPTERS, EMBEDDED_BASE, is_cpu_build
+    from lora_compose.benchmarks.servers import EMBEDDED_ADAPTERS, EMBEDDED_BASE
     from lora_compose.benchmarks.serving.tuning import Model, started, try_all
-    from lora_compose.server.cpu_defaults import BF16_FLAGS, defaults_for, find_cpu
+    from lora_compose.server.cpu_defaults import BF16_FLAGS, defaults_for, find_cpu, is_cpu_build
 
     if not is_cpu_build():
         raise LoraComposeError(CommandCode.COMMAND_UNAVAILABLE, "bench tune is for vLLM's build for CPUs.")

@@ -23,7 +23,6 @@ import typer
 from lora_compose.benchmarks.checks import BoundCheck, at_most, show
 from lora_compose.benchmarks.servers import (
     EMBEDDED_BASE,
-    is_cpu_build,
     our_command,
     running,
     stock_command,
@@ -33,6 +32,7 @@ from lora_compose.benchmarks.serving.load import DATA, Lines, Sending, receive, 
 from lora_compose.benchmarks.synthetic import write_fresh
 from lora_compose.benchmarks.workload import Prompts, completion_body
 from lora_compose.server.client.process import free_port
+from lora_compose.server.cpu_defaults import is_cpu_build
 
 OURS = "lora-compose"
 STREAMS = 6

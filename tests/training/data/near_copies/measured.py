@@ -3,7 +3,7 @@
     python -m tests.training.data.near_copies.measured
 
 Every row has its own meaning. A copy is a row with an edit that does not change the meaning; a look-alike has
-an edit that does. What the search calls a copy and is none is a false one.
+an edit that does. A false copy is a row that the search calls a copy, although it is not one.
 """
 
 import random
